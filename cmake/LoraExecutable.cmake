@@ -1,0 +1,17 @@
+# lora_executable(<target> <source>): one of our own programs, with the warnings and sanitizers that never reach a user.
+set(LORA_SANITIZE "" CACHE STRING "Sanitizers for our own programs, such as address,undefined")
+option(LORA_WERROR "Treat warnings in our own programs as errors" ON)
+
+function(lora_executable target source)
+  add_executable(${target} ${source})
+  target_link_libraries(${target} PRIVATE lora::io)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wconversion -Wshadow)
+  if(LORA_WERROR)
+    target_compile_options(${target} PRIVATE -Werror)
+  endif()
+  if(LORA_SANITIZE)
+    target_compile_options(${target} PRIVATE -fsanitize=${LORA_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+    target_link_options(${target} PRIVATE -fsanitize=${LORA_SANITIZE})
+  endif()
+  set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF)
+endfunction()

@@ -1,0 +1,50 @@
+// bf16 and f16 as storage: exact widening, rounding to nearest even when narrowing. Sums are never made in them.
+#pragma once
+
+#include <lora/core/namespace.hpp>
+
+#include <bit>
+#include <cstdint>
+
+namespace LORA_NAMESPACE {
+
+/// The float that a bfloat16 pattern stands for; exact.
+inline float bf16_to_float(std::uint16_t h) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(h) << 16);
+}
+
+/// The nearest bfloat16, ties to even; overflow gives infinity, a NaN stays a (quiet) NaN.
+inline std::uint16_t float_to_bf16(float f) {
+  const std::uint32_t u = std::bit_cast<std::uint32_t>(f);
+  if ((u & 0x7FFFFFFFu) > 0x7F800000u) return static_cast<std::uint16_t>((u >> 16) | 0x40u);
+  return static_cast<std::uint16_t>((u + 0x7FFFu + ((u >> 16) & 1u)) >> 16);
+}
+
+/// The float that an IEEE half pattern stands for; exact, subnormals included.
+inline float f16_to_float(std::uint16_t h) {
+  const std::uint32_t sign = static_cast<std::uint32_t>(h & 0x8000u) << 16;
+  const std::uint32_t exponent = (h >> 10) & 0x1Fu, fraction = h & 0x3FFu;
+  if (exponent == 0x1F) return std::bit_cast<float>(sign | 0x7F800000u | (fraction << 13));
+  if (exponent != 0)
+    return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (fraction << 13));
+  const float magnitude = static_cast<float>(fraction) * 0x1.0p-24f;
+  return sign != 0 ? -magnitude : magnitude;
+}
+
+/// The nearest IEEE half, ties to even; overflow gives infinity, a NaN stays a (quiet) NaN.
+inline std::uint16_t float_to_f16(float f) {
+  const std::uint32_t u = std::bit_cast<std::uint32_t>(f);
+  const std::uint16_t sign = static_cast<std::uint16_t>((u >> 16) & 0x8000u);
+  const std::uint32_t a = u & 0x7FFFFFFFu;
+  if (a > 0x7F800000u) return static_cast<std::uint16_t>(sign | 0x7E00u | ((a >> 13) & 0x3FFu));
+  if (a >= 0x477FF000u) return static_cast<std::uint16_t>(sign | 0x7C00u);  // rounds past 65504
+  if (a <
+      0x38800000u) {  // below 2^-14: a multiple of 2^-24, which this addition rounds to nearest even
+    const float shifted = std::bit_cast<float>(a) + 0.5f;
+    return static_cast<std::uint16_t>(sign | (std::bit_cast<std::uint32_t>(shifted) & 0x7FFu));
+  }
+  const std::uint32_t rounded = a + 0xFFFu + ((a >> 13) & 1u);
+  return static_cast<std::uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
+}
+
+}  // namespace LORA_NAMESPACE

@@ -1,0 +1,172 @@
+// Sharing a loop between threads: OpenMP when the program is built with it, our own std::thread workers otherwise.
+#pragma once
+
+#include <lora/core/error.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+namespace LORA_NAMESPACE {
+
+namespace detail {
+
+/// LORA_NUM_THREADS, else OMP_NUM_THREADS, else what the machine has.
+inline int default_num_threads() {
+  for (const char* variable : {"LORA_NUM_THREADS", "OMP_NUM_THREADS"}) {
+    const char* text = std::getenv(variable);
+    const int n = text == nullptr ? 0 : std::atoi(text);
+    if (n >= 1) return std::min(n, 1024);
+  }
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+inline std::atomic<int>& thread_limit() {
+  static std::atomic<int> limit{default_num_threads()};
+  return limit;
+}
+
+/// A loop body with its type erased: neither copied nor allocated.
+struct LoopBody {
+  void* object;
+  void (*call)(void* object, Index begin, Index end);
+};
+
+/// One loop cut into chunks of `grain`; whoever is free takes the next one.
+struct SharedLoop {
+  Index count, grain;
+  LoopBody body;
+  std::atomic<Index> next{0};
+  std::atomic<bool> failed{false};
+  std::exception_ptr failure;
+
+  SharedLoop(Index n, Index g, LoopBody b) : count(n), grain(g), body(b) {}
+
+  void work() {
+    for (Index begin; (begin = next.fetch_add(grain)) < count && !failed.load();) {
+      try {
+        body.call(body.object, begin, std::min(begin + grain, count));
+      } catch (...) {
+        if (!failed.exchange(true)) failure = std::current_exception();
+      }
+    }
+  }
+};
+
+#if !defined(_OPENMP)
+/// Threads that wait for loops. One loop is shared at a time; a second caller, or a nested one, runs its own alone.
+class WorkerPool {
+ public:
+  static WorkerPool& instance() {
+    static WorkerPool pool;
+    return pool;
+  }
+
+  /// Runs `loop` on up to `threads` threads, the caller among them. False when the workers are taken.
+  bool share(SharedLoop& loop, int threads) {
+    std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
+    if (!turn.owns_lock()) return false;
+    while (static_cast<int>(workers_.size()) < threads - 1)
+      workers_.emplace_back([this] { wait_for_loops(); });
+    loop_ = &loop;
+    places_.store(threads - 1);
+    open_.store(true);
+    generation_.fetch_add(1);
+    generation_.notify_all();
+    loop.work();
+    open_.store(false);
+    // A worker counts itself in before it looks at open_, so that none can still be inside after this.
+    for (int spins = 0; inside_.load() != 0; ++spins) {
+      if (spins > 2000) std::this_thread::yield();
+    }
+    return true;
+  }
+
+  WorkerPool() = default;
+  WorkerPool(const WorkerPool&) = delete;
+  WorkerPool& operator=(const WorkerPool&) = delete;
+  ~WorkerPool() {
+    stop_.store(true);
+    generation_.fetch_add(1);
+    generation_.notify_all();
+    for (std::thread& worker : workers_) worker.join();
+  }
+
+ private:
+  void wait_for_loops() {
+    for (unsigned seen = 0; !stop_.load();) {
+      // Loops of a step follow each other closely: look for a while before going to sleep.
+      for (int spins = 0; generation_.load() == seen && spins < 4000; ++spins)
+        std::atomic_signal_fence(std::memory_order_seq_cst);
+      generation_.wait(seen);
+      seen = generation_.load();
+      inside_.fetch_add(1);
+      if (open_.load() && places_.fetch_sub(1) > 0) loop_->work();
+      inside_.fetch_sub(1);
+    }
+  }
+
+  std::mutex turn_;
+  std::vector<std::thread> workers_;
+  SharedLoop* loop_ = nullptr;
+  std::atomic<int> places_{0}, inside_{0};
+  std::atomic<bool> open_{false}, stop_{false};
+  std::atomic<unsigned> generation_{0};
+};
+#endif
+
+inline bool run_shared(SharedLoop& loop, int threads) {
+#if defined(_OPENMP)
+  if (omp_in_parallel()) return false;
+#pragma omp parallel num_threads(threads)
+  loop.work();
+  return true;
+#else
+  return WorkerPool::instance().share(loop, threads);
+#endif
+}
+
+}  // namespace detail
+
+/// How many threads a loop of this library may use. At the start: LORA_NUM_THREADS, else OMP_NUM_THREADS, else the
+/// number of processors. Thread-safe.
+inline int num_threads() { return detail::thread_limit().load(); }
+
+/// Sets num_threads() for the whole process. Results do not depend on it. Throws ConfigError unless n ≥ 1.
+inline void set_num_threads(int n) {
+  if (n < 1)
+    throw ConfigError("set_num_threads: n is " + std::to_string(n) + ", expected at least 1");
+  detail::thread_limit().store(n);
+}
+
+/// Calls fn(begin, end) for consecutive ranges of at most `grain` that together cover [0, count), on several threads.
+/// Where the ranges begin depends on `grain` alone, so what is computed does not depend on the number of threads.
+/// Runs on the caller's thread alone when there is one range, when called from inside another such loop, or when
+/// another thread of the program is using the workers. The first exception of fn is thrown again at the end.
+/// Allocates only when workers are started.
+template <class Fn>
+void parallel_for(Index count, Index grain, Fn&& fn) {
+  if (count <= 0) return;
+  grain = std::max<Index>(grain, 1);
+  const Index chunks = (count + grain - 1) / grain;
+  const int threads = static_cast<int>(std::min<Index>(num_threads(), chunks));
+  using Body = std::remove_reference_t<Fn>;
+  detail::SharedLoop loop(
+      count, grain,
+      {const_cast<void*>(static_cast<const void*>(std::addressof(fn))),
+       [](void* object, Index begin, Index end) { (*static_cast<Body*>(object))(begin, end); }});
+  if (threads <= 1 || !detail::run_shared(loop, threads)) loop.work();
+  if (loop.failure) std::rethrow_exception(loop.failure);
+}
+
+}  // namespace LORA_NAMESPACE

@@ -1,0 +1,78 @@
+// A tensor that may be trained.
+#pragma once
+
+#include <lora/core/name_path.hpp>
+
+#include <utility>
+#include <vector>
+
+namespace LORA_NAMESPACE {
+
+/// A tensor with its gradient. `grad` has value's shape while `trainable`, and is empty while frozen, so that a
+/// frozen tensor costs nothing beside its value.
+/// A vector of n is stored as (1, n); a tensor of more dimensions as (first, product of the rest).
+template <class S>
+struct Parameter {
+  Matrix<S> value;
+  Matrix<S> grad;
+  bool trainable = false;
+  std::vector<Index> shape;  ///< PyTorch's shape; its product is value.size()
+
+  Parameter() = default;
+  /// A matrix parameter of shape (rows, cols).
+  explicit Parameter(Matrix<S> v, bool train = false)
+      : value(std::move(v)), shape{value.rows(), value.cols()} {
+    set_trainable(train);
+  }
+  /// A parameter whose PyTorch shape is not that of `v`: a vector, or a convolution's kernel.
+  Parameter(Matrix<S> v, std::vector<Index> torch_shape, bool train = false)
+      : value(std::move(v)), shape(std::move(torch_shape)) {
+    set_trainable(train);
+  }
+
+  /// A vector parameter: values (1, n), shape (n).
+  static Parameter vector(Matrix<S> v, bool train = false) {
+    const Index n = v.size();
+    return Parameter(std::move(v), std::vector<Index>{n}, train);
+  }
+
+  bool empty() const { return value.size() == 0; }
+  Index size() const { return value.size(); }
+
+  /// Turns training on (gradient zero) or off (gradient released). Allocates when turned on.
+  void set_trainable(bool train) {
+    trainable = train;
+    if (!train) {
+      grad.resize(0, 0);
+    } else if (grad.rows() != value.rows() || grad.cols() != value.cols()) {
+      grad = Matrix<S>::Zero(value.rows(), value.cols());
+    }
+  }
+  void zero_grad() { grad.setZero(); }
+};
+
+/// Each type lists its tensors in one place, `for_each_parameter(const NamePath& prefix, fn)`, which calls
+/// fn(const NamePath& name, Parameter<S>&) for each. What follows is written over that list.
+
+/// Sets every gradient to zero.
+template <class T>
+void zero_grad(T& object) {
+  object.for_each_parameter("", [](const auto&, auto& p) { p.zero_grad(); });
+}
+
+/// Numbers of elements: of the tensors that are trained, and of all that `for_each_parameter` lists.
+struct ParameterCount {
+  Index trainable = 0;
+  Index listed = 0;
+};
+template <class T>
+ParameterCount count_parameters(T& object) {
+  ParameterCount n;
+  object.for_each_parameter("", [&n](const auto&, auto& p) {
+    n.listed += p.size();
+    if (p.trainable) n.trainable += p.size();
+  });
+  return n;
+}
+
+}  // namespace LORA_NAMESPACE

@@ -1,0 +1,75 @@
+// Matrix aliases and the legend of shape letters used in every docstring.
+//
+//   T tokens (rows of an activation)   D in-features    O out-features   R or r rank
+//   H heads   K head size   V vocabulary   F feed-forward size   N images   C channels
+#pragma once
+
+#include <lora/core/namespace.hpp>
+
+#include <Eigen/Core>
+
+namespace LORA_NAMESPACE {
+
+using Index = Eigen::Index;
+
+/// Row-major, so that a row is a token and the bytes are those of PyTorch and safetensors.
+template <class S>
+using Matrix = Eigen::Matrix<S, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+/// An input: any row-major matrix or block of one without a copy (other expressions are evaluated once).
+template <class S>
+using In = const Eigen::Ref<const Matrix<S>>&;
+
+/// An output: an existing row-major matrix or block of one, written in place.
+template <class S>
+using Out = Eigen::Ref<Matrix<S>>;
+
+/// A read-only strided look at a matrix that somebody else owns; transposing it costs nothing.
+/// Element (i, j) is `data[i * row_stride + j * col_stride]`, strides in elements.
+template <class S>
+struct View {
+  const S* data = nullptr;
+  Index rows = 0, cols = 0, row_stride = 0, col_stride = 1;
+
+  View() = default;
+  View(const S* values, Index row_count, Index col_count, Index rs, Index cs)
+      : data(values), rows(row_count), cols(col_count), row_stride(rs), col_stride(cs) {}
+  View(const Matrix<S>& m) : View(m.data(), m.rows(), m.cols(), m.cols(), 1) {}
+  View(const Eigen::Ref<const Matrix<S>>& m)
+      : View(m.data(), m.rows(), m.cols(), m.outerStride(), 1) {}
+  View(const Eigen::Ref<Matrix<S>>& m) : View(m.data(), m.rows(), m.cols(), m.outerStride(), 1) {}
+
+  View transposed() const { return {data, cols, rows, col_stride, row_stride}; }
+  View middle_rows(Index first, Index count) const {
+    return {data + first * row_stride, count, cols, row_stride, col_stride};
+  }
+  View middle_cols(Index first, Index count) const {
+    return {data + first * col_stride, rows, count, row_stride, col_stride};
+  }
+};
+
+/// The row-major place a product writes to: element (i, j) is `data[i * row_stride + j]`.
+template <class S>
+struct MutableView {
+  S* data = nullptr;
+  Index rows = 0, cols = 0, row_stride = 0;
+
+  MutableView() = default;
+  MutableView(S* values, Index row_count, Index col_count, Index rs)
+      : data(values), rows(row_count), cols(col_count), row_stride(rs) {}
+  MutableView(Matrix<S>& m) : MutableView(m.data(), m.rows(), m.cols(), m.cols()) {}
+  MutableView(Eigen::Ref<Matrix<S>>& m)
+      : MutableView(m.data(), m.rows(), m.cols(), m.outerStride()) {}
+
+  MutableView middle_rows(Index first, Index count) const {
+    return {data + first * row_stride, count, cols, row_stride};
+  }
+  MutableView middle_cols(Index first, Index count) const {
+    return {data + first, rows, count, row_stride};
+  }
+};
+
+/// Whether a result replaces what stands at its place or is added to it.
+enum class Accumulate { no, yes };
+
+}  // namespace LORA_NAMESPACE

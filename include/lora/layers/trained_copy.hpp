@@ -1,0 +1,66 @@
+// A layer's weight that is trained as a whole.
+#pragma once
+
+#include <lora/core/parameter.hpp>
+#include <lora/layers/pass.hpp>
+#include <lora/weights/frozen_weight.hpp>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace LORA_NAMESPACE {
+
+/// A dense copy of a layer's weight and bias that is trained instead of them: PEFT's modules_to_save, one for each adapter
+/// that asks for it, or with the name "__base__" full fine-tuning. The values keep the checkpoint's orientation.
+template <class S>
+struct TrainedCopy {
+  std::string name;
+  Parameter<S> weight, bias;
+};
+
+/// The trained copies of one layer.
+template <class S>
+class TrainedCopies {
+ public:
+  bool empty() const { return copies_.empty(); }
+  std::vector<TrainedCopy<S>>& all() { return copies_; }
+  const TrainedCopy<S>* find(const std::string& name) const {
+    for (const TrainedCopy<S>& copy : copies_) {
+      if (copy.name == name) return &copy;
+    }
+    return nullptr;
+  }
+  TrainedCopy<S>* find(const std::string& name) {
+    return const_cast<TrainedCopy<S>*>(std::as_const(*this).find(name));
+  }
+  /// Throws ConfigError when the name is taken.
+  TrainedCopy<S>& add(const std::string& name, const Matrix<S>& weight, std::vector<Index> shape,
+                      const Matrix<S>& bias) {
+    if (find(name) != nullptr)
+      throw ConfigError("a trained copy called \"" + name + "\" is already there");
+    TrainedCopy<S> copy{name, Parameter<S>(weight, std::move(shape), true), Parameter<S>()};
+    if (bias.size() != 0) copy.bias = Parameter<S>::vector(bias, true);
+    copies_.push_back(std::move(copy));
+    return copies_.back();
+  }
+  void remove(const std::string& name) {
+    std::erase_if(copies_, [&](const TrainedCopy<S>& copy) { return copy.name == name; });
+  }
+  /// The copy that acts: that of the first active adapter that has one, else the one of full fine-tuning.
+  const TrainedCopy<S>* acting(const std::vector<std::string>& active) const {
+    if (copies_.empty()) return nullptr;
+    for (const std::string& name : active) {
+      if (const TrainedCopy<S>* copy = find(name)) return copy;
+    }
+    return find(base_adapter_name);
+  }
+  TrainedCopy<S>* acting(const std::vector<std::string>& active) {
+    return const_cast<TrainedCopy<S>*>(std::as_const(*this).acting(active));
+  }
+
+ private:
+  std::vector<TrainedCopy<S>> copies_;
+};
+
+}  // namespace LORA_NAMESPACE

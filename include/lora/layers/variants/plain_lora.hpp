@@ -1,0 +1,137 @@
+// LoRA as first published: s = alpha / r and the update s · B A.
+#pragma once
+
+#include <lora/layers/adapter_init.hpp>
+#include <lora/layers/dropout.hpp>
+#include <lora/weights/low_rank.hpp>
+#include <lora/weights/product.hpp>
+
+#include <algorithm>
+#include <optional>
+
+namespace LORA_NAMESPACE {
+
+template <class S>
+struct Adapter;
+template <class S>
+struct AdapterTape;
+
+/// A variant of an adapter over rows x (T, D) of a linear map: how it begins, what it adds to y = x Wᵀ, its gradients, and
+/// what merging adds to W. It has no state of its own; another variant has the same functions.
+/// Source: Hu et al., "LoRA", 2021, equation 3; PEFT's lora.Linear.
+struct PlainLoRA {
+  /// s = alpha / r.
+  static double scaling(double alpha, Index r) { return alpha / static_cast<double>(r); }
+
+  /// Fills A and B; see AdapterInit.
+  template <class S>
+  static void initialize(Adapter<S>& adapter, AdapterInit init, Index fan_in,
+                         const RandomStream& a_stream, const RandomStream& b_stream) {
+    initialize_adapter(init, fan_in, adapter.A.value, adapter.B.value, a_stream, b_stream);
+  }
+
+  /// h = s · drop(x) Aᵀ into the tape; returns the term h Bᵀ that the base product adds to y.
+  /// x (T, D); first_row is x's first row in the batch, for the dropout mask. Allocates when T grows.
+  template <class S>
+  static LowRank<S> forward(const Adapter<S>& adapter, View<S> x, const Dropout& dropout,
+                            Index first_row, AdapterTape<S>& tape) {
+    tape.h.resize(x.rows, adapter.r);
+    const View<S> a_t = View<S>(adapter.A.value).transposed();
+    if (dropout.active()) {
+      for_dropped_rows(x, dropout, first_row, tape, [&](Index first, View<S> dropped) {
+        product<S>(dropped, a_t, MutableView<S>(tape.h).middle_rows(first, dropped.rows));
+      });
+    } else {
+      product<S>(x, a_t, tape.h);
+    }
+    tape.h *= adapter.scale();
+    return {tape.h, View<S>(adapter.B.value).transposed(), 0};
+  }
+
+  /// With g = dL/dy (T, O), h from forward and dh = s · g B:
+  ///   dB += gᵀ h,   dA += dhᵀ drop(x),   dbias += s · Σ g,   dx: the term dh A, through the dropout's mask.
+  /// Without dropout the term is returned, for the base product to add; with dropout it is kept for add_input_gradient.
+  /// Gradients of tensors that are not trainable are not computed. Allocates when T grows.
+  template <class S>
+  static std::optional<LowRank<S>> backward(Adapter<S>& adapter, View<S> x, View<S> dy,
+                                            const Dropout& dropout, Index first_row,
+                                            AdapterTape<S>& tape, bool need_dx) {
+    if (adapter.B.trainable) {
+      // As hᵀ g the product runs along g's rows; as gᵀ h its inner loop would be only R wide.
+      tape.dB_t.resize(adapter.r, dy.cols);
+      product<S>(View<S>(tape.h).transposed(), dy, tape.dB_t);
+      adapter.B.grad += tape.dB_t.transpose();
+    }
+    if (adapter.bias.trainable) {
+      for (Index t = 0; t < dy.rows; ++t) {
+        adapter.bias.grad +=
+            adapter.scale() * Eigen::Map<const Matrix<S>>(dy.data + t * dy.row_stride, 1, dy.cols);
+      }
+    }
+    if (!adapter.A.trainable && !need_dx) return std::nullopt;
+    tape.dh.resize(dy.rows, adapter.r);
+    product<S>(dy, adapter.B.value, tape.dh);
+    tape.dh *= adapter.scale();
+    if (adapter.A.trainable) {
+      const View<S> dh(tape.dh);
+      if (dropout.active()) {
+        for_dropped_rows(x, dropout, first_row, tape, [&](Index first, View<S> dropped) {
+          product<S>(dh.middle_rows(first, dropped.rows).transposed(), dropped, adapter.A.grad,
+                     Accumulate::yes);
+        });
+      } else {
+        product<S>(dh.transposed(), x, adapter.A.grad, Accumulate::yes);
+      }
+    }
+    if (!need_dx || dropout.active()) return std::nullopt;
+    return LowRank<S>{tape.dh, adapter.A.value, 0};
+  }
+
+  /// dx += mask / (1 - p) ∘ (dh A), the part of the input's gradient that goes through an active dropout.
+  template <class S>
+  static void add_input_gradient(const Adapter<S>& adapter, const Dropout& dropout, Index first_row,
+                                 AdapterTape<S>& tape, MutableView<S> dx) {
+    const View<S> dh(tape.dh);
+    for (Index first = 0; first < dx.rows; first += chunk_rows) {
+      const Index count = std::min(chunk_rows, dx.rows - first);
+      tape.dropped.resize(chunk_rows, dx.cols);
+      MutableView<S> part(tape.dropped.data(), count, dx.cols, dx.cols);
+      product<S>(dh.middle_rows(first, count), adapter.A.value, part);
+      parallel_for(count, 8, [&](Index begin, Index end) {
+        for (Index t = begin; t < end; ++t) {
+          dropout.row(first_row + first + t, dx.cols, part.data + t * dx.cols,
+                      dx.data + (first + t) * dx.row_stride, Accumulate::yes);
+        }
+      });
+    }
+  }
+
+  /// s · B A, what merging adds to W (O, D).
+  template <class S>
+  static LowRankDelta<S> delta(const Adapter<S>& adapter) {
+    return {adapter.scale(), adapter.B.value, adapter.A.value};
+  }
+
+ private:
+  /// Rows of drop(x) that exist at a time, so that nothing of x's size is ever made.
+  static constexpr Index chunk_rows = 64;
+
+  template <class S, class Fn>
+  static void for_dropped_rows(View<S> x, const Dropout& dropout, Index first_row,
+                               AdapterTape<S>& tape, Fn&& fn) {
+    if (x.rows == 0) return;
+    tape.dropped.resize(chunk_rows, x.cols);
+    for (Index first = 0; first < x.rows; first += chunk_rows) {
+      const Index count = std::min(chunk_rows, x.rows - first);
+      parallel_for(count, 8, [&](Index begin, Index end) {
+        for (Index t = begin; t < end; ++t) {
+          dropout.row(first_row + first + t, x.cols, x.data + (first + t) * x.row_stride,
+                      tape.dropped.data() + t * x.cols, Accumulate::no);
+        }
+      });
+      fn(first, View<S>(tape.dropped.data(), count, x.cols, x.cols, 1));
+    }
+  }
+};
+
+}  // namespace LORA_NAMESPACE

@@ -1,0 +1,69 @@
+// The plain storage of a frozen weight: its values as they came.
+#pragma once
+
+#include <lora/weights/low_rank.hpp>
+#include <lora/weights/product.hpp>
+
+#include <span>
+#include <utility>
+
+namespace LORA_NAMESPACE {
+
+/// How the matrix that a checkpoint holds stands to y = x Wᵀ.
+enum class Layout {
+  out_in,  ///< (out, in): PyTorch's nn.Linear
+  in_out,  ///< (in, out): GPT-2's Conv1D, PEFT's fan_in_fan_out
+};
+
+/// A frozen matrix stored as it came. See FrozenWeight for what the functions compute; shapes are checked there.
+template <class S>
+class DenseWeight {
+ public:
+  DenseWeight(Matrix<S> values, Layout layout) : values_(std::move(values)), layout_(layout) {}
+
+  Layout layout() const { return layout_; }
+  Index rows() const { return layout_ == Layout::out_in ? values_.rows() : values_.cols(); }
+  Index cols() const { return layout_ == Layout::out_in ? values_.cols() : values_.rows(); }
+  Index bytes() const { return values_.size() * static_cast<Index>(sizeof(S)); }
+  const Matrix<S>& stored() const { return values_; }
+  bool all_finite() const { return values_.allFinite(); }
+
+  void multiply(In<S> x, Out<S> y, std::span<const LowRank<S>> terms) const {
+    product<S>(x, out_in().transposed(), y);
+    add_terms(terms, y);
+  }
+  void multiply_transposed(In<S> dy, Out<S> dx, Accumulate accumulate,
+                           std::span<const LowRank<S>> terms) const {
+    product<S>(dy, out_in(), dx, accumulate);
+    add_terms(terms, dx);
+  }
+  void copy_row(Index row, S* out) const {
+    const View<S> w = out_in();
+    for (Index j = 0; j < w.cols; ++j) out[j] = w.data[row * w.row_stride + j * w.col_stride];
+  }
+  DenseWeight plus(std::span<const LowRankDelta<S>> deltas) const {
+    Matrix<S> change(rows(), cols()), sum = Matrix<S>::Zero(rows(), cols());
+    for (const LowRankDelta<S>& delta : deltas) {
+      product<S>(delta.left, delta.right, change);
+      sum += delta.scale * change;
+    }
+    if (layout_ == Layout::out_in) return {values_ + sum, layout_};
+    return {values_ + sum.transpose(), layout_};
+  }
+
+ private:
+  View<S> out_in() const {
+    return layout_ == Layout::out_in ? View<S>(values_) : View<S>(values_).transposed();
+  }
+  static void add_terms(std::span<const LowRank<S>> terms, MutableView<S> y) {
+    for (const LowRank<S>& term : terms) {
+      product<S>(term.left, term.right, y.middle_rows(term.first_row, term.left.rows),
+                 Accumulate::yes);
+    }
+  }
+
+  Matrix<S> values_;
+  Layout layout_;
+};
+
+}  // namespace LORA_NAMESPACE

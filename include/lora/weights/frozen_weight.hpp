@@ -1,0 +1,112 @@
+// A frozen (O, D) matrix, whatever it is stored as.
+#pragma once
+
+#include <lora/weights/dense_weight.hpp>
+
+#include <memory>
+#include <string>
+#include <variant>
+
+namespace LORA_NAMESPACE {
+
+/// A weight that training never changes: an immutable value with shared ownership. A copy costs nothing, tied layers hold
+/// the same one, and unmerging is going back to the handle that was kept. Sharing one between threads is safe.
+///
+/// Everything outside weights/ works through the functions below, so that another storage needs no change anywhere else.
+template <class S>
+class FrozenWeight {
+ public:
+  /// An empty (0, 0) weight.
+  FrozenWeight() : FrozenWeight(Matrix<S>()) {}
+
+  /// Keeps `values` as they are: (O, D), or (D, O) with Layout::in_out.
+  explicit FrozenWeight(Matrix<S> values, Layout layout = Layout::out_in)
+      : storage_(std::make_shared<const Storage>(DenseWeight<S>(std::move(values), layout))) {}
+
+  Index rows() const {  ///< O
+    return visit([](const auto& w) { return w.rows(); });
+  }
+  Index cols() const {  ///< D
+    return visit([](const auto& w) { return w.cols(); });
+  }
+  Index size() const { return rows() * cols(); }
+  /// How the checkpoint's matrix is oriented; stored() gives it back that way.
+  Layout layout() const {
+    return visit([](const auto& w) { return w.layout(); });
+  }
+  /// Memory that the values take.
+  Index bytes() const {
+    return visit([](const auto& w) { return w.bytes(); });
+  }
+  bool all_finite() const {
+    return visit([](const auto& w) { return w.all_finite(); });
+  }
+
+  /// y = x Wᵀ + Σ left · right; x (T, D), y (T, O), each term's left (its rows, R) and right (R, O).
+  /// Each element is summed in an order that depends on D and the ranks alone. y must not overlap x.
+  /// Throws ShapeError. Allocates nothing after a thread's first call.
+  void multiply(In<S> x, Out<S> y, std::span<const LowRank<S>> terms = {}) const {
+    expect_shape("FrozenWeight::multiply", "x", x, -1, cols());
+    expect_shape("FrozenWeight::multiply", "y", y, x.rows(), rows());
+    visit([&](const auto& w) { w.multiply(x, y, terms); });
+  }
+
+  /// dx = dy W + Σ left · right, added to what dx holds with Accumulate::yes; dy (T, O), dx (T, D), right (R, D).
+  /// Otherwise as multiply().
+  void multiply_transposed(In<S> dy, Out<S> dx, Accumulate accumulate = Accumulate::no,
+                           std::span<const LowRank<S>> terms = {}) const {
+    expect_shape("FrozenWeight::multiply_transposed", "dy", dy, -1, rows());
+    expect_shape("FrozenWeight::multiply_transposed", "dx", dx, dy.rows(), cols());
+    visit([&](const auto& w) { w.multiply_transposed(dy, dx, accumulate, terms); });
+  }
+
+  /// Row o of W to out[0 … D-1]: an embedding's lookup. Throws ShapeError unless 0 ≤ o < O.
+  void copy_row(Index row, S* out) const {
+    if (row < 0 || row >= rows()) {
+      throw ShapeError("FrozenWeight::copy_row: row is " + std::to_string(row) +
+                       ", expected 0 to " + std::to_string(rows() - 1));
+    }
+    visit([&](const auto& w) { w.copy_row(row, out); });
+  }
+
+  /// Exactly what is stored, in the orientation layout(). Allocates the result.
+  Matrix<S> stored() const {
+    return visit([](const auto& w) { return Matrix<S>(w.stored()); });
+  }
+  /// Exactly what is stored, as (O, D). Allocates the result.
+  Matrix<S> dense() const {
+    if (layout() == Layout::out_in) return stored();
+    return stored().transpose();
+  }
+
+  /// A new weight W + Σ scale · left · right in the same storage and orientation: the changes are summed in S, added and
+  /// rounded once. This one is not touched. Throws ShapeError. Allocates the result and two matrices of its size.
+  FrozenWeight plus(std::span<const LowRankDelta<S>> deltas) const {
+    for (const LowRankDelta<S>& delta : deltas) {
+      check_shape(delta.left.rows == rows(), "FrozenWeight::plus", "left", delta.left.rows,
+                  delta.left.cols, "(" + std::to_string(rows()) + ", R)");
+      check_shape(delta.right.cols == cols(), "FrozenWeight::plus", "right", delta.right.rows,
+                  delta.right.cols, "(R, " + std::to_string(cols()) + ")");
+    }
+    return visit([&](const auto& w) {
+      return FrozenWeight(std::make_shared<const Storage>(w.plus(deltas)));
+    });
+  }
+
+  /// Whether both are the same weight in memory, as tied layers are.
+  bool shares_storage_with(const FrozenWeight& other) const { return storage_ == other.storage_; }
+
+ private:
+  using Storage = std::variant<DenseWeight<S>>;
+
+  explicit FrozenWeight(std::shared_ptr<const Storage> storage) : storage_(std::move(storage)) {}
+
+  template <class Fn>
+  decltype(auto) visit(Fn&& fn) const {
+    return std::visit(fn, *storage_);
+  }
+
+  std::shared_ptr<const Storage> storage_;
+};
+
+}  // namespace LORA_NAMESPACE

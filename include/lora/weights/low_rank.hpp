@@ -1,0 +1,23 @@
+// Low-rank terms that ride along with a product, and low-rank changes of a weight.
+#pragma once
+
+#include <lora/core/types.hpp>
+
+namespace LORA_NAMESPACE {
+
+/// The term `left · right` that a product adds to rows first_row … first_row + left.rows - 1 of its result.
+/// left (rows, R), right (R, result's columns); a scale is folded into left. Both stay owned by the caller.
+template <class S>
+struct LowRank {
+  View<S> left, right;
+  Index first_row = 0;
+};
+
+/// The change `scale · left · right` of a weight in its (out, in) orientation: left (O, R), right (R, D).
+template <class S>
+struct LowRankDelta {
+  S scale;
+  View<S> left, right;
+};
+
+}  // namespace LORA_NAMESPACE
