@@ -7,9 +7,8 @@
 #include <atomic>
 #include <cstdlib>
 #include <exception>
-#include <memory>
-#include <mutex>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -25,8 +24,8 @@ namespace detail {
 inline int default_num_threads() {
   for (const char* variable : {"LORA_NUM_THREADS", "OMP_NUM_THREADS"}) {
     const char* text = std::getenv(variable);
-    const int n = text == nullptr ? 0 : std::atoi(text);
-    if (n >= 1) return std::min(n, 1024);
+    const long n = text == nullptr ? 0 : std::strtol(text, nullptr, 10);
+    if (n >= 1) return static_cast<int>(std::min(n, 1024L));
   }
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
@@ -74,10 +73,9 @@ class WorkerPool {
 
   /// Runs `loop` on up to `threads` threads, the caller among them. False when the workers are taken.
   bool share(SharedLoop& loop, int threads) {
-    std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
-    if (!turn.owns_lock()) return false;
-    while (static_cast<int>(workers_.size()) < threads - 1)
-      workers_.emplace_back([this] { wait_for_loops(); });
+    if (taken_.exchange(true)) return false;  // no mutex: a nested call would lock its own thread's
+    const Turn turn{taken_};
+    start_workers(threads - 1);
     loop_ = &loop;
     places_.store(threads - 1);
     open_.store(true);
@@ -103,6 +101,20 @@ class WorkerPool {
   }
 
  private:
+  struct Turn {
+    std::atomic<bool>& taken;
+    ~Turn() { taken.store(false); }
+  };
+
+  /// Has at least `count` workers, or as many as the system gives: the caller can do all the work itself.
+  void start_workers(int count) {
+    try {
+      while (static_cast<int>(workers_.size()) < count)
+        workers_.emplace_back([this] { wait_for_loops(); });
+    } catch (const std::system_error&) {
+    }
+  }
+
   void wait_for_loops() {
     for (unsigned seen = 0; !stop_.load();) {
       // Loops of a step follow each other closely: look for a while before going to sleep.
@@ -116,11 +128,10 @@ class WorkerPool {
     }
   }
 
-  std::mutex turn_;
   std::vector<std::thread> workers_;
   SharedLoop* loop_ = nullptr;
   std::atomic<int> places_{0}, inside_{0};
-  std::atomic<bool> open_{false}, stop_{false};
+  std::atomic<bool> taken_{false}, open_{false}, stop_{false};
   std::atomic<unsigned> generation_{0};
 };
 #endif
@@ -157,14 +168,13 @@ inline void set_num_threads(int n) {
 template <class Fn>
 void parallel_for(Index count, Index grain, Fn&& fn) {
   if (count <= 0) return;
-  grain = std::max<Index>(grain, 1);
-  const Index chunks = (count + grain - 1) / grain;
+  grain = std::clamp<Index>(grain, 1, count);
+  const Index chunks = (count - 1) / grain + 1;
   const int threads = static_cast<int>(std::min<Index>(num_threads(), chunks));
-  using Body = std::remove_reference_t<Fn>;
-  detail::SharedLoop loop(
-      count, grain,
-      {const_cast<void*>(static_cast<const void*>(std::addressof(fn))),
-       [](void* object, Index begin, Index end) { (*static_cast<Body*>(object))(begin, end); }});
+  auto body = [&fn](Index begin, Index end) { fn(begin, end); };
+  detail::SharedLoop loop(count, grain, {&body, [](void* object, Index begin, Index end) {
+                                           (*static_cast<decltype(body)*>(object))(begin, end);
+                                         }});
   if (threads <= 1 || !detail::run_shared(loop, threads)) loop.work();
   if (loop.failure) std::rethrow_exception(loop.failure);
 }

@@ -1,6 +1,7 @@
 // A tensor that may be trained.
 #pragma once
 
+#include <lora/core/error.hpp>
 #include <lora/core/name_path.hpp>
 
 #include <utility>
@@ -24,9 +25,14 @@ struct Parameter {
       : value(std::move(v)), shape{value.rows(), value.cols()} {
     set_trainable(train);
   }
-  /// A parameter whose PyTorch shape is not that of `v`: a vector, or a convolution's kernel.
+  /// A parameter whose PyTorch shape is not that of `v`: a vector, or a convolution's kernel. Throws ShapeError when the two
+  /// have not as many elements.
   Parameter(Matrix<S> v, std::vector<Index> torch_shape, bool train = false)
       : value(std::move(v)), shape(std::move(torch_shape)) {
+    Index elements = 1;
+    for (const Index n : shape) elements *= n;
+    check_shape(elements == value.size(), "Parameter", "value", value.rows(), value.cols(),
+                "as many elements as its shape, " + std::to_string(elements));
     set_trainable(train);
   }
 

@@ -80,7 +80,8 @@ class RandomStream {
   std::uint64_t key_;
 };
 
-/// Fills m with numbers uniform in [low, high): element (i, j) is number i·cols + j of the stream.
+/// Fills m with numbers uniform in [low, high), rounded to S (so that high itself may occur): element (i, j) is number
+/// i·cols + j of the stream.
 template <class S>
 void fill_uniform(Matrix<S>& m, const RandomStream& stream, double low, double high) {
   for (Index i = 0; i < m.size(); ++i) {

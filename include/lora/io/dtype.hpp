@@ -1,0 +1,222 @@
+// The element types of safetensors: names, widths, and conversion of those that matrices are made
+// from.
+#pragma once
+
+#include <lora/core/error.hpp>
+#include <lora/core/half.hpp>
+
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+
+namespace LORA_NAMESPACE {
+
+/// Every element type of the format, by its name in a file and in the order in which the reference
+/// sorts them. F4, F6 and F8 are carried as bytes; matrices are made from F16, BF16, F32 and F64.
+enum class DType : std::uint8_t {
+  BOOL,
+  F4,
+  F6_E2M3,
+  F6_E3M2,
+  U8,
+  I8,
+  F8_E5M2,
+  F8_E4M3,
+  F8_E8M0,
+  F8_E4M3FNUZ,
+  F8_E5M2FNUZ,
+  I16,
+  U16,
+  F16,
+  BF16,
+  I32,
+  U32,
+  F32,
+  C64,
+  F64,
+  I64,
+  U64
+};
+
+struct DTypeInfo {
+  DType dtype;
+  std::string_view name;
+  unsigned bits;  ///< of one element
+};
+
+/// All types; row i belongs to the enumerator of value i.
+inline constexpr std::array<DTypeInfo, 22> all_dtypes{{
+    {DType::BOOL, "BOOL", 8},
+    {DType::F4, "F4", 4},
+    {DType::F6_E2M3, "F6_E2M3", 6},
+    {DType::F6_E3M2, "F6_E3M2", 6},
+    {DType::U8, "U8", 8},
+    {DType::I8, "I8", 8},
+    {DType::F8_E5M2, "F8_E5M2", 8},
+    {DType::F8_E4M3, "F8_E4M3", 8},
+    {DType::F8_E8M0, "F8_E8M0", 8},
+    {DType::F8_E4M3FNUZ, "F8_E4M3FNUZ", 8},
+    {DType::F8_E5M2FNUZ, "F8_E5M2FNUZ", 8},
+    {DType::I16, "I16", 16},
+    {DType::U16, "U16", 16},
+    {DType::F16, "F16", 16},
+    {DType::BF16, "BF16", 16},
+    {DType::I32, "I32", 32},
+    {DType::U32, "U32", 32},
+    {DType::F32, "F32", 32},
+    {DType::C64, "C64", 64},
+    {DType::F64, "F64", 64},
+    {DType::I64, "I64", 64},
+    {DType::U64, "U64", 64},
+}};
+
+constexpr std::string_view dtype_name(DType dtype) {
+  return all_dtypes[static_cast<std::size_t>(dtype)].name;
+}
+constexpr unsigned dtype_bits(DType dtype) {
+  return all_dtypes[static_cast<std::size_t>(dtype)].bits;
+}
+constexpr std::optional<DType> dtype_from_name(std::string_view name) {
+  for (const DTypeInfo& info : all_dtypes) {
+    if (info.name == name) return info.dtype;
+  }
+  return std::nullopt;
+}
+
+/// "[2, 3]".
+inline std::string shape_text(std::span<const Index> shape) {
+  std::string text = "[";
+  for (std::size_t i = 0; i < shape.size(); ++i)
+    text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+  return text + "]";
+}
+
+/// The bytes that a tensor takes: product of `shape` (1 for an empty one) times the width. Throws
+/// E, beginning with `where`, for a negative dimension, for more than 128 dimensions, when the
+/// dimensions other than 0 multiply to more than 64 bits of storage (so that any product of some of
+/// them is safe), and when the last byte is not full.
+template <class E>
+std::uint64_t tensor_byte_count(DType dtype, std::span<const Index> shape,
+                                const std::string& where) {
+  constexpr std::size_t most_dimensions = 128;
+  if (shape.size() > most_dimensions) {
+    throw E(where + ": shape has " + std::to_string(shape.size()) + " dimensions, at most " +
+            std::to_string(most_dimensions) + " are allowed");
+  }
+  std::uint64_t bits = dtype_bits(dtype);
+  bool empty = false;
+  for (const Index n : shape) {
+    if (n < 0) throw E(where + ": shape " + shape_text(shape) + " has a negative dimension");
+    if (n == 0) {
+      empty = true;
+    } else if (bits > std::numeric_limits<std::uint64_t>::max() / static_cast<std::uint64_t>(n)) {
+      throw E(where + ": shape " + shape_text(shape) + " overflows 64 bits");
+    } else {
+      bits *= static_cast<std::uint64_t>(n);
+    }
+  }
+  if (empty) return 0;
+  if (bits % 8 != 0) {
+    throw E(where + ": shape " + shape_text(shape) + " of " + std::string(dtype_name(dtype)) +
+            " does not fill whole bytes");
+  }
+  return bits / 8;
+}
+
+constexpr bool is_matrix_dtype(DType dtype) {
+  return dtype == DType::F16 || dtype == DType::BF16 || dtype == DType::F32 || dtype == DType::F64;
+}
+
+namespace dtype_detail {
+
+static_assert(std::endian::native == std::endian::little,
+              "safetensors are little-endian, and so must this machine be");
+
+// Rounds to odd: where d lies between two floats, the one whose last bit is 1. Rounding that to
+// bf16 or f16, which have at least two bits fewer, gives what rounding d at once would give;
+// rounding d to nearest first would not.
+inline float to_float_odd(double d) {
+  const float f = static_cast<float>(d);
+  if (static_cast<double>(f) == d || std::isnan(d)) return f;
+  std::uint32_t u = std::bit_cast<std::uint32_t>(f);
+  if (std::abs(static_cast<double>(f)) > std::abs(d)) --u;  // back to the neighbour nearer to zero
+  return std::bit_cast<float>(u | 1u);
+}
+inline float to_float_odd(float f) { return f; }
+
+// Reads `values.size()` elements of type E that may lie at any address.
+template <class E, class S, class Widen>
+void decode_each(const std::byte* bytes, std::span<S> values, Widen widen) {
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    E element;
+    std::memcpy(&element, bytes + i * sizeof(E), sizeof(E));
+    values[i] = static_cast<S>(widen(element));
+  }
+}
+template <class E, class S, class Narrow>
+void encode_each(std::span<const S> values, std::byte* bytes, Narrow narrow) {
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const E element = narrow(values[i]);
+    std::memcpy(bytes + i * sizeof(E), &element, sizeof(E));
+  }
+}
+
+}  // namespace dtype_detail
+
+/// Reads values.size() elements of `dtype` (is_matrix_dtype) into float or double. Widening is
+/// exact; F64 into float rounds to nearest even and overflows to infinity. The same type is copied
+/// bit for bit. Allocates nothing.
+template <class S>
+void decode_elements(DType dtype, const std::byte* bytes, std::span<S> values) {
+  static_assert(std::is_same_v<S, float> || std::is_same_v<S, double>);
+  if (values.empty()) return;
+  if (dtype == (std::is_same_v<S, float> ? DType::F32 : DType::F64)) {
+    std::memcpy(values.data(), bytes, values.size_bytes());
+  } else if (dtype == DType::F32) {
+    dtype_detail::decode_each<float>(bytes, values, [](float v) { return v; });
+  } else if (dtype == DType::F64) {
+    dtype_detail::decode_each<double>(bytes, values, [](double v) { return v; });
+  } else if (dtype == DType::F16) {
+    dtype_detail::decode_each<std::uint16_t>(bytes, values, f16_to_float);
+  } else if (dtype == DType::BF16) {
+    dtype_detail::decode_each<std::uint16_t>(bytes, values, bf16_to_float);
+  } else {
+    throw ConfigError("decode_elements: " + std::string(dtype_name(dtype)) +
+                      ", expected F16, BF16, F32 or F64");
+  }
+}
+
+/// Writes `values` as `dtype` (is_matrix_dtype), rounded once to nearest even, overflow to
+/// infinity. The same type is copied bit for bit. Allocates nothing.
+template <class S>
+void encode_elements(DType dtype, std::span<const S> values, std::byte* bytes) {
+  static_assert(std::is_same_v<S, float> || std::is_same_v<S, double>);
+  if (values.empty()) return;
+  if (dtype == (std::is_same_v<S, float> ? DType::F32 : DType::F64)) {
+    std::memcpy(bytes, values.data(), values.size_bytes());
+  } else if (dtype == DType::F32) {
+    dtype_detail::encode_each<float>(values, bytes, [](S v) { return static_cast<float>(v); });
+  } else if (dtype == DType::F64) {
+    dtype_detail::encode_each<double>(values, bytes, [](S v) { return static_cast<double>(v); });
+  } else if (dtype == DType::F16) {
+    dtype_detail::encode_each<std::uint16_t>(
+        values, bytes, [](S v) { return float_to_f16(dtype_detail::to_float_odd(v)); });
+  } else if (dtype == DType::BF16) {
+    dtype_detail::encode_each<std::uint16_t>(
+        values, bytes, [](S v) { return float_to_bf16(dtype_detail::to_float_odd(v)); });
+  } else {
+    throw ConfigError("encode_elements: " + std::string(dtype_name(dtype)) +
+                      ", expected F16, BF16, F32 or F64");
+  }
+}
+
+}  // namespace LORA_NAMESPACE

@@ -1,0 +1,231 @@
+// Activations applied element by element, each with its derivative.
+#pragma once
+
+#include <lora/core/error.hpp>
+#include <lora/core/scalar.hpp>
+#include <lora/core/types.hpp>
+
+#include <array>
+#include <cmath>
+#include <string>
+#include <string_view>
+
+namespace LORA_NAMESPACE {
+
+/// Which function a layer applies. `gelu` is exact, `gelu_tanh` its approximation (GPT-2, Gemma).
+enum class Activation { identity, relu, gelu, gelu_tanh, silu, sigmoid, tanh };
+
+namespace activations {
+
+// One struct an activation: `value` is f(x), `backward` is dy·f'(x). A new one is a struct here, a
+// line in visit and a line in names.
+struct Identity {
+  template <class S>
+  static S value(S x) {
+    return x;
+  }
+  template <class S>
+  static S backward(S, S dy) {
+    return dy;
+  }
+};
+
+struct Relu {
+  // "<= 0" and not "> 0": a NaN fails it and goes through.
+  template <class S>
+  static S value(S x) {
+    return real_part(x) <= 0 ? S(0) : x;
+  }
+  // A choice and not a product, so that an infinite dy stays out of closed elements.
+  template <class S>
+  static S backward(S x, S dy) {
+    return real_part(x) <= 0 ? S(0) : dy;
+  }
+};
+
+struct Gelu {
+  template <class S>
+  static S cdf(S x) {
+    constexpr RealOf<S> sqrt_half = RealOf<S>(0.70710678118654752440L);
+    return RealOf<S>(0.5) * (RealOf<S>(1) + error_function(S(x * sqrt_half)));
+  }
+  template <class S>
+  static S value(S x) {
+    return x * cdf(x);
+  }
+  // (x Φ(x))' = Φ(x) + x φ(x)
+  template <class S>
+  static S backward(S x, S dy) {
+    constexpr RealOf<S> inverse_sqrt_two_pi = RealOf<S>(0.39894228040143267794L);
+    using std::exp;
+    return dy * (cdf(x) + x * (inverse_sqrt_two_pi * exp(x * x * RealOf<S>(-0.5))));
+  }
+};
+
+struct GeluTanh {
+  template <class S>
+  static S tanh_inner(S x) {
+    constexpr RealOf<S> beta = RealOf<S>(0.79788456080286535588L);  // √(2/π)
+    using std::tanh;
+    return tanh(beta * (x + RealOf<S>(0.044715) * (x * x * x)));
+  }
+  template <class S>
+  static S value(S x) {
+    return RealOf<S>(0.5) * x * (RealOf<S>(1) + tanh_inner(x));
+  }
+  // (½ x (1 + t))' = ½ (1 + t) + ½ x (1 − t²) u' with u' = β (1 + 3·0.044715 x²)
+  template <class S>
+  static S backward(S x, S dy) {
+    using R = RealOf<S>;
+    constexpr R beta = R(0.79788456080286535588L);
+    const S t = tanh_inner(x);
+    const S dt = R(1) - t * t;
+    // Where tanh has saturated x² may have overflowed, and 0·∞ would make a NaN of a finite x.
+    const S du = real_part(dt) == 0 ? S(0) : beta * (R(1) + R(3 * 0.044715) * (x * x));
+    return dy * (R(0.5) * (R(1) + t) + R(0.5) * x * dt * du);
+  }
+};
+
+struct Sigmoid {
+  template <class S>
+  static S value(S x) {
+    using std::exp;
+    return RealOf<S>(1) / (RealOf<S>(1) + exp(-x));
+  }
+  template <class S>
+  static S backward(S x, S dy) {
+    const S y = value(x);
+    return dy * (RealOf<S>(1) - y) * y;
+  }
+};
+
+struct Silu {
+  template <class S>
+  static S value(S x) {
+    using std::exp;
+    return x / (RealOf<S>(1) + exp(-x));
+  }
+  // (x σ)' = σ + x σ (1 − σ)
+  template <class S>
+  static S backward(S x, S dy) {
+    const S sigma = Sigmoid::value(x);
+    return dy * sigma * (RealOf<S>(1) + x * (RealOf<S>(1) - sigma));
+  }
+};
+
+struct Tanh {
+  template <class S>
+  static S value(S x) {
+    using std::tanh;
+    return tanh(x);
+  }
+  template <class S>
+  static S backward(S x, S dy) {
+    const S y = value(x);
+    return dy * (RealOf<S>(1) - y * y);
+  }
+};
+
+template <class Fn>
+void visit(Activation kind, const char* where, Fn&& fn) {
+  switch (kind) {
+    case Activation::identity:
+      return fn(Identity{});
+    case Activation::relu:
+      return fn(Relu{});
+    case Activation::gelu:
+      return fn(Gelu{});
+    case Activation::gelu_tanh:
+      return fn(GeluTanh{});
+    case Activation::silu:
+      return fn(Silu{});
+    case Activation::sigmoid:
+      return fn(Sigmoid{});
+    case Activation::tanh:
+      return fn(Tanh{});
+  }
+  throw ConfigError(std::string(where) + ": " + std::to_string(static_cast<int>(kind)) +
+                    " is not an Activation");
+}
+
+struct Name {
+  std::string_view name;
+  Activation kind;
+};
+// HuggingFace's names (`hidden_act` of a config.json); the first of each kind is the one that is
+// written.
+inline constexpr std::array<Name, 9> names{{
+    {"linear", Activation::identity},
+    {"relu", Activation::relu},
+    {"gelu", Activation::gelu},
+    {"gelu_pytorch_tanh", Activation::gelu_tanh},
+    {"gelu_new", Activation::gelu_tanh},
+    {"silu", Activation::silu},
+    {"swish", Activation::silu},
+    {"sigmoid", Activation::sigmoid},
+    {"tanh", Activation::tanh},
+}};
+
+}  // namespace activations
+
+/// The activation that HuggingFace's configs call `name`; `linear` is the identity.
+/// Throws ConfigError with the names there are. Allocates only then.
+inline Activation activation_from_name(std::string_view name) {
+  for (const auto& entry : activations::names) {
+    if (entry.name == name) return entry.kind;
+  }
+  std::string known;
+  for (const auto& entry : activations::names) {
+    known += (known.empty() ? "" : ", ") + std::string(entry.name);
+  }
+  throw ConfigError("activation_from_name: unknown activation \"" + std::string(name) +
+                    "\", expected one of " + known);
+}
+
+/// HuggingFace's name of an activation; `activation_from_name` reads it back. Throws ConfigError if
+/// there is none.
+inline std::string_view activation_name(Activation kind) {
+  for (const auto& entry : activations::names) {
+    if (entry.kind == kind) return entry.name;
+  }
+  throw ConfigError("activation_name: " + std::to_string(static_cast<int>(kind)) +
+                    " is not an Activation");
+}
+
+/// y = f(x), element by element; x and y (T, F), any T and F. y may be x itself, not a shifted part
+/// of it.
+///   identity x · relu max(x, 0) · sigmoid σ(x) = 1/(1 + e⁻ˣ) · silu x σ(x) · tanh
+///   gelu x Φ(x) = ½ x (1 + erf(x/√2)) · gelu_tanh ½ x (1 + tanh(√(2/π)(x + 0.044715 x³)))
+/// A NaN gives a NaN; so does −∞ in gelu, gelu_tanh and silu, as in PyTorch
+/// (torch.nn.functional.*). Throws ShapeError, and ConfigError for a value outside the enum, before
+/// anything is written. No allocation.
+template <class S>
+void activation_forward(Activation kind, In<S> x, Out<S> y) {
+  expect_shape("activation_forward", "y", y, x.rows(), x.cols());
+  activations::visit(kind, "activation_forward", [&](auto f) {
+    for (Index t = 0; t < x.rows(); ++t) {
+      const S* from = x.data() + t * x.outerStride();
+      S* to = y.data() + t * y.outerStride();
+      for (Index i = 0; i < x.cols(); ++i) to[i] = f.value(from[i]);
+    }
+  });
+}
+
+/// dx = dy ∘ f'(x); x is forward's input again, all (T, F). dx may be dy or x itself, not a shifted
+/// part of them. relu's derivative is 0 at 0 and, as in PyTorch,
+/// 1 at a NaN. Throws and allocates as activation_forward.
+template <class S>
+void activation_backward(Activation kind, In<S> x, In<S> dy, Out<S> dx) {
+  expect_shape("activation_backward", "dy", dy, x.rows(), x.cols());
+  expect_shape("activation_backward", "dx", dx, x.rows(), x.cols());
+  activations::visit(kind, "activation_backward", [&](auto f) {
+    for (Index t = 0; t < x.rows(); ++t) {
+      const S* from = x.data() + t * x.outerStride();
+      const S* dfrom = dy.data() + t * dy.outerStride();
+      S* to = dx.data() + t * dx.outerStride();
+      for (Index i = 0; i < x.cols(); ++i) to[i] = f.backward(from[i], dfrom[i]);
+    }
+  });
+}
+
+}  // namespace LORA_NAMESPACE

@@ -1,0 +1,176 @@
+// Losses with their gradients: cross entropy over logits, mean squared error.
+#pragma once
+
+#include <lora/core/error.hpp>
+#include <lora/core/scalar.hpp>
+#include <lora/core/types.hpp>
+
+#include <cmath>
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace LORA_NAMESPACE {
+
+/// What becomes of the losses of single rows or elements.
+enum class Reduction { mean, sum };
+
+/// Options of cross_entropy; names and defaults are PyTorch's.
+struct CrossEntropyOptions {
+  std::int64_t ignore_index = -100;  ///< rows with this label do not count
+  double label_smoothing = 0;        ///< ε in [0, 1]
+  Reduction reduction = Reduction::mean;
+  /// With `mean`: how many rows count in all micro-batches of a step, which then is the divisor, so
+  /// that adding up micro-batches gives the gradient of one large batch (transformers'
+  /// num_items_in_batch). 0: those of this call.
+  Index num_items = 0;
+};
+
+template <class S>
+struct CrossEntropyResult {
+  WideOf<S> loss = 0;
+  Index counted = 0;  ///< rows whose label is not ignore_index
+};
+
+namespace detail {
+
+inline void check_cross_entropy(Index T, Index V, std::span<const std::int64_t> labels,
+                                const CrossEntropyOptions& options) {
+  const auto refuse = [](const std::string& what) { throw ConfigError("cross_entropy: " + what); };
+  if (static_cast<Index>(labels.size()) != T) {
+    throw ShapeError("cross_entropy: " + std::to_string(labels.size()) + " labels for logits " +
+                     shape_text(T, V) + ", expected one a row: " + std::to_string(T));
+  }
+  if (!(options.label_smoothing >= 0 && options.label_smoothing <= 1)) {
+    refuse("label_smoothing is " + std::to_string(options.label_smoothing) + ", expected 0 to 1");
+  }
+  if (options.num_items < 0) {
+    refuse("num_items is " + std::to_string(options.num_items) + ", expected 0 or more");
+  }
+  if (options.num_items > 0 && options.reduction == Reduction::sum) {
+    refuse("num_items is a divisor of the mean, but reduction is sum");
+  }
+  for (Index t = 0; t < T; ++t) {
+    const std::int64_t label = labels[static_cast<std::size_t>(t)];
+    if (label != options.ignore_index && (label < 0 || label >= V)) {
+      throw Error("cross_entropy: label " + std::to_string(label) + " in row " + std::to_string(t) +
+                  " is outside of [0, " + std::to_string(V) + ") and is not ignore_index " +
+                  std::to_string(options.ignore_index));
+    }
+  }
+}
+
+// The loss of one row x (V). With g, also g = scale · d(loss)/dx; g may be x.
+// With p = softmax(x) and m = max x, all exponents are at most 0:
+//   loss = log Σ exp(x − m) − (1−ε) (x_label − m) − ε/V Σ (x − m),   dx = p − (1−ε) onehot − ε/V
+template <class S>
+WideOf<S> cross_entropy_row(const S* x, Index V, Index label, double smoothing, double scale,
+                            S* g) {
+  using std::exp;
+  using std::log;
+  using Wide = WideOf<S>;
+  using RealWide = RealOf<Wide>;
+  const auto keep = static_cast<RealWide>(1 - smoothing);
+  const auto spread = static_cast<RealWide>(smoothing / static_cast<double>(V));
+  S m = x[0];
+  for (Index v = 1; v < V; ++v) m = real_part(x[v]) > real_part(m) ? x[v] : m;
+  const Wide at_label = static_cast<Wide>(x[label]) - static_cast<Wide>(m);
+  Wide total = 0, shifted = 0;
+  // Asked first: a logit masked with −∞ has no part in a loss that is not smoothed.
+  if (smoothing > 0) {
+    for (Index v = 0; v < V; ++v) shifted += static_cast<Wide>(x[v]) - static_cast<Wide>(m);
+  }
+  for (Index v = 0; v < V; ++v) {
+    const S e = exp(x[v] - m);
+    total += static_cast<Wide>(e);
+    if (g != nullptr) g[v] = e;
+  }
+  Wide loss = log(total) - keep * at_label;
+  if (smoothing > 0) loss -= spread * shifted;
+  if (g != nullptr) {
+    const auto weight = static_cast<RealWide>(scale);
+    const S normalise = static_cast<S>(weight / total);
+    const auto everywhere = static_cast<RealOf<S>>(weight * spread);
+    for (Index v = 0; v < V; ++v) g[v] = g[v] * normalise - everywhere;
+    g[label] -= static_cast<RealOf<S>>(weight * keep);
+  }
+  return loss;
+}
+
+template <class S>
+CrossEntropyResult<S> cross_entropy(In<S> logits, std::span<const std::int64_t> labels, S* dlogits,
+                                    Index dlogits_stride, const CrossEntropyOptions& options) {
+  const Index T = logits.rows(), V = logits.cols();
+  check_cross_entropy(T, V, labels, options);
+  CrossEntropyResult<S> result;
+  for (const std::int64_t label : labels) result.counted += label != options.ignore_index;
+  const Index divisor = options.num_items > 0 ? options.num_items : result.counted;
+  const bool mean = options.reduction == Reduction::mean && divisor > 0;
+  const double scale = mean ? 1.0 / static_cast<double>(divisor) : 1.0;
+  for (Index t = 0; t < T; ++t) {
+    const std::int64_t label = labels[static_cast<std::size_t>(t)];
+    S* g = dlogits == nullptr ? nullptr : dlogits + t * dlogits_stride;
+    if (label == options.ignore_index) {
+      for (Index v = 0; g != nullptr && v < V; ++v) g[v] = S(0);
+      continue;
+    }
+    const S* x = logits.data() + t * logits.outerStride();
+    result.loss +=
+        cross_entropy_row(x, V, static_cast<Index>(label), options.label_smoothing, scale, g);
+  }
+  result.loss *= static_cast<RealOf<WideOf<S>>>(scale);
+  return result;
+}
+
+}  // namespace detail
+
+/// Cross entropy of logits (T, V) with T labels, over the rows whose label is not ignore_index:
+///   loss_t = −(1−ε) log p_t[label_t] − ε/V Σ_v log p_t[v],  p_t = softmax(logits_t)
+/// `sum` adds the rows, `mean` divides by their number (or num_items). As
+/// torch.nn.functional.cross_entropy, but the mean over no row is 0 where PyTorch has NaN, so that
+/// a masked micro-batch adds nothing. A row with a NaN, a +∞ or only −∞ has loss NaN; a −∞ beside
+/// finite logits is a class that cannot be. Sums are double for float. Throws ShapeError (labels),
+/// ConfigError (options), Error (a label outside of [0, V), with its row). No allocation.
+template <class S>
+CrossEntropyResult<S> cross_entropy(In<S> logits, std::span<const std::int64_t> labels,
+                                    const CrossEntropyOptions& options = {}) {
+  return detail::cross_entropy<S>(logits, labels, nullptr, 0, options);
+}
+
+/// The same, and dlogits (T, V) = d(loss)/d(logits), zero in ignored rows; it replaces what stands
+/// there. dlogits may be logits itself, which saves a (T, V) matrix. On an error nothing has been
+/// written.
+template <class S>
+CrossEntropyResult<S> cross_entropy(In<S> logits, std::span<const std::int64_t> labels,
+                                    Out<S> dlogits, const CrossEntropyOptions& options = {}) {
+  expect_shape("cross_entropy", "dlogits", dlogits, logits.rows(), logits.cols());
+  return detail::cross_entropy<S>(logits, labels, dlogits.data(), dlogits.outerStride(), options);
+}
+
+/// Mean squared error: the sum (or mean over all T·O elements) of (y − target)², and dy = 2 (y −
+/// target), divided by T·O for the mean; y, target and dy (T, O). dy may be y or target. As
+/// torch.nn.functional.mse_loss, but the mean over nothing is 0. Sums are double for float. Throws
+/// ShapeError before anything is written. No allocation.
+template <class S>
+WideOf<S> mse_loss(In<S> y, In<S> target, Out<S> dy, Reduction reduction = Reduction::mean) {
+  expect_shape("mse_loss", "target", target, y.rows(), y.cols());
+  expect_shape("mse_loss", "dy", dy, y.rows(), y.cols());
+  using RealWide = RealOf<WideOf<S>>;
+  const bool mean = reduction == Reduction::mean && y.size() > 0;
+  const RealWide scale = mean ? 1 / static_cast<RealWide>(y.size()) : 1;
+  const auto slope = static_cast<RealOf<S>>(2 * scale);
+  WideOf<S> loss = 0;
+  for (Index t = 0; t < y.rows(); ++t) {
+    const S* a = y.data() + t * y.outerStride();
+    const S* b = target.data() + t * target.outerStride();
+    S* d = dy.data() + t * dy.outerStride();
+    for (Index i = 0; i < y.cols(); ++i) {
+      const S difference = a[i] - b[i];
+      loss += static_cast<WideOf<S>>(difference) * static_cast<WideOf<S>>(difference);
+      d[i] = slope * difference;
+    }
+  }
+  return loss * scale;
+}
+
+}  // namespace LORA_NAMESPACE

@@ -1,0 +1,61 @@
+#include <lora/core/error.hpp>
+
+#include <gtest/gtest.h>
+
+#include <stdexcept>
+#include <string>
+
+namespace {
+using namespace lora;
+
+template <class Fn>
+std::string shape_error(Fn fn) {
+  try {
+    fn();
+  } catch (const ShapeError& e) {
+    return e.what();
+  }
+  return "nothing thrown";
+}
+
+TEST(Error, OneFamilyUnderRuntimeError) {
+  EXPECT_THROW(throw ShapeError("x"), Error);
+  EXPECT_THROW(throw ConfigError("x"), Error);
+  EXPECT_THROW(throw FormatError("x"), Error);
+  EXPECT_THROW(throw IoError("x"), Error);
+  EXPECT_THROW(throw Error("x"), std::runtime_error);
+}
+
+TEST(Error, ShapeText) {
+  EXPECT_EQ(shape_text(4, 6), "(4, 6)");
+  EXPECT_EQ(shape_text(0, 0), "(0, 0)");
+}
+
+TEST(Error, CheckShape) {
+  EXPECT_NO_THROW(check_shape(true, "f", "x", 4, 6, "(T, 7)"));
+  EXPECT_EQ(shape_error([] { check_shape(false, "LoRALinear::forward", "x", 4, 6, "(T, 7)"); }),
+            "LoRALinear::forward: x is (4, 6), expected (T, 7)");
+}
+
+TEST(Error, ExpectShape) {
+  const Matrix<float> x = Matrix<float>::Zero(4, 6);
+  EXPECT_NO_THROW(expect_shape("f", "x", x, 4, 6));
+  EXPECT_NO_THROW(expect_shape("f", "x", x, -1, 6));
+  EXPECT_NO_THROW(expect_shape("f", "x", x, -1, -1));
+  EXPECT_EQ(shape_error([&] { expect_shape("f", "x", x, 4, 7); }),
+            "f: x is (4, 6), expected (4, 7)");
+  EXPECT_EQ(shape_error([&] { expect_shape("f", "x", x, 5, 6); }),
+            "f: x is (4, 6), expected (5, 6)");
+  EXPECT_EQ(shape_error([&] { expect_shape("f", "x", x, -1, 7); }),
+            "f: x is (4, 6), expected (T, 7)");
+}
+
+TEST(Error, ExpectShapeTakesBlocksAndReferences) {
+  const Matrix<double> x = Matrix<double>::Zero(4, 6);
+  const Eigen::Ref<const Matrix<double>> part = x.middleCols(1, 3);
+  EXPECT_NO_THROW(expect_shape("f", "x", part, 4, 3));
+  EXPECT_EQ(shape_error([&] { expect_shape("f", "x", x.topRows(0), 1, 6); }),
+            "f: x is (0, 6), expected (1, 6)");
+}
+
+}  // namespace

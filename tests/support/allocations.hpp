@@ -1,0 +1,168 @@
+// Counts what the process allocates while a counter lives: operator new in all its forms, malloc
+// and its relatives, and so Eigen, which calls malloc.
+//
+//   LORA_NEEDS_ALLOCATION_COUNTS();           // skips where nothing can be counted
+//   AllocationCounter counter;
+//   layer.backward(...);
+//   const Allocations made = counter.stop();  // before the assertions, which allocate
+//   EXPECT_EQ(made.calls, 0u);
+//
+// Under an address or memory sanitizer its own hook reports each allocation. Otherwise, on glibc,
+// this header defines malloc for the program and hands on to glibc's; libstdc++'s operator new
+// comes here too. Elsewhere nothing is counted. The header is included in at most one source file
+// of a program.
+#pragma once
+
+// Before the definitions: clang's mm_malloc.h, which Eigen includes, declares posix_memalign again.
+#include <gtest/gtest.h>
+#include <Eigen/Core>
+
+#include <atomic>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <stdexcept>
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define LORA_TEST_SANITIZER_HOOK 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || \
+    __has_feature(memory_sanitizer)
+#define LORA_TEST_SANITIZER_HOOK 1
+#endif
+#endif
+#if !defined(LORA_TEST_SANITIZER_HOOK) && defined(__GLIBC__)
+#define LORA_TEST_GLIBC_MALLOC 1
+#endif
+
+namespace lora_test {
+
+/// What was allocated in a stretch of the program, by all its threads; freeing is not counted.
+struct Allocations {
+  std::uint64_t calls = 0;    ///< a realloc is a call of its own, with its new size
+  std::uint64_t bytes = 0;    ///< as asked for
+  std::uint64_t largest = 0;  ///< bytes of the largest single one
+};
+
+namespace detail {
+inline std::atomic<bool> counting{false};
+inline std::atomic<std::uint64_t> calls{0}, bytes{0}, largest{0};
+
+inline void record(std::size_t size) noexcept {
+  if (!counting.load(std::memory_order_relaxed)) return;
+  calls.fetch_add(1, std::memory_order_relaxed);
+  bytes.fetch_add(size, std::memory_order_relaxed);
+  std::uint64_t seen = largest.load(std::memory_order_relaxed);
+  while (seen < size && !largest.compare_exchange_weak(seen, size, std::memory_order_relaxed)) {
+  }
+}
+}  // namespace detail
+
+}  // namespace lora_test
+
+#if defined(LORA_TEST_SANITIZER_HOOK)
+// Declared here since <sanitizer/allocator_interface.h> is not installed with every compiler.
+extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*)(const volatile void*,
+                                                                  std::size_t),
+                                                         void (*)(const volatile void*));
+namespace lora_test::detail {
+inline void on_malloc(const volatile void*, std::size_t size) { record(size); }
+inline void on_free(const volatile void*) {}
+inline const int hooked = __sanitizer_install_malloc_and_free_hooks(on_malloc, on_free);
+}  // namespace lora_test::detail
+#elif defined(LORA_TEST_GLIBC_MALLOC)
+// Blocks come from glibc's own allocator, so its free and the rest of it fit, and are not defined
+// here.
+extern "C" {
+void* __libc_malloc(std::size_t);
+void* __libc_calloc(std::size_t, std::size_t);
+void* __libc_realloc(void*, std::size_t);
+void* __libc_memalign(std::size_t, std::size_t);
+
+void* malloc(std::size_t size) noexcept {
+  lora_test::detail::record(size);
+  return __libc_malloc(size);
+}
+void* calloc(std::size_t count, std::size_t size) noexcept {
+  lora_test::detail::record(count * size);
+  return __libc_calloc(count, size);
+}
+void* realloc(void* old, std::size_t size) noexcept {
+  lora_test::detail::record(size);
+  return __libc_realloc(old, size);
+}
+void* memalign(std::size_t alignment, std::size_t size) noexcept {
+  lora_test::detail::record(size);
+  return __libc_memalign(alignment, size);
+}
+void* aligned_alloc(std::size_t alignment, std::size_t size) noexcept {
+  lora_test::detail::record(size);
+  return __libc_memalign(alignment, size);
+}
+int posix_memalign(void** place, std::size_t alignment, std::size_t size) noexcept {
+  const bool power_of_two = alignment != 0 && (alignment & (alignment - 1)) == 0;
+  if (!power_of_two || alignment % sizeof(void*) != 0) return EINVAL;
+  lora_test::detail::record(size);
+  void* block = __libc_memalign(alignment, size);
+  if (block == nullptr) return ENOMEM;
+  *place = block;
+  return 0;
+}
+}  // extern "C"
+#endif
+
+namespace lora_test {
+
+/// Counts from its construction to `stop`. One at a time in a process: a second one throws
+/// std::logic_error.
+class AllocationCounter {
+ public:
+  AllocationCounter() {
+    if (detail::counting.load())
+      throw std::logic_error("AllocationCounter: one is counting already");
+    detail::calls = 0;
+    detail::bytes = 0;
+    detail::largest = 0;
+    detail::counting = true;
+  }
+  AllocationCounter(const AllocationCounter&) = delete;
+  AllocationCounter& operator=(const AllocationCounter&) = delete;
+  ~AllocationCounter() { stop(); }
+
+  /// Ends the counting; later calls give the same figures.
+  Allocations stop() {
+    if (running_) {
+      running_ = false;
+      detail::counting = false;
+      made_ = {detail::calls, detail::bytes, detail::largest};
+    }
+    return made_;
+  }
+
+ private:
+  bool running_ = true;
+  Allocations made_;
+};
+
+/// Whether counting works in this program, found by trying the three ways to the allocator. (The
+/// thread sanitizer's hook is blind to the aligned one.)
+inline bool allocations_are_counted() {
+  AllocationCounter counter;
+  void* volatile from_malloc = std::malloc(24);
+  char* volatile from_new = new char[40];
+  void* volatile aligned = std::aligned_alloc(64, 64);
+  const Allocations made = counter.stop();
+  std::free(from_malloc);
+  delete[] from_new;
+  std::free(aligned);
+  return made.calls == 3 && made.bytes == 24 + 40 + 64 && made.largest == 64;
+}
+
+/// Skips the running test where allocations cannot be counted.
+#define LORA_NEEDS_ALLOCATION_COUNTS()       \
+  if (!lora_test::allocations_are_counted()) \
+  GTEST_SKIP()                               \
+      << "allocations cannot be counted in this program (needs glibc or a sanitizer's hook)"
+
+}  // namespace lora_test
