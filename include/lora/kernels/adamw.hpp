@@ -1,0 +1,103 @@
+// One AdamW update of a tensor, on raw pointers: a portable loop and its eight-wide twin.
+#pragma once
+
+#include <lora/core/namespace.hpp>
+
+#include <cmath>
+#include <cstddef>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+#define LORA_ADAMW_AVX 1
+#endif
+
+namespace LORA_NAMESPACE::kernels {
+
+/// The numbers of one AdamW update of one tensor, each rounded once from double to S.
+template <class S>
+struct AdamWCoefficients {
+  S decay;  ///< 1 − lr · weight_decay
+  S sign;   ///< −1 to maximize, else 1
+  S one_minus_beta1;
+  S beta2;
+  S one_minus_beta2;
+  S root_correction2;  ///< √(1 − beta2^t)
+  S eps;
+  S step_size;  ///< lr / (1 − beta1^t)
+};
+
+/// For each of n elements, in S and in PyTorch's order (torch.optim.AdamW, one tensor at a time):
+///   d = sign g,  m += (1−β1)(d − m),  v = β2 v + (1−β2) d²,
+///   w = v, or with amsgrad the largest v so far,
+///   p = decay p − step_size m / (√w / root_correction2 + eps).
+/// `v_max` holds the largest v, and is null without amsgrad. The arrays do not overlap. Allocates
+/// nothing.
+template <class S>
+void adamw_portable(std::ptrdiff_t n, const AdamWCoefficients<S>& c, const S* __restrict g,
+                    S* __restrict p, S* __restrict m, S* __restrict v, S* __restrict v_max) {
+  // m + w (d − m) loses digits when w is large; PyTorch's lerp then starts from the other end.
+  const bool near = c.one_minus_beta1 < S(0.5);
+  const S weight = near ? c.one_minus_beta1 : c.one_minus_beta1 - S(1);
+  for (std::ptrdiff_t i = 0; i < n; ++i) {
+    const S d = c.sign * g[i];
+    const S mean = (near ? m[i] : d) + weight * (d - m[i]);
+    S square = c.beta2 * v[i] + c.one_minus_beta2 * d * d;
+    m[i] = mean;
+    v[i] = square;
+    if (v_max != nullptr) {
+      square = square < v_max[i] ? v_max[i] : square;  // a NaN in v is kept, as torch.maximum does
+      v_max[i] = square;
+    }
+    const S denominator = std::sqrt(square) / c.root_correction2 + c.eps;
+    p[i] = p[i] * c.decay - c.step_size * mean / denominator;
+  }
+}
+
+#if defined(LORA_ADAMW_AVX)
+/// adamw_portable without amsgrad for the first n / 8 · 8 elements; returns how many it did. The
+/// same operations in the same order, so the same bits wherever the compiler fuses no
+/// multiplication with an addition.
+__attribute__((target("avx"))) inline std::ptrdiff_t adamw_avx(
+    std::ptrdiff_t n, const AdamWCoefficients<float>& c, const float* __restrict g,
+    float* __restrict p, float* __restrict m, float* __restrict v) {
+  const bool near = c.one_minus_beta1 < 0.5f;
+  const __m256 weight = _mm256_set1_ps(near ? c.one_minus_beta1 : c.one_minus_beta1 - 1);
+  const __m256 sign = _mm256_set1_ps(c.sign), decay = _mm256_set1_ps(c.decay);
+  const __m256 beta2 = _mm256_set1_ps(c.beta2), rest2 = _mm256_set1_ps(c.one_minus_beta2);
+  const __m256 root = _mm256_set1_ps(c.root_correction2), eps = _mm256_set1_ps(c.eps);
+  const __m256 step = _mm256_set1_ps(c.step_size);
+  std::ptrdiff_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    const __m256 d = _mm256_mul_ps(sign, _mm256_loadu_ps(g + i));
+    const __m256 old = _mm256_loadu_ps(m + i);
+    const __m256 mean = _mm256_add_ps(near ? old : d, _mm256_mul_ps(weight, _mm256_sub_ps(d, old)));
+    const __m256 square = _mm256_add_ps(_mm256_mul_ps(beta2, _mm256_loadu_ps(v + i)),
+                                        _mm256_mul_ps(_mm256_mul_ps(rest2, d), d));
+    _mm256_storeu_ps(m + i, mean);
+    _mm256_storeu_ps(v + i, square);
+    const __m256 denominator = _mm256_add_ps(_mm256_div_ps(_mm256_sqrt_ps(square), root), eps);
+    const __m256 change = _mm256_div_ps(_mm256_mul_ps(step, mean), denominator);
+    _mm256_storeu_ps(p + i, _mm256_sub_ps(_mm256_mul_ps(decay, _mm256_loadu_ps(p + i)), change));
+  }
+  return i;
+}
+#endif
+
+/// adamw_portable, on eight floats at once where the processor can.
+template <class S>
+void adamw_update(std::ptrdiff_t n, const AdamWCoefficients<S>& c, const S* g, S* p, S* m, S* v,
+                  S* v_max) {
+  adamw_portable(n, c, g, p, m, v, v_max);
+}
+#if defined(LORA_ADAMW_AVX)
+template <>
+inline void adamw_update<float>(std::ptrdiff_t n, const AdamWCoefficients<float>& c, const float* g,
+                                float* p, float* m, float* v, float* v_max) {
+  // A compiler cannot vectorise the portable loop itself while std::sqrt may set errno.
+  std::ptrdiff_t i = 0;
+  if (v_max == nullptr && __builtin_cpu_supports("avx")) i = adamw_avx(n, c, g, p, m, v);
+  adamw_portable(n - i, c, g + i, p + i, m + i, v + i, v_max == nullptr ? nullptr : v_max + i);
+}
+#endif
+
+}  // namespace LORA_NAMESPACE::kernels

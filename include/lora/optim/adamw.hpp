@@ -1,0 +1,123 @@
+// AdamW: Adam with decoupled weight decay.
+#pragma once
+
+#include <lora/kernels/adamw.hpp>
+#include <lora/optim/optimizer_state.hpp>
+
+#include <array>
+#include <cmath>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace LORA_NAMESPACE {
+
+/// torch.optim.AdamW's options and defaults.
+struct AdamWOptions {
+  double lr = 1e-3;
+  std::array<double, 2> betas = {0.9, 0.999};
+  double eps = 1e-8;
+  double weight_decay = 1e-2;
+  bool amsgrad = false;
+  bool maximize = false;
+};
+
+/// AdamW (Loshchilov, Hutter 2019) with the formula and the order of operations of
+/// torch.optim.AdamW, in S:
+///   p ← (1 − lr λ) p,   m ← m + (1−β1)(g − m),   v ← β2 v + (1−β2) g²,
+///   p ← p − lr/(1−β1^t) · m / (√v / √(1−β2^t) + eps)
+/// and with amsgrad (Reddi, Kale, Kumar 2018) the largest v so far under the root.
+///
+/// Works on any object whose for_each_parameter(prefix, fn) calls fn(const NamePath&,
+/// Parameter<S>&) and whose parameters stay where they are during a step. Frozen parameters are
+/// left alone.
+///
+/// State belongs to a parameter's name. As in PyTorch t counts the updates of one tensor, so one
+/// that becomes trainable later starts its own bias correction; all tensors of a step are counted
+/// together, once. Copies are independent. Not safe to share between threads.
+template <class S>
+class AdamW {
+ public:
+  /// Throws ConfigError for options outside of what PyTorch takes (lr, eps, weight_decay ≥ 0, betas
+  /// in [0, 1)).
+  explicit AdamW(AdamWOptions options = {}, std::vector<ParameterGroup> groups = {})
+      : options_(options),
+        groups_("AdamW", options.lr, options.weight_decay, std::move(groups)),
+        table_("AdamW", options.amsgrad
+                            ? std::vector<std::string>{"exp_avg", "exp_avg_sq", "max_exp_avg_sq"}
+                            : std::vector<std::string>{"exp_avg", "exp_avg_sq"}) {
+    detail::expect_not_negative("AdamW", "eps", options.eps);
+    detail::expect_fraction("AdamW", "betas[0]", options.betas[0]);
+    detail::expect_fraction("AdamW", "betas[1]", options.betas[1]);
+  }
+
+  /// One update of every trainable parameter from its gradient, which stays as it is. Allocates
+  /// only when the trainable names or their order differ from the step before. Non-finite gradients
+  /// go into values and state as in PyTorch: see gradients_finite().
+  /// Throws ConfigError for two parameters of one name and ShapeError for a parameter that has
+  /// changed its shape; then nothing has changed.
+  template <class Model>
+  void step(Model& model) {
+    for (const auto& bound : table_.bind(model, groups_)) {
+      auto& slot = table_[bound.slot];
+      Parameter<S>& p = *bound.parameter;
+      ++slot.step;
+      S* v_max = options_.amsgrad ? slot.moments[2].data() : nullptr;
+      kernels::adamw_update<S>(p.value.size(), coefficients(slot.group, slot.step), p.grad.data(),
+                               p.value.data(), slot.moments[0].data(), slot.moments[1].data(),
+                               v_max);
+    }
+    table_.count_step();
+  }
+
+  /// From now on each group's learning rate is its own times `factor`; see LRSchedule::factor. The
+  /// factor is not part of the state. Throws ConfigError unless it is finite and not negative.
+  void set_lr_factor(double factor) { groups_.set_lr_factor(factor); }
+  /// The learning rate of the parameters in no group, as the next step uses it.
+  double lr() const { return groups_.lr(groups_.size() - 1); }
+  const ParameterGroups& groups() const { return groups_; }
+  const AdamWOptions& options() const { return options_; }
+
+  /// Calls of step() so far, those before a loaded state included.
+  Index steps() const { return table_.steps(); }
+
+  /// A copy of the state: "exp_avg", "exp_avg_sq" and with amsgrad "max_exp_avg_sq" of each name.
+  OptimizerState<S> state() const { return table_.snapshot(); }
+  /// Goes on from `state` with the bits that an uninterrupted run would have. Throws ConfigError
+  /// listing all that does not fit: unknown, missing or misshapen entries; then nothing has
+  /// changed.
+  template <class Model>
+  void load_state(const OptimizerState<S>& state, Model& model,
+                  MissingState missing = MissingState::refuse) {
+    table_.restore(state, model, groups_, missing);
+  }
+  /// Forgets names that `model` no longer lists or lists with another shape (an adapter was
+  /// deleted).
+  template <class Model>
+  void prune(Model& model) {
+    table_.prune(model);
+  }
+
+ private:
+  /// PyTorch computes these in double and rounds them where they meet the tensor.
+  kernels::AdamWCoefficients<S> coefficients(std::size_t group, Index t) const {
+    const double lr = groups_.lr(group), n = static_cast<double>(t);
+    const double beta1 = options_.betas[0], beta2 = options_.betas[1];
+    kernels::AdamWCoefficients<S> c{};
+    c.decay = static_cast<S>(1 - lr * groups_.weight_decay(group));
+    c.sign = options_.maximize ? S(-1) : S(1);
+    c.one_minus_beta1 = static_cast<S>(1 - beta1);
+    c.beta2 = static_cast<S>(beta2);
+    c.one_minus_beta2 = static_cast<S>(1 - beta2);
+    c.root_correction2 = static_cast<S>(std::sqrt(1 - std::pow(beta2, n)));
+    c.eps = static_cast<S>(options_.eps);
+    c.step_size = static_cast<S>(lr / (1 - std::pow(beta1, n)));
+    return c;
+  }
+
+  AdamWOptions options_;
+  ParameterGroups groups_;
+  StateTable<S> table_;
+};
+
+}  // namespace LORA_NAMESPACE

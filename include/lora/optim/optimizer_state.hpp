@@ -1,0 +1,253 @@
+// What an optimiser remembers of each tensor between steps, kept by the tensor's name.
+#pragma once
+
+#include <lora/core/parameter.hpp>
+#include <lora/optim/parameter_groups.hpp>
+
+#include <cstddef>
+#include <map>
+#include <set>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace LORA_NAMESPACE {
+
+/// All that an optimiser must be given back to go on with the same bits; hyper-parameters are not
+/// in it.
+template <class S>
+struct OptimizerState {
+  struct Tensor {
+    Index step = 0;  ///< updates this tensor has had
+    std::map<std::string, Matrix<S>>
+        moments;  ///< PyTorch's names ("exp_avg", …), each of the value's shape
+  };
+  Index step = 0;                         ///< calls of the optimiser's step()
+  std::map<std::string, Tensor> tensors;  ///< by the parameter's name
+};
+
+/// What load_state does with a trainable parameter that the state does not name.
+enum class MissingState { refuse, start_fresh };
+
+/// The state behind one optimiser and its connection to a model: `bind` finds the slot of each
+/// trainable parameter by name. The order of the last visit is remembered, so that in a steady step
+/// finding is one comparison of names and nothing is allocated. Copies are independent. Not safe to
+/// share between threads.
+template <class S>
+class StateTable {
+ public:
+  struct Slot {
+    std::string name;
+    std::size_t group = 0;
+    Index rows = 0, cols = 0;
+    Index step = 0;
+    std::vector<Matrix<S>> moments;  ///< in the order of `kinds`
+    Index visit = 0;                 ///< the last bind that met this name
+  };
+  struct Bound {
+    std::size_t slot;
+    Parameter<S>* parameter;
+  };
+
+  /// `owner` begins the messages; `kinds` names the matrices that are kept a tensor.
+  StateTable(std::string owner, std::vector<std::string> kinds)
+      : owner_(std::move(owner)), kinds_(std::move(kinds)) {}
+
+  /// The trainable parameters of `model` in its own order, each with its slot; a name seen for the
+  /// first time gets one (all zero, step 0). Valid until the next call. Parameters must stay where
+  /// they are meanwhile.
+  /// Throws ConfigError when two have one name and ShapeError when a gradient or the state has
+  /// another shape than the value; then nothing has changed.
+  template <class Model>
+  std::span<const Bound> bind(Model& model, const ParameterGroups& groups) {
+    bound_.clear();
+    ++visit_;
+    try {
+      model.for_each_parameter("", [&](const NamePath& name, Parameter<S>& p) {
+        if (p.trainable) bound_.push_back({locate(name, p, groups), &p});
+      });
+    } catch (...) {
+      drop_unused();
+      throw;
+    }
+    return bound_;
+  }
+
+  Slot& operator[](std::size_t slot) { return slots_[slot]; }
+  Index steps() const { return steps_; }
+  /// Ends one step of the optimiser: bound slots were updated.
+  void count_step() { ++steps_; }
+
+  /// A copy of all that is kept.
+  OptimizerState<S> snapshot() const {
+    OptimizerState<S> state;
+    state.step = steps_;
+    for (const Slot& slot : slots_) {
+      auto& tensor = state.tensors[slot.name];
+      tensor.step = slot.step;
+      for (std::size_t k = 0; k < kinds_.size(); ++k) tensor.moments[kinds_[k]] = slot.moments[k];
+    }
+    return state;
+  }
+
+  /// Replaces all that is kept. Throws ConfigError listing everything that does not fit the model:
+  /// names it does not have, trainable ones without state (unless start_fresh), and moments that
+  /// are unknown, missing or of another shape; then nothing has changed.
+  template <class Model>
+  void restore(const OptimizerState<S>& state, Model& model, const ParameterGroups& groups,
+               MissingState missing) {
+    std::vector<Slot> fresh;
+    std::map<std::string, std::size_t> index;
+    std::string faults;
+    if (state.step < 0) faults += "\n  step is " + std::to_string(state.step) + ", expected >= 0";
+    std::set<std::string> known;
+    // With no step taken there is nothing to miss.
+    const bool may_miss = missing == MissingState::start_fresh || state.step == 0;
+    model.for_each_parameter("", [&](const NamePath& path, Parameter<S>& p) {
+      const std::string name = path.str();
+      if (!known.insert(name).second) return;  // step() refuses the second of one name
+      const auto found = state.tensors.find(name);
+      if (found == state.tensors.end()) {
+        if (p.trainable && !may_miss) faults += "\n  missing: " + name;
+        return;
+      }
+      faults += faults_of(name, found->second, p.value, state.step);
+      index[name] = fresh.size();
+      fresh.push_back(new_slot(name, p, groups));
+      fresh.back().step = found->second.step;
+      for (std::size_t k = 0; k < kinds_.size(); ++k) {
+        const auto moment = found->second.moments.find(kinds_[k]);
+        if (moment != found->second.moments.end()) fresh.back().moments[k] = moment->second;
+      }
+    });
+    for (const auto& [name, tensor] : state.tensors) {
+      if (known.count(name) == 0) faults += "\n  unknown: " + name;
+    }
+    if (!faults.empty()) {
+      throw ConfigError(owner_ + "::load_state: the state does not fit the model:" + faults);
+    }
+    slots_ = std::move(fresh);
+    index_ = std::move(index);
+    order_.clear();
+    steps_ = state.step;
+    visit_ = 0;
+  }
+
+  /// Forgets the names that `model` no longer lists, frozen or not, or lists with another shape, so
+  /// that a name used again starts from zero.
+  template <class Model>
+  void prune(Model& model) {
+    std::map<std::string, std::pair<Index, Index>> known;
+    model.for_each_parameter("", [&](const NamePath& name, Parameter<S>& p) {
+      known[name.str()] = {p.value.rows(), p.value.cols()};
+    });
+    std::vector<Slot> kept;
+    for (const Slot& slot : slots_) {
+      const auto found = known.find(slot.name);
+      const bool same = found != known.end() && found->second == std::pair(slot.rows, slot.cols);
+      if (same) kept.push_back(slot);
+    }
+    slots_ = std::move(kept);
+    index_.clear();
+    order_.clear();
+    for (std::size_t k = 0; k < slots_.size(); ++k) index_[slots_[k].name] = k;
+  }
+
+ private:
+  Slot new_slot(const std::string& name, const Parameter<S>& p,
+                const ParameterGroups& groups) const {
+    Slot slot;
+    slot.name = name;
+    slot.group = groups.find(name, p.shape);
+    slot.rows = p.value.rows();
+    slot.cols = p.value.cols();
+    slot.moments.assign(kinds_.size(), Matrix<S>::Zero(slot.rows, slot.cols));
+    return slot;
+  }
+
+  /// The slot of the parameter that is visited as number bound_.size().
+  std::size_t locate(const NamePath& path, const Parameter<S>& p, const ParameterGroups& groups) {
+    const std::size_t position = bound_.size();
+    if (position == order_.size()) order_.push_back(slots_.size());
+    std::size_t& k = order_[position];
+    if (k >= slots_.size() || !(path == slots_[k].name)) {
+      const std::string name = path.str();
+      const auto found = index_.find(name);
+      if (found != index_.end()) {
+        k = found->second;
+      } else {
+        k = slots_.size();
+        slots_.push_back(new_slot(name, p, groups));
+        index_[name] = k;
+      }
+    }
+    check(slots_[k], p);
+    slots_[k].visit = visit_;
+    return k;
+  }
+
+  void check(const Slot& slot, const Parameter<S>& p) const {
+    const Index rows = p.value.rows(), cols = p.value.cols();
+    if (slot.visit == visit_) {
+      throw ConfigError(owner_ + "::step: two trainable parameters are called \"" + slot.name +
+                        "\", expected each name once");
+    }
+    if (p.grad.rows() != rows || p.grad.cols() != cols) {
+      throw ShapeError(owner_ + "::step: the gradient of " + slot.name + " is " +
+                       shape_text(p.grad.rows(), p.grad.cols()) + ", expected " +
+                       shape_text(rows, cols) + " as its value");
+    }
+    if (slot.rows != rows || slot.cols != cols) {
+      throw ShapeError(owner_ + "::step: " + slot.name + " is " + shape_text(rows, cols) +
+                       ", expected " + shape_text(slot.rows, slot.cols) +
+                       " as in the steps before; prune() forgets what a model no longer has");
+    }
+  }
+
+  std::string faults_of(const std::string& name, const typename OptimizerState<S>::Tensor& tensor,
+                        const Matrix<S>& value, Index steps) const {
+    std::string faults;
+    if (tensor.step < 1 || tensor.step > steps) {
+      faults += "\n  " + name + ": step is " + std::to_string(tensor.step) + ", expected 1 to " +
+                std::to_string(steps) + ", the optimiser's step";
+    }
+    for (const std::string& kind : kinds_) {
+      const auto found = tensor.moments.find(kind);
+      if (found == tensor.moments.end()) {
+        faults += "\n  missing: " + name + ", " + kind;
+      } else if (found->second.rows() != value.rows() || found->second.cols() != value.cols()) {
+        faults += "\n  " + name + ", " + kind + " is " +
+                  shape_text(found->second.rows(), found->second.cols()) + ", expected " +
+                  shape_text(value.rows(), value.cols());
+      }
+    }
+    for (const auto& [kind, moment] : tensor.moments) {
+      bool known = false;
+      for (const std::string& k : kinds_) known = known || k == kind;
+      if (!known) faults += "\n  unknown: " + name + ", " + kind;
+    }
+    return faults;
+  }
+
+  /// Takes back the slots of a step that did not happen.
+  void drop_unused() {
+    while (!slots_.empty() && slots_.back().step == 0) {
+      index_.erase(slots_.back().name);
+      slots_.pop_back();
+    }
+    order_.clear();
+    bound_.clear();
+  }
+
+  std::string owner_;
+  std::vector<std::string> kinds_;
+  std::vector<Slot> slots_;  ///< in the order in which the names were first seen
+  std::map<std::string, std::size_t> index_;
+  std::vector<std::size_t> order_;  ///< slot of the k-th trainable parameter of the last visit
+  std::vector<Bound> bound_;
+  Index steps_ = 0;
+  Index visit_ = 0;
+};
+
+}  // namespace LORA_NAMESPACE

@@ -1,0 +1,158 @@
+// Groups of parameters with their own learning rate and weight decay, chosen by name and shape.
+#pragma once
+
+#include <lora/core/error.hpp>
+
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdio>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace LORA_NAMESPACE {
+
+/// Some of the parameters and what is different for them; what is left empty is as in the
+/// optimiser's options.
+struct ParameterGroup {
+  std::string name;  ///< for messages and for watching the learning rate
+  /// Whether a parameter (its name, PyTorch's shape) belongs here. Asked once a name.
+  std::function<bool(const std::string& name, const std::vector<Index>& shape)> contains;
+  std::optional<double> lr{};
+  std::optional<double> weight_decay{};
+};
+
+namespace detail {
+
+/// x as "%g" prints it; std::to_string would show 1e-7 as 0.000000.
+inline std::string option_text(double x) {
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%g", x);
+  return text.data();
+}
+
+/// Throws ConfigError "where: what is x, expected a finite number >= 0" otherwise.
+inline void expect_not_negative(std::string_view where, std::string_view what, double x) {
+  if (!(std::isfinite(x) && x >= 0)) {
+    throw ConfigError(std::string(where) + ": " + std::string(what) + " is " + option_text(x) +
+                      ", expected a finite number >= 0");
+  }
+}
+/// Throws ConfigError "where: what is x, expected 0 <= what < 1" otherwise.
+inline void expect_fraction(std::string_view where, std::string_view what, double x) {
+  if (!(x >= 0 && x < 1)) {
+    throw ConfigError(std::string(where) + ": " + std::string(what) + " is " + option_text(x) +
+                      ", expected 0 <= " + std::string(what) + " < 1");
+  }
+}
+
+}  // namespace detail
+
+/// The groups of one optimiser: the given ones in their order, then "default" for what none of them
+/// contains. The learning rate of a group is its own times one factor common to all, which a
+/// schedule sets.
+class ParameterGroups {
+ public:
+  /// `owner` begins the messages. Throws ConfigError for a rate or decay that is negative or not
+  /// finite, and for a group that has no `contains`.
+  ParameterGroups(const std::string& owner, double lr, double weight_decay,
+                  std::vector<ParameterGroup> groups)
+      : owner_(owner), groups_(std::move(groups)) {
+    groups_.push_back({"default", [](const auto&, const auto&) { return true; }, lr, weight_decay});
+    for (ParameterGroup& group : groups_) {
+      const std::string where = owner_ + ", group \"" + group.name + "\"";
+      if (!group.contains) {
+        throw ConfigError(where + ": contains is empty, expected a function of name and shape");
+      }
+      if (!group.lr) group.lr = lr;
+      if (!group.weight_decay) group.weight_decay = weight_decay;
+      detail::expect_not_negative(where, "lr", *group.lr);
+      detail::expect_not_negative(where, "weight_decay", *group.weight_decay);
+    }
+  }
+
+  /// The first group that contains the parameter.
+  std::size_t find(const std::string& name, const std::vector<Index>& shape) const {
+    std::size_t g = 0;
+    while (g + 1 < groups_.size() && !groups_[g].contains(name, shape)) ++g;
+    return g;
+  }
+
+  /// Makes lr(g) = base_lr(g) · factor. Throws ConfigError unless the factor is finite and not
+  /// negative.
+  void set_lr_factor(double factor) {
+    detail::expect_not_negative(owner_, "the factor of the learning rate", factor);
+    factor_ = factor;
+  }
+
+  std::size_t size() const {
+    return groups_.size();
+  }  ///< the default one included, which is the last
+  const std::string& name(std::size_t g) const { return groups_.at(g).name; }
+  double base_lr(std::size_t g) const { return *groups_.at(g).lr; }
+  double lr(std::size_t g) const { return base_lr(g) * factor_; }
+  double weight_decay(std::size_t g) const { return *groups_.at(g).weight_decay; }
+  double lr_factor() const { return factor_; }
+
+ private:
+  std::string owner_;
+  std::vector<ParameterGroup> groups_;
+  double factor_ = 1;
+};
+
+/// No weight decay for vectors (biases, the weights of norms), by their shape.
+inline ParameterGroup no_decay() {
+  return {"no_decay",
+          [](const auto&, const std::vector<Index>& shape) { return shape.size() == 1; },
+          std::nullopt, 0.0};
+}
+
+/// PEFT's names for what LoRA+ leaves open.
+struct LoRAPlusOptions {
+  double loraplus_lr_embedding = 1e-6;
+  double loraplus_weight_decay = 0;
+};
+
+/// The four groups of LoRA+ (Hayou, Ghosh, Yu 2024; PEFT's create_loraplus_optimizer):
+///   "embedding"       lora_embedding_A and _B         loraplus_lr_embedding
+///   "groupB_no_decay" bias or norm's weight among B   lr · loraplus_lr_ratio, no decay
+///   "groupB"          lora_B in the name, or a vector lr · loraplus_lr_ratio
+///   "groupA"          everything else                 lr
+/// As in PEFT, the decay is loraplus_weight_decay and not the optimiser's weight_decay. PEFT knows
+/// a norm by its class; here it is a vector with "norm", or a part that begins with "ln", in its
+/// name.
+/// Throws ConfigError for a ratio that is not positive and finite.
+inline std::vector<ParameterGroup> loraplus_groups(double lr, double loraplus_lr_ratio,
+                                                   const LoRAPlusOptions& options = {}) {
+  if (!(std::isfinite(loraplus_lr_ratio) && loraplus_lr_ratio > 0)) {
+    throw ConfigError("loraplus_groups: loraplus_lr_ratio is " +
+                      detail::option_text(loraplus_lr_ratio) + ", expected a finite number > 0");
+  }
+  using Shape = std::vector<Index>;
+  const auto has = [](const std::string& name, const char* part) {
+    return name.find(part) != std::string::npos;
+  };
+  const auto embedding = [has](const std::string& name, const Shape&) {
+    return has(name, "lora_embedding_");
+  };
+  const auto b = [has](const std::string& name, const Shape& shape) {
+    return has(name, "lora_B") || shape.size() == 1;
+  };
+  const auto b_no_decay = [has, b](const std::string& name, const Shape& shape) {
+    const bool norm = shape.size() == 1 && (has(name, "norm") || has(name, "Norm") ||
+                                            has(name, ".ln") || name.rfind("ln", 0) == 0);
+    return b(name, shape) && (has(name, "bias") || norm);
+  };
+  const auto everything = [](const std::string&, const Shape&) { return true; };
+  const double decay = options.loraplus_weight_decay, lr_b = lr * loraplus_lr_ratio;
+  return {{"embedding", embedding, options.loraplus_lr_embedding, decay},
+          {"groupB_no_decay", b_no_decay, lr_b, 0.0},
+          {"groupB", b, lr_b, decay},
+          {"groupA", everything, lr, decay}};
+}
+
+}  // namespace LORA_NAMESPACE
