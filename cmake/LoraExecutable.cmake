@@ -1,10 +1,9 @@
-# lora_executable(<target> <source>): one of our own programs, with the warnings and sanitizers that never reach a user.
+# The warnings and sanitizers of our own programs, which never reach a user.
 set(LORA_SANITIZE "" CACHE STRING "Sanitizers for our own programs, such as address,undefined")
 option(LORA_WERROR "Treat warnings in our own programs as errors" ON)
 
-function(lora_executable target source)
-  add_executable(${target} ${source})
-  target_link_libraries(${target} PRIVATE lora::io)
+# lora_strict(<target>): gives them to a target.
+function(lora_strict target)
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wconversion -Wshadow)
   if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
     target_compile_options(${target} PRIVATE -Wno-restrict)  # false alarms on std::string's operator+ (GCC bug 105329)
@@ -17,4 +16,11 @@ function(lora_executable target source)
     target_link_options(${target} PRIVATE -fsanitize=${LORA_SANITIZE})
   endif()
   set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF)
+endfunction()
+
+# lora_executable(<target> <source>): one of our own programs.
+function(lora_executable target source)
+  add_executable(${target} ${source})
+  target_link_libraries(${target} PRIVATE lora::io)
+  lora_strict(${target})
 endfunction()

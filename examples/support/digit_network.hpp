@@ -64,7 +64,8 @@ inline void save_network(const Network& network, const std::filesystem::path& pa
     const auto* trained = layer.trained_copies().acting();
     const std::string name = "layers." + std::to_string(i);
     const lora::Matrix<float>& bias = trained != nullptr ? trained->bias.value : layer.bias().value;
-    writer.add(name + ".weight", trained != nullptr ? trained->weight.value : layer.weight().stored(),
+    writer.add(name + ".weight",
+               trained != nullptr ? trained->weight.value : layer.weight().stored(),
                lora::DType::F32);
     writer.add(name + ".bias", bias, lora::DType::F32, {bias.size()});
   }
@@ -85,21 +86,27 @@ inline Network load_network(const std::filesystem::path& path, Index pixels,
   for (std::size_t i = 0; 2 * i < file.names().size(); ++i) {
     const std::string name = "layers." + std::to_string(i);
     for (const std::string& part : {name + ".weight", name + ".bias"}) {
-      if (!file.contains(part)) refuse("has no " + part + ", so it is not a network of this program");
+      if (!file.contains(part))
+        refuse("has no " + part + ", so it is not a network of this program");
     }
     const std::vector<Index> shape = file.info(name + ".weight").shape;
-    if (shape.size() != 2 || shape[1] != inputs) {
-      refuse(name + ".weight is " + lora::shape_text(shape) + ", expected (O, " +
-             std::to_string(inputs) + ")" + (i == 0 ? " for these images" : ""));
+    if (shape.size() != 2 || shape[0] < 1 || shape[1] != inputs) {
+      refuse(name + ".weight is " + lora::shape_text(shape) + ", expected [O, " +
+             std::to_string(inputs) + "]" + (i == 0 ? " for these images" : ""));
     }
     if (file.info(name + ".bias").shape != std::vector<Index>{shape[0]}) {
       refuse(name + ".bias is " + lora::shape_text(file.info(name + ".bias").shape) +
-             ", expected (" + std::to_string(shape[0]) + ")");
+             ", expected [" + std::to_string(shape[0]) + "]");
     }
     layers.emplace_back(file.matrix<float>(name + ".weight"), file.matrix<float>(name + ".bias"));
+    const auto& layer = layers.back();
+    if (!layer.weight().all_finite() || !layer.bias().value.allFinite()) {
+      refuse(name + " has values that are not finite");
+    }
     inputs = shape[0];
   }
-  if (layers.empty() || inputs != 10) refuse("ends in " + std::to_string(inputs) + " outputs, expected 10");
+  if (layers.empty() || inputs != 10)
+    refuse("ends in " + std::to_string(inputs) + " outputs, expected 10");
   const auto word = [&file](const char* key) {
     const auto found = file.metadata().find(key);
     return found == file.metadata().end() ? std::string() : found->second;

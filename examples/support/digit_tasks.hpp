@@ -11,10 +11,11 @@ namespace examples {
 /// Where the digits come from; without files they are drawn.
 struct DigitSources {
   /// One file, which is split, or two: to learn from and held out.
-  std::vector<std::filesystem::path> mnist_images, mnist_labels, optdigits;
-  bool drawn_first = false;    ///< task A is drawn digits, task B those of the files
-  std::optional<Shift> shift;  ///< of task B; empty: 45° if both tasks have one source, else none
-  Index images = 8000;         ///< at most so many to learn from, in each task
+  std::vector<std::filesystem::path> mnist_images = {}, mnist_labels = {}, optdigits = {};
+  bool drawn_first = false;  ///< task A is drawn digits, task B those of the files
+  std::optional<Shift> shift =
+      {};               ///< of task B; empty: 45° if both tasks have one source, else none
+  Index images = 8000;  ///< at most so many to learn from, in each task
   std::uint64_t seed = 0;
 };
 
@@ -41,10 +42,9 @@ inline Task pair_task(DigitSet train, DigitSet held_out) {
   if (train.height != held_out.height || train.width != held_out.width) {
     throw lora::FormatError(held_out.source + ": images are " +
                             lora::shape_text(held_out.height, held_out.width) + ", expected " +
-                            lora::shape_text(train.height, train.width) + " as in " +
-                            train.source);
+                            lora::shape_text(train.height, train.width) + " as in " + train.source);
   }
-  std::string words = train.source + " and " + held_out.source;
+  std::string words = train.source + ", " + held_out.source;
   return {std::move(words), std::move(train), std::move(held_out)};
 }
 
@@ -52,14 +52,18 @@ inline Task mnist_task(const DigitSources& from) {
   const auto pair = [&from](std::size_t i) {
     return read_mnist(from.mnist_images[i], from.mnist_labels[i]);
   };
-  return from.mnist_images.size() == 1 ? split_task(pair(0), from.seed)
-                                       : pair_task(pair(0), pair(1));
+  Task task =
+      from.mnist_images.size() == 1 ? split_task(pair(0), from.seed) : pair_task(pair(0), pair(1));
+  task.words = "MNIST (" + task.words + ")";
+  return task;
 }
 
 inline Task optdigits_task(const DigitSources& from) {
   const DigitSet first = read_optdigits(from.optdigits[0]);
-  return from.optdigits.size() == 1 ? split_task(first, from.seed)
-                                    : pair_task(first, read_optdigits(from.optdigits[1]));
+  Task task = from.optdigits.size() == 1 ? split_task(first, from.seed)
+                                         : pair_task(first, read_optdigits(from.optdigits[1]));
+  task.words = "optdigits (" + task.words + ")";
+  return task;
 }
 
 inline Task drawn_task(const DigitSources& from, Index height, Index width) {
@@ -124,7 +128,7 @@ inline Tasks load_tasks(const DigitSources& from) {
   detail::shift_task(tasks.b, shift);
   const std::string change = to_string(shift);
   if (one_source) {
-    tasks.b.words = "the same " + change;
+    tasks.b.words = "the same, " + change;
   } else if (change != to_string(Shift{})) {
     tasks.b.words += ", " + change;
   }

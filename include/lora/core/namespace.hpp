@@ -9,7 +9,7 @@
 #define LORA_NAMESPACE lora::inline with_threads
 #endif
 
-#if defined(__FAST_MATH__)
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
 #error \
     "lora: -ffast-math (or -ffinite-math-only) breaks the checks for NaN and infinity; build without it"
 #endif

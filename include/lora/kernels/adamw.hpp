@@ -6,9 +6,14 @@
 #include <cmath>
 #include <cstddef>
 
+// The square root is all that vectors lack as operators; <immintrin.h> for it alone would cost every user's compilation
+// more than the whole of optim/.
 #if defined(__x86_64__) && defined(__GNUC__)
-#include <immintrin.h>
-#define LORA_ADAMW_AVX 1
+#if !defined(__clang__) || __has_builtin(__builtin_ia32_sqrtps256)
+#define LORA_ADAMW_SQRT(x) __builtin_ia32_sqrtps256(x)
+#elif __has_builtin(__builtin_elementwise_sqrt)
+#define LORA_ADAMW_SQRT(x) __builtin_elementwise_sqrt(x)
+#endif
 #endif
 
 namespace LORA_NAMESPACE::kernels {
@@ -53,31 +58,28 @@ void adamw_portable(std::ptrdiff_t n, const AdamWCoefficients<S>& c, const S* __
   }
 }
 
-#if defined(LORA_ADAMW_AVX)
+#if defined(LORA_ADAMW_SQRT)
 /// adamw_portable without amsgrad for the first n / 8 · 8 elements; returns how many it did. The
 /// same operations in the same order, so the same bits wherever the compiler fuses no
 /// multiplication with an addition.
 __attribute__((target("avx"))) inline std::ptrdiff_t adamw_avx(
     std::ptrdiff_t n, const AdamWCoefficients<float>& c, const float* __restrict g,
     float* __restrict p, float* __restrict m, float* __restrict v) {
+  typedef float Eight __attribute__((vector_size(32)));
+  typedef float Stored __attribute__((vector_size(32), aligned(alignof(float)), may_alias));
   const bool near = c.one_minus_beta1 < 0.5f;
-  const __m256 weight = _mm256_set1_ps(near ? c.one_minus_beta1 : c.one_minus_beta1 - 1);
-  const __m256 sign = _mm256_set1_ps(c.sign), decay = _mm256_set1_ps(c.decay);
-  const __m256 beta2 = _mm256_set1_ps(c.beta2), rest2 = _mm256_set1_ps(c.one_minus_beta2);
-  const __m256 root = _mm256_set1_ps(c.root_correction2), eps = _mm256_set1_ps(c.eps);
-  const __m256 step = _mm256_set1_ps(c.step_size);
+  const float weight = near ? c.one_minus_beta1 : c.one_minus_beta1 - 1;
   std::ptrdiff_t i = 0;
   for (; i + 8 <= n; i += 8) {
-    const __m256 d = _mm256_mul_ps(sign, _mm256_loadu_ps(g + i));
-    const __m256 old = _mm256_loadu_ps(m + i);
-    const __m256 mean = _mm256_add_ps(near ? old : d, _mm256_mul_ps(weight, _mm256_sub_ps(d, old)));
-    const __m256 square = _mm256_add_ps(_mm256_mul_ps(beta2, _mm256_loadu_ps(v + i)),
-                                        _mm256_mul_ps(_mm256_mul_ps(rest2, d), d));
-    _mm256_storeu_ps(m + i, mean);
-    _mm256_storeu_ps(v + i, square);
-    const __m256 denominator = _mm256_add_ps(_mm256_div_ps(_mm256_sqrt_ps(square), root), eps);
-    const __m256 change = _mm256_div_ps(_mm256_mul_ps(step, mean), denominator);
-    _mm256_storeu_ps(p + i, _mm256_sub_ps(_mm256_mul_ps(decay, _mm256_loadu_ps(p + i)), change));
+    Stored &p8 = *reinterpret_cast<Stored*>(p + i), &m8 = *reinterpret_cast<Stored*>(m + i);
+    Stored& v8 = *reinterpret_cast<Stored*>(v + i);
+    const Eight d = c.sign * *reinterpret_cast<const Stored*>(g + i), old = m8;
+    const Eight mean = (near ? old : d) + weight * (d - old);
+    const Eight square = c.beta2 * v8 + c.one_minus_beta2 * d * d;
+    m8 = mean;
+    v8 = square;
+    const Eight denominator = LORA_ADAMW_SQRT(square) / c.root_correction2 + c.eps;
+    p8 = p8 * c.decay - c.step_size * mean / denominator;
   }
   return i;
 }
@@ -89,7 +91,7 @@ void adamw_update(std::ptrdiff_t n, const AdamWCoefficients<S>& c, const S* g, S
                   S* v_max) {
   adamw_portable(n, c, g, p, m, v, v_max);
 }
-#if defined(LORA_ADAMW_AVX)
+#if defined(LORA_ADAMW_SQRT)
 template <>
 inline void adamw_update<float>(std::ptrdiff_t n, const AdamWCoefficients<float>& c, const float* g,
                                 float* p, float* m, float* v, float* v_max) {
@@ -101,3 +103,5 @@ inline void adamw_update<float>(std::ptrdiff_t n, const AdamWCoefficients<float>
 #endif
 
 }  // namespace LORA_NAMESPACE::kernels
+
+#undef LORA_ADAMW_SQRT

@@ -7,8 +7,6 @@
 #include <lora/core/namespace.hpp>
 
 #include <cstddef>
-#include <cstring>
-#include <memory>
 #include <type_traits>
 
 #define LORA_ALWAYS_INLINE inline __attribute__((always_inline))
@@ -25,7 +23,7 @@ using Size = std::ptrdiff_t;
 
 /// Rows of A's and B's shared dimension that are summed before the sum is added to C.
 inline constexpr Size gemm_depth = 256;
-/// Columns of C that one call of gemm_tile may cover.
+/// Columns of C that are one piece of work for a thread.
 inline constexpr Size gemm_columns = 128;
 
 /// A register of `Bytes` bytes of S; for a type that has no registers of its own (complex) a single S.
@@ -101,56 +99,42 @@ void gemm_column_tile(Size rows, Size depth, const S* a, Size ars, Size acs, con
   }
 }
 
-/// Copies B's (depth, cols) block into panels of one tile's width, the last one filled up with zeros.
+/// Copies B's (depth, used ≤ tile columns) block into a panel of one tile's width, filled up with zeros.
 template <class S>
-void gemm_pack(Size depth, Size cols, const S* b, Size brs, Size bcs, S* packed) {
+void gemm_pack(Size depth, Size used, const S* b, Size brs, Size bcs, S* packed) {
   constexpr Size width = GemmTile<S>::cols;
-  for (Size n = 0; n < cols; n += width) {
-    const Size used = cols - n < width ? cols - n : width;
-    for (Size j = 0; j < width; ++j) {
-      const S* from = b + (n + j) * bcs;
-      for (Size k = 0; k < depth; ++k) packed[k * width + j] = j < used ? from[k * brs] : S(0);
-    }
-    packed += depth * width;
+  for (Size j = 0; j < used; ++j) {
+    for (Size k = 0; k < depth; ++k) packed[k * width + j] = b[k * brs + j * bcs];
+  }
+  for (Size j = used; j < width; ++j) {
+    for (Size k = 0; k < depth; ++k) packed[k * width + j] = S(0);
   }
 }
 
-/// The calling thread's scratch for one packed block; made at the first use, kept for the thread's life.
-template <class S>
-S* gemm_scratch() {
-  thread_local std::unique_ptr<S[]> memory(
-      new S[static_cast<std::size_t>(gemm_depth * gemm_columns)]);
-  return memory.get();
-}
-
-/// C (rows, cols ≤ gemm_columns) (+)= A (rows, depth) B (depth, cols), of any depth. The caller's thread alone.
+/// C (rows, cols) (+)= A (rows, depth) B (depth, cols), of any size. The caller's thread alone; allocates nothing. B's
+/// rows are read where they stand if they are contiguous; otherwise, and for the last columns, one panel of 8 KiB at a time
+/// is packed on the stack.
 template <class S>
 void gemm_tile(Size rows, Size cols, Size depth, const S* a, Size ars, Size acs, const S* b,
                Size brs, Size bcs, S* c, Size crs, bool add) {
-  constexpr Size width = GemmTile<S>::cols;
-  S edge[GemmTile<S>::rows * width];
+  constexpr Size width = GemmTile<S>::cols, tall = GemmTile<S>::rows;
+  S packed[gemm_depth * width], edge[tall * width];
   for (Size k0 = 0; k0 < depth; k0 += gemm_depth, add = true) {
     const Size kc = depth - k0 < gemm_depth ? depth - k0 : gemm_depth;
     const S* ak = a + k0 * acs;
-    const S* bk = b + k0 * brs;
-    const bool direct = bcs == 1;  // B's rows are contiguous: whole tiles are read where they stand
-    S* packed = gemm_scratch<S>();
-    if (!direct) gemm_pack(kc, cols, bk, brs, bcs, packed);
     for (Size n = 0; n < cols; n += width) {
       const Size used = cols - n < width ? cols - n : width;
-      const S* panel = direct ? bk + n : packed + n * kc;
-      Size panel_stride = direct ? brs : width;
+      const bool direct = bcs == 1 && used == width;
+      const S* bk = b + k0 * brs + n * bcs;
+      if (!direct) gemm_pack(kc, used, bk, brs, bcs, packed);
+      const S* panel = direct ? bk : packed;
+      const Size panel_stride = direct ? brs : width;
       if (used == width) {
         gemm_column_tile(rows, kc, ak, ars, acs, panel, panel_stride, c + n, crs, add);
         continue;
       }
-      if (direct) {
-        gemm_pack(kc, used, bk + n, brs, Size{1}, packed);
-        panel = packed;
-        panel_stride = width;
-      }
-      for (Size m = 0; m < rows; m += 4) {  // the last columns go through a whole tile beside C
-        const Size count = rows - m < 4 ? rows - m : 4;
+      for (Size m = 0; m < rows; m += tall) {  // the last columns go through a whole tile beside C
+        const Size count = rows - m < tall ? rows - m : tall;
         gemm_column_tile(count, kc, ak + m * ars, ars, acs, panel, panel_stride, edge, width,
                          false);
         for (Size i = 0; i < count; ++i) {

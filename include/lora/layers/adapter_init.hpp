@@ -19,7 +19,8 @@ enum class AdapterInit {
 namespace detail {
 
 /// Makes the rows of q orthonormal, in order (modified Gram-Schmidt, twice for accuracy).
-inline void orthonormalise_rows(Matrix<double>& q) {
+template <class Real>
+void orthonormalise_rows(Matrix<Real>& q) {
   for (Index i = 0; i < q.rows(); ++i) {
     for (int pass = 0; pass < 2; ++pass) {
       for (Index j = 0; j < i; ++j) q.row(i) -= q.row(i).dot(q.row(j)) * q.row(j);
@@ -28,11 +29,12 @@ inline void orthonormalise_rows(Matrix<double>& q) {
   }
 }
 
-template <class S>
+/// In double whatever S is; a parameter, so that Eigen's products of it are made only where this is called.
+template <class S, class Real = double>
 void init_orthogonal(Matrix<S>& a, Matrix<S>& b, const RandomStream& a_stream,
                      const RandomStream& b_stream) {
   const Index r = a.rows(), half = r / 2;
-  Matrix<double> q(r, r), left(half, b.rows()), right(a.cols(), half), even(half, r), odd(half, r);
+  Matrix<Real> q(r, r), left(half, b.rows()), right(a.cols(), half), even(half, r), odd(half, r);
   fill_normal(q, RandomStream(mix64(a_stream.key())), 1.0);
   orthonormalise_rows(q);
   for (Index i = 0; i < half; ++i) {
@@ -48,7 +50,8 @@ void init_orthogonal(Matrix<S>& a, Matrix<S>& b, const RandomStream& a_stream,
 }  // namespace detail
 
 /// Fills A (R, D) and B (O, R) of a linear or convolution adapter; `fan_in` is D (for a convolution channels · kernel).
-/// Each tensor has its own stream. Throws ConfigError when R is odd and init is orthogonal.
+/// With groups B is (O, R / groups). Each tensor has its own stream. Throws ConfigError for the orthogonal initialisation
+/// when R is odd, and with groups.
 /// Source: PEFT's reset_lora_parameters and orthogonal_init.
 template <class S>
 void initialize_adapter(AdapterInit init, Index fan_in, Matrix<S>& a, Matrix<S>& b,
@@ -64,6 +67,9 @@ void initialize_adapter(AdapterInit init, Index fan_in, Matrix<S>& a, Matrix<S>&
         throw ConfigError("init_lora_weights \"orthogonal\": r is " + std::to_string(r) +
                           ", expected an even number");
       }
+      if (b.cols() != r) {
+        throw ConfigError("init_lora_weights \"orthogonal\" is not defined for a convolution with groups");
+      }
       detail::init_orthogonal(a, b, a_stream, b_stream);
       return;
     case AdapterInit::kaiming_uniform:
@@ -73,7 +79,7 @@ void initialize_adapter(AdapterInit init, Index fan_in, Matrix<S>& a, Matrix<S>&
   const double bound = 1.0 / std::sqrt(static_cast<double>(fan_in));
   fill_uniform(a, a_stream, -bound, bound);
   if (init == AdapterInit::torch_default) {
-    const double b_bound = 1.0 / std::sqrt(static_cast<double>(r));
+    const double b_bound = 1.0 / std::sqrt(static_cast<double>(b.cols()));
     fill_uniform(b, b_stream, -b_bound, b_bound);
   }
 }

@@ -70,6 +70,14 @@ class AdapterSet {
     std::erase(active_, name);
   }
 
+  /// Removes all adapters, merged ones too, and enables the set. Their ids stay used up: a tape made before is refused still.
+  void clear() {
+    adapters_.clear();
+    active_.clear();
+    merged_.clear();
+    enabled_ = true;
+  }
+
   /// Makes exactly these adapters active, in this order, and with `train` trainable; all others are frozen.
   /// Throws ConfigError for an unknown or repeated name, with nothing changed.
   void set_active(const std::vector<std::string>& names, bool train = true) {

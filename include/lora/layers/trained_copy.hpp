@@ -34,9 +34,11 @@ class TrainedCopies {
   TrainedCopy<S>* find(const std::string& name) {
     return const_cast<TrainedCopy<S>*>(std::as_const(*this).find(name));
   }
-  /// Throws ConfigError when the name is taken.
+  /// Throws ConfigError when the name is empty, has a dot or is taken.
   TrainedCopy<S>& add(const std::string& name, const Matrix<S>& weight, std::vector<Index> shape,
                       const Matrix<S>& bias) {
+    if (name.empty() || name.find('.') != std::string::npos)
+      throw ConfigError("a trained copy's name is \"" + name + "\", expected one that is not empty and has no dot");
     if (find(name) != nullptr)
       throw ConfigError("a trained copy called \"" + name + "\" is already there");
     TrainedCopy<S> copy{name, Parameter<S>(weight, std::move(shape), true), Parameter<S>()};
@@ -46,21 +48,18 @@ class TrainedCopies {
   }
   void remove(const std::string& name) {
     std::erase_if(copies_, [&](const TrainedCopy<S>& copy) { return copy.name == name; });
+    if (active_ == name) active_.clear();
   }
-  /// The copy that acts: that of the first active adapter that has one, else the one of full fine-tuning.
-  const TrainedCopy<S>* acting(const std::vector<std::string>& active) const {
-    if (copies_.empty()) return nullptr;
-    for (const std::string& name : active) {
-      if (const TrainedCopy<S>* copy = find(name)) return copy;
-    }
-    return find(base_adapter_name);
-  }
-  TrainedCopy<S>* acting(const std::vector<std::string>& active) {
-    return const_cast<TrainedCopy<S>*>(std::as_const(*this).acting(active));
+  /// Lets the copy called `name` act; without one of that name the copy of full fine-tuning acts, if there is one.
+  void activate(const std::string& name) { active_ = name; }
+  const TrainedCopy<S>* acting() const {
+    const TrainedCopy<S>* copy = find(active_);
+    return copy != nullptr ? copy : find(base_adapter_name);
   }
 
  private:
   std::vector<TrainedCopy<S>> copies_;
+  std::string active_;
 };
 
 }  // namespace LORA_NAMESPACE

@@ -44,10 +44,11 @@ class FrozenWeight {
 
   /// y = x Wᵀ + Σ left · right; x (T, D), y (T, O), each term's left (its rows, R) and right (R, O).
   /// Each element is summed in an order that depends on D and the ranks alone. y must not overlap x.
-  /// Throws ShapeError. Allocates nothing after a thread's first call.
+  /// Throws ShapeError. Allocates nothing once the workers run.
   void multiply(In<S> x, Out<S> y, std::span<const LowRank<S>> terms = {}) const {
     expect_shape("FrozenWeight::multiply", "x", x, -1, cols());
     expect_shape("FrozenWeight::multiply", "y", y, x.rows(), rows());
+    check_terms("FrozenWeight::multiply", terms, y.rows(), y.cols());
     visit([&](const auto& w) { w.multiply(x, y, terms); });
   }
 
@@ -57,6 +58,7 @@ class FrozenWeight {
                            std::span<const LowRank<S>> terms = {}) const {
     expect_shape("FrozenWeight::multiply_transposed", "dy", dy, -1, rows());
     expect_shape("FrozenWeight::multiply_transposed", "dx", dx, dy.rows(), cols());
+    check_terms("FrozenWeight::multiply_transposed", terms, dx.rows(), dx.cols());
     visit([&](const auto& w) { w.multiply_transposed(dy, dx, accumulate, terms); });
   }
 
@@ -85,8 +87,9 @@ class FrozenWeight {
     for (const LowRankDelta<S>& delta : deltas) {
       check_shape(delta.left.rows == rows(), "FrozenWeight::plus", "left", delta.left.rows,
                   delta.left.cols, "(" + std::to_string(rows()) + ", R)");
-      check_shape(delta.right.cols == cols(), "FrozenWeight::plus", "right", delta.right.rows,
-                  delta.right.cols, "(R, " + std::to_string(cols()) + ")");
+      check_shape(delta.right.rows == delta.left.cols && delta.right.cols == cols(),
+                  "FrozenWeight::plus", "right", delta.right.rows, delta.right.cols,
+                  shape_text(delta.left.cols, cols()));
     }
     return visit([&](const auto& w) {
       return FrozenWeight(std::make_shared<const Storage>(w.plus(deltas)));
@@ -100,6 +103,23 @@ class FrozenWeight {
   using Storage = std::variant<DenseWeight<S>>;
 
   explicit FrozenWeight(std::shared_ptr<const Storage> storage) : storage_(std::move(storage)) {}
+
+  /// Before anything is written: a term outside the (rows, cols) result would leave it half done, or write beside it.
+  static void check_terms(const char* where, std::span<const LowRank<S>> terms, Index rows,
+                          Index cols) {
+    for (const LowRank<S>& term : terms) {
+      if (term.first_row < 0 || term.left.rows > rows - term.first_row) {
+        throw ShapeError(std::string(where) + ": a term's left is " +
+                         shape_text(term.left.rows, term.left.cols) + " from row " +
+                         std::to_string(term.first_row) + " on, the result has " +
+                         std::to_string(rows) + " rows");
+      }
+      if (term.right.rows != term.left.cols || term.right.cols != cols) {
+        check_shape(false, where, "a term's right", term.right.rows, term.right.cols,
+                    shape_text(term.left.cols, cols));
+      }
+    }
+  }
 
   template <class Fn>
   decltype(auto) visit(Fn&& fn) const {

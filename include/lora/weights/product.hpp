@@ -5,20 +5,29 @@
 #include <lora/core/parallel.hpp>
 #include <lora/kernels/gemm.hpp>
 
+#include <algorithm>
+
 namespace LORA_NAMESPACE {
+
+namespace detail {
+/// The shape of a view, as expect_shape asks for it.
+struct Extent {
+  Index row_count, col_count;
+  Index rows() const { return row_count; }
+  Index cols() const { return col_count; }
+};
+}  // namespace detail
 
 /// C = A B, or C += A B; A (m, k), B (k, n), C (m, n). With k = 0 the product is zero.
 /// Each element is summed in an order that depends on k alone, so splitting rows into batches or using another number of
 /// threads gives the same bits. C must not overlap A or B. Skinny products of both kinds (n or m = rank) are served well:
 /// B is read where it stands if its rows are contiguous, and packed block by block if not.
-/// Throws ShapeError. Allocates nothing after each thread's first call. Source: GotoBLAS's blocking.
+/// Throws ShapeError. Allocates nothing once the workers run. Source: GotoBLAS's blocking.
 template <class S>
 void product(const View<S>& a, const View<S>& b, const MutableView<S>& c,
              Accumulate accumulate = Accumulate::no) {
-  check_shape(a.cols == b.rows, "product", "B", b.rows, b.cols,
-              "(" + std::to_string(a.cols) + ", n)");
-  check_shape(c.rows == a.rows && c.cols == b.cols, "product", "C", c.rows, c.cols,
-              shape_text(a.rows, b.cols));
+  expect_shape("product", "B", detail::Extent{b.rows, b.cols}, a.cols, -1);
+  expect_shape("product", "C", detail::Extent{c.rows, c.cols}, a.rows, b.cols);
   const Index m = c.rows, n = c.cols, k = a.cols;
   if (m == 0 || n == 0) return;
   const bool add = accumulate == Accumulate::yes;

@@ -1,0 +1,177 @@
+// One adapted layer: forward, backward, a whole step and merging, over rank, tokens and width, beside the frozen layer alone and
+// beside the naive code that forms W + sBA and dW.
+//
+// Names: lora_linear/<what>/width:<W>/tokens:<T>/rank:<r>. Counters: flops a second, tokens a second, share of the peak that
+// this process measured. The peak is measured before and after; when the two differ by more than 10 % the run is not to be
+// believed, and the program ends with exit code 2.
+#include <lora/lora.hpp>
+
+#include <benchmark/benchmark.h>
+
+#include <cstdio>
+#include <fstream>
+#include <functional>
+
+#include "support/peak.hpp"
+
+namespace {
+
+using lora::Index;
+using Matrix = lora::Matrix<float>;
+
+struct Setting {
+  Index width, tokens, rank;
+};
+
+double peak_flops = 0;
+
+/// A layer with an adapter that is trained, its input, and the gradient of its output.
+struct LayerSetup {
+  lora::LoRALinear<float> layer;
+  lora::LoRALinear<float>::Tape tape;
+  Matrix x, y, dy, dx;
+
+  explicit LayerSetup(Setting s)
+      : layer(Matrix(0.02f * Matrix::Random(s.width, s.width))),
+        x(Matrix::Random(s.tokens, s.width)),
+        y(s.tokens, s.width),
+        dy(Matrix::Random(s.tokens, s.width)) {
+    if (s.rank == 0) return;
+    layer.add_adapter("default", {.r = s.rank, .lora_alpha = 16, .init = lora::AdapterInit::torch_default});
+    layer.adapters().set_active({"default"});
+  }
+  void forward() { layer.forward(x, y, &tape, {.training = true}); }
+  void backward() { layer.backward(x, dy, tape, &dx); }
+};
+
+double layer_flops(Setting s) { return 2.0 * static_cast<double>(s.tokens * s.width * s.width); }
+/// One of the adapter's products.
+double adapter_flops(Setting s) { return 2.0 * static_cast<double>(s.tokens * s.width * s.rank); }
+
+void report(benchmark::State& state, Setting s, double flops) {
+  using benchmark::Counter;
+  state.counters["flops"] = Counter(flops, Counter::kIsIterationInvariantRate);
+  state.counters["tokens_per_second"] = Counter(static_cast<double>(s.tokens), Counter::kIsIterationInvariantRate);
+  state.counters["share_of_peak"] = Counter(flops / peak_flops, Counter::kIsIterationInvariantRate);
+}
+
+void forward(benchmark::State& state, Setting s) {
+  LayerSetup setup(s);
+  for (auto _ : state) setup.forward();
+  report(state, s, layer_flops(s) + 2 * adapter_flops(s));
+}
+
+void backward(benchmark::State& state, Setting s) {
+  LayerSetup setup(s);
+  setup.forward();
+  for (auto _ : state) setup.backward();
+  report(state, s, layer_flops(s) + 4 * adapter_flops(s));
+}
+
+void step(benchmark::State& state, Setting s) {
+  LayerSetup setup(s);
+  lora::AdamW<float> optimizer;
+  for (auto _ : state) {
+    lora::zero_grad(setup.layer);
+    setup.forward();
+    setup.backward();
+    optimizer.step(setup.layer);
+  }
+  report(state, s, 2 * layer_flops(s) + 6 * adapter_flops(s));
+}
+
+void forward_backward(benchmark::State& state, Setting s) {
+  LayerSetup setup(s);
+  for (auto _ : state) {
+    setup.forward();
+    setup.backward();
+  }
+  report(state, s, 2 * layer_flops(s) + 6 * adapter_flops(s));
+}
+
+void merge(benchmark::State& state, Setting s) {
+  LayerSetup setup(s);
+  for (auto _ : state) {
+    setup.layer.merge();
+    state.PauseTiming();
+    setup.layer.unmerge();
+    state.ResumeTiming();
+  }
+  report(state, s, 2.0 * static_cast<double>(s.width * s.width * s.rank));
+}
+
+/// What a first attempt looks like: form W + sBA, and get dA and dB through dW.
+void naive(benchmark::State& state, Setting s) {
+  LayerSetup setup(s);
+  const Matrix w = setup.layer.weight().dense();
+  const auto& adapter = setup.layer.adapters().get("default");
+  const Matrix a = adapter.A.value, b = adapter.B.value;
+  Matrix d_a, d_b;
+  for (auto _ : state) {
+    const Matrix merged = w + adapter.scale() * (b * a);
+    setup.y.noalias() = setup.x * merged.transpose();
+    const Matrix d_w = setup.dy.transpose() * setup.x;
+    d_b.noalias() = adapter.scale() * (d_w * a.transpose());
+    d_a.noalias() = adapter.scale() * (b.transpose() * d_w);
+    setup.dx.noalias() = setup.dy * merged;
+    benchmark::DoNotOptimize(d_a.data());
+    benchmark::DoNotOptimize(d_b.data());
+    benchmark::DoNotOptimize(setup.dx.data());
+  }
+  report(state, s, 2 * layer_flops(s) + 6 * adapter_flops(s));
+}
+
+using Body = void (*)(benchmark::State&, Setting);
+
+void add(const std::string& what, Body body, Setting s) {
+  const std::string name = "lora_linear/" + what + "/width:" + std::to_string(s.width) + "/tokens:" + std::to_string(s.tokens) +
+                           "/rank:" + std::to_string(s.rank);
+  benchmark::RegisterBenchmark(name.c_str(), [body, s](benchmark::State& state) { body(state, s); })->UseRealTime()->Unit(
+      benchmark::kMillisecond);
+}
+
+void register_all() {
+  for (const Index width : {768, 2048, 4096}) {
+    for (const Index tokens : {1, 2, 4, 8, 16, 64, 128, 512}) {
+      add("frozen", forward_backward, {width, tokens, 0});
+      for (const Index rank : {1, 2, 4, 8, 16, 32, 64, 128, 256}) {
+        const Setting s{width, tokens, rank};
+        add("forward", forward, s);
+        add("backward", backward, s);
+        add("forward_backward", forward_backward, s);
+        add("step", step, s);
+        add("naive", naive, s);
+      }
+    }
+    for (const Index rank : {1, 4, 16, 64, 256}) add("merge", merge, {width, 1, rank});
+  }
+}
+
+std::string processor_name() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);) {
+    if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
+  }
+  return "unknown processor";
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  register_all();
+  const int threads = lora::num_threads();
+  peak_flops = bench::measure_peak_flops(threads);
+  benchmark::AddCustomContext("processor", processor_name());
+  benchmark::AddCustomContext("threads", std::to_string(threads));
+  benchmark::AddCustomContext("peak_gflops", std::to_string(peak_flops * 1e-9));
+  benchmark::RunSpecifiedBenchmarks();
+  const double after = bench::measure_peak_flops(threads);
+  std::fprintf(stderr, "peak before and after: %.1f and %.1f GF/s on %d threads\n", peak_flops * 1e-9, after * 1e-9, threads);
+  if (after < 0.9 * peak_flops || after > 1.1 * peak_flops) {
+    std::fprintf(stderr, "the two differ by more than 10 %%: these figures are not to be believed\n");
+    return 2;
+  }
+  return 0;
+}

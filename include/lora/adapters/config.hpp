@@ -1,0 +1,378 @@
+// The configuration of an adapter: every field of PEFT's LoraConfig under its own name and with its
+// own default, and the check that what is set is something this library does.
+#pragma once
+
+#include <lora/adapters/within_quotes.hpp>
+#include <lora/core/error.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <initializer_list>
+#include <iterator>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace LORA_NAMESPACE {
+
+/// null, one string, or a list of names: `= "all-linear"`, `= ".*\\.q_proj"`, `= {"q_proj",
+/// "v_proj"}`. An empty pair of braces is null, not the empty list.
+struct NameSelection : std::variant<std::monostate, std::string, std::vector<std::string>> {
+  NameSelection() = default;
+  NameSelection(const char* pattern) : variant(std::string(pattern)) {}
+  NameSelection(std::string pattern) : variant(std::move(pattern)) {}
+  NameSelection(std::vector<std::string> names) : variant(std::move(names)) {}
+  NameSelection(std::initializer_list<std::string> names) : variant(std::vector(names)) {}
+
+  bool is_null() const { return index() == 0; }
+  const std::string* pattern() const { return std::get_if<std::string>(this); }
+  const std::vector<std::string>* list() const {
+    return std::get_if<std::vector<std::string>>(this);
+  }
+};
+
+/// null, one layer index, or a list of them: `= 3`, `= {0, 1, 2}`.
+struct LayerSelection : std::variant<std::monostate, Index, std::vector<Index>> {
+  LayerSelection() = default;
+  LayerSelection(Index layer) : variant(layer) {}
+  LayerSelection(std::vector<Index> layers) : variant(std::move(layers)) {}
+  LayerSelection(std::initializer_list<Index> layers) : variant(std::vector(layers)) {}
+
+  /// The indices; empty stands for "every layer" (null and the empty list alike).
+  std::vector<Index> indices() const {
+    if (const Index* one = std::get_if<Index>(this)) return {*one};
+    if (const auto* many = std::get_if<std::vector<Index>>(this)) return *many;
+    return {};
+  }
+};
+
+/// s: alpha / r, or alpha / sqrt(r) for rank-stabilised LoRA (Kalajdzievski 2023). No unit; r >= 1
+/// is the caller's matter.
+inline double scaling(double alpha, Index r, bool use_rslora) {
+  return alpha / (use_rslora ? std::sqrt(static_cast<double>(r)) : static_cast<double>(r));
+}
+
+/// What this library does with a field of the configuration.
+enum class FieldSupport {
+  supported,  // has the meaning that PEFT gives it
+  refused,    // validate() throws when it is not at its default
+  inert  // carried along; PEFT's computation does not depend on it, or only through a refused field
+};
+struct ConfigField {
+  std::string_view name;
+  FieldSupport support;
+  std::string_view standard;  // the default, as JSON
+};
+
+/// Every field of LoRAConfig in its order of declaration: for documents and for tests. Constant.
+std::span<const ConfigField> lora_config_fields();
+
+/// PEFT's LoraConfig (src/peft/tuners/lora/config.py) on top of PeftConfig, 0.20. A plain value:
+/// set the fields, then validate(). A field that nothing here understands is held as its JSON text,
+/// null being std::nullopt.
+struct LoRAConfig {
+  std::string peft_type = "LORA";
+  std::optional<std::string> task_type;
+  std::optional<std::string> base_model_name_or_path, revision;
+  bool inference_mode = false;              // freezes the adapter; PEFT writes true to every file
+  std::optional<std::string> auto_mapping;  // JSON
+  std::optional<std::string> peft_version;
+
+  Index r = 8;
+  // A list: names, or ends of names at a dot. A string: regular expression, or "all-linear".
+  NameSelection target_modules;
+  NameSelection exclude_modules;  // the same, and stronger
+  double lora_alpha = 8;
+  double lora_dropout = 0;      // probability of dropping an element of the adapter's input
+  bool fan_in_fan_out = false;  // the base weight is stored (D, O), as in GPT-2's Conv1D
+  std::string bias = "none";    // "none", "all", "lora_only": which biases of the base are trained
+  bool use_rslora = false;
+  std::optional<std::vector<std::string>> modules_to_save;  // trained and saved whole
+  std::variant<bool, std::string> init_lora_weights = true;
+  LayerSelection layers_to_transform;
+  NameSelection layers_pattern;  // names of the list of layers, as regular expressions
+  std::vector<std::pair<std::string, Index>> rank_pattern;  // first key that matches wins
+  std::vector<std::pair<std::string, double>> alpha_pattern;
+  std::optional<std::string> megatron_config;  // JSON
+  std::optional<std::string> megatron_core = "megatron.core";
+  std::optional<std::string> trainable_token_indices;  // JSON
+  std::optional<std::string> loftq_config;             // JSON; null and {} are the default
+  std::optional<std::string> eva_config, corda_config, lora_ga_config;  // JSON
+  bool use_dora = false;
+  std::optional<std::string> velora_config, kasa_config, monteclora_config;      // JSON
+  std::optional<std::string> alora_invocation_tokens, arrow_config, use_bdlora;  // JSON
+  bool use_qalora = false;
+  Index qalora_group_size = 16;
+  std::optional<std::string> layer_replication;  // JSON
+  std::optional<std::string> runtime_config;     // JSON; never written to files
+  bool lora_bias = false;                        // a bias on B
+  std::optional<std::vector<std::string>> target_parameters;
+  bool ensure_weight_tying = false;
+
+  /// Throws ConfigError, naming field and value, unless every field is in its range and supported.
+  /// O(size of the lists).
+  void validate() const;
+
+  /// modules_to_save with the heads that PEFT adds for the task: "classifier" and "score" for
+  /// SEQ_CLS and TOKEN_CLS, "qa_outputs" for QUESTION_ANS (peft_model.py). Each name once.
+  std::vector<std::string> effective_modules_to_save() const;
+
+ private:
+  void validate_refused() const;
+  void validate_numbers() const;
+  void validate_names() const;
+  void validate_layers() const;
+  void validate_initialisation() const;
+};
+
+namespace detail {
+
+inline constexpr auto lora_config_field_table = [] {
+  using enum FieldSupport;
+  return std::to_array<ConfigField>(
+      {{"peft_type", supported, "\"LORA\""},
+       {"task_type", supported, "null"},
+       {"base_model_name_or_path", inert, "null"},
+       {"revision", inert, "null"},
+       {"inference_mode", supported, "false"},
+       {"auto_mapping", inert, "null"},
+       {"peft_version", inert, "null"},
+       {"r", supported, "8"},
+       {"target_modules", supported, "null"},
+       {"exclude_modules", supported, "null"},
+       {"lora_alpha", supported, "8"},
+       {"lora_dropout", supported, "0.0"},
+       {"fan_in_fan_out", supported, "false"},
+       {"bias", supported, "\"none\""},
+       {"use_rslora", supported, "false"},
+       {"modules_to_save", supported, "null"},
+       {"init_lora_weights", supported, "true"},
+       {"layers_to_transform", supported, "null"},
+       {"layers_pattern", supported, "null"},
+       {"rank_pattern", supported, "{}"},
+       {"alpha_pattern", supported, "{}"},
+       {"megatron_config", refused, "null"},
+       {"megatron_core", inert, "\"megatron.core\""},
+       {"trainable_token_indices", refused, "null"},
+       {"loftq_config", refused, "{}"},
+       {"eva_config", refused, "null"},
+       {"corda_config", refused, "null"},
+       {"lora_ga_config", refused, "null"},
+       {"use_dora", refused, "false"},
+       {"velora_config", refused, "null"},
+       {"kasa_config", refused, "null"},
+       {"monteclora_config", refused, "null"},
+       {"alora_invocation_tokens", refused, "null"},
+       {"arrow_config", refused, "null"},
+       {"use_bdlora", refused, "null"},
+       {"use_qalora", refused, "false"},
+       {"qalora_group_size", inert, "16"},
+       {"layer_replication", refused, "null"},
+       {"runtime_config", refused, "{\"ephemeral_gpu_offload\": false}"},
+       {"lora_bias", supported, "false"},
+       {"target_parameters", refused, "null"},
+       {"ensure_weight_tying", refused, "false"}});
+}();
+
+inline std::string number_text(double value) {
+  std::string text = std::to_string(value);
+  if (text.find('.') == text.npos) return text;  // nan, inf
+  text.erase(text.find_last_not_of('0') + 1);
+  if (text.back() == '.') text.pop_back();
+  return text;
+}
+
+[[noreturn]] inline void bad_field(std::string_view field, const std::string& value,
+                                   const std::string& expected) {
+  throw ConfigError("LoRAConfig: " + std::string(field) + " = " + value +
+                    " is not valid; expected " + expected);
+}
+
+}  // namespace detail
+
+inline std::span<const ConfigField> lora_config_fields() { return detail::lora_config_field_table; }
+
+inline void LoRAConfig::validate() const {
+  validate_refused();
+  validate_numbers();
+  validate_names();
+  validate_layers();
+  validate_initialisation();
+}
+
+inline std::vector<std::string> LoRAConfig::effective_modules_to_save() const {
+  std::vector<std::string> names;
+  const auto add = [&](const std::string& name) {
+    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+  };
+  for (const std::string& name : modules_to_save.value_or(std::vector<std::string>{})) add(name);
+  if (task_type == "SEQ_CLS" || task_type == "TOKEN_CLS") add("classifier"), add("score");
+  if (task_type == "QUESTION_ANS") add("qa_outputs");
+  return names;
+}
+
+inline void LoRAConfig::validate_refused() const {
+  const auto refuse = [](std::string_view field, std::string_view value,
+                         std::string_view standard) {
+    const std::string shown =
+        value.size() > 80 ? std::string(value.substr(0, 80)) + "..." : std::string(value);
+    throw ConfigError("LoRAConfig: " + std::string(field) + " = " + shown +
+                      " is not supported; leave it at its default, " + std::string(standard));
+  };
+  const auto json = [&](std::string_view field, const std::optional<std::string>& value,
+                        std::string_view standard = "null") {
+    if (!value) return;
+    std::string bare;
+    std::copy_if(value->begin(), value->end(), std::back_inserter(bare),
+                 [](char c) { return c != ' ' && c != '\n' && c != '\t'; });
+    if (bare != "null" && bare != standard) refuse(field, *value, standard);
+  };
+  const auto flag = [&](std::string_view field, bool value) {
+    if (value) refuse(field, "true", "false");
+  };
+  json("megatron_config", megatron_config);
+  json("trainable_token_indices", trainable_token_indices);
+  json("loftq_config", loftq_config, "{}");
+  json("eva_config", eva_config);
+  json("corda_config", corda_config);
+  json("lora_ga_config", lora_ga_config);
+  flag("use_dora", use_dora);
+  json("velora_config", velora_config);
+  json("kasa_config", kasa_config);
+  json("monteclora_config", monteclora_config);
+  json("alora_invocation_tokens", alora_invocation_tokens);
+  json("arrow_config", arrow_config);
+  json("use_bdlora", use_bdlora);
+  flag("use_qalora", use_qalora);
+  json("layer_replication", layer_replication);
+  json("runtime_config", runtime_config, "{\"ephemeral_gpu_offload\":false}");
+  flag("ensure_weight_tying", ensure_weight_tying);
+  if (target_parameters && !target_parameters->empty()) {
+    refuse("target_parameters", "[\"" + target_parameters->front() + "\", ...]", "null");
+  }
+  if (peft_type != "LORA") refuse("peft_type", detail::within_quotes(peft_type), "\"LORA\"");
+}
+
+inline void LoRAConfig::validate_numbers() const {
+  using detail::bad_field;
+  constexpr Index most = 1 << 20;  // keeps every product with a size of a layer far from overflow
+  if (r < 1 || r > most)
+    bad_field("r", std::to_string(r), "a rank from 1 to " + std::to_string(most));
+  if (!std::isfinite(lora_alpha))
+    bad_field("lora_alpha", detail::number_text(lora_alpha), "a finite number");
+  if (!(lora_dropout >= 0 && lora_dropout < 1)) {
+    bad_field("lora_dropout", detail::number_text(lora_dropout), "a probability in [0, 1)");
+  }
+  const auto key_check = [](const char* field, const auto& entries) {
+    std::vector<std::string_view> keys;
+    for (const auto& [key, value] : entries) {
+      if (key.empty()) bad_field(field, "an empty key", "a module name or regular expression");
+      keys.push_back(key);
+    }
+    std::sort(keys.begin(), keys.end());
+    const auto twice = std::adjacent_find(keys.begin(), keys.end());
+    if (twice != keys.end()) bad_field(field, detail::within_quotes(*twice) + " twice", "each key once");
+  };
+  key_check("rank_pattern", rank_pattern);
+  key_check("alpha_pattern", alpha_pattern);
+  for (const auto& [key, rank] : rank_pattern) {
+    if (rank < 1 || rank > most) {
+      bad_field("rank_pattern[" + detail::within_quotes(key) + "]", std::to_string(rank),
+                "a rank from 1 to " + std::to_string(most));
+    }
+  }
+  for (const auto& [key, alpha] : alpha_pattern) {
+    if (!std::isfinite(alpha)) {
+      bad_field("alpha_pattern[" + detail::within_quotes(key) + "]", detail::number_text(alpha),
+                "a finite number");
+    }
+  }
+}
+
+inline void LoRAConfig::validate_names() const {
+  using detail::bad_field;
+  const auto no_empty_name = [](const char* field, const std::vector<std::string>& names) {
+    if (std::find(names.begin(), names.end(), "") != names.end())
+      bad_field(field, "a list with an empty string", "module names");
+  };
+  const auto selection = [&](const char* field, const NameSelection& names) {
+    if (names.list()) no_empty_name(field, *names.list());
+  };
+  if (target_modules.pattern() && target_modules.pattern()->empty()) {
+    bad_field("target_modules", "\"\"", "a list of names, a regular expression or \"all-linear\"");
+  }
+  if (target_modules.list() && target_modules.list()->empty()) {
+    bad_field("target_modules", "[]",
+              "at least one name (null takes the defaults of the model's type)");
+  }
+  selection("target_modules", target_modules);
+  selection("exclude_modules", exclude_modules);
+  selection("layers_pattern", layers_pattern);
+  if (modules_to_save) no_empty_name("modules_to_save", *modules_to_save);
+  if (bias != "none" && bias != "all" && bias != "lora_only") {
+    bad_field("bias", detail::within_quotes(bias), "\"none\", \"all\" or \"lora_only\"");
+  }
+  constexpr std::string_view tasks[] = {"SEQ_CLS",   "SEQ_2_SEQ_LM", "CAUSAL_LM",
+                                        "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"};
+  if (task_type && std::find(std::begin(tasks), std::end(tasks), *task_type) == std::end(tasks)) {
+    bad_field(
+        "task_type", detail::within_quotes(*task_type),
+        "null, SEQ_CLS, SEQ_2_SEQ_LM, CAUSAL_LM, TOKEN_CLS, QUESTION_ANS or FEATURE_EXTRACTION");
+  }
+}
+
+inline void LoRAConfig::validate_layers() const {
+  using detail::bad_field;
+  for (const Index layer : layers_to_transform.indices()) {
+    if (layer < 0) bad_field("layers_to_transform", std::to_string(layer), "layer indices from 0");
+  }
+  const bool pattern_given = (layers_pattern.pattern() && !layers_pattern.pattern()->empty()) ||
+                             (layers_pattern.list() && !layers_pattern.list()->empty());
+  if (target_modules.pattern() && layers_to_transform.index() != 0) {
+    bad_field(
+        "layers_to_transform",
+        "a value beside the string target_modules = " + detail::within_quotes(*target_modules.pattern()),
+        "null, or target_modules as a list");
+  }
+  if (target_modules.pattern() && !layers_pattern.is_null()) {
+    bad_field(
+        "layers_pattern",
+        "a value beside the string target_modules = " + detail::within_quotes(*target_modules.pattern()),
+        "null, or target_modules as a list");
+  }
+  if (pattern_given && layers_to_transform.indices().empty()) {
+    bad_field("layers_pattern", "a value without layers_to_transform",
+              "layers_to_transform to be set too");
+  }
+}
+
+inline void LoRAConfig::validate_initialisation() const {
+  const std::string* name = std::get_if<std::string>(&init_lora_weights);
+  if (name == nullptr) return;
+  const bool orthogonal = *name == "orthogonal";
+  if (*name != "gaussian" && !orthogonal) {
+    throw ConfigError(
+        "LoRAConfig: init_lora_weights = " + detail::within_quotes(*name) +
+        " is not supported; supported are true, false, \"gaussian\" and \"orthogonal\"");
+  }
+  if (lora_bias) {
+    detail::bad_field("lora_bias", "true with init_lora_weights = " + detail::within_quotes(*name),
+                      "init_lora_weights true or false");
+  }
+  if (!orthogonal) return;
+  const auto even = [](const std::string& field, Index rank) {
+    if (rank % 2 != 0)
+      detail::bad_field(field, std::to_string(rank),
+                        "an even rank for init_lora_weights = \"orthogonal\"");
+  };
+  even("r", r);
+  for (const auto& [key, rank] : rank_pattern)
+    even("rank_pattern[" + detail::within_quotes(key) + "]", rank);
+}
+
+}  // namespace LORA_NAMESPACE

@@ -1,0 +1,86 @@
+// Which layers an adapter is put on when its configuration does not say: one list for each type of
+// model.
+#pragma once
+
+#include <lora/core/error.hpp>
+
+#include <algorithm>
+#include <array>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace LORA_NAMESPACE {
+
+struct DefaultTargets {
+  std::string_view model_type;            // `model_type` of a HuggingFace config.json
+  std::array<std::string_view, 4> names;  // the unused ones are empty
+};
+
+namespace detail {
+inline constexpr auto default_targets_table = std::to_array<DefaultTargets>({
+    {"RefinedWeb", {"query_key_value"}},
+    {"RefinedWebModel", {"query_key_value"}},
+    {"bart", {"q_proj", "v_proj"}},
+    {"bert", {"query", "value"}},
+    {"blip-2", {"q", "v", "q_proj", "v_proj"}},
+    {"bloom", {"query_key_value"}},
+    {"btlm", {"c_proj", "c_attn"}},
+    {"chatglm", {"query_key_value"}},
+    {"codegen", {"qkv_proj"}},
+    {"deberta", {"in_proj"}},
+    {"deberta-v2", {"query_proj", "value_proj"}},
+    {"electra", {"query", "value"}},
+    {"falcon", {"query_key_value"}},
+    {"gemma", {"q_proj", "v_proj"}},
+    {"gemma2", {"q_proj", "v_proj"}},
+    {"gemma3_text", {"q_proj", "v_proj"}},
+    {"gpt2", {"c_attn"}},
+    {"gpt_bigcode", {"c_attn"}},
+    {"gpt_neo", {"q_proj", "v_proj"}},
+    {"gpt_neox", {"query_key_value"}},
+    {"gptj", {"q_proj", "v_proj"}},
+    {"layoutlm", {"query", "value"}},
+    {"llama", {"q_proj", "v_proj"}},
+    {"llama4", {"q_proj", "v_proj"}},
+    {"mistral", {"q_proj", "v_proj"}},
+    {"mixtral", {"q_proj", "v_proj"}},
+    {"mpt", {"Wqkv"}},
+    {"mt5", {"q", "v"}},
+    {"nemotron_h", {"q_proj", "k_proj", "v_proj", "o_proj"}},
+    {"opt", {"q_proj", "v_proj"}},
+    {"phi", {"q_proj", "v_proj", "fc1", "fc2"}},
+    {"qwen2", {"q_proj", "v_proj"}},
+    {"qwen3", {"q_proj", "v_proj"}},
+    {"roberta", {"query", "value"}},
+    {"stablelm", {"q_proj", "v_proj"}},
+    {"t5", {"q", "v"}},
+    {"xlm-roberta", {"query", "value"}},
+});
+}  // namespace detail
+
+/// The model types that have defaults, sorted by bytes. Constant.
+inline std::span<const DefaultTargets> known_default_targets() {
+  return detail::default_targets_table;
+}
+
+/// The target_modules of a null LoRAConfig::target_modules (the facts of PEFT's mapping from
+/// model_type, utils/constants.py). Throws ConfigError that lists the known types for any other
+/// type.
+inline std::vector<std::string> default_target_modules(std::string_view model_type) {
+  for (const DefaultTargets& entry : known_default_targets()) {
+    if (entry.model_type != model_type) continue;
+    const auto end = std::find(entry.names.begin(), entry.names.end(), std::string_view{});
+    return {entry.names.begin(), end};
+  }
+  std::string known;
+  for (const DefaultTargets& entry : known_default_targets()) {
+    known += (known.empty() ? "" : ", ") + std::string(entry.model_type);
+  }
+  throw ConfigError("LoRAConfig: target_modules = null, and model type \"" +
+                    std::string(model_type.substr(0, 80)) +
+                    "\" has no default targets; set target_modules (known types: " + known + ")");
+}
+
+}  // namespace LORA_NAMESPACE

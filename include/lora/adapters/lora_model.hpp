@@ -1,0 +1,385 @@
+// Adapters managed by name over all layers of a model.
+#pragma once
+
+#include <lora/adapters/activation.hpp>
+#include <lora/adapters/selection.hpp>
+#include <lora/adapters/status.hpp>
+#include <lora/layers/merging.hpp>
+
+#include <algorithm>
+#include <initializer_list>
+#include <tuple>
+#include <utility>
+
+namespace LORA_NAMESPACE {
+
+/// Puts adapters on the layers of a Base that a LoRAConfig selects, and manages them by name. A
+/// value: copying it copies the adapters and shares the frozen weights. The base is run as before,
+/// through base(). Names, rules and texts are PEFT's. Every function either does all of what it
+/// says or throws and changes nothing. Not thread-safe, but for base()'s forward. Source: PEFT's
+/// LoraModel and PeftModel.
+template <Adaptable Base>
+class LoRAModel {
+ public:
+  using Scalar = typename Base::Scalar;
+
+  /// Wraps `base`, freezes all of it, and adds and activates an adapter. Each tensor of the adapter
+  /// is drawn from a stream of its own, named after it, under `seed`. Throws ConfigError.
+  LoRAModel(Base base, const LoRAConfig& config, const std::string& adapter_name = "default",
+            std::uint64_t seed = 0)
+      : LoRAModel(std::move(base)) {
+    add_adapter(adapter_name, config, seed);
+  }
+  /// Wraps `base` and freezes all of it, without an adapter yet. Throws ConfigError when a layer
+  /// has adapters already.
+  explicit LoRAModel(Base base) : base_(std::move(base)) {
+    for_each_layer([](const NamePath& path, auto& layer) {
+      bool plain = layer.adapters().empty();
+      for (const auto& copy : layer.trained_copies().all())
+        plain = plain && copy.name == base_adapter_name;
+      if (plain) return;
+      throw ConfigError("LoRAModel: layer \"" + path.str() +
+                        "\" of the base has adapters already; unload() gives a base without them");
+    });
+    freeze();
+  }
+
+  Base& base() { return base_; }
+  const Base& base() const { return base_; }
+
+  /// Adds an adapter to the layers that `config` selects; a second adapter stands beside the first
+  /// and never nests. It becomes active when none is; otherwise it is frozen and nothing else
+  /// changes. Returns what was matched, with warnings for names that matched nothing. Throws
+  /// ConfigError: an invalid config, a name that is taken, nothing matched, a module that is no
+  /// layer for adapters, a second adapter with biases, what a layer refuses.
+  MatchReport add_adapter(const std::string& name, const LoRAConfig& config,
+                          std::uint64_t seed = 0) {
+    config.validate();
+    if (has_adapter(name))
+      throw ConfigError("LoRAModel::add_adapter: adapter \"" + name + "\" is there already");
+    if (config.bias != "none") check_no_other_bias(name);
+    if (name.empty() || name == base_adapter_name) make_adapter<Scalar>(name, {});
+    const MatchReport report = select_modules(base_, config);
+    check_free(name);
+    try {
+      for_each_layer([&](const NamePath& path, auto& layer) {
+        add_to_layer(path, layer, name, config, report, seed);
+      });
+    } catch (...) {
+      for_each_layer([&](const NamePath&, auto& layer) { remove_from_layer(layer, name); });
+      throw;
+    }
+    adapters_.push_back({name, config});
+    if (active_.empty()) {
+      set_adapter(name);
+    } else {
+      train_adapter(base_, name, false);  // a trained copy begins trainable
+    }
+    return report;
+  }
+  bool has_adapter(const std::string& name) const { return find(name) != nullptr; }
+  std::vector<std::string> adapter_names() const {
+    std::vector<std::string> names;
+    for (const auto& [name, config] : adapters_) names.push_back(name);
+    return names;
+  }
+  /// The configuration an adapter was added with. Throws ConfigError for an unknown name.
+  const LoRAConfig& config(const std::string& name = "default") const {
+    check_known({name}, "config");
+    return *find(name);
+  }
+
+  /// Makes these adapters active, their terms added in this order, and trainable unless their
+  /// config says inference_mode; all others are frozen, and the base's biases but for those that an
+  /// active adapter's `bias` trains. Of several with a copy of one layer (modules_to_save) the
+  /// first acts. Merged adapters are unmerged first. An empty list leaves the base alone. Throws
+  /// ConfigError for an unknown or repeated name.
+  void set_adapter(const std::vector<std::string>& names) {
+    check_known(names, "set_adapter");
+    check_named_once(names, "set_adapter");
+    if (any_merged()) unmerge_adapter();
+    active_ = names;
+    activate();
+  }
+  void set_adapter(std::initializer_list<std::string> names) {
+    set_adapter(std::vector<std::string>(names));
+  }
+  void set_adapter(const std::string& name) { set_adapter(std::vector<std::string>{name}); }
+  void set_adapter(const char* name) { set_adapter(std::string(name)); }
+  const std::vector<std::string>& active_adapters() const { return active_; }
+
+  /// Turns the training of these adapters and their trained copies on or off without activating
+  /// them, until the next set_adapter. Throws ConfigError for an unknown name.
+  void set_requires_grad(const std::vector<std::string>& names, bool train = true) {
+    check_known(names, "set_requires_grad");
+    for (const std::string& name : names) train_adapter(base_, name, train);
+  }
+
+  /// s = factor · alpha / r (or what the variant makes of them) on every layer that has the
+  /// adapter. Throws ConfigError for an unknown name, Error while it is merged.
+  void set_scale(const std::string& name, double factor) {
+    check_known({name}, "set_scale");
+    check_not_merged({name}, "set_scale");
+    for_each_layer([&](const NamePath&, auto& layer) {
+      if (layer.adapters().contains(name)) layer.adapters().set_scale(name, factor);
+    });
+  }
+
+  /// Restores what it changed at the end of its life. Must not outlive the model, nor the model be
+  /// moved meanwhile.
+  class [[nodiscard]] DisableGuard {
+   public:
+    explicit DisableGuard(LoRAModel& model) : model_(model), was_enabled_(model.enabled_) {
+      model_.set_enabled(false);
+    }
+    DisableGuard(const DisableGuard&) = delete;
+    DisableGuard& operator=(const DisableGuard&) = delete;
+    ~DisableGuard() { model_.set_enabled(was_enabled_); }
+
+   private:
+    LoRAModel& model_;
+    bool was_enabled_;
+  };
+  /// While the guard lives, the model is the base model, merged or not, but for biases of the base
+  /// that were trained: { auto off = model.disable_adapters(); … }
+  DisableGuard disable_adapters() { return DisableGuard(*this); }
+  void set_enabled(bool on) {
+    enabled_ = on;
+    for_each_layer([&](const NamePath&, auto& layer) { layer.adapters().set_enabled(on); });
+  }
+  bool enabled() const { return enabled_; }
+
+  /// Removes an adapter everywhere. When it was active, the first of the remaining names, sorted,
+  /// becomes active. Throws ConfigError for an unknown name, Error while it is merged.
+  void delete_adapter(std::string name) {  // by value: it may be one of active_adapters()
+    check_known({name}, "delete_adapter");
+    check_not_merged({name}, "delete_adapter");
+    for_each_layer([&](const NamePath&, auto& layer) { remove_from_layer(layer, name); });
+    std::erase_if(adapters_, [&](const auto& entry) { return entry.first == name; });
+    if (std::erase(active_, name) == 0) return;
+    if (active_.empty() && !adapters_.empty()) {
+      std::vector<std::string> left = adapter_names();
+      active_ = {*std::min_element(left.begin(), left.end())};
+    }
+    activate();
+  }
+
+  /// Adds s B A of these adapters (none named: the active ones) to the weights of every layer,
+  /// rounding once. With SafeMerge::yes nothing is merged when a result is not finite. Throws
+  /// ConfigError for an unknown or repeated name and for a layer that cannot be merged into, Error
+  /// when an adapter is merged already or there is nothing to merge. Holds a second copy of the
+  /// weights of every adapted layer.
+  void merge_adapter(const std::vector<std::string>& names = {},
+                     SafeMerge safe_merge = SafeMerge::no) {
+    check_known(names, "merge_adapter");
+    const std::vector<std::string>& asked = names.empty() ? active_ : names;
+    if (asked.empty())
+      throw Error("LoRAModel::merge_adapter: no adapter is named and none is active");
+    check_named_once(asked, "merge_adapter");
+    check_not_merged(asked, "merge_adapter");
+    const auto concerns = [&asked](const auto& layer) {
+      return std::any_of(asked.begin(), asked.end(),
+                         [&](const std::string& name) { return layer.adapters().contains(name); });
+    };
+    std::vector<MergedWeight<Scalar>> merged;
+    for_each_layer([&](const NamePath& path, auto& layer) {
+      if (!concerns(layer)) return;
+      try {
+        merged.push_back(layer.prepare_merge(asked, safe_merge));
+      } catch (const ConfigError& error) {
+        throw ConfigError(path.str() + ": " + error.what());
+      } catch (const Error& error) {
+        throw Error(path.str() + ": " + error.what());
+      }
+    });
+    std::size_t next = 0;
+    for_each_layer([&](const NamePath&, auto& layer) {
+      if (concerns(layer)) layer.commit_merge(std::move(merged[next++]));
+    });
+  }
+  /// Gives every layer its original weight back, bit for bit. Throws Error when nothing is merged.
+  void unmerge_adapter() {
+    if (!any_merged()) throw Error("LoRAModel::unmerge_adapter: no adapter is merged");
+    for_each_layer([](const NamePath&, auto& layer) {
+      if (!layer.adapters().merged().empty()) layer.unmerge();
+    });
+  }
+  /// The adapters that are merged on some layer.
+  std::vector<std::string> merged_adapters() const {
+    std::vector<std::string> names;
+    const_cast<LoRAModel*>(this)->for_each_layer([&](const NamePath&, auto& layer) {
+      for (const std::string& name : layer.adapters().merged()) {
+        if (std::count(names.begin(), names.end(), name) == 0) names.push_back(name);
+      }
+    });
+    return names;
+  }
+
+  /// A base model with exactly these adapters (none named: those merged already, or else the active
+  /// ones) in its weights, and without adapters. Of the trained copies (modules_to_save) of each
+  /// layer, that of the first of these adapters takes its place, that of the active ones when none
+  /// are named. This model is not changed. Throws as merge_adapter.
+  Base merge_and_unload(SafeMerge safe_merge = SafeMerge::no,
+                        const std::vector<std::string>& names = {}) const {
+    LoRAModel copy(*this);
+    const std::vector<std::string> merged = copy.merged_adapters();
+    if (merged.empty() || !names.empty() || safe_merge == SafeMerge::yes) {
+      if (!merged.empty()) copy.unmerge_adapter();
+      copy.merge_adapter(names.empty() ? merged : names, safe_merge);
+    }
+    return copy.strip(names.empty() ? active_ : names);
+  }
+  /// The base model without adapters; biases that were trained stay so. This model is not changed.
+  Base unload() const {
+    LoRAModel copy(*this);
+    if (copy.any_merged()) copy.unmerge_adapter();
+    return copy.strip({});
+  }
+
+  /// (trained, all) numbers of elements; adapters and trained copies belong to both kinds. A weight
+  /// that several layers share counts once.
+  std::pair<Index, Index> get_nb_trainable_parameters() const {
+    auto& self = *const_cast<LoRAModel*>(this);
+    const ParameterCount counted = count_parameters(self.base_);
+    Index all = counted.listed;
+    std::vector<FrozenWeight<Scalar>> seen;
+    self.for_each_layer([&](const NamePath&, auto& layer) {
+      const FrozenWeight<Scalar>& weight = layer.weight();
+      const auto same = [&](const FrozenWeight<Scalar>& w) {
+        return w.shares_storage_with(weight);
+      };
+      if (layer.frozen_size() == 0 || std::any_of(seen.begin(), seen.end(), same)) return;
+      seen.push_back(weight);
+      all += layer.frozen_size();
+    });
+    return {counted.trainable, all};
+  }
+  /// The text that PEFT prints; see trainable_text.
+  std::string print_trainable_parameters() const {
+    const auto [trainable, all] = get_nb_trainable_parameters();
+    return trainable_text(trainable, all);
+  }
+
+  /// fn(name, Parameter&) for every tensor that the base lists, adapters included.
+  template <class Fn>
+  void for_each_parameter(const NamePath& prefix, Fn&& fn) {
+    base_.for_each_parameter(prefix, fn);
+  }
+
+  /// The layers that have an adapter.
+  std::vector<LayerStatus> get_layer_status() const {
+    std::vector<LayerStatus> layers;
+    const_cast<LoRAModel*>(this)->for_each_layer([&](const NamePath& path, auto& layer) {
+      if (!layer.adapters().empty()) layers.push_back(layer_status(path.str(), layer));
+    });
+    return layers;
+  }
+  ModelStatus get_model_status() const {
+    ModelStatus status = summarize(get_layer_status());
+    std::tie(status.trainable_params, status.total_params) = get_nb_trainable_parameters();
+    return status;
+  }
+
+  /// fn(name, layer) for every layer that adapters can be put on.
+  template <class Fn>
+  void for_each_layer(Fn&& fn) {
+    for_each_adapter_layer(base_, fn);
+  }
+
+ private:
+  const LoRAConfig* find(const std::string& name) const {
+    for (const auto& [known, config] : adapters_) {
+      if (known == name) return &config;
+    }
+    return nullptr;
+  }
+  void check_known(const std::vector<std::string>& names, const char* where) const {
+    for (const std::string& name : names) {
+      if (has_adapter(name)) continue;
+      std::string known;
+      for (const auto& entry : adapters_) known += " " + entry.first;
+      throw ConfigError("LoRAModel::" + std::string(where) + ": no adapter is called \"" + name +
+                        "\"; there are:" + (known.empty() ? " none" : known));
+    }
+  }
+  void check_not_merged(const std::vector<std::string>& names, const char* where) const {
+    const std::vector<std::string> merged = merged_adapters();
+    for (const std::string& name : names) {
+      if (std::count(merged.begin(), merged.end(), name) == 0) continue;
+      throw Error("LoRAModel::" + std::string(where) + ": adapter \"" + name +
+                  "\" is merged; call unmerge_adapter first");
+    }
+  }
+  static void check_named_once(const std::vector<std::string>& names, const char* where) {
+    for (const std::string& name : names) {
+      if (std::count(names.begin(), names.end(), name) == 1) continue;
+      throw ConfigError("LoRAModel::" + std::string(where) + ": adapter \"" + name +
+                        "\" is named twice");
+    }
+  }
+  /// Layers may have been given adapters behind this model's back.
+  void check_free(const std::string& name) {
+    for_each_layer([&](const NamePath& path, auto& layer) {
+      if (!layer.adapters().contains(name) && layer.trained_copies().find(name) == nullptr) return;
+      throw ConfigError("LoRAModel::add_adapter: layer \"" + path.str() + "\" has an adapter \"" +
+                        name + "\" that was not added by this model");
+    });
+  }
+  void check_no_other_bias(const std::string& name) const {
+    for (const auto& [other, config] : adapters_) {
+      if (config.bias == "none") continue;
+      throw ConfigError("LoRAModel::add_adapter: adapter \"" + name +
+                        "\" trains biases, and so does \"" + other +
+                        "\"; only one adapter may, since they are the base's own");
+    }
+  }
+  bool any_merged() const { return !merged_adapters().empty(); }
+
+  template <class Layer>
+  void add_to_layer(const NamePath& path, Layer& layer, const std::string& name,
+                    const LoRAConfig& config, const MatchReport& report, std::uint64_t seed) {
+    const std::string module = path.str();
+    if (std::count(report.saved.begin(), report.saved.end(), module) != 0)
+      layer.add_trained_copy(name);
+    for (const MatchedModule& target : report.targets) {
+      if (target.name == module) layer.add_adapter(name, adapter_options(config, target, seed));
+    }
+  }
+  template <class Layer>
+  static void remove_from_layer(Layer& layer, const std::string& name) {
+    if (layer.adapters().contains(name) || layer.trained_copies().find(name) != nullptr)
+      layer.delete_adapter(name);
+  }
+
+  void freeze() {
+    base_.for_each_parameter("", [](const auto&, auto& p) { p.set_trainable(false); });
+  }
+  void activate() {
+    std::vector<ActiveAdapter> active;
+    for (const std::string& name : active_)
+      active.push_back({name, find(name)->inference_mode, find(name)->bias});
+    activate_adapters(base_, active);
+  }
+  /// The base, all frozen, with the first trained copy of these names on each layer, else that of
+  /// full fine-tuning, in its place.
+  Base strip(const std::vector<std::string>& names) {
+    for_each_layer([&](const NamePath&, auto& layer) {
+      std::string keep = base_adapter_name;
+      for (const std::string& name : names) {
+        if (layer.trained_copies().find(name) == nullptr) continue;
+        keep = name;
+        break;
+      }
+      layer.unload(keep);
+    });
+    freeze();
+    return std::move(base_);
+  }
+
+  Base base_;
+  std::vector<std::pair<std::string, LoRAConfig>> adapters_;
+  std::vector<std::string> active_;
+  bool enabled_ = true;
+};
+
+}  // namespace LORA_NAMESPACE

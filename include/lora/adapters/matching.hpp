@@ -1,0 +1,399 @@
+// Which modules of a model an adapter's configuration selects, and with which rank and scale:
+// PEFT's rules (tuners_utils.py, `check_target_module_exists`, and other.py, `get_pattern_key` and
+// `_set_trainable`), over names alone.
+#pragma once
+
+#include <lora/adapters/config.hpp>
+#include <lora/adapters/default_targets.hpp>
+#include <lora/adapters/name_rules.hpp>
+#include <lora/adapters/near_names.hpp>
+#include <lora/adapters/within_quotes.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace LORA_NAMESPACE {
+
+/// A layer of a model as matching sees it.
+struct ModuleInfo {
+  std::string name;  // dotted path without any prefix of PEFT's: "model.layers.0.self_attn.q_proj"
+  std::string type;  // "Linear", "Conv1D", "Embedding", "Conv2d", "LayerNorm", ...
+  bool is_output = false;  // the layer that gives the logits, which "all-linear" leaves out
+};
+
+struct MatchedModule {
+  std::string name;
+  Index r;
+  double alpha;
+  double scaling;
+};
+
+struct MatchReport {
+  std::vector<MatchedModule> targets;  // in the order of the modules
+  std::vector<std::string> saved;      // trained and saved whole
+  std::vector<std::string>
+      warnings;  // each a sentence: a name of the configuration that does nothing, with near names
+};
+
+namespace detail {
+
+/// One call of match_modules.
+class Matcher {
+ public:
+  Matcher(const std::vector<ModuleInfo>& modules, const LoRAConfig& config,
+          std::string_view model_type)
+      : modules_(modules),
+        config_(config),
+        layers_wanted_(config.layers_to_transform.indices()),
+        targets_(selector("target_modules", target_selection(model_type))),
+        excludes_(selector("exclude_modules", config.exclude_modules)),
+        layer_finder_(layer_patterns()) {
+    for (const std::string& name : config.effective_modules_to_save()) {
+      kept_.emplace_back("modules_to_save", name, KeyPattern::Where::segments);
+    }
+    for (const auto& [key, rank] : config.rank_pattern) {
+      rank_keys_.emplace_back("rank_pattern", key, KeyPattern::Where::end);
+    }
+    for (const auto& [key, alpha] : config.alpha_pattern) {
+      alpha_keys_.emplace_back("alpha_pattern", key, KeyPattern::Where::end);
+    }
+    rank_used_.resize(rank_keys_.size());
+    alpha_used_.resize(alpha_keys_.size());
+    kept_used_.resize(kept_.size());
+  }
+
+  MatchReport run() {
+    for (const ModuleInfo& module : modules_) {
+      if (module.name.empty()) continue;  // the model itself
+      if (takes(module.name)) add_target(module);
+      bound_work();
+    }
+    if (report_.targets.empty()) fail_nothing_matched();
+    find_saved();
+    warn_selector(targets_);
+    warn_selector(excludes_);
+    warn_saved();
+    warn_keys("rank_pattern", rank_keys_, rank_used_);
+    warn_keys("alpha_pattern", alpha_keys_, alpha_used_);
+    warn_layers();
+    return std::move(report_);
+  }
+
+ private:
+  /// A target or exclude selection: nothing, a pattern for the whole path, or a list of names.
+  struct Selector {
+    std::string field;
+    std::optional<Pattern> pattern;
+    std::optional<NameList> names;
+    bool ours = false;                 // the names are not the user's: default targets, all-linear
+    std::vector<bool> hit, effective;  // by name, or one for the pattern
+  };
+  static constexpr std::size_t near_lists = 16;  // each costs a look at all modules
+
+  Selector selector(const char* field, NameSelection selection) {
+    Selector s;
+    s.field = field;
+    s.ours = s.field == "target_modules" && !(config_.target_modules == selection);
+    std::size_t entries = 1;
+    if (const std::string* text = selection.pattern(); text != nullptr && !text->empty()) {
+      try {
+        s.pattern.emplace(*text);
+      } catch (const ConfigError& error) {
+        throw ConfigError("LoRAConfig: " + s.field + ": " + error.what());
+      }
+    } else if (const auto* names = selection.list()) {
+      s.names.emplace(*names);
+      entries = names->size();
+    }
+    s.hit.resize(entries);
+    s.effective.resize(entries);
+    return s;
+  }
+
+  NameSelection target_selection(std::string_view model_type) const {
+    if (config_.target_modules.is_null()) return default_target_modules(model_type);
+    const std::string* text = config_.target_modules.pattern();
+    std::string lower = text == nullptr ? "" : *text;
+    for (char& c : lower) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+    return lower == "all-linear" ? NameSelection(all_linear()) : config_.target_modules;
+  }
+
+  /// Every Linear and Conv1D but the output layer; where no layer is one and the task is SEQ_CLS,
+  /// but the head.
+  std::vector<std::string> all_linear() const {
+    std::string head;
+    const auto is_output = [](const ModuleInfo& m) { return m.is_output; };
+    if (config_.task_type == "SEQ_CLS" &&
+        std::none_of(modules_.begin(), modules_.end(), is_output)) {
+      for (const char* name : {"classifier", "score"}) {
+        const auto named = [&](const ModuleInfo& m) { return m.name == name; };
+        if (std::any_of(modules_.begin(), modules_.end(), named)) head = name;
+      }
+    }
+    std::vector<std::string> names;
+    for (const ModuleInfo& m : modules_) {
+      const bool linear = m.type == "Linear" || m.type == "Conv1D";
+      if (linear && !m.is_output && !m.name.empty() && m.name != head) names.push_back(m.name);
+    }
+    if (names.empty()) {
+      throw ConfigError(
+          "LoRAConfig: target_modules = \"all-linear\" matches nothing: none of the " +
+          std::to_string(modules_.size()) +
+          " modules is a Linear or Conv1D beside the output layer");
+    }
+    return names;
+  }
+
+  std::vector<std::string> layer_patterns() const {
+    if (const std::string* one = config_.layers_pattern.pattern(); one != nullptr && !one->empty())
+      return {*one};
+    if (const auto* many = config_.layers_pattern.list()) return *many;
+    return {};
+  }
+
+  /// The rules in PEFT's order: excluded, saved, pattern, exact name (whatever its layer), end of
+  /// the name and its layer.
+  bool takes(const std::string& name) {
+    const bool excluded = selects(excludes_, name).first;
+    const bool kept = std::any_of(kept_.begin(), kept_.end(),
+                                  [&](const KeyPattern& k) { return k.matches(name, scratch_); });
+    const auto [selected, hit] = selects(targets_, name);
+    if (!selected || excluded || kept || (targets_.names && !hit.exact && !in_wanted_layer(name)))
+      return false;
+    if (targets_.pattern) targets_.effective[0] = true;
+    for (const std::size_t i : hit.entries) targets_.effective[i] = true;
+    return true;
+  }
+
+  std::pair<bool, NameList::Hit> selects(Selector& s, const std::string& name) {
+    NameList::Hit hit;
+    bool selected = false;
+    if (s.pattern) {
+      selected = s.pattern->full_match(name, scratch_);
+      if (selected) s.hit[0] = true;
+    } else if (s.names) {
+      hit = s.names->find(name);
+      for (const std::size_t i : hit.entries) s.hit[i] = true;
+      selected = !hit.entries.empty();
+    }
+    return {selected, std::move(hit)};
+  }
+
+  bool in_wanted_layer(const std::string& name) {
+    if (layers_wanted_.empty()) return true;
+    const std::optional<Index> layer = layer_finder_.layer(name, scratch_);
+    if (!layer ||
+        std::find(layers_wanted_.begin(), layers_wanted_.end(), *layer) == layers_wanted_.end())
+      return false;
+    layers_used_.insert(*layer);
+    return true;
+  }
+
+  void add_target(const ModuleInfo& module) {
+    constexpr std::string_view adaptable[] = {"Linear", "Conv1D", "Embedding", "Conv2d"};
+    if (std::find(std::begin(adaptable), std::end(adaptable), module.type) == std::end(adaptable)) {
+      throw ConfigError("LoRAConfig: target_modules selects " + within_quotes(module.name) + ", a " +
+                        module.type +
+                        ", which cannot be adapted; only Linear, Conv1D, Embedding and Conv2d can");
+    }
+    if (config_.lora_bias && module.type == "Embedding") {
+      throw ConfigError("LoRAConfig: lora_bias = true is not supported for the Embedding " +
+                        within_quotes(module.name));
+    }
+    const Index r = looked_up(config_.rank_pattern, rank_keys_, rank_used_, module.name, config_.r);
+    const double alpha =
+        looked_up(config_.alpha_pattern, alpha_keys_, alpha_used_, module.name, config_.lora_alpha);
+    report_.targets.push_back({module.name, r, alpha, scaling(alpha, r, config_.use_rslora)});
+  }
+
+  /// The value of the first key that matches, else of the key that is the name itself, else the
+  /// default.
+  template <class Value>
+  Value looked_up(const std::vector<std::pair<std::string, Value>>& values,
+                  const std::vector<KeyPattern>& keys, std::vector<bool>& used,
+                  const std::string& name, Value standard) {
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      if (keys[i].matches(name, scratch_)) return used[i] = true, values[i].second;
+    }
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      if (keys[i].key() == name) return used[i] = true, values[i].second;
+    }
+    return standard;
+  }
+
+  /// The end of a path decides, with no dot before it ("head" takes lm_head too); a container takes
+  /// what lies in it.
+  void find_saved() {
+    for (const ModuleInfo& module : modules_) {
+      bool saved = false;
+      for (std::size_t end = module.name.size(); end != module.name.npos && end > 0;
+           end = module.name.rfind('.', end - 1)) {
+        for (std::size_t i = 0; i < kept_.size(); ++i) {
+          const std::string_view path = std::string_view(module.name).substr(0, end);
+          if (path.ends_with(kept_[i].key())) saved = kept_used_[i] = true;
+        }
+      }
+      if (saved) report_.saved.push_back(module.name);
+    }
+    const std::set<std::string_view> saved(report_.saved.begin(), report_.saved.end());
+    for (const MatchedModule& target : report_.targets) {
+      if (saved.count(target.name) > 0) {
+        throw ConfigError("LoRAConfig: modules_to_save takes " + within_quotes(target.name) +
+                          ", which target_modules adapts (it compares ends of names without a "
+                          "dot); write the whole name");
+      }
+    }
+  }
+
+  /// Seconds at most, whatever a stranger's patterns are; a hundred ordinary ones take a third of
+  /// it.
+  void bound_work() const {
+    const std::uint64_t most = 50000000 + 100000 * static_cast<std::uint64_t>(modules_.size());
+    if (scratch_.steps > most) {
+      throw ConfigError("LoRAConfig: the regular expressions take more than " +
+                        std::to_string(most) + " steps over " + std::to_string(modules_.size()) +
+                        " modules; use simpler or fewer ones");
+    }
+  }
+
+  std::string near(std::string_view asked) {
+    if (near_used_++ >= near_lists) return "";
+    std::vector<std::string_view> names;
+    for (const ModuleInfo& m : modules_) names.push_back(m.name);
+    const std::string found = near_names(asked, names);
+    return found.empty() ? "" : "; near names: " + found;
+  }
+  void warn(const std::string& text) { report_.warnings.push_back("LoRAConfig: " + text); }
+
+  [[noreturn]] void fail_nothing_matched() {
+    const std::size_t count = modules_.size();
+    if (std::find(targets_.hit.begin(), targets_.hit.end(), true) != targets_.hit.end()) {
+      throw ConfigError(
+          "LoRAConfig: exclude_modules, modules_to_save and layers_to_transform leave none of the "
+          "modules that "
+          "target_modules names");
+    }
+    std::string text = "LoRAConfig: target_modules = ";
+    if (targets_.pattern) {
+      const std::string& pattern = targets_.pattern->text();
+      text += within_quotes(pattern) + " matches none of the " + std::to_string(count) +
+              " modules; a string is a regular expression for the whole name, a list like "
+              "{\"q_proj\"} has ends of names" +
+              near(pattern);
+      throw ConfigError(text);
+    }
+    const std::vector<std::string>& names = targets_.names->names();
+    for (std::size_t i = 0; i < std::min<std::size_t>(names.size(), 4); ++i)
+      text += (i == 0 ? "[" : ", ") + within_quotes(names[i]);
+    text += (names.size() > 4 ? ", ...]" : "]");
+    text += " matches none of the " + std::to_string(count) + " modules";
+    for (std::size_t i = 0; i < std::min<std::size_t>(names.size(), 4); ++i) {
+      const std::string found = near(names[i]);
+      if (!found.empty())
+        text += "; near names of " + within_quotes(names[i]) + ": " + found.substr(found.find(": ") + 2);
+    }
+    throw ConfigError(text);
+  }
+
+  void warn_selector(const Selector& s) {
+    const bool is_target = s.field == "target_modules";
+    const auto one = [&](std::size_t i, const std::string& text) {
+      if (!s.hit[i]) {
+        warn(s.field + ": " + within_quotes(text) + " matches no module" + near(text));
+      } else if (is_target && !s.effective[i]) {
+        warn(s.field + ": " + within_quotes(text) +
+             " names only modules that exclude_modules, modules_to_save or layers_to_transform "
+             "take out");
+      }
+    };
+    if (s.pattern) one(0, s.pattern->text());
+    if (!s.names || s.ours) return;
+    for (std::size_t i = 0; i < s.names->names().size(); ++i) {
+      if (s.names->is_first(i)) one(i, s.names->names()[i]);
+    }
+  }
+
+  void warn_saved() {
+    if (!config_.modules_to_save) return;  // the heads of a task need not be there
+    for (std::size_t i = 0; i < kept_.size(); ++i) {
+      const bool asked = std::find(config_.modules_to_save->begin(), config_.modules_to_save->end(),
+                                   kept_[i].key()) != config_.modules_to_save->end();
+      if (asked && !kept_used_[i])
+        warn("modules_to_save: " + within_quotes(kept_[i].key()) + " matches no module" +
+             near(kept_[i].key()));
+    }
+  }
+
+  void warn_keys(const std::string& field, const std::vector<KeyPattern>& keys,
+                 const std::vector<bool>& used) {
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      if (used[i]) continue;
+      bool shadowed = false;
+      for (const MatchedModule& target : report_.targets) {
+        shadowed = shadowed || keys[i].matches(target.name, scratch_);
+      }
+      bound_work();
+      if (shadowed) {
+        warn(field + ": " + within_quotes(keys[i].key()) +
+             " is never used, keys before it take every module that it matches");
+      } else {
+        warn(field + ": " + within_quotes(keys[i].key()) + " matches no adapted module" +
+             near(keys[i].key()));
+      }
+    }
+  }
+
+  void warn_layers() {
+    for (const Index layer : layers_wanted_) {
+      if (layers_used_.count(layer) > 0) continue;
+      warn("layers_to_transform: no module that target_modules names by its end is in layer " +
+           std::to_string(layer));
+    }
+  }
+
+  const std::vector<ModuleInfo>& modules_;
+  const LoRAConfig& config_;
+  std::vector<Index> layers_wanted_;
+  Selector targets_, excludes_;
+  LayerFinder layer_finder_;
+  std::vector<KeyPattern> kept_, rank_keys_, alpha_keys_;
+  std::vector<bool> kept_used_, rank_used_, alpha_used_;
+  std::set<Index> layers_used_;
+  Pattern::Scratch scratch_;
+  std::size_t near_used_ = 0;
+  MatchReport report_;
+};
+
+}  // namespace detail
+
+/// The modules that `config` adapts, with rank, alpha and scale, and those that it trains whole.
+/// `model_type` picks the targets when target_modules is null. Rules, in order, for each module:
+/// exclude_modules; modules_to_save; target_modules as a string (regular expression for the whole
+/// path, or "all-linear"), as the whole path, or as its end at a dot, then layers_to_transform and
+/// layers_pattern. rank_pattern and alpha_pattern: the first key that matches the end of the path.
+///
+/// Beside PEFT: a name that does nothing is a warning with near names, and a layers_to_transform of
+/// 0 may have a pattern.
+///
+/// Throws ConfigError for an invalid config (validate()), a path listed twice, a pattern that is
+/// refused or costs too much, nothing matched, a layer that cannot be adapted, a layer both adapted
+/// and saved. O(modules · (path + keys)).
+inline MatchReport match_modules(const std::vector<ModuleInfo>& modules, const LoRAConfig& config,
+                                 std::string_view model_type = {}) {
+  config.validate();
+  std::set<std::string_view> seen;
+  for (const ModuleInfo& module : modules) {
+    if (!seen.insert(module.name).second) {
+      throw ConfigError("match_modules: two modules have the name " + detail::within_quotes(module.name));
+    }
+  }
+  return detail::Matcher(modules, config, model_type).run();
+}
+
+}  // namespace LORA_NAMESPACE

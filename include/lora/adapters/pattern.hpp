@@ -1,0 +1,193 @@
+// Regular expressions with the meaning they have in Python's `re`, for the patterns of adapter
+// configurations. Such a pattern may come from the file of a stranger: its length, its compiled
+// size and its nesting are bounded, and matching takes O(size · characters) steps whatever the
+// pattern is (Thompson's simulation with Pike's priorities).
+#pragma once
+
+#include <lora/adapters/code_points.hpp>
+#include <lora/adapters/pattern_parser.hpp>
+#include <lora/adapters/within_quotes.hpp>
+#include <lora/core/error.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace LORA_NAMESPACE {
+
+/// A compiled pattern. Immutable, so it may be shared between threads; a Scratch may not.
+///
+/// Means what Python's `re` means for str patterns without flags: literals, escapes (\. \d \w \s \D
+/// \W \S \b \B \A \Z \n \t \xhh \uhhhh ...), sets, `.`, ^, $ (also before a final newline), groups,
+/// named groups, alternation, greedy and lazy * + ? {m} {m,} {,n} {m,n}. Text is UTF-8 and one
+/// character is one code point. Refused: back-references, look-around, conditional and atomic
+/// groups, possessive quantifiers, inline flags, octal escapes, and whatever Python refuses.
+class Pattern {
+ public:
+  /// Memory that a run of matches shares, and the number of steps that they took.
+  struct Scratch {
+    struct Thread {
+      std::int32_t pc;
+      std::size_t slots[2];
+    };
+    std::vector<char32_t> text;
+    std::vector<Thread> current, next, pending;
+    std::vector<std::size_t> seen;
+    std::uint64_t steps = 0;
+  };
+
+  /// Throws ConfigError that says pattern, position and reason. Time and memory are bounded by the
+  /// limits of PatternParser (4096 bytes, 8192 steps once counted repeats are written out, 64
+  /// nested groups).
+  explicit Pattern(std::string_view text) : text_(text) {
+    detail::PatternParser parser(text_);
+    code_ = std::move(parser.code);
+    sets_ = std::move(parser.sets);
+    captures_ = parser.captures;
+    ascii_only_ = parser.ascii_only;
+    top_alternation_ = parser.top_alternation;
+    repeats_group_ = parser.repeats_group;
+  }
+
+  const std::string& text() const { return text_; }
+  std::size_t size() const { return code_.size(); }
+  int captures() const { return captures_; }
+  /// Whether a | stands outside of every group, so that text put before or after the pattern would
+  /// join one branch only.
+  bool top_alternation() const { return top_alternation_; }
+
+  /// Whether a quantifier stands behind a group.
+  bool repeats_group() const { return repeats_group_; }
+
+  /// `re.fullmatch(pattern, s) is not None`. Throws ConfigError when s is not ASCII and the pattern
+  /// holds \d \w \s \b or one of their complements, whose meaning there needs Unicode's tables.
+  bool full_match(std::string_view s, Scratch& scratch) const {
+    return run(s, Goal::whole, scratch, nullptr);
+  }
+  bool full_match(std::string_view s) const {
+    Scratch scratch;
+    return full_match(s, scratch);
+  }
+  /// `re.match(pattern, s) is not None`: some beginning of s matches. Throws as full_match does.
+  bool match(std::string_view s, Scratch& scratch) const {
+    return run(s, Goal::prefix, scratch, nullptr);
+  }
+  bool match(std::string_view s) const {
+    Scratch scratch;
+    return match(s, scratch);
+  }
+  /// `re.match(pattern, s).group(1)` as (begin, end) in code points; nothing when there is no match
+  /// or the group took no part. Differs from Python where repeats_group() and the repeated group
+  /// can match the empty text: there a backtracking engine may prefer another of the possible
+  /// matches.
+  std::optional<std::pair<std::size_t, std::size_t>> match_group(std::string_view s,
+                                                                 Scratch& scratch) const {
+    std::size_t slots[2];
+    if (!run(s, Goal::prefix, scratch, slots) || slots[0] == unset || slots[1] == unset)
+      return std::nullopt;
+    return std::pair{slots[0], slots[1]};
+  }
+
+ private:
+  enum class Goal { whole, prefix };
+  static constexpr std::size_t unset = static_cast<std::size_t>(-1);
+
+  bool run(std::string_view s, Goal goal, Scratch& m, std::size_t* slots) const {
+    detail::decode_utf8(s, m.text);
+    if (ascii_only_ &&
+        std::any_of(m.text.begin(), m.text.end(), [](char32_t c) { return c >= 128; })) {
+      throw ConfigError("regular expression \"" + text_ +
+                        "\": \\d, \\w, \\s and \\b are supported for ASCII text only, not for " +
+                        detail::within_quotes(s));
+    }
+    m.seen.assign(code_.size(), unset);
+    m.current.clear();
+    follow(m, m.current, {0, {unset, unset}}, 0);
+    bool found = false;
+    for (std::size_t at = 0; at <= m.text.size() && !m.current.empty(); ++at) {
+      m.next.clear();
+      for (const Scratch::Thread& t : m.current) {
+        ++m.steps;
+        const detail::PatternStep& step = code_[static_cast<std::size_t>(t.pc)];
+        if (step.op == detail::PatternOp::accept) {
+          if (goal == Goal::whole && at < m.text.size()) continue;
+          if (slots == nullptr) return true;
+          std::copy(t.slots, t.slots + 2, slots);
+          found = true;
+          break;  // the threads behind this one have less priority
+        }
+        if (at < m.text.size() && consumes(step, m.text[at])) {
+          follow(m, m.next, {t.pc + 1, {t.slots[0], t.slots[1]}}, at + 1);
+        }
+      }
+      m.current.swap(m.next);
+    }
+    return found;
+  }
+
+  bool consumes(const detail::PatternStep& step, char32_t c) const {
+    switch (step.op) {
+      case detail::PatternOp::character:
+        return static_cast<char32_t>(step.a) == c;
+      case detail::PatternOp::set:
+        return sets_[static_cast<std::size_t>(step.a)].contains(c);
+      default:
+        return c != '\n';
+    }
+  }
+
+  /// Adds to `list`, in order of priority, every consuming step that is reached from `from` without
+  /// consuming.
+  void follow(Scratch& m, std::vector<Scratch::Thread>& list, Scratch::Thread from,
+              std::size_t at) const {
+    using Op = detail::PatternOp;
+    m.pending.clear();
+    m.pending.push_back(from);
+    while (!m.pending.empty()) {
+      Scratch::Thread t = m.pending.back();
+      m.pending.pop_back();
+      ++m.steps;
+      const auto pc = static_cast<std::size_t>(t.pc);
+      if (m.seen[pc] == at) continue;
+      m.seen[pc] = at;
+      const detail::PatternStep& step = code_[pc];
+      if (step.op == Op::split) {
+        m.pending.push_back({t.pc + step.b, {t.slots[0], t.slots[1]}});
+        m.pending.push_back({t.pc + step.a, {t.slots[0], t.slots[1]}});
+      } else if (step.op == Op::jump) {
+        m.pending.push_back({t.pc + step.a, {t.slots[0], t.slots[1]}});
+      } else if (step.op == Op::save) {
+        t.slots[step.a] = at;
+        m.pending.push_back({t.pc + 1, {t.slots[0], t.slots[1]}});
+      } else if (step.op >= Op::text_start && step.op <= Op::not_word_edge) {
+        if (holds(step.op, m.text, at)) m.pending.push_back({t.pc + 1, {t.slots[0], t.slots[1]}});
+      } else {
+        list.push_back(t);
+      }
+    }
+  }
+
+  static bool holds(detail::PatternOp op, const std::vector<char32_t>& text, std::size_t at) {
+    using Op = detail::PatternOp;
+    const std::size_t n = text.size();
+    if (op == Op::text_start) return at == 0;
+    if (op == Op::text_end) return at == n;
+    if (op == Op::line_end) return at == n || (at + 1 == n && text[at] == '\n');
+    if (n == 0) return false;  // neither \b nor \B is in an empty text (Python up to 3.13)
+    const bool before = at > 0 && detail::is_ascii_word(text[at - 1]);
+    const bool after = at < n && detail::is_ascii_word(text[at]);
+    return (before != after) == (op == Op::word_edge);
+  }
+
+  std::string text_;
+  detail::PatternCode code_;
+  std::vector<detail::CharSet> sets_;
+  int captures_ = 0;
+  bool ascii_only_ = false, top_alternation_ = false, repeats_group_ = false;
+};
+
+}  // namespace LORA_NAMESPACE

@@ -1,0 +1,72 @@
+// From a configuration to the layers of a model: which ones, and what each is given.
+#pragma once
+
+#include <lora/adapters/adaptable.hpp>
+#include <lora/adapters/matching.hpp>
+
+#include <set>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace LORA_NAMESPACE {
+
+/// The modules that a model lists, as matching sees them; one without module_type() is "unknown".
+template <Adaptable Base>
+std::vector<ModuleInfo> module_infos(Base& base) {
+  std::string output;
+  if constexpr (requires(const Base& b) { b.output_module(); }) output = base.output_module();
+  std::vector<ModuleInfo> list;
+  base.for_each_module("", [&](const NamePath& path, auto& layer) {
+    std::string type = "unknown";
+    if constexpr (requires { layer.module_type(); }) type = layer.module_type();
+    const std::string name = path.str();
+    list.push_back({name, type, !output.empty() && name == output});
+  });
+  return list;
+}
+
+/// match_modules over a model. Throws ConfigError also when what matched is no AdapterLayer.
+template <Adaptable Base>
+MatchReport select_modules(Base& base, const LoRAConfig& config) {
+  std::string model_type;
+  if constexpr (requires(const Base& b) { b.model_type(); }) model_type = base.model_type();
+  MatchReport report = match_modules(module_infos(base), config, model_type);
+  std::set<std::string> layers;
+  for_each_adapter_layer(base, [&](const NamePath& path, auto&) { layers.insert(path.str()); });
+  const auto check = [&](const std::string& module, const char* field) {
+    if (layers.count(module) != 0) return;
+    throw ConfigError(
+        "LoRAConfig: " + std::string(field) + " selects \"" + module +
+        "\", which is no layer that adapters can be put on or that can be trained whole");
+  };
+  for (const MatchedModule& target : report.targets) check(target.name, "target_modules");
+  for (const std::string& module : report.saved) check(module, "modules_to_save");
+  return report;
+}
+
+/// PEFT's init_lora_weights of a config that is valid.
+inline AdapterInit adapter_init(const LoRAConfig& config) {
+  if (const bool* standard = std::get_if<bool>(&config.init_lora_weights)) {
+    return *standard ? AdapterInit::kaiming_uniform : AdapterInit::torch_default;
+  }
+  return std::get<std::string>(config.init_lora_weights) == "gaussian" ? AdapterInit::gaussian
+                                                                       : AdapterInit::orthogonal;
+}
+
+/// What `config` says of one module that it matched. Random streams are named after the module.
+inline AdapterOptions adapter_options(const LoRAConfig& config, const MatchedModule& module,
+                                      std::uint64_t seed) {
+  AdapterOptions options;
+  options.r = module.r;
+  options.lora_alpha = module.alpha;
+  options.lora_dropout = config.lora_dropout;
+  options.init = adapter_init(config);
+  options.lora_bias = config.lora_bias;
+  if (config.use_rslora) options.variant = RsLoRA{};
+  options.seed = seed;
+  options.path = module.name;
+  return options;
+}
+
+}  // namespace LORA_NAMESPACE

@@ -1,0 +1,121 @@
+// What is on which layer, for people to read and for tests to check.
+#pragma once
+
+#include <lora/layers/adapter_set.hpp>
+
+#include <algorithm>
+#include <cstdio>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace LORA_NAMESPACE {
+
+/// One adapted layer. Source: PEFT's get_layer_status.
+struct LayerStatus {
+  std::string name;
+  std::string module_type;  ///< "lora.Linear" (Conv1D's too), "lora.Embedding", "lora.Conv2d"
+  bool enabled = true;
+  /// Of this layer, in the order in which they act; PEFT lists active ones that it lacks too.
+  std::vector<std::string> active_adapters, merged_adapters;
+  std::vector<std::string> available_adapters;  ///< sorted
+  /// By adapter; empty when only some of its tensors are trained.
+  std::map<std::string, std::optional<bool>> requires_grad;
+};
+
+/// The model as a whole. What differs between the layers that have an adapter ("irregular" in PEFT)
+/// is an empty optional. Source: PEFT's get_model_status.
+struct ModelStatus {
+  Index trainable_params = 0, total_params = 0, num_adapter_layers = 0;
+  std::optional<bool> enabled;
+  std::optional<std::vector<std::string>> active_adapters, merged_adapters;
+  std::map<std::string, std::optional<bool>> requires_grad;
+  std::vector<std::string> available_adapters;  ///< sorted
+};
+
+/// The status of a layer called `name`; Layer is an AdapterLayer.
+template <class Layer>
+LayerStatus layer_status(const std::string& name, const Layer& layer) {
+  const std::string type = layer.module_type();
+  const auto& adapters = layer.adapters();
+  LayerStatus status;
+  status.name = name;
+  status.module_type = "lora." + (type == "Conv1D" ? std::string("Linear") : type);
+  status.enabled = adapters.enabled();
+  status.active_adapters = adapters.active();
+  status.merged_adapters = adapters.merged();
+  status.available_adapters = adapters.names();
+  std::sort(status.available_adapters.begin(), status.available_adapters.end());
+  for (const auto& adapter : adapters.all()) {
+    std::optional<bool>& trained = status.requires_grad[adapter.name];
+    trained = adapter.A.trainable;
+    if (adapter.B.trainable != *trained ||
+        (!adapter.bias.empty() && adapter.bias.trainable != *trained))
+      trained.reset();
+  }
+  return status;
+}
+
+namespace detail {
+
+/// All names of one kind, in the order of the layers; empty when a layer has one of them but not as
+/// that kind.
+inline std::optional<std::vector<std::string>> common_names(
+    const std::vector<LayerStatus>& layers, std::vector<std::string> LayerStatus::*kind) {
+  std::vector<std::string> all;
+  const auto has = [](const std::vector<std::string>& names, const std::string& name) {
+    return std::find(names.begin(), names.end(), name) != names.end();
+  };
+  for (const LayerStatus& layer : layers) {
+    for (const std::string& name : layer.*kind) {
+      if (!has(all, name)) all.push_back(name);
+    }
+  }
+  for (const LayerStatus& layer : layers) {
+    for (const std::string& name : layer.available_adapters) {
+      if (has(all, name) && !has(layer.*kind, name)) return std::nullopt;
+    }
+  }
+  return all;
+}
+
+inline std::string grouped_digits(Index n) {
+  std::string text = std::to_string(n);
+  for (std::size_t at = text.size(); at > 3; at -= 3) text.insert(at - 3, ",");
+  return text;
+}
+
+}  // namespace detail
+
+/// The summary of the layers; of the three counts only the number of layers is set. Without layers
+/// nothing is active, merged or irregular.
+inline ModelStatus summarize(const std::vector<LayerStatus>& layers) {
+  ModelStatus status;
+  status.num_adapter_layers = static_cast<Index>(layers.size());
+  status.enabled = layers.empty() || layers.front().enabled;
+  status.active_adapters = detail::common_names(layers, &LayerStatus::active_adapters);
+  status.merged_adapters = detail::common_names(layers, &LayerStatus::merged_adapters);
+  for (const LayerStatus& layer : layers) {
+    if (layer.enabled != layers.front().enabled) status.enabled.reset();
+    for (const auto& [name, trained] : layer.requires_grad) {
+      const auto place = status.requires_grad.emplace(name, trained).first;
+      if (place->second != trained) place->second.reset();
+    }
+  }
+  for (const auto& [name, trained] : status.requires_grad)
+    status.available_adapters.push_back(name);
+  return status;
+}
+
+/// The text that PEFT prints:
+/// "trainable params: 1,234 || all params: 56,789 || trainable%: 2.1730".
+inline std::string trainable_text(Index trainable, Index all) {
+  char share[32];
+  std::snprintf(share, sizeof share, "%.4f",
+                all == 0 ? 0.0 : 100.0 * static_cast<double>(trainable) / static_cast<double>(all));
+  return "trainable params: " + detail::grouped_digits(trainable) +
+         " || all params: " + detail::grouped_digits(all) + " || trainable%: " + share;
+}
+
+}  // namespace LORA_NAMESPACE

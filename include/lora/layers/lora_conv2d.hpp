@@ -1,0 +1,266 @@
+// A frozen two-dimensional convolution with named low-rank adapters.
+#pragma once
+
+#include <lora/layers/adapted_weight.hpp>
+#include <lora/layers/image_columns.hpp>
+
+namespace LORA_NAMESPACE {
+
+/// y = conv(x, W) + b + Σ s_a (conv1x1(conv(drop_a(x), A_a), B_a) + bias_a) over the active adapters a.
+///
+/// A row of x (N, C·height·width) is an image, a row of y (N, O·out height·out width) its result. W is (O, C/groups·kh·kw),
+/// A (R, C·kh·kw) has the base's kernel, stride, padding and dilation and one group, B (O, R/groups) has the base's groups.
+/// As in PEFT, except that A follows the base's dilation, which PEFT forgets and then fails. With groups the frozen weight
+/// is kept a second time, cut into its groups, and adapters cannot be merged, since A looks across groups.
+/// The rest is as for LoRALinear. Source: PEFT's lora.Conv2d.
+template <class S>
+class LoRAConv2d : public AdaptedWeight<S> {
+  using Base = AdaptedWeight<S>;
+
+ public:
+  /// What backward needs of one forward, and the matrices of one image; reused from step to step.
+  struct Tape {
+    std::vector<AdapterTape<S>> adapters;  ///< h (N · out pixels, R)
+    std::size_t used = 0;
+    Index rows = -1;
+    ImageSize in, out;
+    Pass pass;
+    Matrix<S> columns, dropped_columns, d_columns, dropped, y_t, dy_t;
+  };
+
+  LoRAConv2d() = default;
+  /// W (O, C/groups·kh·kw), the bytes of PyTorch's (O, C/groups, kh, kw); bias (1, O) or empty.
+  /// Throws ConfigError for options below 1 (padding: below 0) or that do not fit W, ShapeError for the bias.
+  explicit LoRAConv2d(Matrix<S> weight, const Conv2dOptions& options, Matrix<S> bias = {})
+      : Base(Base::Kind::linear, FrozenWeight<S>(weight), checked_shape(weight, options, bias), bias), options_(options) {
+    if (options_.groups == 1) return;
+    cut_groups();
+    this->refuse_merging("a convolution with groups cannot take up an adapter that looks across them");
+  }
+
+  /// As AdaptedWeight's, which change the base weight.
+  void freeze_base() {
+    Base::freeze_base();
+    cut_groups();
+  }
+  void unload(const std::string& keep_copy = {}) {
+    Base::unload(keep_copy);
+    cut_groups();
+  }
+
+  Index in_channels() const { return this->weight().cols() / kernel_size() * options_.groups; }
+  Index out_channels() const { return this->weight().rows(); }
+  const Conv2dOptions& options() const { return options_; }
+  const char* module_type() const { return "Conv2d"; }
+
+  /// Adds an adapter, neither active nor trainable. Throws ConfigError with nothing changed; r must be a multiple of groups.
+  void add_adapter(const std::string& name, const AdapterOptions& options = {}) {
+    Adapter<S> adapter = make_adapter<S>(name, options);
+    if (options.r % options_.groups != 0) {
+      throw ConfigError("adapter \"" + name + "\": r is " + std::to_string(options.r) + ", expected a multiple of the " +
+                        std::to_string(options_.groups) + " groups");
+    }
+    const Index c = in_channels(), fan_in = c * kernel_size(), r_group = options.r / options_.groups;
+    adapter.A = Parameter<S>(Matrix<S>(options.r, fan_in),
+                             std::vector<Index>{options.r, c, options_.kernel[0], options_.kernel[1]});
+    adapter.B = Parameter<S>(Matrix<S>(out_channels(), r_group), std::vector<Index>{out_channels(), r_group, 1, 1});
+    if (options.lora_bias) adapter.bias = Parameter<S>::vector(Matrix<S>::Zero(1, out_channels()));
+    initialize_linear_adapter(adapter, options, fan_in);
+    this->adapters().add(std::move(adapter));
+  }
+
+  /// Computes y for images of size `in`. tape = nullptr: inference. Throws ShapeError. Allocates when sizes grow.
+  void forward(In<S> x, ImageSize in, Out<S> y, Tape* tape = nullptr, const Pass& pass = {}) const {
+    const ImageSize out = conv2d_output(options_, in);
+    expect_shape("LoRAConv2d::forward", "x", x, -1, in_channels() * in.pixels());
+    expect_shape("LoRAConv2d::forward", "y", y, x.rows(), out_channels() * out.pixels());
+    if (!pass.adapter_names.empty()) throw Error("LoRAConv2d::forward: adapter_names is not supported");
+    if (tape == nullptr) {
+      Tape scratch;
+      return forward(x, in, y, &scratch, pass);
+    }
+    start(*tape, x.rows(), in, out, pass);
+    for (Index n = 0; n < x.rows(); ++n) {
+      image_to_columns<S>(options_, in_channels(), in, out, x.row(n).data(), tape->columns);
+      tape->y_t.resize(out.pixels(), out_channels());
+      for (Index g = 0; g < options_.groups; ++g) base_forward(g, *tape);
+      for (std::size_t i = 0; i < tape->used; ++i) adapter_forward(i, x.row(n).data(), n, *tape);
+      const Matrix<S>& bias = this->acting_bias();
+      if (bias.size() != 0) tape->y_t.rowwise() += bias.row(0);
+      Eigen::Map<Matrix<S>>(y.row(n).data(), out_channels(), out.pixels()) = tape->y_t.transpose();
+    }
+    tape->rows = x.rows();
+  }
+
+  /// The gradients of LoRALinear::backward over the columns of each image; dx (N, C·height·width) as there.
+  void backward(In<S> x, In<S> dy, Tape& tape, Matrix<S>* dx, Accumulate accumulate = Accumulate::no) {
+    if (tape.rows < 0) throw Error("LoRAConv2d::backward: the tape has seen no forward");
+    expect_shape("LoRAConv2d::backward", "x", x, tape.rows, in_channels() * tape.in.pixels());
+    expect_shape("LoRAConv2d::backward", "dy", dy, tape.rows, out_channels() * tape.out.pixels());
+    this->check_tapes("LoRAConv2d::backward", tape.adapters, tape.used, tape.rows * tape.out.pixels());
+    if (dx != nullptr && accumulate == Accumulate::yes) {
+      expect_shape("LoRAConv2d::backward", "dx", *dx, x.rows(), x.cols());
+    } else if (dx != nullptr) {
+      dx->setZero(x.rows(), x.cols());
+    }
+    TrainedCopy<S>* copy = this->acting_copy();
+    Parameter<S>& bias = copy != nullptr ? copy->bias : this->bias();
+    for (Index n = 0; n < x.rows(); ++n) {
+      image_to_columns<S>(options_, in_channels(), tape.in, tape.out, x.row(n).data(), tape.columns);
+      tape.dy_t = Eigen::Map<const Matrix<S>>(dy.row(n).data(), out_channels(), tape.out.pixels()).transpose();
+      if (bias.trainable) bias.grad += tape.dy_t.colwise().sum();
+      S* image_gradient = dx != nullptr ? dx->data() + n * dx->cols() : nullptr;
+      for (Index g = 0; g < options_.groups; ++g) base_backward(g, copy, image_gradient != nullptr, tape);
+      if (image_gradient != nullptr) {
+        add_columns_to_image<S>(options_, in_channels(), tape.in, tape.out, tape.d_columns, image_gradient);
+      }
+      for (std::size_t i = 0; i < tape.used; ++i) adapter_backward(i, x.row(n).data(), n, tape, image_gradient);
+    }
+  }
+
+ private:
+  Index kernel_size() const { return options_.kernel[0] * options_.kernel[1]; }
+  Index group_rows() const { return out_channels() / options_.groups; }
+  Index group_columns() const { return this->weight().cols(); }
+
+  static std::vector<Index> checked_shape(const Matrix<S>& weight, const Conv2dOptions& o, const Matrix<S>& bias) {
+    for (int i = 0; i < 2; ++i) {
+      const auto k = static_cast<std::size_t>(i);
+      if (o.kernel[k] < 1 || o.stride[k] < 1 || o.dilation[k] < 1 || o.padding[k] < 0) {
+        throw ConfigError("LoRAConv2d: kernel, stride and dilation must be at least 1 and padding at least 0");
+      }
+    }
+    const Index kernel = o.kernel[0] * o.kernel[1];
+    if (o.groups < 1 || weight.rows() % o.groups != 0) {
+      throw ConfigError("LoRAConv2d: groups is " + std::to_string(o.groups) + ", expected a divisor of the " +
+                        std::to_string(weight.rows()) + " output channels");
+    }
+    check_shape(weight.cols() % kernel == 0, "LoRAConv2d", "weight", weight.rows(), weight.cols(),
+                "(O, channels / groups * " + std::to_string(kernel) + ")");
+    if (bias.size() != 0) expect_shape("LoRAConv2d", "bias", bias, 1, weight.rows());
+    return {weight.rows(), weight.cols() / kernel, o.kernel[0], o.kernel[1]};
+  }
+
+  void cut_groups() {
+    groups_.clear();
+    if (options_.groups == 1) return;
+    const Matrix<S> weight = this->weight().stored();
+    for (Index g = 0; g < options_.groups; ++g) {
+      groups_.emplace_back(Matrix<S>(weight.middleRows(g * group_rows(), group_rows())));
+    }
+  }
+
+  void start(Tape& tape, Index images, ImageSize in, ImageSize out, const Pass& pass) const {
+    tape.rows = -1;
+    tape.used = 0;
+    tape.in = in;
+    tape.out = out;
+    tape.pass = pass;
+    if (!this->adapters_act()) return;
+    for (const std::string& name : this->adapters().active()) {
+      const Adapter<S>* adapter = this->adapters().find(name);
+      if (adapter == nullptr) continue;
+      if (tape.adapters.size() == tape.used) tape.adapters.emplace_back();
+      AdapterTape<S>& own = tape.adapters[tape.used++];
+      own.id = adapter->id;
+      own.h.resize(images * out.pixels(), adapter->r);
+    }
+  }
+
+  void base_forward(Index g, Tape& tape) const {
+    const auto columns = tape.columns.middleCols(g * group_columns(), group_columns());
+    auto y = tape.y_t.middleCols(g * group_rows(), group_rows());
+    if (const TrainedCopy<S>* copy = this->acting_copy()) {
+      const View<S> w = View<S>(copy->weight.value).middle_rows(g * group_rows(), group_rows());
+      product<S>(Eigen::Ref<const Matrix<S>>(columns), w.transposed(),
+                 MutableView<S>(tape.y_t).middle_cols(g * group_rows(), group_rows()));
+    } else {
+      group_weight(g).multiply(columns, y);
+    }
+  }
+  const FrozenWeight<S>& group_weight(Index g) const {
+    return groups_.empty() ? this->acting_weight() : groups_[static_cast<std::size_t>(g)];
+  }
+
+  /// What the adapter sees: the image's columns, or those of the image after dropout.
+  const Matrix<S>& adapter_columns(const Dropout& dropout, const S* image, Index n, Tape& tape) const {
+    if (!dropout.active()) return tape.columns;
+    tape.dropped.resize(1, in_channels() * tape.in.pixels());
+    dropout.row(tape.pass.first_row + n, tape.dropped.cols(), image, tape.dropped.data(), Accumulate::no);
+    image_to_columns<S>(options_, in_channels(), tape.in, tape.out, tape.dropped.data(), tape.dropped_columns);
+    return tape.dropped_columns;
+  }
+
+  /// h = s · columns Aᵀ; y's group g += h's group g · B_gᵀ.
+  void adapter_forward(std::size_t i, const S* image, Index n, Tape& tape) const {
+    AdapterTape<S>& own = tape.adapters[i];
+    const Adapter<S>& adapter = this->adapters().by_id(own.id);
+    const Matrix<S>& columns = adapter_columns(adapter.dropout_of(tape.pass), image, n, tape);
+    const Index pixels = tape.out.pixels(), r = adapter.r / options_.groups;
+    product<S>(columns, View<S>(adapter.A.value).transposed(), MutableView<S>(own.h).middle_rows(n * pixels, pixels));
+    own.h.middleRows(n * pixels, pixels) *= adapter.scale();
+    for (Index g = 0; g < options_.groups; ++g) {
+      product<S>(View<S>(own.h).middle_rows(n * pixels, pixels).middle_cols(g * r, r),
+                 View<S>(adapter.B.value).middle_rows(g * group_rows(), group_rows()).transposed(),
+                 MutableView<S>(tape.y_t).middle_cols(g * group_rows(), group_rows()), Accumulate::yes);
+    }
+    if (adapter.bias.empty()) return;
+    for (Index p = 0; p < pixels; ++p) tape.y_t.row(p) += adapter.scale() * adapter.bias.value;
+  }
+
+  void base_backward(Index g, TrainedCopy<S>* copy, bool need_dx, Tape& tape) {
+    const auto dy = tape.dy_t.middleCols(g * group_rows(), group_rows());
+    const View<S> dy_view = View<S>(tape.dy_t).middle_cols(g * group_rows(), group_rows());
+    if (copy != nullptr && copy->weight.trainable) {
+      product<S>(dy_view.transposed(), View<S>(tape.columns).middle_cols(g * group_columns(), group_columns()),
+                 MutableView<S>(copy->weight.grad).middle_rows(g * group_rows(), group_rows()), Accumulate::yes);
+    }
+    if (!need_dx) return;
+    tape.d_columns.resize(tape.columns.rows(), tape.columns.cols());
+    if (copy != nullptr) {
+      product<S>(dy_view, View<S>(copy->weight.value).middle_rows(g * group_rows(), group_rows()),
+                 MutableView<S>(tape.d_columns).middle_cols(g * group_columns(), group_columns()));
+    } else {
+      group_weight(g).multiply_transposed(dy, tape.d_columns.middleCols(g * group_columns(), group_columns()));
+    }
+  }
+
+  /// dB_g += dy_gᵀ h_g,  dh_g = s dy_g B_g,  dA += dhᵀ columns,  dcolumns = dh A, through the dropout's mask to the image.
+  void adapter_backward(std::size_t i, const S* image, Index n, Tape& tape, S* image_gradient) {
+    AdapterTape<S>& own = tape.adapters[i];
+    Adapter<S>& adapter = this->adapters().by_id(own.id);
+    const Dropout dropout = adapter.dropout_of(tape.pass);
+    const Index pixels = tape.out.pixels(), r = adapter.r / options_.groups;
+    own.dh.resize(pixels, adapter.r);
+    for (Index g = 0; g < options_.groups; ++g) {
+      const View<S> dy = View<S>(tape.dy_t).middle_cols(g * group_rows(), group_rows());
+      const View<S> h = View<S>(own.h).middle_rows(n * pixels, pixels).middle_cols(g * r, r);
+      if (adapter.B.trainable) {
+        product<S>(dy.transposed(), h, MutableView<S>(adapter.B.grad).middle_rows(g * group_rows(), group_rows()),
+                   Accumulate::yes);
+      }
+      product<S>(dy, View<S>(adapter.B.value).middle_rows(g * group_rows(), group_rows()),
+                 MutableView<S>(own.dh).middle_cols(g * r, r));
+    }
+    own.dh *= adapter.scale();
+    if (adapter.bias.trainable) adapter.bias.grad += adapter.scale() * tape.dy_t.colwise().sum();
+    if (adapter.A.trainable) {
+      product<S>(View<S>(own.dh).transposed(), adapter_columns(dropout, image, n, tape), adapter.A.grad, Accumulate::yes);
+    }
+    if (image_gradient == nullptr) return;
+    tape.d_columns.resize(pixels, adapter.A.value.cols());
+    product<S>(own.dh, adapter.A.value, tape.d_columns);
+    if (!dropout.active()) {
+      add_columns_to_image<S>(options_, in_channels(), tape.in, tape.out, tape.d_columns, image_gradient);
+      return;
+    }
+    tape.dropped.setZero(1, in_channels() * tape.in.pixels());
+    add_columns_to_image<S>(options_, in_channels(), tape.in, tape.out, tape.d_columns, tape.dropped.data());
+    dropout.row(tape.pass.first_row + n, tape.dropped.cols(), tape.dropped.data(), image_gradient, Accumulate::yes);
+  }
+
+  Conv2dOptions options_;
+  std::vector<FrozenWeight<S>> groups_;
+};
+
+}  // namespace LORA_NAMESPACE

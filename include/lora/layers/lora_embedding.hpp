@@ -1,0 +1,151 @@
+// A frozen embedding table with named low-rank adapters.
+#pragma once
+
+#include <lora/layers/adapted_weight.hpp>
+
+namespace LORA_NAMESPACE {
+
+/// y_t = W[id_t] + Σ s_a · B_a A_a[:, id_t] over the active adapters a; ids (T), W (V, D), y (T, D).
+///
+/// A (R, V) and B (D, R) as PEFT keeps them; at the start A = 0 and B is normal. There is no dropout, as in PEFT. The rest is
+/// as for LoRALinear. Source: PEFT's lora.Embedding.
+template <class S>
+class LoRAEmbedding : public AdaptedWeight<S> {
+  using Base = AdaptedWeight<S>;
+
+ public:
+  /// What backward needs of one forward; the ids are handed to it again.
+  struct Tape {
+    std::vector<AdapterTape<S>> adapters;
+    std::vector<LowRank<S>> terms;
+    std::size_t used = 0;
+    Index rows = -1;
+  };
+
+  LoRAEmbedding() = default;
+  /// W (V, D). Rows of `padding_idx` get no gradient, as in PyTorch's nn.Embedding; -1: there is no such row.
+  /// Throws ConfigError for a padding_idx outside -1 … V-1 and for a table stored as (D, V).
+  explicit LoRAEmbedding(FrozenWeight<S> weight, std::int64_t padding_idx = -1)
+      : Base(Base::Kind::embedding, weight, {weight.rows(), weight.cols()}, {}), padding_idx_(padding_idx) {
+    if (weight.layout() == Layout::in_out) throw ConfigError("LoRAEmbedding: the table must be stored as (V, D)");
+    if (padding_idx < -1 || padding_idx >= weight.rows()) {
+      throw ConfigError("LoRAEmbedding: padding_idx is " + std::to_string(padding_idx) + ", expected -1 to " +
+                        std::to_string(weight.rows() - 1));
+    }
+  }
+  explicit LoRAEmbedding(Matrix<S> weight, std::int64_t padding_idx = -1)
+      : LoRAEmbedding(FrozenWeight<S>(std::move(weight)), padding_idx) {}
+
+  Index num_embeddings() const { return this->weight().rows(); }
+  Index embedding_dim() const { return this->weight().cols(); }
+  const char* module_type() const { return "Embedding"; }
+
+  /// Adds an adapter, neither active nor trainable. Throws ConfigError with nothing changed; lora_bias and the orthogonal
+  /// initialisation are not defined here.
+  void add_adapter(const std::string& name, const AdapterOptions& options = {}) {
+    if (options.lora_bias) throw ConfigError("adapter \"" + name + "\": lora_bias is not defined for an embedding");
+    Adapter<S> adapter = make_adapter<S>(name, options);
+    adapter.A = Parameter<S>(Matrix<S>(options.r, num_embeddings()));
+    adapter.B = Parameter<S>(Matrix<S>(embedding_dim(), options.r));
+    const RandomStream a(options.seed, options.path + ".lora_embedding_A." + name);
+    const RandomStream b(options.seed, options.path + ".lora_embedding_B." + name);
+    initialize_embedding_adapter(options.init, adapter.A.value, adapter.B.value, a, b);
+    this->adapters().add(std::move(adapter));
+  }
+
+  /// Computes y (T, D); what backward needs goes to `tape` (nullptr: inference).
+  /// Throws ShapeError, also for an id outside 0 … V-1, naming it. Allocates when T grows.
+  void forward(std::span<const std::int64_t> ids, Out<S> y, Tape* tape = nullptr, const Pass& pass = {}) const {
+    const Index rows = static_cast<Index>(ids.size());
+    expect_shape("LoRAEmbedding::forward", "y", y, rows, embedding_dim());
+    check_ids(ids);
+    if (!pass.adapter_names.empty()) throw Error("LoRAEmbedding::forward: adapter_names is not supported");
+    if (tape == nullptr) {
+      Tape scratch;
+      return forward(ids, y, &scratch, pass);
+    }
+    tape->rows = -1;
+    tape->used = 0;
+    tape->terms.clear();
+    look_up(ids, y);
+    if (this->adapters_act()) {
+      for (const std::string& name : this->adapters().active()) {
+        if (const Adapter<S>* adapter = this->adapters().find(name)) add_adapter_term(*adapter, ids, *tape);
+      }
+    }
+    for (const LowRank<S>& term : tape->terms) product<S>(term.left, term.right, MutableView<S>(y), Accumulate::yes);
+    tape->rows = rows;
+  }
+
+  /// With h_t = s A[:, id_t] and dh = s dy B:  dB += dyᵀ h,  dA[:, id_t] += dh_tᵀ;  a trained copy's row id_t gets dy_t.
+  /// Gradients of one id are added in the order of the rows. Throws ShapeError, Error. Allocates when T grows.
+  void backward(std::span<const std::int64_t> ids, In<S> dy, Tape& tape) {
+    if (tape.rows < 0) throw Error("LoRAEmbedding::backward: the tape has seen no forward");
+    expect_shape("LoRAEmbedding::backward", "dy", dy, tape.rows, embedding_dim());
+    if (static_cast<Index>(ids.size()) != tape.rows) {
+      throw ShapeError("LoRAEmbedding::backward: there are " + std::to_string(ids.size()) + " ids, expected " +
+                       std::to_string(tape.rows));
+    }
+    check_ids(ids);
+    this->check_tapes("LoRAEmbedding::backward", tape.adapters, tape.used, tape.rows);
+    for (std::size_t i = 0; i < tape.used; ++i) {
+      AdapterTape<S>& own = tape.adapters[i];
+      adapter_gradient(this->adapters().by_id(own.id), ids, dy, own);
+    }
+    TrainedCopy<S>* copy = this->acting_copy();
+    if (copy == nullptr || !copy->weight.trainable) return;
+    for (Index t = 0; t < tape.rows; ++t) {
+      const std::int64_t id = ids[static_cast<std::size_t>(t)];
+      if (id != padding_idx_) copy->weight.grad.row(id) += dy.row(t);
+    }
+  }
+
+ private:
+  void check_ids(std::span<const std::int64_t> ids) const {
+    for (std::size_t t = 0; t < ids.size(); ++t) {
+      if (ids[t] >= 0 && ids[t] < num_embeddings()) continue;
+      throw ShapeError("LoRAEmbedding: ids[" + std::to_string(t) + "] is " + std::to_string(ids[t]) + ", expected 0 to " +
+                       std::to_string(num_embeddings() - 1));
+    }
+  }
+  void look_up(std::span<const std::int64_t> ids, Out<S> y) const {
+    const TrainedCopy<S>* copy = this->acting_copy();
+    for (std::size_t t = 0; t < ids.size(); ++t) {
+      S* row = y.data() + static_cast<Index>(t) * y.outerStride();
+      if (copy != nullptr) {
+        std::copy_n(copy->weight.value.data() + ids[t] * embedding_dim(), embedding_dim(), row);
+      } else {
+        this->acting_weight().copy_row(ids[t], row);
+      }
+    }
+  }
+  void add_adapter_term(const Adapter<S>& adapter, std::span<const std::int64_t> ids, Tape& tape) const {
+    if (tape.adapters.size() == tape.used) tape.adapters.emplace_back();
+    AdapterTape<S>& own = tape.adapters[tape.used++];
+    own.id = adapter.id;
+    own.h.resize(static_cast<Index>(ids.size()), adapter.r);
+    for (Index t = 0; t < own.h.rows(); ++t) {
+      own.h.row(t) = adapter.scale() * adapter.A.value.col(ids[static_cast<std::size_t>(t)]).transpose();
+    }
+    tape.terms.push_back({own.h, View<S>(adapter.B.value).transposed(), 0});
+  }
+  void adapter_gradient(Adapter<S>& adapter, std::span<const std::int64_t> ids, In<S> dy, AdapterTape<S>& own) const {
+    if (adapter.B.trainable) {
+      own.dB_t.resize(adapter.r, dy.cols());
+      product<S>(View<S>(own.h).transposed(), dy, own.dB_t);
+      adapter.B.grad += own.dB_t.transpose();
+    }
+    if (!adapter.A.trainable) return;
+    own.dh.resize(dy.rows(), adapter.r);
+    product<S>(dy, adapter.B.value, own.dh);
+    own.dh *= adapter.scale();
+    for (Index t = 0; t < dy.rows(); ++t) {
+      const std::int64_t id = ids[static_cast<std::size_t>(t)];
+      if (id != padding_idx_) adapter.A.grad.col(id) += own.dh.row(t).transpose();
+    }
+  }
+
+  std::int64_t padding_idx_ = -1;
+};
+
+}  // namespace LORA_NAMESPACE

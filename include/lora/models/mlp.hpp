@@ -1,0 +1,142 @@
+// A multilayer perceptron: the smallest model that can be adapted.
+#pragma once
+
+#include <lora/layers/lora_linear.hpp>
+#include <lora/nn/activations.hpp>
+
+#include <vector>
+
+namespace LORA_NAMESPACE {
+
+/// x → layers.0 → f → layers.1 → f → … → layers.n-1, with an activation f between the layers and none after the last.
+/// A value: copying shares the frozen weights. forward() may run on several threads, each with its own tape.
+template <class S>
+class MLP {
+ public:
+  using Scalar = S;
+
+  /// What backward needs of one forward; reused from step to step.
+  struct Tape {
+    std::vector<typename LoRALinear<S>::Tape> layers;
+    std::vector<Matrix<S>> before;  ///< output of layer i, before f
+    std::vector<Matrix<S>> after;   ///< f of it, the input of layer i + 1
+    std::vector<Matrix<S>> gradients;  ///< dL/dbefore of layer i; one each, since their widths differ
+  };
+
+  MLP() = default;
+  /// From layers of one's own, each as wide as the one before it ends. Throws ShapeError.
+  explicit MLP(std::vector<LoRALinear<S>> layers, Activation activation = Activation::relu)
+      : layers_(std::move(layers)), activation_(activation) {
+    for (std::size_t i = 1; i < layers_.size(); ++i) {
+      const LoRALinear<S>& layer = layers_[i];
+      check_shape(layer.in_features() == layers_[i - 1].out_features(), "MLP", "weight of a layer", layer.out_features(),
+                  layer.in_features(), "(O, " + std::to_string(layers_[i - 1].out_features()) + ")");
+    }
+  }
+  /// Fresh layers of widths sizes[0] → sizes[1] → …, weights and biases uniform in ±1/√(fan in) as in PyTorch's nn.Linear.
+  /// Throws ConfigError for fewer than two sizes or a size below 1.
+  explicit MLP(const std::vector<Index>& sizes, Activation activation = Activation::relu, std::uint64_t seed = 0)
+      : activation_(activation) {
+    if (sizes.size() < 2) throw ConfigError("MLP: expected at least two sizes, the input's and the output's");
+    for (const Index size : sizes) {
+      if (size < 1) throw ConfigError("MLP: a size is " + std::to_string(size) + ", expected at least 1");
+    }
+    for (std::size_t i = 0; i + 1 < sizes.size(); ++i) {
+      const std::string name = "layers." + std::to_string(i);
+      const double bound = 1.0 / std::sqrt(static_cast<double>(sizes[i]));
+      Matrix<S> weight(sizes[i + 1], sizes[i]), bias(1, sizes[i + 1]);
+      fill_uniform(weight, RandomStream(seed, name + ".weight"), -bound, bound);
+      fill_uniform(bias, RandomStream(seed, name + ".bias"), -bound, bound);
+      layers_.emplace_back(std::move(weight), std::move(bias));
+    }
+  }
+
+  Index in_features() const { return layers_.empty() ? 0 : layers_.front().in_features(); }
+  Index out_features() const { return layers_.empty() ? 0 : layers_.back().out_features(); }
+  std::vector<LoRALinear<S>>& layers() { return layers_; }
+  const std::vector<LoRALinear<S>>& layers() const { return layers_; }
+
+  /// y (T, O) from x (T, D). tape = nullptr for inference. Throws ShapeError, and Error when there are no layers.
+  /// Allocates when T changes.
+  void forward(In<S> x, Out<S> y, Tape* tape = nullptr, const Pass& pass = {}) const {
+    if (tape == nullptr) {
+      Tape scratch;
+      return forward(x, y, &scratch, pass);
+    }
+    const std::size_t n = layers_.size();
+    if (n == 0) throw Error("MLP::forward: there are no layers");
+    expect_shape("MLP::forward", "x", x, -1, in_features());
+    expect_shape("MLP::forward", "y", y, x.rows(), out_features());
+    tape->layers.resize(n);
+    tape->before.resize(n - 1);
+    tape->after.resize(n - 1);
+    tape->gradients.resize(n - 1);
+    for (std::size_t i = 0; i + 1 < n; ++i) {
+      tape->before[i].resize(x.rows(), layers_[i].out_features());
+      tape->after[i].resize(x.rows(), layers_[i].out_features());
+      if (i == 0) {
+        layers_[i].forward(x, tape->before[i], &tape->layers[i], pass);
+      } else {
+        layers_[i].forward(tape->after[i - 1], tape->before[i], &tape->layers[i], pass);
+      }
+      activation_forward<S>(activation_, tape->before[i], tape->after[i]);
+    }
+    if (n == 1) {
+      layers_[0].forward(x, y, &tape->layers[0], pass);
+    } else {
+      layers_[n - 1].forward(tape->after[n - 2], y, &tape->layers[n - 1], pass);
+    }
+  }
+
+  /// Adds the gradients of the trainable tensors, given x as in forward and dy = dL/dy; dx = dL/dx when asked for.
+  /// Without dx, nothing is computed below the lowest layer that is trained. Throws ShapeError, and Error when tape and
+  /// model do not belong together, with nothing changed. Allocates when T changes.
+  void backward(In<S> x, In<S> dy, Tape& tape, Matrix<S>* dx = nullptr) {
+    check_backward(x, dy, tape);
+    const std::size_t lowest = dx != nullptr ? 0 : lowest_trained();
+    for (std::size_t i = layers_.size(); i-- > lowest;) {
+      using Input = Eigen::Ref<const Matrix<S>>;
+      const Input input = i == 0 ? Input(x) : Input(tape.after[i - 1]);
+      const Input g = i + 1 == layers_.size() ? Input(dy) : Input(tape.gradients[i]);
+      if (i == lowest) {
+        layers_[i].backward(input, g, tape.layers[i], i == 0 ? dx : nullptr);
+        break;
+      }
+      Matrix<S>& below = tape.gradients[i - 1];
+      layers_[i].backward(input, g, tape.layers[i], &below);
+      activation_backward<S>(activation_, tape.before[i - 1], below, below);
+    }
+  }
+
+  /// fn(name, layer) for each layer, "layers.0" first.
+  template <class Fn>
+  void for_each_module(const NamePath& prefix, Fn&& fn) {
+    for (std::size_t i = 0; i < layers_.size(); ++i) fn(NamePath(prefix, "layers", static_cast<Index>(i)), layers_[i]);
+  }
+  template <class Fn>
+  void for_each_parameter(const NamePath& prefix, Fn&& fn) {
+    for_each_module(prefix, [&fn](const NamePath& name, auto& layer) { layer.for_each_parameter(name, fn); });
+  }
+
+ private:
+  void check_backward(In<S> x, In<S> dy, const Tape& tape) const {
+    if (layers_.empty() || tape.layers.size() != layers_.size()) {
+      throw Error("MLP::backward: the tape has seen no forward of this model");
+    }
+    for (std::size_t i = 0; i < layers_.size(); ++i) layers_[i].check_tape(tape.layers[i]);
+    expect_shape("MLP::backward", "x", x, tape.layers[0].rows, in_features());
+    expect_shape("MLP::backward", "dy", dy, x.rows(), out_features());
+  }
+
+  std::size_t lowest_trained() {
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      if (count_parameters(layers_[i]).trainable > 0) return i;
+    }
+    return layers_.size();
+  }
+
+  std::vector<LoRALinear<S>> layers_;
+  Activation activation_ = Activation::relu;
+};
+
+}  // namespace LORA_NAMESPACE

@@ -1,0 +1,545 @@
+#include <lora/adapters/matching.hpp>
+
+#include <gtest/gtest.h>
+#include <support/shared.hpp>
+
+#include <chrono>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <string>
+
+namespace {
+
+using lora::ConfigError;
+using lora::Index;
+using lora::LoRAConfig;
+using lora::ModuleInfo;
+using Json = nlohmann::ordered_json;  // the order of rank_pattern decides
+using Names = std::vector<std::string>;
+
+lora::NameSelection names_of(const Json& j) {
+  if (j.is_string()) return j.get<std::string>();
+  return j.get<Names>();
+}
+
+LoRAConfig config_of(const Json& j) {
+  LoRAConfig c;
+  c.lora_alpha = 16;  // what the table was made with
+  for (const auto& [key, value] : j.items()) {
+    if (key == "target_modules") {
+      c.target_modules = names_of(value);
+    } else if (key == "exclude_modules") {
+      c.exclude_modules = names_of(value);
+    } else if (key == "layers_pattern") {
+      c.layers_pattern = names_of(value);
+    } else if (key == "modules_to_save") {
+      c.modules_to_save = value.get<Names>();
+    } else if (key == "layers_to_transform" && value.is_array()) {
+      c.layers_to_transform = value.get<std::vector<Index>>();
+    } else if (key == "layers_to_transform") {
+      c.layers_to_transform = value.get<Index>();
+    } else if (key == "rank_pattern") {
+      for (const auto& [name, r] : value.items()) c.rank_pattern.emplace_back(name, r.get<Index>());
+    } else if (key == "alpha_pattern") {
+      for (const auto& [name, alpha] : value.items())
+        c.alpha_pattern.emplace_back(name, alpha.get<double>());
+    } else {
+      ADD_FAILURE() << "unknown key " << key;
+    }
+  }
+  return c;
+}
+
+std::vector<ModuleInfo> modules(const Names& names, const std::string& type = "Linear") {
+  std::vector<ModuleInfo> all;
+  for (const std::string& name : names) all.push_back({name, type, false});
+  return all;
+}
+
+Names matched(const std::vector<ModuleInfo>& all, const LoRAConfig& c) {
+  Names names;
+  for (const auto& target : lora::match_modules(all, c).targets) names.push_back(target.name);
+  return names;
+}
+
+std::string refusal(const std::vector<ModuleInfo>& all, const LoRAConfig& c,
+                    const char* model_type = "") {
+  try {
+    lora::match_modules(all, c, model_type);
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+std::string warnings(const std::vector<ModuleInfo>& all, const LoRAConfig& c) {
+  std::string text;
+  for (const std::string& w : lora::match_modules(all, c).warnings) text += w + "\n";
+  return text;
+}
+
+void expect_says(const std::string& said, const std::string& part) {
+  EXPECT_NE(said.find(part), said.npos) << "said: " << said << "\nwanted: " << part;
+}
+
+std::vector<ModuleInfo> llama() {
+  std::vector<ModuleInfo> all{{"model.embed_tokens", "Embedding"}};
+  for (const char* layer : {"0", "1", "2"}) {
+    const std::string at = std::string("model.layers.") + layer + ".";
+    for (const char* name : {"q_proj", "k_proj", "v_proj", "o_proj"})
+      all.push_back({at + "self_attn." + name, "Linear"});
+    for (const char* name : {"gate_proj", "up_proj", "down_proj"})
+      all.push_back({at + "mlp." + name, "Linear"});
+    all.push_back({at + "input_layernorm", "LlamaRMSNorm"});
+  }
+  all.push_back({"model.norm", "LlamaRMSNorm"});
+  all.push_back({"lm_head", "Linear", true});
+  return all;
+}
+
+// For Mixtral, PEFT turns "all-linear" into target_parameters too and reaches the router and the
+// joined experts, which are no layers of the list. Counts those.
+std::size_t beside(const Json& matched, const std::vector<ModuleInfo>& tree) {
+  std::size_t n = 0;
+  for (const auto& [name, values] : matched.items()) {
+    const std::string path = name;
+    if (std::any_of(tree.begin(), tree.end(), [&](const ModuleInfo& m) { return m.name == path; }))
+      continue;
+    EXPECT_TRUE(path.find(".mlp.experts") != path.npos || path.ends_with(".mlp.gate")) << path;
+    ++n;
+  }
+  return n;
+}
+
+TEST(Matching, AgreesWithPeftOnTheWholeTable) {
+  LORA_NEEDS_SHARED("golden/layers/matching.json");
+  std::ifstream file(lora_test::shared_dir() / "golden/layers/matching.json");
+  const Json rows = Json::parse(file);
+  std::map<std::string, std::vector<ModuleInfo>> trees;
+  std::size_t agreed = 0, errors = 0;
+  for (const Json& row : rows) {
+    const std::string tree = row["tree"];
+    if (row.contains("modules")) {
+      for (const auto& m : row["modules"]) {
+        const std::string name = m["name"];
+        trees[tree].push_back({name, m["type"], name == "lm_head"});
+      }
+      continue;
+    }
+    SCOPED_TRACE(tree + " " + row["config"].dump());
+    const LoRAConfig config = config_of(row["config"]);
+    if (row.contains("error")) {
+      EXPECT_THROW(lora::match_modules(trees[tree], config), ConfigError);
+      ++errors;
+      continue;
+    }
+    const lora::MatchReport report = lora::match_modules(trees[tree], config);
+    ASSERT_EQ(report.targets.size() + beside(row["matched"], trees[tree]), row["matched"].size());
+    for (const auto& target : report.targets) {
+      ASSERT_TRUE(row["matched"].contains(target.name)) << target.name;
+      const auto& want = row["matched"][target.name];
+      EXPECT_EQ(target.r, want["r"].get<Index>());
+      EXPECT_EQ(target.alpha, want["alpha"].get<double>());
+      EXPECT_EQ(target.scaling, want["scaling"].get<double>());
+    }
+    EXPECT_EQ(report.saved, row["saved"].get<Names>());
+    ++agreed;
+  }
+  EXPECT_EQ(trees.size(), 6u);
+  EXPECT_EQ(agreed, 88u);
+  EXPECT_EQ(errors, 98u);
+}
+
+// One module and one list; the rules of PEFT's check_target_module_exists.
+TEST(Matching, ComparesOneNameAsPeft) {
+  struct Row {
+    std::string name;
+    lora::NameSelection targets;
+    lora::LayerSelection layers;
+    lora::NameSelection pattern;
+    bool matches;
+  };
+  const std::string deep = "transformer.h.1.attn.attention.q_proj";
+  const Row rows[] = {
+      {"foo", {"foo"}, {}, {}, true},
+      {"foo", {"bar"}, {}, {}, false},
+      {"foo", {"foo", "bar"}, {}, {}, true},
+      {"foo", "foo", {}, {}, true},
+      {"foo", ".*oo", {}, {}, true},
+      {"foo", "fo.*", {}, {}, true},
+      {"foo", ".*bar.*", {}, {}, false},
+      {"foobar", ".*oba.*", {}, {}, true},
+      {"foobar", "foo", {}, {}, false},
+      {"a.q_proj", {"q_proj"}, {}, {}, true},
+      {"a.xq_proj", {"q_proj"}, {}, {}, false},  // the end begins at a dot
+      {"q_projx", {"q_proj"}, {}, {}, false},
+      {"a.q_proj.b", {"q_proj"}, {}, {}, false},
+      {"a.b.q_proj", {"b.q_proj"}, {}, {}, true},
+      {"a.bb.q_proj", {"b.q_proj"}, {}, {}, false},
+      {"a.q_proj", {"q.proj"}, {}, {}, false},  // entries of a list are not regular expressions
+      {"a.q_proj", {".*q_proj"}, {}, {}, false},
+      {"a.q_proj", "q_proj", {}, {}, false},  // a string is matched whole
+      {"foo.bar.1.baz", {"baz"}, {1}, {"bar"}, true},
+      {"foo.bar.1.baz", {"baz"}, {0}, {"bar"}, false},
+      {"foo.bar.1.baz", {"baz"}, {2}, {"bar"}, false},
+      {"foo.bar.10.baz", {"baz"}, {0}, {"bar"}, false},
+      {"foo.bar.10.baz", {"baz"}, {1}, {"bar"}, false},
+      {"foo.bar.1.baz", {"baz", "spam"}, {0, 1, 2}, {"bar"}, true},
+      {"foo.whatever.1.baz", {"baz"}, {1}, Names{}, true},
+      {"foo.whatever.1.baz", {"baz"}, {0}, Names{}, false},
+      {"foo.whatever.1.baz", {"baz"}, {1}, "", true},
+      {"foo.whatever.1.baz", {"baz"}, 0, {}, false},
+      {"foo.whatever.0.baz", {"baz"}, 0, "whatever", true},
+      {deep + ".foo", {"q_proj"}, {}, Names{}, false},
+      {deep, {"q_proj", "v_proj"}, {0, 1, 2}, {"h"}, true},
+      {deep, {"q_proj"}, {2}, {"h"}, false},
+      {"foo.bar.1.baz", {"baz"}, {1}, {"foo"}, false},  // something must stand before the pattern
+      {"foo.bar.1.baz", {"baz"}, {1}, {"baz"}, false},
+      {"bar.1.baz", {"baz"}, {1}, {"bar"}, false},
+      {"bar.1.baz", {"baz"}, {1}, {}, false},
+      {"foo.bar.001.baz", {"baz"}, {1}, {"bar"}, true},
+      {"foo.bar.001.baz", {"baz"}, {1}, {}, true},
+      {"foo.bar.99999999999999999999999.baz", {"baz"}, {1}, {}, false},
+      {"foo.bar.1.spam.2.baz", {"baz"}, {1}, {"bar"}, true},
+      {"foo.bar.2.spam.1.baz", {"baz"}, {1}, {"bar"}, false},
+      {"model.layers.1.experts.3.w1", {"w1"}, {1}, {}, true},  // the first number, not the expert's
+      {"model.layers.1.experts.3.w1", {"w1"}, {3}, {}, false},
+      {"model.layers.1.experts.3.w1", {"w1"}, {3}, "experts", true},
+      {"model.layers.1.experts.3.w1", {"w1"}, {1}, {"nothing", "layers", "experts"}, true},
+      {"model.layers.1.w1",
+       {"model.layers.1.w1"},
+       {0},
+       {},
+       true},  // the whole name: layers do not count
+      {"model.layers.1.w1", {"w1"}, std::vector<Index>{}, {}, true},
+      {"a.block12.3.w", {"w"}, {3}, "block\\d+", true},
+      {"a.h.3.w", {"w"}, {3}, "(?:layers|h)", true},
+      {"mlp.blocks.1.weight", {"weight"}, {1}, {"blocks"}, true},
+      {"blocks.1.weight", {"weight"}, {1}, {"blocks"}, false},
+      {"mod\xc3\xa8le.layers.1.w", {"w"}, {1}, {}, true},
+  };
+  for (const Row& row : rows) {
+    LoRAConfig c;
+    c.target_modules = row.targets;
+    c.layers_to_transform = row.layers;
+    c.layers_pattern = row.pattern;
+    const std::string said = refusal(modules({row.name}), c);
+    EXPECT_EQ(said == "accepted", row.matches) << row.name << ": " << said;
+  }
+}
+
+TEST(Matching, ExcludesBeforeItTargets) {
+  LoRAConfig c;
+  c.target_modules = {"a", "b"};
+  c.exclude_modules = {"x.a"};
+  EXPECT_EQ(matched(modules({"x.a", "y.a", "xx.a", "x.b"}), c), (Names{"y.a", "xx.a", "x.b"}));
+  c.exclude_modules = "x.*";
+  EXPECT_EQ(matched(modules({"x.a", "y.a", "xx.a", "x.b"}), c), Names{"y.a"});
+  c.exclude_modules = "";  // nothing, as in Python where it is false
+  EXPECT_EQ(matched(modules({"x.a"}), c), Names{"x.a"});
+}
+
+TEST(Matching, KeepsAdaptersOutOfSavedModules) {
+  LoRAConfig c;
+  c.target_modules = {"dense", "out"};
+  c.modules_to_save = {"head"};
+  const auto report =
+      lora::match_modules(modules({"a.dense", "a.head.dense", "a.head.out", "a.heads.out"}), c);
+  EXPECT_EQ(report.targets.size(), 2u);
+  EXPECT_EQ(report.targets[1].name, "a.heads.out");
+  EXPECT_EQ(report.saved, (Names{"a.head.dense", "a.head.out"}));  // what lies in the container
+  EXPECT_TRUE(report.warnings.empty());
+}
+
+TEST(Matching, SavesByTheEndOfANameWithoutADot) {
+  LoRAConfig c;
+  c.target_modules = {"dense"};
+  c.modules_to_save = {"head"};
+  EXPECT_EQ(lora::match_modules(modules({"dense", "lm_head", "head_x"}), c).saved,
+            Names{"lm_head"});
+  c.target_modules = {"dense", "lm_head"};
+  expect_says(refusal(modules({"dense", "lm_head"}), c),
+              "LoRAConfig: modules_to_save takes \"lm_head\", which target_modules adapts");
+}
+
+TEST(Matching, SavesTheHeadOfATaskAndLeavesItOutOfAllLinear) {
+  LoRAConfig c;
+  c.target_modules = "All-Linear";
+  c.task_type = "SEQ_CLS";
+  const auto report = lora::match_modules(modules({"enc.a", "score"}), c);
+  ASSERT_EQ(report.targets.size(), 1u);
+  EXPECT_EQ(report.targets[0].name, "enc.a");
+  EXPECT_EQ(report.saved, Names{"score"});
+  EXPECT_TRUE(report.warnings.empty());  // there is no "classifier", and nobody asked for one
+}
+
+TEST(Matching, AllLinearTakesLinearAndConv1DButTheOutput) {
+  LoRAConfig c;
+  c.target_modules = "all-linear";
+  EXPECT_EQ(matched({{"e", "Embedding"},
+                     {"a", "Linear"},
+                     {"b", "Conv1D"},
+                     {"c", "Conv2d"},
+                     {"n", "LayerNorm"},
+                     {"out", "Linear", true}},
+                    c),
+            (Names{"a", "b"}));
+  expect_says(refusal({{"e", "Embedding"}, {"out", "Linear", true}}, c),
+              "target_modules = \"all-linear\" matches nothing: none of the 2 modules is a Linear "
+              "or Conv1D");
+}
+
+TEST(Matching, TakesTheDefaultsOfTheModelType) {
+  LoRAConfig c;
+  EXPECT_EQ(lora::match_modules(llama(), c, "llama").targets.size(), 6u);
+  expect_says(refusal(llama(), c, "vit"),
+              "model type \"vit\" has no default targets; set target_modules (known types: ");
+  expect_says(refusal(llama(), c), "model type \"\" has no default targets");
+  expect_says(refusal(llama(), c, "gpt2"),
+              "target_modules = [\"c_attn\"] matches none of the 27 modules");
+}
+
+TEST(Matching, TakesRankAndAlphaFromTheFirstKeyThatMatches) {
+  struct Row {
+    std::string key;
+    std::string name;
+    bool matches;
+  };
+  const Row rows[] = {
+      {"foo", "foo", true},
+      {"foo", "x.foo", true},
+      {"foo", "x.xfoo", false},
+      {"foo", "foo.x", false},
+      {"bar.foo", "x.bar.foo", true},
+      {"bar.foo", "x.foo", false},
+      {"bar.foo", "x.barxfoo", true},  // a dot is any character
+      {"^foo", "foo", true},
+      {"^foo", "x.foo", false},
+      {"^q_proj", "model.q_proj", false},
+      {"a|foo", "x.foo", true},
+      {".*\\.2\\..*", "x.2.foo", true},
+      {"x.*", "x.2.foo", true},
+      {"foo$", "x.foo", true},
+      {"a+b", "a+b", true},  // the name itself, though not as a regular expression
+      {"a-b.c", "z.a-b.c", true},
+  };
+  for (const Row& row : rows) {
+    LoRAConfig c;
+    c.target_modules = {row.name};
+    c.rank_pattern = {{row.key, 3}};
+    c.alpha_pattern = {{row.key, 5}};
+    const auto target = lora::match_modules(modules({row.name}), c).targets.at(0);
+    EXPECT_EQ(target.r, row.matches ? 3 : 8) << row.key << " on " << row.name;
+    EXPECT_EQ(target.alpha, row.matches ? 5 : 8) << row.key << " on " << row.name;
+    EXPECT_EQ(target.scaling, row.matches ? 5.0 / 3.0 : 1.0);
+  }
+  LoRAConfig c;
+  c.target_modules = {"foo"};
+  c.use_rslora = true;
+  c.rank_pattern = {{"1.foo", 16}, {"foo", 4}, {"2.foo", 2}};
+  const auto report = lora::match_modules(modules({"x.1.foo", "x.2.foo"}), c);
+  EXPECT_EQ(report.targets[0].r, 16);
+  EXPECT_EQ(report.targets[0].scaling, 2.0);
+  EXPECT_EQ(report.targets[1].r, 4);
+  ASSERT_EQ(report.warnings.size(), 1u);
+  expect_says(report.warnings[0],
+              "rank_pattern: \"2.foo\" is never used, keys before it take every module");
+}
+
+// Keys that are plain names do not go through the regular expression; the answers must be its
+// answers.
+TEST(Matching, ShortWayEqualsTheRegularExpression) {
+  std::mt19937 random(7);
+  const auto pick = [&](const std::string& letters, std::size_t most) {
+    std::string text;
+    for (std::size_t n = 1 + random() % most; n > 0; --n)
+      text += letters[random() % letters.size()];
+    return text;
+  };
+  using lora::detail::KeyPattern;
+  lora::Pattern::Scratch scratch;
+  std::size_t hits = 0;
+  for (int i = 0; i < 20000; ++i) {
+    const std::string key = pick("ab.", 4), name = pick(i % 50 == 0 ? "ab.\n" : "ab.", 8);
+    const lora::Pattern end("(.*\\.)?(" + key + ")$"), segments("(^|.*\\.)" + key + "($|\\..*)");
+    EXPECT_EQ(KeyPattern("f", key, KeyPattern::Where::end).matches(name, scratch), end.match(name))
+        << key << " on " << name;
+    EXPECT_EQ(KeyPattern("f", key, KeyPattern::Where::segments).matches(name, scratch),
+              segments.match(name))
+        << key << " on " << name;
+    hits += end.match(name) + segments.match(name);
+  }
+  EXPECT_GT(hits, 1000u);
+}
+
+TEST(Matching, SaysWhatIsNearWhenNothingMatched) {
+  LoRAConfig c;
+  c.target_modules = {"q_prj", "proj"};
+  const std::string said = refusal(llama(), c);
+  expect_says(said,
+              "LoRAConfig: target_modules = [\"q_prj\", \"proj\"] matches none of the 27 modules; "
+              "near names of \"q_prj\": q_proj, ");
+  expect_says(said, "near names of \"proj\": k_proj, o_proj, q_proj");
+  c.target_modules = "q_proj";
+  expect_says(refusal(llama(), c),
+              "target_modules = \"q_proj\" matches none of the 27 modules; a string is a regular "
+              "expression for "
+              "the whole name, a list like {\"q_proj\"} has ends of names; near names: q_proj, ");
+  c.target_modules = {"self_attn.q_prj"};
+  expect_says(refusal(llama(), c), "near names of \"self_attn.q_prj\": self_attn.q_proj, ");
+  c.target_modules = {"a", "b", "c", "d", "e"};
+  expect_says(refusal(llama(), c), "[\"a\", \"b\", \"c\", \"d\", ...] matches none");
+  expect_says(refusal({}, c), "matches none of the 0 modules");
+}
+
+TEST(Matching, SaysWhenAllThatMatchedIsTakenOut) {
+  LoRAConfig c;
+  c.target_modules = {"q_proj"};
+  c.exclude_modules = {"q_proj"};
+  expect_says(refusal(llama(), c),
+              "exclude_modules, modules_to_save and layers_to_transform leave none of the modules");
+  c.exclude_modules = {};
+  c.layers_to_transform = 7;
+  expect_says(refusal(llama(), c), "leave none of the modules");
+}
+
+TEST(Matching, WarnsOfEachNameThatDoesNothing) {
+  LoRAConfig c;
+  c.target_modules = {"q_proj", "v_prj", "v_prj", "lm_head"};
+  c.exclude_modules = {"kproj"};
+  c.modules_to_save = {"lm_head", "final_norm"};
+  c.rank_pattern = {{"^q_proj", 2}, {"q_proj", 3}};
+  c.alpha_pattern = {{"qq_proj", 2}};
+  c.layers_to_transform = {1, 9};
+  const auto report = lora::match_modules(llama(), c);
+  ASSERT_EQ(report.targets.size(), 1u);
+  const std::string said = warnings(llama(), c);
+  expect_says(said,
+              "LoRAConfig: target_modules: \"v_prj\" matches no module; near names: v_proj, ");
+  expect_says(said,
+              "target_modules: \"lm_head\" names only modules that exclude_modules, "
+              "modules_to_save or layers_to_transform take out");
+  expect_says(said, "exclude_modules: \"kproj\" matches no module; near names: k_proj, ");
+  expect_says(said, "modules_to_save: \"final_norm\" matches no module; near names: ");
+  expect_says(said, "rank_pattern: \"^q_proj\" matches no adapted module; near names: q_proj, ");
+  expect_says(said, "alpha_pattern: \"qq_proj\" matches no adapted module; near names: q_proj, ");
+  expect_says(said,
+              "layers_to_transform: no module that target_modules names by its end is in layer 9");
+  EXPECT_EQ(report.warnings.size(), 7u) << said;
+  c = {};
+  c.target_modules = ".*q_proj";
+  c.exclude_modules = "k_proj";
+  EXPECT_EQ(warnings(llama(), c),
+            "LoRAConfig: exclude_modules: \"k_proj\" matches no module; near names: k_proj, "
+            "o_proj, q_proj\n");
+}
+
+TEST(Matching, RefusesLayersThatCannotBeAdapted) {
+  LoRAConfig c;
+  c.target_modules = {"q_proj", "norm"};
+  expect_says(refusal(llama(), c),
+              "target_modules selects \"model.norm\", a LlamaRMSNorm, which cannot be adapted; "
+              "only Linear, "
+              "Conv1D, Embedding and Conv2d can");
+  c.target_modules = {"embed_tokens"};
+  EXPECT_EQ(matched(llama(), c), Names{"model.embed_tokens"});
+  c.lora_bias = true;
+  expect_says(refusal(llama(), c),
+              "lora_bias = true is not supported for the Embedding \"model.embed_tokens\"");
+}
+
+TEST(Matching, NamesTheFieldOfABadPattern) {
+  const auto changed = [](const std::function<void(LoRAConfig&)>& change) {
+    LoRAConfig c;
+    c.target_modules = {"q_proj"};
+    change(c);
+    return refusal(llama(), c);
+  };
+  expect_says(changed([](LoRAConfig& c) { c.target_modules = "(?i)q"; }),
+              "LoRAConfig: target_modules: regular expression \"(?i)q\", position 0: inline flags");
+  expect_says(
+      changed([](LoRAConfig& c) { c.exclude_modules = "a**"; }),
+      "LoRAConfig: exclude_modules: regular expression \"a**\", position 2: multiple repeat");
+  expect_says(changed([](LoRAConfig& c) { c.modules_to_save = {"a)(b"}; }),
+              "LoRAConfig: modules_to_save: regular expression \"a)(b\", position 1: unbalanced )");
+  expect_says(changed([](LoRAConfig& c) {
+                c.rank_pattern = {{"[a", 2}};
+              }),
+              "LoRAConfig: rank_pattern: regular expression \"[a\", position 0: [ without its ]");
+  expect_says(changed([](LoRAConfig& c) {
+                c.alpha_pattern = {{"a(?=b)", 2}};
+              }),
+              "LoRAConfig: alpha_pattern: regular expression \"a(?=b)\", position 1: look-ahead");
+  const auto layered = [&](const char* pattern) {
+    return changed([&](LoRAConfig& c) {
+      c.layers_to_transform = {1};
+      c.layers_pattern = pattern;
+    });
+  };
+  expect_says(layered("(layers|h)"),
+              "LoRAConfig: layers_pattern: regular expression \"(layers|h)\": PEFT would read the "
+              "layer's index");
+  expect_says(layered("layers|h"),
+              "PEFT would read the layer's index from this group or branch; write (?:...)");
+  expect_says(
+      layered("(?:layers)+"),
+      "layers_pattern: regular expression \"(?:layers)+\": a repeated group is not supported here");
+  expect_says(
+      layered("lay["),
+      "LoRAConfig: layers_pattern: regular expression \"lay[\", position 3: [ without its ]");
+}
+
+TEST(Matching, RefusesAnInvalidConfigAndTwoModulesOfOneName) {
+  LoRAConfig c;
+  c.target_modules = {"a"};
+  expect_says(refusal(modules({"a", "b", "a"}), c),
+              "match_modules: two modules have the name \"a\"");
+  c.r = 0;
+  expect_says(refusal(modules({"a"}), c), "LoRAConfig: r = 0 is not valid");
+}
+
+TEST(Matching, SkipsTheModelItself) {
+  LoRAConfig c;
+  c.target_modules = ".*";
+  EXPECT_EQ(matched(modules({"", "a"}), c), Names{"a"});
+}
+
+TEST(Matching, StopsWhenPatternsCostTooMuch) {
+  LoRAConfig c;
+  c.target_modules = {"w"};
+  Names names;
+  for (int i = 0; i < 40; ++i) names.push_back(std::string(400, 'a') + std::to_string(i) + ".w");
+  std::string hard = "(?:a?){1000}";
+  for (int i = 0; i < 50; ++i) c.rank_pattern.emplace_back(hard += "x", 4);
+  expect_says(refusal(modules(names), c),
+              "the regular expressions take more than 54000000 steps over 40 modules");
+}
+
+// 10 000 modules with a rank and an alpha for each, as EVA writes them, and a pattern: seconds
+// would be a mistake.
+TEST(Matching, IsFastOnLargeModels) {
+  Names names;
+  LoRAConfig c;
+  for (int i = 0; i < 10000; ++i) {
+    names.push_back("model.layers." + std::to_string(i / 7) + ".block." + std::to_string(i % 7) +
+                    "_proj");
+  }
+  const auto all = modules(names);
+  const auto seconds = [&] {
+    const auto start = std::chrono::steady_clock::now();
+    EXPECT_EQ(lora::match_modules(all, c).targets.size(), names.size());
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  };
+  c.target_modules = ".*\\.layers\\.\\d+\\.block\\.(0|1|2|3|4|5|6)_proj";
+  EXPECT_LT(seconds(), 20);
+  c.target_modules = names;
+  EXPECT_LT(seconds(), 20);
+  c.target_modules = "all-linear";
+  for (int i = 0; i < 1000; ++i) c.rank_pattern.emplace_back(names[std::size_t(i)], 4);
+  EXPECT_LT(seconds(), 20);
+}
+
+}  // namespace

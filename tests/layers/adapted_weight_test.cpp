@@ -1,0 +1,173 @@
+// What all adapted layers share: their list of parameters, full fine-tuning, deletion and unloading.
+#include <lora/layers/lora_embedding.hpp>
+#include <lora/layers/lora_linear.hpp>
+
+#include <gtest/gtest.h>
+
+#include "layers/layer_tools.hpp"
+
+namespace {
+using namespace lora;
+using namespace lora_test;
+using Names = std::vector<std::string>;
+
+LoRALinear<double> layer_of(bool bias = true) {
+  return LoRALinear<double>(random_matrix(5, 7, "W"),
+                            bias ? random_matrix(1, 5, "b") : Matrix<double>());
+}
+template <class Layer>
+Names names_of(Layer& layer, const std::string& prefix = "m") {
+  Names names;
+  layer.for_each_parameter(prefix, [&](const NamePath& name, auto&) { names.push_back(name); });
+  return names;
+}
+Matrix<double> output_of(const LoRALinear<double>& layer) {
+  Matrix<double> y(4, 5);
+  layer.forward(random_matrix(4, 7, "x"), y);
+  return y;
+}
+
+TEST(AdaptedWeight, ParametersUnderPeftsNames) {
+  LoRALinear<double> layer = layer_of(), bare = layer_of(false);
+  EXPECT_EQ(names_of(layer), Names{"m.bias"});
+  EXPECT_TRUE(names_of(bare).empty());
+  AdapterOptions biased = rank(2);
+  biased.lora_bias = true;
+  layer.add_adapter("z", biased);
+  layer.add_adapter("a", rank(3));
+  bare.add_adapter("z", rank(3));
+  EXPECT_EQ(names_of(layer), (Names{"m.base_layer.bias", "m.lora_A.z.weight", "m.lora_B.z.weight",
+                                    "m.lora_B.z.bias", "m.lora_A.a.weight", "m.lora_B.a.weight"}));
+  EXPECT_EQ(names_of(layer, "").front(), "base_layer.bias");
+  EXPECT_EQ(names_of(bare), (Names{"m.lora_A.z.weight", "m.lora_B.z.weight"}));
+  LoRAEmbedding<double> embedding(random_matrix(9, 4, "E"));
+  embedding.add_adapter("z", rank(3));
+  EXPECT_EQ(names_of(embedding), (Names{"m.lora_embedding_A.z", "m.lora_embedding_B.z"}));
+}
+
+TEST(AdaptedWeight, TrainedCopiesAreParametersToo) {
+  LoRALinear<double> layer = layer_of(), bare = layer_of(false);
+  layer.add_trained_copy("z");
+  EXPECT_EQ(names_of(layer),
+            (Names{"m.bias", "m.modules_to_save.z.weight", "m.modules_to_save.z.bias"}));
+  layer.train_base();
+  EXPECT_EQ(names_of(layer),
+            (Names{"m.modules_to_save.z.weight", "m.modules_to_save.z.bias", "m.weight", "m.bias"}))
+      << "the frozen bias is not listed beside the trained one";
+  bare.train_base();
+  EXPECT_EQ(names_of(bare), Names{"m.weight"});
+}
+
+TEST(AdaptedWeight, Counts) {
+  LoRALinear<double> layer = layer_of();
+  layer.add_adapter("a", rank(2));
+  EXPECT_EQ(layer.frozen_size(), 35);
+  EXPECT_EQ(count_parameters(layer).listed, 5 + 14 + 10);
+  EXPECT_EQ(count_parameters(layer).trainable, 0);
+  layer.adapters().set_active({"a"});
+  EXPECT_EQ(count_parameters(layer).trainable, 24);
+  layer.train_base();
+  EXPECT_EQ(layer.frozen_size(), 0);
+  EXPECT_EQ(count_parameters(layer).listed, 35 + 5 + 14 + 10);
+}
+
+TEST(AdaptedWeight, FullFineTuningBeginsAtTheBaseAndBecomesIt) {
+  LoRALinear<double> layer = layer_of();
+  const FrozenWeight<double> before = layer.weight();
+  const Matrix<double> y = output_of(layer);
+  EXPECT_TRUE(
+      throws<Error>([&] { layer.freeze_base(); }, {"freeze_base: the base is not being trained"}));
+  layer.train_base();
+  EXPECT_TRUE(throws<ConfigError>([&] { layer.train_base(); },
+                                  {"a trained copy called \"__base__\" is already there"}));
+  EXPECT_TRUE(same_bits(output_of(layer), y));
+  parameter_of(layer, "weight").value *= 2;
+  parameter_of(layer, "bias").value *= 2;
+  const Matrix<double> trained = output_of(layer);
+  EXPECT_TRUE(same_bits(trained, Matrix<double>(2 * y))) << "doubling is exact";
+  EXPECT_TRUE(layer.weight().shares_storage_with(before));
+  layer.freeze_base();
+  EXPECT_TRUE(same_bits(output_of(layer), trained));
+  EXPECT_FALSE(layer.weight().shares_storage_with(before));
+  EXPECT_TRUE(layer.trained_copies().empty());
+  EXPECT_EQ(count_parameters(layer).trainable, 0);
+}
+
+TEST(AdaptedWeight, TheBaseIsNotFrozenAnewUnderAMerge) {
+  LoRALinear<double> layer = layer_of();
+  add_full_adapter(layer, "a", rank(2));
+  layer.train_base();
+  layer.merge({"a"});
+  EXPECT_TRUE(throws<Error>([&] { layer.freeze_base(); },
+                            {"freeze_base: adapters are merged; unmerge first"}));
+  layer.unmerge();
+  layer.freeze_base();
+}
+
+TEST(AdaptedWeight, ConvOneDKeepsItsOrientationWhenTheBaseIsTrained) {
+  LoRALinear<double> layer(FrozenWeight<double>(random_matrix(7, 5, "W"), Layout::in_out));
+  layer.train_base();
+  EXPECT_EQ(parameter_of(layer, "weight").shape, (std::vector<Index>{7, 5}));
+  EXPECT_TRUE(same_bits(parameter_of(layer, "weight").value, random_matrix(7, 5, "W")));
+  const Matrix<double> y = output_of(layer);
+  layer.freeze_base();
+  EXPECT_EQ(layer.weight().layout(), Layout::in_out);
+  EXPECT_TRUE(same_bits(output_of(layer), y));
+}
+
+TEST(AdaptedWeight, DeletingAnAdapterDeletesItsCopy) {
+  LoRALinear<double> layer = layer_of();
+  add_full_adapter(layer, "a", rank(2));
+  add_full_adapter(layer, "b", rank(2));
+  layer.add_trained_copy("b");
+  layer.add_trained_copy("only a copy");
+  const auto unknown = [&](const char* name) {
+    return throws<ConfigError>([&] { layer.delete_adapter(name); },
+                               {"no adapter is called \"", name, "there are: a"});
+  };
+  EXPECT_TRUE(unknown("nobody"));
+  layer.delete_adapter("b");
+  EXPECT_EQ(layer.adapters().names(), Names{"a"});
+  EXPECT_EQ(layer.trained_copies().find("b"), nullptr);
+  layer.delete_adapter("only a copy");
+  EXPECT_TRUE(layer.trained_copies().empty());
+  EXPECT_TRUE(unknown("b"));
+}
+
+TEST(AdaptedWeight, UnloadingGivesBackTheBase) {
+  LoRALinear<double> layer = layer_of();
+  const Matrix<double> y = output_of(layer);
+  const FrozenWeight<double> weight = layer.weight();
+  add_full_adapter(layer, "a", rank(2));
+  layer.add_trained_copy("a");
+  layer.adapters().set_active({"a"});
+  layer.adapters().set_enabled(false);
+  layer.bias().set_trainable(true);
+  layer.unload();
+  EXPECT_TRUE(layer.adapters().empty() && layer.trained_copies().empty() &&
+              layer.adapters().enabled());
+  EXPECT_TRUE(layer.weight().shares_storage_with(weight));
+  EXPECT_TRUE(same_bits(output_of(layer), y));
+  EXPECT_EQ(count_parameters(layer).trainable, 0);
+}
+
+TEST(AdaptedWeight, UnloadingKeepsWhatIsMergedOrTheCopyAskedFor) {
+  LoRALinear<double> layer = layer_of();
+  AdapterOptions options = rank(2);
+  options.lora_bias = true;
+  add_full_adapter(layer, "a", options);
+  LoRALinear<double> copied = layer;
+  layer.merge({"a"});
+  const Matrix<double> merged = output_of(layer);
+  layer.unload();
+  EXPECT_TRUE(same_bits(output_of(layer), merged));
+  copied.add_trained_copy("a");
+  copied.trained_copies().activate("a");
+  copied.trained_copies().find("a")->weight.value.setOnes();
+  copied.trained_copies().find("a")->bias.value.setOnes();
+  const Matrix<double> saved = output_of(copied);
+  copied.unload("a");
+  EXPECT_TRUE(same_bits(output_of(copied), saved));
+}
+
+}  // namespace

@@ -1,0 +1,141 @@
+// What every header has and what none does.
+#include <gtest/gtest.h>
+
+#include <regex>
+
+#include "structure/source_tree.hpp"
+
+namespace {
+using namespace lora_test;
+
+constexpr std::size_t most_lines = 400;
+
+// The first line that is neither blank nor a comment.
+std::string first_code_line(const Header& header) {
+  for (const std::string& line : lines_of(code_of(header.text))) {
+    const std::size_t begin = line.find_first_not_of(" \t\r"), end = line.find_last_not_of(" \t\r");
+    if (begin != std::string::npos) return line.substr(begin, end - begin + 1);
+  }
+  return "";
+}
+
+std::vector<std::string> form_faults(const Header& header) {
+  std::vector<std::string> faults;
+  const auto fault = [&](const std::string& what) { faults.push_back(header.path + ": " + what); };
+  if (std::filesystem::path(header.path).extension() != ".hpp") fault("does not end in .hpp");
+  if (header.text.rfind("// ", 0) != 0) fault("does not begin with a comment that says what it is");
+  if (first_code_line(header) != "#pragma once") fault("does not begin with #pragma once");
+  const std::size_t lines = lines_of(header.text).size();
+  if (lines > most_lines) fault("has " + std::to_string(lines) + " lines; split it");
+  if (header.text.empty() || header.text.back() != '\n') fault("does not end with a line end");
+  if (header.path == "core/namespace.hpp" || only_includes(header)) return faults;
+  bool opened = false;
+  static const std::regex opening("\\s*namespace\\s+([A-Za-z_:]+)\\s*\\{?.*");
+  std::ptrdiff_t depth = 0;
+  for (const std::string& line : lines_of(code_of(header.text))) {
+    std::smatch match;
+    if (depth == 0 && std::regex_match(line, match, opening)) {
+      const std::string name = match[1];
+      const bool ours = name == "LORA_NAMESPACE" || name.rfind("LORA_NAMESPACE::", 0) == 0;
+      opened = opened || ours;
+      if (!ours) fault("opens namespace " + name);
+    }
+    depth += std::count(line.begin(), line.end(), '{') - std::count(line.begin(), line.end(), '}');
+  }
+  if (depth != 0) fault("has braces that do not close");
+  if (!opened) fault("does not open LORA_NAMESPACE");
+  return faults;
+}
+
+// Errors are exceptions and texts are returned: a header leaves the terminal and the process alone.
+std::vector<std::string> conduct_faults(const Header& header) {
+  static const std::regex words(
+      "(^|[^A-Za-z0-9_.>:])(std\\s*::\\s*|::\\s*)?"
+      "((cout|cerr|clog|wcout|wcerr|stdout|stderr)(?![A-Za-z0-9_])"
+      "|(printf|fprintf|vprintf|vfprintf|puts|fputs|putchar|putc|fputc|perror|print|println"
+      "|exit|_exit|_Exit|quick_exit|abort|terminate|raise|assert|__builtin_trap)\\s*\\()");
+  static const std::regex headers(
+      "\\s*#\\s*include\\s*<(iostream|print|cassert|assert\\.h|stdio\\.h)>.*");
+  std::vector<std::string> faults;
+  const std::vector<std::string> code = lines_of(code_of(header.text));
+  for (std::size_t i = 0; i < code.size(); ++i) {
+    std::smatch match;
+    if (std::regex_search(code[i], match, words) || std::regex_match(code[i], match, headers)) {
+      faults.push_back(header.path + ":" + std::to_string(i + 1) +
+                       ": prints, exits or aborts: " + lines_of(header.text)[i]);
+    }
+  }
+  return faults;
+}
+
+template <class Rule>
+std::string faults_of_all(Rule rule) {
+  std::vector<std::string> faults;
+  for (const Header& header : all_headers()) {
+    const std::vector<std::string> found = rule(header);
+    faults.insert(faults.end(), found.begin(), found.end());
+  }
+  return joined(faults);
+}
+
+TEST(HouseRules, FormOfEveryHeader) { EXPECT_EQ(faults_of_all(form_faults), ""); }
+TEST(HouseRules, NoHeaderPrintsExitsOrAborts) { EXPECT_EQ(faults_of_all(conduct_faults), ""); }
+
+// The rules themselves, on headers that break each of them.
+const std::string good = "// A header.\n#pragma once\n\nnamespace LORA_NAMESPACE {\nint f();\n}\n";
+
+std::string form(const std::string& text, const std::string& path = "core/a.hpp") {
+  return joined(form_faults({path, text}));
+}
+
+TEST(HouseRulesReader, Form) {
+  EXPECT_EQ(form(good), "");
+  EXPECT_EQ(form(good, "core/a.h"), "\n  core/a.h: does not end in .hpp");
+  EXPECT_EQ(form(good.substr(13)),
+            "\n  core/a.hpp: does not begin with a comment that says what it is");
+  EXPECT_EQ(form("// A.\n#include <b>\n#pragma once\nnamespace LORA_NAMESPACE {}\n"),
+            "\n  core/a.hpp: does not begin with #pragma once");
+  EXPECT_EQ(form("// A.\n#pragma once\nint f();\n"),
+            "\n  core/a.hpp: does not open LORA_NAMESPACE");
+  EXPECT_EQ(form("// A.\n#pragma once\n// namespace LORA_NAMESPACE {\nint f();\n"),
+            "\n  core/a.hpp: does not open LORA_NAMESPACE");
+  EXPECT_EQ(form("// A.\n#pragma once\nnamespace LORA_NAMESPACE::kernels {\n}\n"), "");
+  EXPECT_EQ(form("// A.\n#pragma once\nnamespace LORA_NAMESPACE {\nnamespace detail {\n}\n}\n"),
+            "");
+  EXPECT_EQ(form(good + "{\n"), "\n  core/a.hpp: has braces that do not close");
+  EXPECT_EQ(form(good + "namespace lora {\n}\n"), "\n  core/a.hpp: opens namespace lora");
+  EXPECT_EQ(form("// All.\n#pragma once\n\n#include <lora/core/types.hpp>\n", "lora.hpp"), "");
+  EXPECT_EQ(form(good + "int x;"), "\n  core/a.hpp: does not end with a line end");
+  std::string longest = good;
+  while (lines_of(longest).size() < most_lines) longest += "\n";
+  EXPECT_EQ(form(longest), "");
+  EXPECT_EQ(form(longest + "\n"), "\n  core/a.hpp: has 401 lines; split it");
+}
+
+bool well_behaved(const std::string& line) {
+  return conduct_faults({"core/a.hpp", line + "\n"}).empty();
+}
+
+TEST(HouseRulesReader, Conduct) {
+  for (const char* line :
+       {"std::cout << 1;", "  cerr << x;", "std::printf(\"x\");", "printf (x);", "std::abort();",
+        "::exit(1);", "if (bad) abort();", "assert(x);", "fputs(text, stderr);",
+        "std :: terminate();", "#include <iostream>", "#include <cassert>", "{std::exit(2);}"})
+    EXPECT_FALSE(well_behaved(line)) << line;
+  for (const char* line :
+       {"// std::cout << 1;", "/// Never calls abort().", "throw Error(\"abort() was called\");",
+        "static_assert(true);", "std::snprintf(a, b, c);", "model.print();", "x->exit(1);",
+        "Model::print();", "int exit_code = 1;", "print_trainable_parameters();",
+        "#include <cstdio>", "my_exit(2);", "const int aborted = 0;"})
+    EXPECT_TRUE(well_behaved(line)) << line;
+}
+
+TEST(SourceTree, CodeIsWithoutCommentsAndTexts) {
+  EXPECT_EQ(code_of("a // b\nc"), "a     \nc");
+  EXPECT_EQ(code_of("a /* b\n*/ c"), "a     \n   c");
+  EXPECT_EQ(code_of("f(\"// no\", 'x');"), "f(\"     \", ' ');");
+  EXPECT_EQ(code_of("\"a\\\"b\" c"), "\"    \" c");
+  EXPECT_EQ(code_of("1'000 + x // '\ny"), "1'000 + x     \ny");
+}
+
+}  // namespace

@@ -1,0 +1,55 @@
+// The README shows programs and commands that exist and work: its program is examples/quickstart.cpp to the letter (which a
+// test of its own builds and runs), and what it points at is there.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <regex>
+
+#include "structure/source_tree.hpp"
+
+namespace {
+
+std::filesystem::path root() { return LORA_SOURCE_DIR; }
+
+std::string text_of(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  EXPECT_TRUE(in.good()) << path;
+  return std::string(std::istreambuf_iterator<char>(in), {});
+}
+
+TEST(Readme, ShowsTheQuickstartToTheLetter) {
+  const std::string readme = text_of(root() / "README.md"), open = "<!-- quickstart begin -->\n```cpp\n";
+  const std::size_t begin = readme.find(open);
+  ASSERT_NE(begin, std::string::npos);
+  const std::size_t end = readme.find("```\n<!-- quickstart end -->", begin);
+  ASSERT_NE(end, std::string::npos);
+  const std::string shown = readme.substr(begin + open.size(), end - begin - open.size());
+  EXPECT_EQ(shown, text_of(root() / "examples" / "quickstart.cpp"));
+}
+
+TEST(Readme, QuickstartHasAtMostSixtyLines) {
+  EXPECT_LE(lora_test::lines_of(text_of(root() / "examples" / "quickstart.cpp")).size(), 60u);
+}
+
+TEST(Readme, PagesPointAtFilesThatAreThere) {
+  int links = 0;
+  for (const char* page : {"README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/math.md", "docs/configuration.md"}) {
+    const std::string text = text_of(root() / page);
+    const std::regex link(R"(\]\(([^)#: ]+)(#[^)]*)?\))");
+    for (auto it = std::sregex_iterator(text.begin(), text.end(), link); it != std::sregex_iterator(); ++it, ++links) {
+      EXPECT_TRUE(std::filesystem::exists((root() / page).parent_path() / (*it)[1].str())) << page << ": " << (*it)[1];
+    }
+  }
+  EXPECT_GE(links, 5);
+}
+
+TEST(Readme, NamesItsTwoCommands) {
+  const std::string readme = text_of(root() / "README.md");
+  for (const char* script : {"examples/run.sh", "tests/run.sh"}) {
+    EXPECT_NE(readme.find(std::string("bash ") + script), std::string::npos);
+    EXPECT_TRUE(std::filesystem::exists(root() / script));
+  }
+  EXPECT_NE(text_of(root() / ".ci" / "run").find("bash tests/run.sh"), std::string::npos);
+}
+
+}  // namespace

@@ -1,0 +1,45 @@
+# Structure tests that are more than one file. Included at the end of tests/CMakeLists.txt.
+file(GLOB_RECURSE lora_headers RELATIVE ${PROJECT_SOURCE_DIR}/include CONFIGURE_DEPENDS
+     ${PROJECT_SOURCE_DIR}/include/lora/*.hpp)
+set(lora_generated ${CMAKE_CURRENT_BINARY_DIR}/generated)
+
+# Each header compiles with nothing before it, and may be included twice.
+set(everything "// Every header of the library.\n#pragma once\n\n")
+set(alone_sources "")
+foreach(header IN LISTS lora_headers)
+  string(REGEX REPLACE "[/.]" "_" name ${header})
+  file(CONFIGURE OUTPUT ${lora_generated}/${name}.cpp CONTENT "#include <${header}>\n#include <${header}>\n")
+  list(APPEND alone_sources ${lora_generated}/${name}.cpp)
+  string(APPEND everything "#include <${header}>\n")
+endforeach()
+file(CONFIGURE OUTPUT ${lora_generated}/lora_everything.hpp CONTENT "${everything}")
+add_library(headers_alone OBJECT ${alone_sources})
+target_link_libraries(headers_alone PRIVATE lora::io)
+target_compile_options(headers_alone PRIVATE -O0 -g0)
+lora_strict(headers_alone)
+
+# Two translation units with every header, and a third built with OpenMP, in one program.
+target_sources(two_units_test PRIVATE structure/two_units_second.cpp)
+target_include_directories(two_units_test PRIVATE ${lora_generated})
+find_package(OpenMP QUIET COMPONENTS CXX)
+if(OpenMP_CXX_FOUND)
+  add_library(two_units_openmp OBJECT structure/two_units_openmp.cpp)
+  target_link_libraries(two_units_openmp PRIVATE lora::io OpenMP::OpenMP_CXX)
+  target_include_directories(two_units_openmp PRIVATE ${CMAKE_CURRENT_SOURCE_DIR} ${lora_generated})
+  lora_strict(two_units_openmp)
+  target_sources(two_units_test PRIVATE $<TARGET_OBJECTS:two_units_openmp>)
+  target_link_libraries(two_units_test PRIVATE ${OpenMP_CXX_LIBRARIES})
+  target_compile_definitions(two_units_test PRIVATE LORA_OPENMP_UNIT)
+endif()
+
+# namespace_test asks the compiler which flags are refused.
+target_compile_definitions(namespace_test PRIVATE LORA_CXX_COMPILER="${CMAKE_CXX_COMPILER}")
+
+# An outside project uses the installed package, add_subdirectory and FetchContent.
+find_program(LORA_BASH bash)
+if(LORA_BASH)
+  add_test(NAME package COMMAND ${LORA_BASH} ${CMAKE_CURRENT_SOURCE_DIR}/structure/package_test.sh
+           ${PROJECT_SOURCE_DIR} ${CMAKE_COMMAND} ${CMAKE_CXX_COMPILER}
+           -DEigen3_DIR=${Eigen3_DIR} -Dnlohmann_json_DIR=${nlohmann_json_DIR})
+  set_tests_properties(package PROPERTIES TIMEOUT 900)
+endif()

@@ -1,0 +1,75 @@
+// Every header has its test, where one looks for it.
+#include <gtest/gtest.h>
+
+#include <map>
+#include <set>
+
+#include "structure/source_tree.hpp"
+
+namespace {
+using namespace lora_test;
+
+// Headers whose test has another name, with the reason.
+const std::map<std::string, std::string> tested_elsewhere = {
+    // The two halves of io/safetensors.hpp: what one writes is what the other is tested with.
+    {"io/safetensors_reader.hpp", "io/safetensors_test.cpp"},
+    {"io/safetensors_writer.hpp", "io/safetensors_test.cpp"},
+    // The optimiser's test holds the two loops together; a second adamw_test would be the same program.
+    {"kernels/adamw.hpp", "optim/adamw_test.cpp"},
+    // Parts of one thing, tested through the whole.
+    {"adapters/code_points.hpp", "adapters/pattern_test.cpp"},
+    {"adapters/pattern_parser.hpp", "adapters/pattern_test.cpp"},
+    {"adapters/within_quotes.hpp", "adapters/config_test.cpp"},
+    {"adapters/name_rules.hpp", "adapters/matching_test.cpp"},
+    {"adapters/near_names.hpp", "adapters/matching_test.cpp"},
+    {"io/dtype.hpp", "io/safetensors_test.cpp"},
+    {"optim/optimizer_state.hpp", "optim/adamw_test.cpp"},
+};
+
+std::filesystem::path tests_dir() { return std::filesystem::path(LORA_SOURCE_DIR) / "tests"; }
+
+std::string expected_test(const Header& header) {
+  const auto other = tested_elsewhere.find(header.path);
+  if (other != tested_elsewhere.end()) return other->second;
+  return header.folder() + "/" + header.name() + "_test.cpp";
+}
+
+TEST(TestFiles, EveryHeaderHasOneOfItsName) {
+  std::vector<std::string> faults;
+  for (const Header& header : all_headers()) {
+    if (only_includes(header) && header.path != "core/namespace.hpp") continue;
+    const std::string test = expected_test(header);
+    if (!std::filesystem::exists(tests_dir() / test))
+      faults.push_back(header.path + ": there is no tests/" + test);
+  }
+  EXPECT_TRUE(faults.empty()) << joined(faults);
+}
+
+TEST(TestFiles, ExceptionsAreStillNeeded) {
+  for (const auto& [header, test] : tested_elsewhere) {
+    EXPECT_TRUE(std::filesystem::exists(std::filesystem::path(LORA_SOURCE_DIR) / "include" /
+                                        "lora" / header))
+        << header;
+    const std::filesystem::path own =
+        tests_dir() / (Header{header, ""}.folder() + "/" + Header{header, ""}.name() + "_test.cpp");
+    EXPECT_FALSE(std::filesystem::exists(own)) << own;
+  }
+}
+
+// A test program is called after its file alone, so no two may share a name.
+TEST(TestFiles, NamesAreUnique) {
+  std::map<std::string, std::string> seen;
+  for (const auto& folder : std::filesystem::directory_iterator(tests_dir())) {
+    if (!folder.is_directory()) continue;
+    for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {
+      const std::string name = entry.path().filename().string();
+      if (!name.ends_with("_test.cpp")) continue;
+      const auto [other, fresh] = seen.emplace(name, folder.path().filename().string());
+      EXPECT_TRUE(fresh) << name << " is in tests/" << other->second << " and in tests/"
+                         << folder.path().filename().string();
+    }
+  }
+  EXPECT_GT(seen.count("test_files_test.cpp"), 0u);
+}
+
+}  // namespace
