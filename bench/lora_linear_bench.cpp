@@ -37,7 +37,8 @@ struct LayerSetup {
         y(s.tokens, s.width),
         dy(Matrix::Random(s.tokens, s.width)) {
     if (s.rank == 0) return;
-    layer.add_adapter("default", {.r = s.rank, .lora_alpha = 16, .init = lora::AdapterInit::torch_default});
+    layer.add_adapter("default",
+                      {.r = s.rank, .lora_alpha = 16, .init = lora::AdapterInit::torch_default});
     layer.adapters().set_active({"default"});
   }
   void forward() { layer.forward(x, y, &tape, {.training = true}); }
@@ -51,7 +52,8 @@ double adapter_flops(Setting s) { return 2.0 * static_cast<double>(s.tokens * s.
 void report(benchmark::State& state, Setting s, double flops) {
   using benchmark::Counter;
   state.counters["flops"] = Counter(flops, Counter::kIsIterationInvariantRate);
-  state.counters["tokens_per_second"] = Counter(static_cast<double>(s.tokens), Counter::kIsIterationInvariantRate);
+  state.counters["tokens_per_second"] =
+      Counter(static_cast<double>(s.tokens), Counter::kIsIterationInvariantRate);
   state.counters["share_of_peak"] = Counter(flops / peak_flops, Counter::kIsIterationInvariantRate);
 }
 
@@ -124,10 +126,12 @@ void naive(benchmark::State& state, Setting s) {
 using Body = void (*)(benchmark::State&, Setting);
 
 void add(const std::string& what, Body body, Setting s) {
-  const std::string name = "lora_linear/" + what + "/width:" + std::to_string(s.width) + "/tokens:" + std::to_string(s.tokens) +
+  const std::string name = "lora_linear/" + what + "/width:" + std::to_string(s.width) +
+                           "/tokens:" + std::to_string(s.tokens) +
                            "/rank:" + std::to_string(s.rank);
-  benchmark::RegisterBenchmark(name.c_str(), [body, s](benchmark::State& state) { body(state, s); })->UseRealTime()->Unit(
-      benchmark::kMillisecond);
+  benchmark::RegisterBenchmark(name.c_str(), [body, s](benchmark::State& state) { body(state, s); })
+      ->UseRealTime()
+      ->Unit(benchmark::kMillisecond);
 }
 
 void register_all() {
@@ -168,9 +172,11 @@ int main(int argc, char** argv) {
   benchmark::AddCustomContext("peak_gflops", std::to_string(peak_flops * 1e-9));
   benchmark::RunSpecifiedBenchmarks();
   const double after = bench::measure_peak_flops(threads);
-  std::fprintf(stderr, "peak before and after: %.1f and %.1f GF/s on %d threads\n", peak_flops * 1e-9, after * 1e-9, threads);
+  std::fprintf(stderr, "peak before and after: %.1f and %.1f GF/s on %d threads\n",
+               peak_flops * 1e-9, after * 1e-9, threads);
   if (after < 0.9 * peak_flops || after > 1.1 * peak_flops) {
-    std::fprintf(stderr, "the two differ by more than 10 %%: these figures are not to be believed\n");
+    std::fprintf(stderr,
+                 "the two differ by more than 10 %%: these figures are not to be believed\n");
     return 2;
   }
   return 0;

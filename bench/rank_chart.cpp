@@ -15,7 +15,8 @@ struct Case {
   std::string what;
   double width = 0, tokens = 0, rank = 0;
   bool operator<(const Case& other) const {
-    return std::tie(what, width, tokens, rank) < std::tie(other.what, other.width, other.tokens, other.rank);
+    return std::tie(what, width, tokens, rank) <
+           std::tie(other.what, other.width, other.tokens, other.rank);
   }
 };
 
@@ -43,7 +44,8 @@ std::map<Case, double> least_times(const lora::Json& report) {
   std::map<Case, double> times;
   for (const lora::Json& run : report.at("benchmarks")) {
     if (run.value("run_type", "iteration") != "iteration") continue;
-    const auto [place, added] = times.emplace(parse_name(run.at("name").get<std::string>()), run.at("real_time").get<double>());
+    const auto [place, added] = times.emplace(parse_name(run.at("name").get<std::string>()),
+                                              run.at("real_time").get<double>());
     if (!added) place->second = std::min(place->second, run.at("real_time").get<double>());
   }
   return times;
@@ -80,14 +82,15 @@ examples::Panel throughput_panel(const std::map<Case, double>& times, double wid
 
 /// What the adapter adds to the frozen layer's time, against its share of the flops, 1.5 r (D + O) / (D O).
 void print_cost(const std::map<Case, double>& times) {
-  std::printf("%8s %8s %6s %14s %12s %12s %8s\n", "width", "tokens", "rank", "LoRA ms", "frozen ms", "adds", "of flops");
+  std::printf("%8s %8s %6s %14s %12s %12s %8s\n", "width", "tokens", "rank", "LoRA ms", "frozen ms",
+              "adds", "of flops");
   for (const auto& [c, ms] : times) {
     if (c.what != "forward_backward") continue;
     const auto frozen = times.find({"frozen", c.width, c.tokens, 0});
     if (frozen == times.end()) continue;
     const double adds = ms / frozen->second - 1, share = 3 * c.rank / c.width;
-    std::printf("%8.0f %8.0f %6.0f %14.3f %12.3f %11.1f%% %7.2fx\n", c.width, c.tokens, c.rank, ms, frozen->second, 100 * adds,
-                adds / share);
+    std::printf("%8.0f %8.0f %6.0f %14.3f %12.3f %11.1f%% %7.2fx\n", c.width, c.tokens, c.rank, ms,
+                frozen->second, 100 * adds, adds / share);
   }
 }
 
@@ -105,14 +108,18 @@ int main(int argc, char** argv) try {
   const lora::Json& context = report.at("context");
   examples::Chart chart;
   chart.title = "LoRA rank against throughput";
-  chart.subtitle = "one layer, float32, forward and backward with the input's gradient; least of the repetitions";
-  chart.footnote = context.value("processor", "") + ", " + context.value("threads", "?") + " threads, measured peak " +
+  chart.subtitle =
+      "one layer, float32, forward and backward with the input's gradient; least of the "
+      "repetitions";
+  chart.footnote = context.value("processor", "") + ", " + context.value("threads", "?") +
+                   " threads, measured peak " +
                    whole(std::strtod(context.value("peak_gflops", "0").c_str(), nullptr)) + " GF/s";
   std::map<std::pair<double, double>, bool> panels;
   for (const auto& [c, ms] : times) {
     if (c.what == "forward_backward") panels[{c.width, c.tokens}] = true;
   }
-  for (const auto& [size, used] : panels) chart.panels.push_back(throughput_panel(times, size.first, size.second));
+  for (const auto& [size, used] : panels)
+    chart.panels.push_back(throughput_panel(times, size.first, size.second));
   chart.columns = 3;
   lora::atomic_write(argv[2], examples::to_svg(chart));
   std::printf("chart: %s\n", argv[2]);

@@ -9,13 +9,15 @@ using Matrix = lora::Matrix<float>;
 int main() {
   // A pretrained network: here random matrices stand for yours. Weights are (out, in), a row of x is one example.
   Matrix w0 = 0.3f * Matrix::Random(64, 32), w1 = 0.3f * Matrix::Random(8, 64);
-  lora::MLP<float> network({lora::LoRALinear<float>(w0), lora::LoRALinear<float>(w1)}, lora::Activation::silu);
+  lora::MLP<float> network({lora::LoRALinear<float>(w0), lora::LoRALinear<float>(w1)},
+                           lora::Activation::silu);
 
   // What it should do from now on: the same with both matrices changed a little.
   Matrix x = Matrix::Random(256, 32), target(256, 8);
   w0 += 0.05f * Matrix::Random(64, 4) * Matrix::Random(4, 32);
   w1 += 0.05f * Matrix::Random(8, 4) * Matrix::Random(4, 64);
-  lora::MLP<float> goal({lora::LoRALinear<float>(w0), lora::LoRALinear<float>(w1)}, lora::Activation::silu);
+  lora::MLP<float> goal({lora::LoRALinear<float>(w0), lora::LoRALinear<float>(w1)},
+                        lora::Activation::silu);
   goal.forward(x, target);
 
   // The base is frozen; an adapter of rank 4 on both layers is what is trained.
@@ -39,10 +41,12 @@ int main() {
   }
 
   lora::save_adapter_file(model, "quickstart_adapter.safetensors");  // PEFT's keys
-  const lora::MLP<float> merged = model.merge_and_unload();          // W + (alpha / r) B A, no adapters left
+  const lora::MLP<float> merged =
+      model.merge_and_unload();  // W + (alpha / r) B A, no adapters left
   Matrix merged_y(256, 8);
   merged.forward(x, merged_y);
   model.base().forward(x, y);
-  std::printf("merged and unmerged outputs differ by at most %.1e\n", static_cast<double>((merged_y - y).cwiseAbs().maxCoeff()));
+  std::printf("merged and unmerged outputs differ by at most %.1e\n",
+              static_cast<double>((merged_y - y).cwiseAbs().maxCoeff()));
   std::printf("saved quickstart_adapter.safetensors\n");
 }

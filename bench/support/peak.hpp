@@ -18,7 +18,8 @@ inline double seconds_now() {
 /// Multiply-adds on registers alone: `Accumulators` vectors of `Bytes` bytes, `rounds` times. Returns something that depends on
 /// all of them, so that none is left out.
 template <int Bytes, int Accumulators>
-inline __attribute__((always_inline)) float multiply_add_loop(std::int64_t rounds, float a, float b) {
+inline __attribute__((always_inline)) float multiply_add_loop(std::int64_t rounds, float a,
+                                                              float b) {
   typedef float Vector __attribute__((vector_size(Bytes)));
   Vector sum[Accumulators];
   const Vector va = Vector{} + a, vb = Vector{} + b;
@@ -41,11 +42,14 @@ inline __attribute__((always_inline)) float multiply_add_loop(std::int64_t round
 __attribute__((target("avx512f"))) inline float multiply_add_512(std::int64_t n, float a, float b) {
   return multiply_add_loop<64, 24>(n, a, b);
 }
-__attribute__((target("avx2,fma"))) inline float multiply_add_256(std::int64_t n, float a, float b) {
+__attribute__((target("avx2,fma"))) inline float multiply_add_256(std::int64_t n, float a,
+                                                                  float b) {
   return multiply_add_loop<32, 12>(n, a, b);
 }
 #endif
-inline float multiply_add_128(std::int64_t n, float a, float b) { return multiply_add_loop<16, 8>(n, a, b); }
+inline float multiply_add_128(std::int64_t n, float a, float b) {
+  return multiply_add_loop<16, 8>(n, a, b);
+}
 
 inline void keep_result(float value) { asm volatile("" : : "x"(value)); }
 
@@ -67,17 +71,20 @@ inline double measure_peak_flops(int threads) {
   for (int attempt = 0; attempt < 8; ++attempt) {
     std::vector<std::thread> others;
     const double begin = seconds_now();
-    for (int t = 1; t < threads; ++t) others.emplace_back([&] { keep_result(loop(rounds, 0.999f, 0.001f)); });
+    for (int t = 1; t < threads; ++t)
+      others.emplace_back([&] { keep_result(loop(rounds, 0.999f, 0.001f)); });
     keep_result(loop(rounds, 0.999f, 0.001f));
     for (std::thread& other : others) other.join();
-    best = std::max(best, threads * static_cast<double>(rounds) * flops_a_round / (seconds_now() - begin));
+    best = std::max(
+        best, threads * static_cast<double>(rounds) * flops_a_round / (seconds_now() - begin));
   }
   return best;
 }
 
 /// Bytes a second that `threads` threads read from memory, over a block larger than any cache: the best of several.
 inline double measure_read_bandwidth(int threads, std::size_t bytes = std::size_t{1} << 30) {
-  const std::size_t n = bytes / sizeof(std::uint64_t), share = n / static_cast<std::size_t>(threads);
+  const std::size_t n = bytes / sizeof(std::uint64_t),
+                    share = n / static_cast<std::size_t>(threads);
   std::vector<std::uint64_t> memory(n, 1);
   std::vector<std::uint64_t> sums(static_cast<std::size_t>(threads));
   double best = 0;
@@ -87,14 +94,16 @@ inline double measure_read_bandwidth(int threads, std::size_t bytes = std::size_
       const std::uint64_t* p = memory.data() + t * share;
       Vector sum[4] = {};
       for (std::size_t i = 0; i + 32 <= share; i += 32) {
-        for (std::size_t k = 0; k < 4; ++k) sum[k] += *reinterpret_cast<const Vector*>(p + i + 8 * k);
+        for (std::size_t k = 0; k < 4; ++k)
+          sum[k] += *reinterpret_cast<const Vector*>(p + i + 8 * k);
       }
       sum[0] += sum[1] + sum[2] + sum[3];
       sums[t] = sum[0][0] + sum[0][7];
     };
     std::vector<std::thread> others;
     const double begin = seconds_now();
-    for (std::size_t t = 1; t < static_cast<std::size_t>(threads); ++t) others.emplace_back([&read, t] { read(t); });
+    for (std::size_t t = 1; t < static_cast<std::size_t>(threads); ++t)
+      others.emplace_back([&read, t] { read(t); });
     read(0);
     for (std::thread& other : others) other.join();
     best = std::max(best, static_cast<double>(share) * threads * 8.0 / (seconds_now() - begin));

@@ -359,7 +359,7 @@ TEST(Matching, ShortWayEqualsTheRegularExpression) {
       text += letters[random() % letters.size()];
     return text;
   };
-  using lora::detail::KeyPattern;
+  using KeyPattern = lora::detail::BasicKeyPattern<>;
   lora::Pattern::Scratch scratch;
   std::size_t hits = 0;
   for (int i = 0; i < 20000; ++i) {

@@ -18,7 +18,8 @@ std::string text_of(const std::filesystem::path& path) {
 }
 
 TEST(Readme, ShowsTheQuickstartToTheLetter) {
-  const std::string readme = text_of(root() / "README.md"), open = "<!-- quickstart begin -->\n```cpp\n";
+  const std::string readme = text_of(root() / "README.md"),
+                    open = "<!-- quickstart begin -->\n```cpp\n";
   const std::size_t begin = readme.find(open);
   ASSERT_NE(begin, std::string::npos);
   const std::size_t end = readme.find("```\n<!-- quickstart end -->", begin);
@@ -33,11 +34,14 @@ TEST(Readme, QuickstartHasAtMostSixtyLines) {
 
 TEST(Readme, PagesPointAtFilesThatAreThere) {
   int links = 0;
-  for (const char* page : {"README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/math.md", "docs/configuration.md"}) {
+  for (const char* page : {"README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/math.md",
+                           "docs/configuration.md"}) {
     const std::string text = text_of(root() / page);
     const std::regex link(R"(\]\(([^)#: ]+)(#[^)]*)?\))");
-    for (auto it = std::sregex_iterator(text.begin(), text.end(), link); it != std::sregex_iterator(); ++it, ++links) {
-      EXPECT_TRUE(std::filesystem::exists((root() / page).parent_path() / (*it)[1].str())) << page << ": " << (*it)[1];
+    for (auto it = std::sregex_iterator(text.begin(), text.end(), link);
+         it != std::sregex_iterator(); ++it, ++links) {
+      EXPECT_TRUE(std::filesystem::exists((root() / page).parent_path() / (*it)[1].str()))
+          << page << ": " << (*it)[1];
     }
   }
   EXPECT_GE(links, 5);

@@ -13,13 +13,15 @@ namespace LORA_NAMESPACE {
 
 namespace detail {
 
-inline bool is_ascii_word(char32_t c) {
+template <class = void>
+bool is_ascii_word(char32_t c) {
   return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
 }
 
 /// Decodes UTF-8 strictly; a byte that fits nowhere becomes 0xDC00 + byte (Python's
 /// surrogateescape), which no valid text holds.
-inline void decode_utf8(std::string_view text, std::vector<char32_t>& out) {
+template <class = void>
+void decode_utf8(std::string_view text, std::vector<char32_t>& out) {
   out.clear();
   for (std::size_t i = 0; i < text.size();) {
     const auto byte = [&](std::size_t k) {
@@ -46,6 +48,7 @@ inline void decode_utf8(std::string_view text, std::vector<char32_t>& out) {
 }
 
 /// A set of code points: a table for ASCII, ranges for the rest.
+template <class = void>
 struct CharSet {
   std::bitset<128> ascii;
   std::vector<std::pair<char32_t, char32_t>> wide;

@@ -53,7 +53,8 @@ struct LayerSelection : std::variant<std::monostate, Index, std::vector<Index>> 
 
 /// s: alpha / r, or alpha / sqrt(r) for rank-stabilised LoRA (Kalajdzievski 2023). No unit; r >= 1
 /// is the caller's matter.
-inline double scaling(double alpha, Index r, bool use_rslora) {
+template <class = void>
+double scaling(double alpha, Index r, bool use_rslora) {
   return alpha / (use_rslora ? std::sqrt(static_cast<double>(r)) : static_cast<double>(r));
 }
 
@@ -70,6 +71,7 @@ struct ConfigField {
 };
 
 /// Every field of LoRAConfig in its order of declaration: for documents and for tests. Constant.
+template <class = void>
 std::span<const ConfigField> lora_config_fields();
 
 /// PEFT's LoraConfig (src/peft/tuners/lora/config.py) on top of PeftConfig, 0.20. A plain value:
@@ -116,17 +118,24 @@ struct LoRAConfig {
 
   /// Throws ConfigError, naming field and value, unless every field is in its range and supported.
   /// O(size of the lists).
+  template <class = void>
   void validate() const;
 
   /// modules_to_save with the heads that PEFT adds for the task: "classifier" and "score" for
   /// SEQ_CLS and TOKEN_CLS, "qa_outputs" for QUESTION_ANS (peft_model.py). Each name once.
+  template <class = void>
   std::vector<std::string> effective_modules_to_save() const;
 
  private:
+  template <class = void>
   void validate_refused() const;
+  template <class = void>
   void validate_numbers() const;
+  template <class = void>
   void validate_names() const;
+  template <class = void>
   void validate_layers() const;
+  template <class = void>
   void validate_initialisation() const;
 };
 
@@ -179,7 +188,8 @@ inline constexpr auto lora_config_field_table = [] {
        {"ensure_weight_tying", refused, "false"}});
 }();
 
-inline std::string number_text(double value) {
+template <class = void>
+std::string number_text(double value) {
   std::string text = std::to_string(value);
   if (text.find('.') == text.npos) return text;  // nan, inf
   text.erase(text.find_last_not_of('0') + 1);
@@ -187,17 +197,22 @@ inline std::string number_text(double value) {
   return text;
 }
 
-[[noreturn]] inline void bad_field(std::string_view field, const std::string& value,
-                                   const std::string& expected) {
+template <class = void>
+[[noreturn]] void bad_field(std::string_view field, const std::string& value,
+                            const std::string& expected) {
   throw ConfigError("LoRAConfig: " + std::string(field) + " = " + value +
                     " is not valid; expected " + expected);
 }
 
 }  // namespace detail
 
-inline std::span<const ConfigField> lora_config_fields() { return detail::lora_config_field_table; }
+template <class>
+std::span<const ConfigField> lora_config_fields() {
+  return detail::lora_config_field_table;
+}
 
-inline void LoRAConfig::validate() const {
+template <class>
+void LoRAConfig::validate() const {
   validate_refused();
   validate_numbers();
   validate_names();
@@ -205,7 +220,8 @@ inline void LoRAConfig::validate() const {
   validate_initialisation();
 }
 
-inline std::vector<std::string> LoRAConfig::effective_modules_to_save() const {
+template <class>
+std::vector<std::string> LoRAConfig::effective_modules_to_save() const {
   std::vector<std::string> names;
   const auto add = [&](const std::string& name) {
     if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
@@ -216,7 +232,8 @@ inline std::vector<std::string> LoRAConfig::effective_modules_to_save() const {
   return names;
 }
 
-inline void LoRAConfig::validate_refused() const {
+template <class>
+void LoRAConfig::validate_refused() const {
   const auto refuse = [](std::string_view field, std::string_view value,
                          std::string_view standard) {
     const std::string shown =
@@ -258,7 +275,8 @@ inline void LoRAConfig::validate_refused() const {
   if (peft_type != "LORA") refuse("peft_type", detail::within_quotes(peft_type), "\"LORA\"");
 }
 
-inline void LoRAConfig::validate_numbers() const {
+template <class>
+void LoRAConfig::validate_numbers() const {
   using detail::bad_field;
   constexpr Index most = 1 << 20;  // keeps every product with a size of a layer far from overflow
   if (r < 1 || r > most)
@@ -276,7 +294,8 @@ inline void LoRAConfig::validate_numbers() const {
     }
     std::sort(keys.begin(), keys.end());
     const auto twice = std::adjacent_find(keys.begin(), keys.end());
-    if (twice != keys.end()) bad_field(field, detail::within_quotes(*twice) + " twice", "each key once");
+    if (twice != keys.end())
+      bad_field(field, detail::within_quotes(*twice) + " twice", "each key once");
   };
   key_check("rank_pattern", rank_pattern);
   key_check("alpha_pattern", alpha_pattern);
@@ -294,7 +313,8 @@ inline void LoRAConfig::validate_numbers() const {
   }
 }
 
-inline void LoRAConfig::validate_names() const {
+template <class>
+void LoRAConfig::validate_names() const {
   using detail::bad_field;
   const auto no_empty_name = [](const char* field, const std::vector<std::string>& names) {
     if (std::find(names.begin(), names.end(), "") != names.end())
@@ -326,7 +346,8 @@ inline void LoRAConfig::validate_names() const {
   }
 }
 
-inline void LoRAConfig::validate_layers() const {
+template <class>
+void LoRAConfig::validate_layers() const {
   using detail::bad_field;
   for (const Index layer : layers_to_transform.indices()) {
     if (layer < 0) bad_field("layers_to_transform", std::to_string(layer), "layer indices from 0");
@@ -334,16 +355,16 @@ inline void LoRAConfig::validate_layers() const {
   const bool pattern_given = (layers_pattern.pattern() && !layers_pattern.pattern()->empty()) ||
                              (layers_pattern.list() && !layers_pattern.list()->empty());
   if (target_modules.pattern() && layers_to_transform.index() != 0) {
-    bad_field(
-        "layers_to_transform",
-        "a value beside the string target_modules = " + detail::within_quotes(*target_modules.pattern()),
-        "null, or target_modules as a list");
+    bad_field("layers_to_transform",
+              "a value beside the string target_modules = " +
+                  detail::within_quotes(*target_modules.pattern()),
+              "null, or target_modules as a list");
   }
   if (target_modules.pattern() && !layers_pattern.is_null()) {
-    bad_field(
-        "layers_pattern",
-        "a value beside the string target_modules = " + detail::within_quotes(*target_modules.pattern()),
-        "null, or target_modules as a list");
+    bad_field("layers_pattern",
+              "a value beside the string target_modules = " +
+                  detail::within_quotes(*target_modules.pattern()),
+              "null, or target_modules as a list");
   }
   if (pattern_given && layers_to_transform.indices().empty()) {
     bad_field("layers_pattern", "a value without layers_to_transform",
@@ -351,7 +372,8 @@ inline void LoRAConfig::validate_layers() const {
   }
 }
 
-inline void LoRAConfig::validate_initialisation() const {
+template <class>
+void LoRAConfig::validate_initialisation() const {
   const std::string* name = std::get_if<std::string>(&init_lora_weights);
   if (name == nullptr) return;
   const bool orthogonal = *name == "orthogonal";

@@ -61,14 +61,16 @@ inline constexpr auto default_targets_table = std::to_array<DefaultTargets>({
 }  // namespace detail
 
 /// The model types that have defaults, sorted by bytes. Constant.
-inline std::span<const DefaultTargets> known_default_targets() {
+template <class = void>
+std::span<const DefaultTargets> known_default_targets() {
   return detail::default_targets_table;
 }
 
 /// The target_modules of a null LoRAConfig::target_modules (the facts of PEFT's mapping from
 /// model_type, utils/constants.py). Throws ConfigError that lists the known types for any other
 /// type.
-inline std::vector<std::string> default_target_modules(std::string_view model_type) {
+template <class = void>
+std::vector<std::string> default_target_modules(std::string_view model_type) {
   for (const DefaultTargets& entry : known_default_targets()) {
     if (entry.model_type != model_type) continue;
     const auto end = std::find(entry.names.begin(), entry.names.end(), std::string_view{});

@@ -155,7 +155,7 @@ class LoRAModel {
     check_known({name}, "delete_adapter");
     check_not_merged({name}, "delete_adapter");
     for_each_layer([&](const NamePath&, auto& layer) { remove_from_layer(layer, name); });
-    std::erase_if(adapters_, [&](const auto& entry) { return entry.first == name; });
+    std::erase_if(adapters_, [&](const auto& entry) { return entry.name == name; });
     if (std::erase(active_, name) == 0) return;
     if (active_.empty() && !adapters_.empty()) {
       std::vector<std::string> left = adapter_names();
@@ -297,7 +297,7 @@ class LoRAModel {
     for (const std::string& name : names) {
       if (has_adapter(name)) continue;
       std::string known;
-      for (const auto& entry : adapters_) known += " " + entry.first;
+      for (const auto& entry : adapters_) known += " " + entry.name;
       throw ConfigError("LoRAModel::" + std::string(where) + ": no adapter is called \"" + name +
                         "\"; there are:" + (known.empty() ? " none" : known));
     }
@@ -377,7 +377,11 @@ class LoRAModel {
   }
 
   Base base_;
-  std::vector<std::pair<std::string, LoRAConfig>> adapters_;
+  struct NamedConfig {
+    std::string name;
+    LoRAConfig config;
+  };
+  std::vector<NamedConfig> adapters_;
   std::vector<std::string> active_;
   bool enabled_ = true;
 };

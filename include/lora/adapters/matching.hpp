@@ -43,8 +43,14 @@ struct MatchReport {
 
 namespace detail {
 
-/// One call of match_modules.
+/// One call of match_modules. A template, so that it is compiled only where it is called.
+template <class Config>
 class Matcher {
+  using Pattern = BasicPattern<Config>;
+  using NameList = BasicNameList<Config>;
+  using KeyPattern = BasicKeyPattern<Config>;
+  using LayerFinder = BasicLayerFinder<Config>;
+
  public:
   Matcher(const std::vector<ModuleInfo>& modules, const LoRAConfig& config,
           std::string_view model_type)
@@ -171,8 +177,8 @@ class Matcher {
     return true;
   }
 
-  std::pair<bool, NameList::Hit> selects(Selector& s, const std::string& name) {
-    NameList::Hit hit;
+  std::pair<bool, typename NameList::Hit> selects(Selector& s, const std::string& name) {
+    typename NameList::Hit hit;
     bool selected = false;
     if (s.pattern) {
       selected = s.pattern->full_match(name, scratch_);
@@ -198,8 +204,8 @@ class Matcher {
   void add_target(const ModuleInfo& module) {
     constexpr std::string_view adaptable[] = {"Linear", "Conv1D", "Embedding", "Conv2d"};
     if (std::find(std::begin(adaptable), std::end(adaptable), module.type) == std::end(adaptable)) {
-      throw ConfigError("LoRAConfig: target_modules selects " + within_quotes(module.name) + ", a " +
-                        module.type +
+      throw ConfigError("LoRAConfig: target_modules selects " + within_quotes(module.name) +
+                        ", a " + module.type +
                         ", which cannot be adapted; only Linear, Conv1D, Embedding and Conv2d can");
     }
     if (config_.lora_bias && module.type == "Embedding") {
@@ -296,7 +302,8 @@ class Matcher {
     for (std::size_t i = 0; i < std::min<std::size_t>(names.size(), 4); ++i) {
       const std::string found = near(names[i]);
       if (!found.empty())
-        text += "; near names of " + within_quotes(names[i]) + ": " + found.substr(found.find(": ") + 2);
+        text += "; near names of " + within_quotes(names[i]) + ": " +
+                found.substr(found.find(": ") + 2);
     }
     throw ConfigError(text);
   }
@@ -365,7 +372,7 @@ class Matcher {
   std::vector<KeyPattern> kept_, rank_keys_, alpha_keys_;
   std::vector<bool> kept_used_, rank_used_, alpha_used_;
   std::set<Index> layers_used_;
-  Pattern::Scratch scratch_;
+  PatternScratch scratch_;
   std::size_t near_used_ = 0;
   MatchReport report_;
 };
@@ -384,16 +391,18 @@ class Matcher {
 /// Throws ConfigError for an invalid config (validate()), a path listed twice, a pattern that is
 /// refused or costs too much, nothing matched, a layer that cannot be adapted, a layer both adapted
 /// and saved. O(modules · (path + keys)).
-inline MatchReport match_modules(const std::vector<ModuleInfo>& modules, const LoRAConfig& config,
-                                 std::string_view model_type = {}) {
+template <class Config = LoRAConfig>
+MatchReport match_modules(const std::vector<ModuleInfo>& modules, const Config& config,
+                          std::string_view model_type = {}) {
   config.validate();
   std::set<std::string_view> seen;
   for (const ModuleInfo& module : modules) {
     if (!seen.insert(module.name).second) {
-      throw ConfigError("match_modules: two modules have the name " + detail::within_quotes(module.name));
+      throw ConfigError("match_modules: two modules have the name " +
+                        detail::within_quotes(module.name));
     }
   }
-  return detail::Matcher(modules, config, model_type).run();
+  return detail::Matcher<Config>(modules, config, model_type).run();
 }
 
 }  // namespace LORA_NAMESPACE

@@ -16,15 +16,20 @@ namespace LORA_NAMESPACE {
 
 namespace detail {
 
+// Templates, so that a program that includes this and matches nothing does not pay for compiling it: Tag, whatever it is,
+// makes the names inside depend on it.
+
 /// A list of names: an entry matches a path that it equals, or that it ends at a dot. O(segments) a
 /// path.
-class NameList {
+template <class = void>
+class BasicNameList {
  public:
-  explicit NameList(std::vector<std::string> names) : names_(std::move(names)) {
+  explicit BasicNameList(std::vector<std::string> names) : names_(std::move(names)) {
     for (std::size_t i = 0; i < names_.size(); ++i) index_.emplace(names_[i], i);
   }
-  NameList(NameList&&) = default;  // the index looks into the names, which a move leaves in place
-  NameList& operator=(NameList&&) = default;
+  BasicNameList(BasicNameList&&) =
+      default;  // the index looks into the names, which a move leaves in place
+  BasicNameList& operator=(BasicNameList&&) = default;
 
   struct Hit {
     std::vector<std::size_t> entries;  // the first of several equal ones
@@ -57,11 +62,14 @@ class NameList {
 /// path), or one name of modules_to_save as it keeps adapters away
 /// (`re.match((^|.*\.){key}($|\..*), path)`: whole segments anywhere). Keys without
 /// regular-expression syntax other than the dot take a short way that gives the same answer.
-class KeyPattern {
+template <class Tag = void>
+class BasicKeyPattern {
+  using Pattern = BasicPattern<Tag>;
+
  public:
   enum class Where { end, segments };
 
-  KeyPattern(const std::string& field, const std::string& key, Where where)
+  BasicKeyPattern(const std::string& field, const std::string& key, Where where)
       : key_(key), where_(where) {
     const auto simple = [](char c) {
       return is_ascii_word(static_cast<unsigned char>(c)) || c == '-' || c == '.';
@@ -78,7 +86,7 @@ class KeyPattern {
 
   const std::string& key() const { return key_; }
 
-  bool matches(std::string_view path, Pattern::Scratch& scratch) const {
+  bool matches(std::string_view path, PatternScratch& scratch) const {
     if (pattern_) return pattern_->match(path, scratch);
     const bool plain =
         std::all_of(path.begin(), path.end(), [](char c) { return c > 0 && c != '\n'; });
@@ -120,14 +128,17 @@ class KeyPattern {
 /// first segment of digits that has two segments before it and one behind (`.*?\.[^.]*\.(\d+)\.`,
 /// so that an expert's number inside a layer is not taken); with patterns the first of them for
 /// which `.*?\.{pattern}\.(\d+)\.` matches. Digits are ASCII here.
-class LayerFinder {
+template <class Tag = void>
+class BasicLayerFinder {
+  using Pattern = BasicPattern<Tag>;
+
  public:
-  explicit LayerFinder(const std::vector<std::string>& patterns) {
+  explicit BasicLayerFinder(const std::vector<std::string>& patterns) {
     if (patterns.empty()) patterns_.emplace_back(".*?\\.[^.]*\\.([0-9]+)\\.");
     for (const std::string& text : patterns) add(text);
   }
 
-  std::optional<Index> layer(std::string_view path, Pattern::Scratch& scratch) const {
+  std::optional<Index> layer(std::string_view path, PatternScratch& scratch) const {
     for (const Pattern& pattern : patterns_) {
       const auto digits = pattern.match_group(path, scratch);
       if (!digits) continue;

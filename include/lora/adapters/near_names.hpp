@@ -17,7 +17,8 @@ namespace detail {
 
 /// Levenshtein's distance of the first 64 bytes: insertions, deletions and replacements that turn a
 /// into b.
-inline std::size_t edit_distance(std::string_view a, std::string_view b) {
+template <class = void>
+std::size_t edit_distance(std::string_view a, std::string_view b) {
   a = a.substr(0, 64);
   b = b.substr(0, 64);
   std::vector<std::size_t> row(b.size() + 1);
@@ -35,7 +36,8 @@ inline std::size_t edit_distance(std::string_view a, std::string_view b) {
 }
 
 /// The end of `name` that has as many dotted segments as `asked`.
-inline std::string_view same_segments(std::string_view name, std::string_view asked) {
+template <class = void>
+std::string_view same_segments(std::string_view name, std::string_view asked) {
   const auto dots = std::count(asked.begin(), asked.end(), '.');
   std::size_t at = name.size();
   for (auto i = dots; i >= 0; --i) {
@@ -49,15 +51,15 @@ inline std::string_view same_segments(std::string_view name, std::string_view as
 
 /// "a, b, c": up to three ends of `names` that are nearest to `asked`, those that contain it first.
 /// Looks at 4096 different ends at most.
-template <class Names>
+template <class Names, class End = std::string_view>
 std::string near_names(std::string_view asked, const Names& names) {
-  std::set<std::string_view> ends;
+  std::set<End> ends;
   for (const auto& name : names) {
     if (ends.size() >= 4096) break;
     const std::string_view end = same_segments(name, asked);
     if (!end.empty()) ends.insert(end);
   }
-  std::vector<std::tuple<bool, std::size_t, std::string_view>> ranked;
+  std::vector<std::tuple<bool, std::size_t, End>> ranked;
   for (const std::string_view end : ends) {
     ranked.emplace_back(end.find(asked) == end.npos, edit_distance(asked, end), end);
   }

@@ -19,6 +19,18 @@
 
 namespace LORA_NAMESPACE {
 
+/// Memory that a run of matches shares, and the number of steps that they took.
+struct PatternScratch {
+  struct Thread {
+    std::int32_t pc;
+    std::size_t slots[2];
+  };
+  std::vector<char32_t> text;
+  std::vector<Thread> current, next, pending;
+  std::vector<std::size_t> seen;
+  std::uint64_t steps = 0;
+};
+
 /// A compiled pattern. Immutable, so it may be shared between threads; a Scratch may not.
 ///
 /// Means what Python's `re` means for str patterns without flags: literals, escapes (\. \d \w \s \D
@@ -26,25 +38,16 @@ namespace LORA_NAMESPACE {
 /// named groups, alternation, greedy and lazy * + ? {m} {m,} {,n} {m,n}. Text is UTF-8 and one
 /// character is one code point. Refused: back-references, look-around, conditional and atomic
 /// groups, possessive quantifiers, inline flags, octal escapes, and whatever Python refuses.
-class Pattern {
+template <class Tag = void>
+class BasicPattern {
  public:
-  /// Memory that a run of matches shares, and the number of steps that they took.
-  struct Scratch {
-    struct Thread {
-      std::int32_t pc;
-      std::size_t slots[2];
-    };
-    std::vector<char32_t> text;
-    std::vector<Thread> current, next, pending;
-    std::vector<std::size_t> seen;
-    std::uint64_t steps = 0;
-  };
+  using Scratch = PatternScratch;
 
   /// Throws ConfigError that says pattern, position and reason. Time and memory are bounded by the
   /// limits of PatternParser (4096 bytes, 8192 steps once counted repeats are written out, 64
   /// nested groups).
-  explicit Pattern(std::string_view text) : text_(text) {
-    detail::PatternParser parser(text_);
+  explicit BasicPattern(std::string_view text) : text_(text) {
+    detail::PatternParser<Tag> parser(text_);
     code_ = std::move(parser.code);
     sets_ = std::move(parser.sets);
     captures_ = parser.captures;
@@ -112,7 +115,7 @@ class Pattern {
       m.next.clear();
       for (const Scratch::Thread& t : m.current) {
         ++m.steps;
-        const detail::PatternStep& step = code_[static_cast<std::size_t>(t.pc)];
+        const detail::PatternStep<Tag>& step = code_[static_cast<std::size_t>(t.pc)];
         if (step.op == detail::PatternOp::accept) {
           if (goal == Goal::whole && at < m.text.size()) continue;
           if (slots == nullptr) return true;
@@ -129,7 +132,7 @@ class Pattern {
     return found;
   }
 
-  bool consumes(const detail::PatternStep& step, char32_t c) const {
+  bool consumes(const detail::PatternStep<Tag>& step, char32_t c) const {
     switch (step.op) {
       case detail::PatternOp::character:
         return static_cast<char32_t>(step.a) == c;
@@ -154,7 +157,7 @@ class Pattern {
       const auto pc = static_cast<std::size_t>(t.pc);
       if (m.seen[pc] == at) continue;
       m.seen[pc] = at;
-      const detail::PatternStep& step = code_[pc];
+      const detail::PatternStep<Tag>& step = code_[pc];
       if (step.op == Op::split) {
         m.pending.push_back({t.pc + step.b, {t.slots[0], t.slots[1]}});
         m.pending.push_back({t.pc + step.a, {t.slots[0], t.slots[1]}});
@@ -184,10 +187,13 @@ class Pattern {
   }
 
   std::string text_;
-  detail::PatternCode code_;
-  std::vector<detail::CharSet> sets_;
+  std::vector<detail::PatternStep<Tag>> code_;
+  std::vector<detail::CharSet<Tag>> sets_;
   int captures_ = 0;
   bool ascii_only_ = false, top_alternation_ = false, repeats_group_ = false;
 };
+
+/// The pattern there is; the template is compiled only where a pattern is used.
+using Pattern = BasicPattern<>;
 
 }  // namespace LORA_NAMESPACE

@@ -37,15 +37,20 @@ enum class PatternOp : std::uint8_t {
 };
 
 /// One instruction. Jumps are relative, so that a fragment can be copied to repeat it.
+template <class = void>
 struct PatternStep {
   PatternOp op;
   std::int32_t a = 0, b = 0;
 };
-using PatternCode = std::vector<PatternStep>;
 
 /// Recursive descent from text to code. The depth of the recursion is the depth of the groups, at
 /// most max_depth.
+template <class Tag = void>
 class PatternParser {
+  using CharSet = detail::CharSet<Tag>;
+  using PatternStep = detail::PatternStep<Tag>;
+  using PatternCode = std::vector<PatternStep>;
+
  public:
   static constexpr std::size_t max_length = 4096, max_size = 8192;
   static constexpr int max_depth = 64;

@@ -46,7 +46,8 @@ MatchReport select_modules(Base& base, const LoRAConfig& config) {
 }
 
 /// PEFT's init_lora_weights of a config that is valid.
-inline AdapterInit adapter_init(const LoRAConfig& config) {
+template <class = void>
+AdapterInit adapter_init(const LoRAConfig& config) {
   if (const bool* standard = std::get_if<bool>(&config.init_lora_weights)) {
     return *standard ? AdapterInit::kaiming_uniform : AdapterInit::torch_default;
   }
@@ -55,8 +56,9 @@ inline AdapterInit adapter_init(const LoRAConfig& config) {
 }
 
 /// What `config` says of one module that it matched. Random streams are named after the module.
-inline AdapterOptions adapter_options(const LoRAConfig& config, const MatchedModule& module,
-                                      std::uint64_t seed) {
+template <class = void>
+AdapterOptions adapter_options(const LoRAConfig& config, const MatchedModule& module,
+                               std::uint64_t seed) {
   AdapterOptions options;
   options.r = module.r;
   options.lora_alpha = module.alpha;

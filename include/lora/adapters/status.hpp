@@ -61,8 +61,9 @@ namespace detail {
 
 /// All names of one kind, in the order of the layers; empty when a layer has one of them but not as
 /// that kind.
-inline std::optional<std::vector<std::string>> common_names(
-    const std::vector<LayerStatus>& layers, std::vector<std::string> LayerStatus::*kind) {
+template <class = void>
+std::optional<std::vector<std::string>> common_names(const std::vector<LayerStatus>& layers,
+                                                     std::vector<std::string> LayerStatus::*kind) {
   std::vector<std::string> all;
   const auto has = [](const std::vector<std::string>& names, const std::string& name) {
     return std::find(names.begin(), names.end(), name) != names.end();
@@ -80,7 +81,8 @@ inline std::optional<std::vector<std::string>> common_names(
   return all;
 }
 
-inline std::string grouped_digits(Index n) {
+template <class = void>
+std::string grouped_digits(Index n) {
   std::string text = std::to_string(n);
   for (std::size_t at = text.size(); at > 3; at -= 3) text.insert(at - 3, ",");
   return text;
@@ -90,7 +92,8 @@ inline std::string grouped_digits(Index n) {
 
 /// The summary of the layers; of the three counts only the number of layers is set. Without layers
 /// nothing is active, merged or irregular.
-inline ModelStatus summarize(const std::vector<LayerStatus>& layers) {
+template <class = void>
+ModelStatus summarize(const std::vector<LayerStatus>& layers) {
   ModelStatus status;
   status.num_adapter_layers = static_cast<Index>(layers.size());
   status.enabled = layers.empty() || layers.front().enabled;
@@ -110,7 +113,8 @@ inline ModelStatus summarize(const std::vector<LayerStatus>& layers) {
 
 /// The text that PEFT prints:
 /// "trainable params: 1,234 || all params: 56,789 || trainable%: 2.1730".
-inline std::string trainable_text(Index trainable, Index all) {
+template <class = void>
+std::string trainable_text(Index trainable, Index all) {
   char share[32];
   std::snprintf(share, sizeof share, "%.4f",
                 all == 0 ? 0.0 : 100.0 * static_cast<double>(trainable) / static_cast<double>(all));

@@ -40,14 +40,20 @@ inline std::string shape_text(Index rows, Index cols) {
 
 namespace detail {
 // Apart from the checks, so that these stay small where they are inlined.
-[[noreturn, gnu::cold, gnu::noinline]] inline void throw_shape(const char* where, const char* name, Index rows, Index cols,
+[[noreturn, gnu::cold, gnu::noinline]] inline void throw_shape(const char* where, const char* name,
+                                                               Index rows, Index cols,
                                                                const std::string& expected) {
   std::string text(where);
-  text.append(": ").append(name).append(" is ").append(shape_text(rows, cols)).append(", expected ").append(expected);
+  text.append(": ")
+      .append(name)
+      .append(" is ")
+      .append(shape_text(rows, cols))
+      .append(", expected ")
+      .append(expected);
   throw ShapeError(text);
 }
-[[noreturn, gnu::cold, gnu::noinline]] inline void throw_expected_shape(const char* where, const char* name, Index rows,
-                                                                        Index cols, Index want_rows, Index want_cols) {
+[[noreturn, gnu::cold, gnu::noinline]] inline void throw_expected_shape(
+    const char* where, const char* name, Index rows, Index cols, Index want_rows, Index want_cols) {
   const auto letter = [](Index n) { return n < 0 ? std::string("T") : std::to_string(n); };
   std::string expected("(");
   expected.append(letter(want_rows)).append(", ").append(letter(want_cols)).append(")");
@@ -56,7 +62,8 @@ namespace detail {
 }  // namespace detail
 
 /// Throws ShapeError "where: name is (rows, cols), expected `expected`" unless `ok`. O(1).
-inline void check_shape(bool ok, const char* where, const char* name, Index rows, Index cols, const std::string& expected) {
+inline void check_shape(bool ok, const char* where, const char* name, Index rows, Index cols,
+                        const std::string& expected) {
   if (!ok) detail::throw_shape(where, name, rows, cols, expected);
 }
 

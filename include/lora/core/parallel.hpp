@@ -64,6 +64,7 @@ struct SharedLoop {
 
 #if !defined(_OPENMP)
 /// Threads that wait for loops. One loop is shared at a time; a second caller, or a nested one, runs its own alone.
+template <class Loop>
 class WorkerPool {
  public:
   static WorkerPool& instance() {
@@ -72,7 +73,7 @@ class WorkerPool {
   }
 
   /// Runs `loop` on up to `threads` threads, the caller among them. False when the workers are taken.
-  bool share(SharedLoop& loop, int threads) {
+  bool share(Loop& loop, int threads) {
     if (taken_.exchange(true)) return false;  // no mutex: a nested call would lock its own thread's
     const Turn turn{taken_};
     start_workers(threads - 1);
@@ -129,21 +130,22 @@ class WorkerPool {
   }
 
   std::vector<std::thread> workers_;
-  SharedLoop* loop_ = nullptr;
+  Loop* loop_ = nullptr;
   std::atomic<int> places_{0}, inside_{0};
   std::atomic<bool> taken_{false}, open_{false}, stop_{false};
   std::atomic<unsigned> generation_{0};
 };
 #endif
 
-inline bool run_shared(SharedLoop& loop, int threads) {
+template <class Loop>
+bool run_shared(Loop& loop, int threads) {
 #if defined(_OPENMP)
   if (omp_in_parallel()) return false;
 #pragma omp parallel num_threads(threads)
   loop.work();
   return true;
 #else
-  return WorkerPool::instance().share(loop, threads);
+  return WorkerPool<Loop>::instance().share(loop, threads);
 #endif
 }
 

@@ -33,13 +33,16 @@ class AdaptedWeight {
 
   /// Trains a dense copy of weight and bias under `name`, an adapter's (modules_to_save) or "__base__" (full fine-tuning).
   /// Throws ConfigError when the name is taken.
-  void add_trained_copy(const std::string& name) { copies_.add(name, weight_.stored(), weight_shape_, bias_.value); }
+  void add_trained_copy(const std::string& name) {
+    copies_.add(name, weight_.stored(), weight_shape_, bias_.value);
+  }
   /// Full fine-tuning: weight and bias are trained from here on, until freeze_base(). Throws ConfigError when they are already.
   void train_base() { add_trained_copy(base_adapter_name); }
   /// Ends full fine-tuning: the trained values become the frozen ones. Throws Error when the base is not being trained or
   /// adapters are merged into what it was.
   void freeze_base() {
-    if (copies_.find(base_adapter_name) == nullptr) throw Error("freeze_base: the base is not being trained");
+    if (copies_.find(base_adapter_name) == nullptr)
+      throw Error("freeze_base: the base is not being trained");
     if (merged_) throw Error("freeze_base: adapters are merged; unmerge first");
     adopt(base_adapter_name);
     copies_.remove(base_adapter_name);
@@ -48,7 +51,8 @@ class AdaptedWeight {
   /// W + Σ s B A and b + Σ s bias over the named adapters that the layer has (none named: the active ones), together with
   /// those merged already. Nothing is changed. Throws Error when an adapter is merged already or, with SafeMerge::yes, when
   /// the result is not finite; ConfigError when an adapter has a bias and the layer has none, or cannot be merged.
-  MergedWeight<S> prepare_merge(const std::vector<std::string>& asked = {}, SafeMerge safe = SafeMerge::no) const {
+  MergedWeight<S> prepare_merge(const std::vector<std::string>& asked = {},
+                                SafeMerge safe = SafeMerge::no) const {
     MergedWeight<S> merged{names_to_merge(adapters_, asked), weight_, bias_.value};
     std::vector<LowRankDelta<S>> deltas;
     for (const std::string& name : merged.names) {
@@ -57,7 +61,8 @@ class AdaptedWeight {
       deltas.push_back(delta(adapter));
       if (adapter.bias.empty()) continue;
       if (bias_.empty()) {
-        throw ConfigError("merge: adapter \"" + name + "\" has a lora_bias, but the layer has no bias to merge it into");
+        throw ConfigError("merge: adapter \"" + name +
+                          "\" has a lora_bias, but the layer has no bias to merge it into");
       }
       merged.bias += adapter.scale() * adapter.bias.value;
     }
@@ -103,7 +108,8 @@ class AdaptedWeight {
       fn(NamePath(NamePath(prefix, adapters_.empty() ? "" : "base_layer"), "bias"), bias_);
     }
     const bool embedding = kind_ == Kind::embedding;
-    const NamePath a(prefix, embedding ? "lora_embedding_A" : "lora_A"), b(prefix, embedding ? "lora_embedding_B" : "lora_B");
+    const NamePath a(prefix, embedding ? "lora_embedding_A" : "lora_A"),
+        b(prefix, embedding ? "lora_embedding_B" : "lora_B");
     const std::string_view last = embedding ? "" : "weight";
     for (Adapter<S>& adapter : adapters_.all()) {
       fn(NamePath(NamePath(a, adapter.name), last), adapter.A);
@@ -119,7 +125,9 @@ class AdaptedWeight {
     }
   }
   /// Elements of the frozen weight, which for_each_parameter does not list.
-  Index frozen_size() const { return copies_.find(base_adapter_name) == nullptr ? weight_.size() : 0; }
+  Index frozen_size() const {
+    return copies_.find(base_adapter_name) == nullptr ? weight_.size() : 0;
+  }
   /// PyTorch's shape of the weight.
   const std::vector<Index>& weight_shape() const { return weight_shape_; }
 
@@ -146,19 +154,25 @@ class AdaptedWeight {
   const TrainedCopy<S>* acting_copy() const {
     return adapters_.enabled() ? copies_.acting() : copies_.find(base_adapter_name);
   }
-  TrainedCopy<S>* acting_copy() { return const_cast<TrainedCopy<S>*>(std::as_const(*this).acting_copy()); }
+  TrainedCopy<S>* acting_copy() {
+    return const_cast<TrainedCopy<S>*>(std::as_const(*this).acting_copy());
+  }
   /// The adapters act on this pass one by one, not merged and not replaced by a trained copy.
-  bool adapters_act() const { return adapters_.enabled() && adapters_.merged().empty() && acting_copy() == nullptr; }
+  bool adapters_act() const {
+    return adapters_.enabled() && adapters_.merged().empty() && acting_copy() == nullptr;
+  }
   /// Throws Error unless `used` tapes of `rows` rows are those of this layer's adapters as they act now: not of adapters that
   /// were deleted, merged or disabled since, nor of another layer.
-  void check_tapes(const char* where, const std::vector<AdapterTape<S>>& tapes, std::size_t used, Index rows) const {
+  void check_tapes(const char* where, const std::vector<AdapterTape<S>>& tapes, std::size_t used,
+                   Index rows) const {
     for (std::size_t i = 0; i < used; ++i) {
       const Adapter<S>& adapter = adapters_.by_id(tapes[i].id);
       if (tapes[i].h.rows() == rows && tapes[i].h.cols() == adapter.r) continue;
       throw Error(std::string(where) + ": the tape was made by another layer");
     }
     if (used == 0 || adapters_act()) return;
-    throw Error(std::string(where) + ": the adapters were merged, disabled or replaced by a trained copy since forward");
+    throw Error(std::string(where) +
+                ": the adapters were merged, disabled or replaced by a trained copy since forward");
   }
   const Matrix<S>& acting_bias() const {
     if (const TrainedCopy<S>* copy = acting_copy()) return copy->bias.value;
@@ -168,7 +182,8 @@ class AdaptedWeight {
  private:
   LowRankDelta<S> delta(const Adapter<S>& adapter) const {
     if (kind_ == Kind::embedding) {
-      return {adapter.scale(), View<S>(adapter.A.value).transposed(), View<S>(adapter.B.value).transposed()};
+      return {adapter.scale(), View<S>(adapter.A.value).transposed(),
+              View<S>(adapter.B.value).transposed()};
     }
     return std::visit([&](const auto& variant) { return variant.delta(adapter); }, adapter.variant);
   }

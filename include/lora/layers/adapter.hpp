@@ -100,7 +100,8 @@ template <class S>
 void initialize_linear_adapter(Adapter<S>& adapter, const AdapterOptions& options, Index fan_in) {
   const RandomStream a(options.seed, options.path + ".lora_A." + adapter.name + ".weight");
   const RandomStream b(options.seed, options.path + ".lora_B." + adapter.name + ".weight");
-  std::visit([&](const auto& variant) { variant.initialize(adapter, options.init, fan_in, a, b); }, adapter.variant);
+  std::visit([&](const auto& variant) { variant.initialize(adapter, options.init, fan_in, a, b); },
+             adapter.variant);
 }
 
 /// What backward needs of one adapter's forward, and its scratch. Owned by the caller's tape, reused from step to step.

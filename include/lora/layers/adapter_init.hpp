@@ -68,7 +68,8 @@ void initialize_adapter(AdapterInit init, Index fan_in, Matrix<S>& a, Matrix<S>&
                           ", expected an even number");
       }
       if (b.cols() != r) {
-        throw ConfigError("init_lora_weights \"orthogonal\" is not defined for a convolution with groups");
+        throw ConfigError(
+            "init_lora_weights \"orthogonal\" is not defined for a convolution with groups");
       }
       detail::init_orthogonal(a, b, a_stream, b_stream);
       return;

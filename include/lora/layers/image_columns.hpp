@@ -24,7 +24,8 @@ struct ImageSize {
 
 /// Size of the result: floor((n + 2 padding - dilation (kernel - 1) - 1) / stride) + 1 in each direction.
 /// Throws ShapeError when the kernel does not fit.
-inline ImageSize conv2d_output(const Conv2dOptions& o, ImageSize in) {
+template <class = void>
+ImageSize conv2d_output(const Conv2dOptions& o, ImageSize in) {
   const auto along = [](Index n, Index k, Index stride, Index padding, Index dilation) {
     const Index room = n + 2 * padding - dilation * (k - 1) - 1;
     return room < 0 ? Index{0} : room / stride + 1;
@@ -32,7 +33,8 @@ inline ImageSize conv2d_output(const Conv2dOptions& o, ImageSize in) {
   const ImageSize out{along(in.height, o.kernel[0], o.stride[0], o.padding[0], o.dilation[0]),
                       along(in.width, o.kernel[1], o.stride[1], o.padding[1], o.dilation[1])};
   if (out.height <= 0 || out.width <= 0) {  // the text is made only when it is needed
-    check_shape(false, "LoRAConv2d", "image", in.height, in.width, "an image that the kernel fits into");
+    check_shape(false, "LoRAConv2d", "image", in.height, in.width,
+                "an image that the kernel fits into");
   }
   return out;
 }
@@ -40,7 +42,8 @@ inline ImageSize conv2d_output(const Conv2dOptions& o, ImageSize in) {
 /// Calls fn(pixel, column, channel, y, x) for each entry of the (out pixels, channels · kernel) matrix that lies inside the
 /// image (the others are zero): pixel and column are the entry's place, (channel, y, x) the input it shows.
 template <class Fn>
-void for_each_column_entry(const Conv2dOptions& o, Index channels, ImageSize in, ImageSize out, Fn&& fn) {
+void for_each_column_entry(const Conv2dOptions& o, Index channels, ImageSize in, ImageSize out,
+                           Fn&& fn) {
   for (Index oy = 0; oy < out.height; ++oy) {
     for (Index ox = 0; ox < out.width; ++ox) {
       const Index pixel = oy * out.width + ox;
@@ -59,20 +62,23 @@ void for_each_column_entry(const Conv2dOptions& o, Index channels, ImageSize in,
 
 /// columns (out pixels, channels · kernel) = what each output pixel sees of image (channels, height, width).
 template <class S>
-void image_to_columns(const Conv2dOptions& o, Index channels, ImageSize in, ImageSize out, const S* image, Matrix<S>& columns) {
+void image_to_columns(const Conv2dOptions& o, Index channels, ImageSize in, ImageSize out,
+                      const S* image, Matrix<S>& columns) {
   columns.setZero(out.pixels(), channels * o.kernel[0] * o.kernel[1]);
-  for_each_column_entry(o, channels, in, out, [&](Index pixel, Index column, Index c, Index y, Index x) {
-    columns(pixel, column) = image[(c * in.height + y) * in.width + x];
-  });
+  for_each_column_entry(o, channels, in, out,
+                        [&](Index pixel, Index column, Index c, Index y, Index x) {
+                          columns(pixel, column) = image[(c * in.height + y) * in.width + x];
+                        });
 }
 
 /// image += the transposed map: each entry of columns is added to the input that it showed.
 template <class S>
-void add_columns_to_image(const Conv2dOptions& o, Index channels, ImageSize in, ImageSize out, const Matrix<S>& columns,
-                          S* image) {
-  for_each_column_entry(o, channels, in, out, [&](Index pixel, Index column, Index c, Index y, Index x) {
-    image[(c * in.height + y) * in.width + x] += columns(pixel, column);
-  });
+void add_columns_to_image(const Conv2dOptions& o, Index channels, ImageSize in, ImageSize out,
+                          const Matrix<S>& columns, S* image) {
+  for_each_column_entry(o, channels, in, out,
+                        [&](Index pixel, Index column, Index c, Index y, Index x) {
+                          image[(c * in.height + y) * in.width + x] += columns(pixel, column);
+                        });
 }
 
 }  // namespace LORA_NAMESPACE

@@ -32,10 +32,13 @@ class LoRAConv2d : public AdaptedWeight<S> {
   /// W (O, C/groups·kh·kw), the bytes of PyTorch's (O, C/groups, kh, kw); bias (1, O) or empty.
   /// Throws ConfigError for options below 1 (padding: below 0) or that do not fit W, ShapeError for the bias.
   explicit LoRAConv2d(Matrix<S> weight, const Conv2dOptions& options, Matrix<S> bias = {})
-      : Base(Base::Kind::linear, FrozenWeight<S>(weight), checked_shape(weight, options, bias), bias), options_(options) {
+      : Base(Base::Kind::linear, FrozenWeight<S>(weight), checked_shape(weight, options, bias),
+             bias),
+        options_(options) {
     if (options_.groups == 1) return;
     cut_groups();
-    this->refuse_merging("a convolution with groups cannot take up an adapter that looks across them");
+    this->refuse_merging(
+        "a convolution with groups cannot take up an adapter that looks across them");
   }
 
   /// As AdaptedWeight's, which change the base weight.
@@ -57,13 +60,17 @@ class LoRAConv2d : public AdaptedWeight<S> {
   void add_adapter(const std::string& name, const AdapterOptions& options = {}) {
     Adapter<S> adapter = make_adapter<S>(name, options);
     if (options.r % options_.groups != 0) {
-      throw ConfigError("adapter \"" + name + "\": r is " + std::to_string(options.r) + ", expected a multiple of the " +
-                        std::to_string(options_.groups) + " groups");
+      throw ConfigError("adapter \"" + name + "\": r is " + std::to_string(options.r) +
+                        ", expected a multiple of the " + std::to_string(options_.groups) +
+                        " groups");
     }
-    const Index c = in_channels(), fan_in = c * kernel_size(), r_group = options.r / options_.groups;
-    adapter.A = Parameter<S>(Matrix<S>(options.r, fan_in),
-                             std::vector<Index>{options.r, c, options_.kernel[0], options_.kernel[1]});
-    adapter.B = Parameter<S>(Matrix<S>(out_channels(), r_group), std::vector<Index>{out_channels(), r_group, 1, 1});
+    const Index c = in_channels(), fan_in = c * kernel_size(),
+                r_group = options.r / options_.groups;
+    adapter.A =
+        Parameter<S>(Matrix<S>(options.r, fan_in),
+                     std::vector<Index>{options.r, c, options_.kernel[0], options_.kernel[1]});
+    adapter.B = Parameter<S>(Matrix<S>(out_channels(), r_group),
+                             std::vector<Index>{out_channels(), r_group, 1, 1});
     if (options.lora_bias) adapter.bias = Parameter<S>::vector(Matrix<S>::Zero(1, out_channels()));
     initialize_linear_adapter(adapter, options, fan_in);
     this->adapters().add(std::move(adapter));
@@ -74,7 +81,8 @@ class LoRAConv2d : public AdaptedWeight<S> {
     const ImageSize out = conv2d_output(options_, in);
     expect_shape("LoRAConv2d::forward", "x", x, -1, in_channels() * in.pixels());
     expect_shape("LoRAConv2d::forward", "y", y, x.rows(), out_channels() * out.pixels());
-    if (!pass.adapter_names.empty()) throw Error("LoRAConv2d::forward: adapter_names is not supported");
+    if (!pass.adapter_names.empty())
+      throw Error("LoRAConv2d::forward: adapter_names is not supported");
     if (tape == nullptr) {
       Tape scratch;
       return forward(x, in, y, &scratch, pass);
@@ -93,11 +101,13 @@ class LoRAConv2d : public AdaptedWeight<S> {
   }
 
   /// The gradients of LoRALinear::backward over the columns of each image; dx (N, C·height·width) as there.
-  void backward(In<S> x, In<S> dy, Tape& tape, Matrix<S>* dx, Accumulate accumulate = Accumulate::no) {
+  void backward(In<S> x, In<S> dy, Tape& tape, Matrix<S>* dx,
+                Accumulate accumulate = Accumulate::no) {
     if (tape.rows < 0) throw Error("LoRAConv2d::backward: the tape has seen no forward");
     expect_shape("LoRAConv2d::backward", "x", x, tape.rows, in_channels() * tape.in.pixels());
     expect_shape("LoRAConv2d::backward", "dy", dy, tape.rows, out_channels() * tape.out.pixels());
-    this->check_tapes("LoRAConv2d::backward", tape.adapters, tape.used, tape.rows * tape.out.pixels());
+    this->check_tapes("LoRAConv2d::backward", tape.adapters, tape.used,
+                      tape.rows * tape.out.pixels());
     if (dx != nullptr && accumulate == Accumulate::yes) {
       expect_shape("LoRAConv2d::backward", "dx", *dx, x.rows(), x.cols());
     } else if (dx != nullptr) {
@@ -106,15 +116,20 @@ class LoRAConv2d : public AdaptedWeight<S> {
     TrainedCopy<S>* copy = this->acting_copy();
     Parameter<S>& bias = copy != nullptr ? copy->bias : this->bias();
     for (Index n = 0; n < x.rows(); ++n) {
-      image_to_columns<S>(options_, in_channels(), tape.in, tape.out, x.row(n).data(), tape.columns);
-      tape.dy_t = Eigen::Map<const Matrix<S>>(dy.row(n).data(), out_channels(), tape.out.pixels()).transpose();
+      image_to_columns<S>(options_, in_channels(), tape.in, tape.out, x.row(n).data(),
+                          tape.columns);
+      tape.dy_t = Eigen::Map<const Matrix<S>>(dy.row(n).data(), out_channels(), tape.out.pixels())
+                      .transpose();
       if (bias.trainable) bias.grad += tape.dy_t.colwise().sum();
       S* image_gradient = dx != nullptr ? dx->data() + n * dx->cols() : nullptr;
-      for (Index g = 0; g < options_.groups; ++g) base_backward(g, copy, image_gradient != nullptr, tape);
+      for (Index g = 0; g < options_.groups; ++g)
+        base_backward(g, copy, image_gradient != nullptr, tape);
       if (image_gradient != nullptr) {
-        add_columns_to_image<S>(options_, in_channels(), tape.in, tape.out, tape.d_columns, image_gradient);
+        add_columns_to_image<S>(options_, in_channels(), tape.in, tape.out, tape.d_columns,
+                                image_gradient);
       }
-      for (std::size_t i = 0; i < tape.used; ++i) adapter_backward(i, x.row(n).data(), n, tape, image_gradient);
+      for (std::size_t i = 0; i < tape.used; ++i)
+        adapter_backward(i, x.row(n).data(), n, tape, image_gradient);
     }
   }
 
@@ -123,17 +138,20 @@ class LoRAConv2d : public AdaptedWeight<S> {
   Index group_rows() const { return out_channels() / options_.groups; }
   Index group_columns() const { return this->weight().cols(); }
 
-  static std::vector<Index> checked_shape(const Matrix<S>& weight, const Conv2dOptions& o, const Matrix<S>& bias) {
+  static std::vector<Index> checked_shape(const Matrix<S>& weight, const Conv2dOptions& o,
+                                          const Matrix<S>& bias) {
     for (int i = 0; i < 2; ++i) {
       const auto k = static_cast<std::size_t>(i);
       if (o.kernel[k] < 1 || o.stride[k] < 1 || o.dilation[k] < 1 || o.padding[k] < 0) {
-        throw ConfigError("LoRAConv2d: kernel, stride and dilation must be at least 1 and padding at least 0");
+        throw ConfigError(
+            "LoRAConv2d: kernel, stride and dilation must be at least 1 and padding at least 0");
       }
     }
     const Index kernel = o.kernel[0] * o.kernel[1];
     if (o.groups < 1 || weight.rows() % o.groups != 0) {
-      throw ConfigError("LoRAConv2d: groups is " + std::to_string(o.groups) + ", expected a divisor of the " +
-                        std::to_string(weight.rows()) + " output channels");
+      throw ConfigError("LoRAConv2d: groups is " + std::to_string(o.groups) +
+                        ", expected a divisor of the " + std::to_string(weight.rows()) +
+                        " output channels");
     }
     check_shape(weight.cols() % kernel == 0, "LoRAConv2d", "weight", weight.rows(), weight.cols(),
                 "(O, channels / groups * " + std::to_string(kernel) + ")");
@@ -183,11 +201,14 @@ class LoRAConv2d : public AdaptedWeight<S> {
   }
 
   /// What the adapter sees: the image's columns, or those of the image after dropout.
-  const Matrix<S>& adapter_columns(const Dropout& dropout, const S* image, Index n, Tape& tape) const {
+  const Matrix<S>& adapter_columns(const Dropout& dropout, const S* image, Index n,
+                                   Tape& tape) const {
     if (!dropout.active()) return tape.columns;
     tape.dropped.resize(1, in_channels() * tape.in.pixels());
-    dropout.row(tape.pass.first_row + n, tape.dropped.cols(), image, tape.dropped.data(), Accumulate::no);
-    image_to_columns<S>(options_, in_channels(), tape.in, tape.out, tape.dropped.data(), tape.dropped_columns);
+    dropout.row(tape.pass.first_row + n, tape.dropped.cols(), image, tape.dropped.data(),
+                Accumulate::no);
+    image_to_columns<S>(options_, in_channels(), tape.in, tape.out, tape.dropped.data(),
+                        tape.dropped_columns);
     return tape.dropped_columns;
   }
 
@@ -197,12 +218,14 @@ class LoRAConv2d : public AdaptedWeight<S> {
     const Adapter<S>& adapter = this->adapters().by_id(own.id);
     const Matrix<S>& columns = adapter_columns(adapter.dropout_of(tape.pass), image, n, tape);
     const Index pixels = tape.out.pixels(), r = adapter.r / options_.groups;
-    product<S>(columns, View<S>(adapter.A.value).transposed(), MutableView<S>(own.h).middle_rows(n * pixels, pixels));
+    product<S>(columns, View<S>(adapter.A.value).transposed(),
+               MutableView<S>(own.h).middle_rows(n * pixels, pixels));
     own.h.middleRows(n * pixels, pixels) *= adapter.scale();
     for (Index g = 0; g < options_.groups; ++g) {
       product<S>(View<S>(own.h).middle_rows(n * pixels, pixels).middle_cols(g * r, r),
                  View<S>(adapter.B.value).middle_rows(g * group_rows(), group_rows()).transposed(),
-                 MutableView<S>(tape.y_t).middle_cols(g * group_rows(), group_rows()), Accumulate::yes);
+                 MutableView<S>(tape.y_t).middle_cols(g * group_rows(), group_rows()),
+                 Accumulate::yes);
     }
     if (adapter.bias.empty()) return;
     for (Index p = 0; p < pixels; ++p) tape.y_t.row(p) += adapter.scale() * adapter.bias.value;
@@ -212,8 +235,10 @@ class LoRAConv2d : public AdaptedWeight<S> {
     const auto dy = tape.dy_t.middleCols(g * group_rows(), group_rows());
     const View<S> dy_view = View<S>(tape.dy_t).middle_cols(g * group_rows(), group_rows());
     if (copy != nullptr && copy->weight.trainable) {
-      product<S>(dy_view.transposed(), View<S>(tape.columns).middle_cols(g * group_columns(), group_columns()),
-                 MutableView<S>(copy->weight.grad).middle_rows(g * group_rows(), group_rows()), Accumulate::yes);
+      product<S>(dy_view.transposed(),
+                 View<S>(tape.columns).middle_cols(g * group_columns(), group_columns()),
+                 MutableView<S>(copy->weight.grad).middle_rows(g * group_rows(), group_rows()),
+                 Accumulate::yes);
     }
     if (!need_dx) return;
     tape.d_columns.resize(tape.columns.rows(), tape.columns.cols());
@@ -221,7 +246,8 @@ class LoRAConv2d : public AdaptedWeight<S> {
       product<S>(dy_view, View<S>(copy->weight.value).middle_rows(g * group_rows(), group_rows()),
                  MutableView<S>(tape.d_columns).middle_cols(g * group_columns(), group_columns()));
     } else {
-      group_weight(g).multiply_transposed(dy, tape.d_columns.middleCols(g * group_columns(), group_columns()));
+      group_weight(g).multiply_transposed(
+          dy, tape.d_columns.middleCols(g * group_columns(), group_columns()));
     }
   }
 
@@ -236,7 +262,8 @@ class LoRAConv2d : public AdaptedWeight<S> {
       const View<S> dy = View<S>(tape.dy_t).middle_cols(g * group_rows(), group_rows());
       const View<S> h = View<S>(own.h).middle_rows(n * pixels, pixels).middle_cols(g * r, r);
       if (adapter.B.trainable) {
-        product<S>(dy.transposed(), h, MutableView<S>(adapter.B.grad).middle_rows(g * group_rows(), group_rows()),
+        product<S>(dy.transposed(), h,
+                   MutableView<S>(adapter.B.grad).middle_rows(g * group_rows(), group_rows()),
                    Accumulate::yes);
       }
       product<S>(dy, View<S>(adapter.B.value).middle_rows(g * group_rows(), group_rows()),
@@ -245,18 +272,22 @@ class LoRAConv2d : public AdaptedWeight<S> {
     own.dh *= adapter.scale();
     if (adapter.bias.trainable) adapter.bias.grad += adapter.scale() * tape.dy_t.colwise().sum();
     if (adapter.A.trainable) {
-      product<S>(View<S>(own.dh).transposed(), adapter_columns(dropout, image, n, tape), adapter.A.grad, Accumulate::yes);
+      product<S>(View<S>(own.dh).transposed(), adapter_columns(dropout, image, n, tape),
+                 adapter.A.grad, Accumulate::yes);
     }
     if (image_gradient == nullptr) return;
     tape.d_columns.resize(pixels, adapter.A.value.cols());
     product<S>(own.dh, adapter.A.value, tape.d_columns);
     if (!dropout.active()) {
-      add_columns_to_image<S>(options_, in_channels(), tape.in, tape.out, tape.d_columns, image_gradient);
+      add_columns_to_image<S>(options_, in_channels(), tape.in, tape.out, tape.d_columns,
+                              image_gradient);
       return;
     }
     tape.dropped.setZero(1, in_channels() * tape.in.pixels());
-    add_columns_to_image<S>(options_, in_channels(), tape.in, tape.out, tape.d_columns, tape.dropped.data());
-    dropout.row(tape.pass.first_row + n, tape.dropped.cols(), tape.dropped.data(), image_gradient, Accumulate::yes);
+    add_columns_to_image<S>(options_, in_channels(), tape.in, tape.out, tape.d_columns,
+                            tape.dropped.data());
+    dropout.row(tape.pass.first_row + n, tape.dropped.cols(), tape.dropped.data(), image_gradient,
+                Accumulate::yes);
   }
 
   Conv2dOptions options_;

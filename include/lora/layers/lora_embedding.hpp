@@ -26,11 +26,13 @@ class LoRAEmbedding : public AdaptedWeight<S> {
   /// W (V, D). Rows of `padding_idx` get no gradient, as in PyTorch's nn.Embedding; -1: there is no such row.
   /// Throws ConfigError for a padding_idx outside -1 … V-1 and for a table stored as (D, V).
   explicit LoRAEmbedding(FrozenWeight<S> weight, std::int64_t padding_idx = -1)
-      : Base(Base::Kind::embedding, weight, {weight.rows(), weight.cols()}, {}), padding_idx_(padding_idx) {
-    if (weight.layout() == Layout::in_out) throw ConfigError("LoRAEmbedding: the table must be stored as (V, D)");
+      : Base(Base::Kind::embedding, weight, {weight.rows(), weight.cols()}, {}),
+        padding_idx_(padding_idx) {
+    if (weight.layout() == Layout::in_out)
+      throw ConfigError("LoRAEmbedding: the table must be stored as (V, D)");
     if (padding_idx < -1 || padding_idx >= weight.rows()) {
-      throw ConfigError("LoRAEmbedding: padding_idx is " + std::to_string(padding_idx) + ", expected -1 to " +
-                        std::to_string(weight.rows() - 1));
+      throw ConfigError("LoRAEmbedding: padding_idx is " + std::to_string(padding_idx) +
+                        ", expected -1 to " + std::to_string(weight.rows() - 1));
     }
   }
   explicit LoRAEmbedding(Matrix<S> weight, std::int64_t padding_idx = -1)
@@ -43,7 +45,8 @@ class LoRAEmbedding : public AdaptedWeight<S> {
   /// Adds an adapter, neither active nor trainable. Throws ConfigError with nothing changed; lora_bias and the orthogonal
   /// initialisation are not defined here.
   void add_adapter(const std::string& name, const AdapterOptions& options = {}) {
-    if (options.lora_bias) throw ConfigError("adapter \"" + name + "\": lora_bias is not defined for an embedding");
+    if (options.lora_bias)
+      throw ConfigError("adapter \"" + name + "\": lora_bias is not defined for an embedding");
     Adapter<S> adapter = make_adapter<S>(name, options);
     adapter.A = Parameter<S>(Matrix<S>(options.r, num_embeddings()));
     adapter.B = Parameter<S>(Matrix<S>(embedding_dim(), options.r));
@@ -55,11 +58,13 @@ class LoRAEmbedding : public AdaptedWeight<S> {
 
   /// Computes y (T, D); what backward needs goes to `tape` (nullptr: inference).
   /// Throws ShapeError, also for an id outside 0 … V-1, naming it. Allocates when T grows.
-  void forward(std::span<const std::int64_t> ids, Out<S> y, Tape* tape = nullptr, const Pass& pass = {}) const {
+  void forward(std::span<const std::int64_t> ids, Out<S> y, Tape* tape = nullptr,
+               const Pass& pass = {}) const {
     const Index rows = static_cast<Index>(ids.size());
     expect_shape("LoRAEmbedding::forward", "y", y, rows, embedding_dim());
     check_ids(ids);
-    if (!pass.adapter_names.empty()) throw Error("LoRAEmbedding::forward: adapter_names is not supported");
+    if (!pass.adapter_names.empty())
+      throw Error("LoRAEmbedding::forward: adapter_names is not supported");
     if (tape == nullptr) {
       Tape scratch;
       return forward(ids, y, &scratch, pass);
@@ -70,10 +75,12 @@ class LoRAEmbedding : public AdaptedWeight<S> {
     look_up(ids, y);
     if (this->adapters_act()) {
       for (const std::string& name : this->adapters().active()) {
-        if (const Adapter<S>* adapter = this->adapters().find(name)) add_adapter_term(*adapter, ids, *tape);
+        if (const Adapter<S>* adapter = this->adapters().find(name))
+          add_adapter_term(*adapter, ids, *tape);
       }
     }
-    for (const LowRank<S>& term : tape->terms) product<S>(term.left, term.right, MutableView<S>(y), Accumulate::yes);
+    for (const LowRank<S>& term : tape->terms)
+      product<S>(term.left, term.right, MutableView<S>(y), Accumulate::yes);
     tape->rows = rows;
   }
 
@@ -83,8 +90,8 @@ class LoRAEmbedding : public AdaptedWeight<S> {
     if (tape.rows < 0) throw Error("LoRAEmbedding::backward: the tape has seen no forward");
     expect_shape("LoRAEmbedding::backward", "dy", dy, tape.rows, embedding_dim());
     if (static_cast<Index>(ids.size()) != tape.rows) {
-      throw ShapeError("LoRAEmbedding::backward: there are " + std::to_string(ids.size()) + " ids, expected " +
-                       std::to_string(tape.rows));
+      throw ShapeError("LoRAEmbedding::backward: there are " + std::to_string(ids.size()) +
+                       " ids, expected " + std::to_string(tape.rows));
     }
     check_ids(ids);
     this->check_tapes("LoRAEmbedding::backward", tape.adapters, tape.used, tape.rows);
@@ -104,7 +111,8 @@ class LoRAEmbedding : public AdaptedWeight<S> {
   void check_ids(std::span<const std::int64_t> ids) const {
     for (std::size_t t = 0; t < ids.size(); ++t) {
       if (ids[t] >= 0 && ids[t] < num_embeddings()) continue;
-      throw ShapeError("LoRAEmbedding: ids[" + std::to_string(t) + "] is " + std::to_string(ids[t]) + ", expected 0 to " +
+      throw ShapeError("LoRAEmbedding: ids[" + std::to_string(t) + "] is " +
+                       std::to_string(ids[t]) + ", expected 0 to " +
                        std::to_string(num_embeddings() - 1));
     }
   }
@@ -119,17 +127,20 @@ class LoRAEmbedding : public AdaptedWeight<S> {
       }
     }
   }
-  void add_adapter_term(const Adapter<S>& adapter, std::span<const std::int64_t> ids, Tape& tape) const {
+  void add_adapter_term(const Adapter<S>& adapter, std::span<const std::int64_t> ids,
+                        Tape& tape) const {
     if (tape.adapters.size() == tape.used) tape.adapters.emplace_back();
     AdapterTape<S>& own = tape.adapters[tape.used++];
     own.id = adapter.id;
     own.h.resize(static_cast<Index>(ids.size()), adapter.r);
     for (Index t = 0; t < own.h.rows(); ++t) {
-      own.h.row(t) = adapter.scale() * adapter.A.value.col(ids[static_cast<std::size_t>(t)]).transpose();
+      own.h.row(t) =
+          adapter.scale() * adapter.A.value.col(ids[static_cast<std::size_t>(t)]).transpose();
     }
     tape.terms.push_back({own.h, View<S>(adapter.B.value).transposed(), 0});
   }
-  void adapter_gradient(Adapter<S>& adapter, std::span<const std::int64_t> ids, In<S> dy, AdapterTape<S>& own) const {
+  void adapter_gradient(Adapter<S>& adapter, std::span<const std::int64_t> ids, In<S> dy,
+                        AdapterTape<S>& own) const {
     if (adapter.B.trainable) {
       own.dB_t.resize(adapter.r, dy.cols());
       product<S>(View<S>(own.h).transposed(), dy, own.dB_t);

@@ -37,7 +37,9 @@ class LoRALinear : public AdaptedWeight<S> {
 
   Index in_features() const { return this->weight().cols(); }
   Index out_features() const { return this->weight().rows(); }
-  const char* module_type() const { return this->weight().layout() == Layout::in_out ? "Conv1D" : "Linear"; }
+  const char* module_type() const {
+    return this->weight().layout() == Layout::in_out ? "Conv1D" : "Linear";
+  }
 
   /// Adds an adapter, neither active nor trainable. Throws ConfigError with nothing changed.
   void add_adapter(const std::string& name, const AdapterOptions& options = {}) {
@@ -64,7 +66,8 @@ class LoRALinear : public AdaptedWeight<S> {
       add_row_terms(x, pass, *tape);
     } else if (this->adapters_act()) {
       for (const std::string& name : this->adapters().active()) {
-        if (const Adapter<S>* adapter = this->adapters().find(name)) add_term(*adapter, x, 0, pass, *tape);
+        if (const Adapter<S>* adapter = this->adapters().find(name))
+          add_term(*adapter, x, 0, pass, *tape);
       }
     }
     if (const TrainedCopy<S>* copy = this->acting_copy()) {
@@ -81,7 +84,8 @@ class LoRALinear : public AdaptedWeight<S> {
   /// With h_a = s_a drop_a(x) A_aᵀ and dh_a = s_a dy B_a:  dB = dyᵀ h,  dA = dhᵀ drop(x),  db = Σ dy,
   /// dx = dy W + Σ mask_a ∘ (dh_a A_a). W gets no gradient and W + sBA is not formed. Throws ShapeError, and Error when tape
   /// and layer do not belong together. Allocates when T grows.
-  void backward(In<S> x, In<S> dy, Tape& tape, Matrix<S>* dx, Accumulate accumulate = Accumulate::no) {
+  void backward(In<S> x, In<S> dy, Tape& tape, Matrix<S>* dx,
+                Accumulate accumulate = Accumulate::no) {
     check_backward(x, dy, tape, dx, accumulate);
     if (dx != nullptr && accumulate == Accumulate::no) dx->resize(x.rows(), in_features());
     tape.terms.clear();
@@ -91,7 +95,8 @@ class LoRALinear : public AdaptedWeight<S> {
       const Dropout dropout = adapter.dropout_of(tape.pass);
       const auto term = std::visit(
           [&](const auto& variant) {
-            return variant.template backward<S>(adapter, x, dy, dropout, tape.pass.first_row, own, dx != nullptr);
+            return variant.template backward<S>(adapter, x, dy, dropout, tape.pass.first_row, own,
+                                                dx != nullptr);
           },
           adapter.variant);
       if (term) tape.terms.push_back(*term);
@@ -106,7 +111,8 @@ class LoRALinear : public AdaptedWeight<S> {
   /// Throws the Error that backward() would throw for this tape: a model of several layers asks each before the first acts.
   void check_tape(const Tape& tape) const {
     if (tape.rows < 0) throw Error("LoRALinear::backward: the tape has seen no forward");
-    if (tape.per_row) throw Error("LoRALinear::backward: a forward with adapter_names has no backward");
+    if (tape.per_row)
+      throw Error("LoRALinear::backward: a forward with adapter_names has no backward");
     this->check_tapes("LoRALinear::backward", tape.adapters, tape.used, tape.rows);
   }
 
@@ -134,13 +140,15 @@ class LoRALinear : public AdaptedWeight<S> {
     tape.per_row = !pass.adapter_names.empty();
   }
 
-  void add_term(const Adapter<S>& adapter, View<S> x, Index first_row, const Pass& pass, Tape& tape) const {
+  void add_term(const Adapter<S>& adapter, View<S> x, Index first_row, const Pass& pass,
+                Tape& tape) const {
     if (tape.adapters.size() == tape.used) tape.adapters.emplace_back();
     AdapterTape<S>& own = tape.adapters[tape.used++];
     own.id = adapter.id;
     LowRank<S> term = std::visit(
         [&](const auto& variant) {
-          return variant.template forward<S>(adapter, x, adapter.dropout_of(pass), pass.first_row + first_row, own);
+          return variant.template forward<S>(adapter, x, adapter.dropout_of(pass),
+                                             pass.first_row + first_row, own);
         },
         adapter.variant);
     term.first_row = first_row;
@@ -154,16 +162,19 @@ class LoRALinear : public AdaptedWeight<S> {
       throw ShapeError("LoRALinear::forward: adapter_names has " + std::to_string(names.size()) +
                        " names, expected one for each of " + std::to_string(x.rows()) + " rows");
     }
-    if (pass.training) throw Error("LoRALinear::forward: adapter_names is for inference, not for training");
+    if (pass.training)
+      throw Error("LoRALinear::forward: adapter_names is for inference, not for training");
     if (!this->adapters().enabled()) return;
     if (!this->adapters().merged().empty()) {
-      throw Error("LoRALinear::forward: adapter_names needs adapters that are not merged; unmerge first");
+      throw Error(
+          "LoRALinear::forward: adapter_names needs adapters that are not merged; unmerge first");
     }
     for (std::size_t begin = 0, end; begin < names.size(); begin = end) {
       for (end = begin + 1; end < names.size() && names[end] == names[begin];) ++end;
       if (names[begin] == base_adapter_name) continue;
       const Index first = static_cast<Index>(begin), count = static_cast<Index>(end - begin);
-      add_term(this->adapters().get(names[begin]), View<S>(x).middle_rows(first, count), first, pass, tape);
+      add_term(this->adapters().get(names[begin]), View<S>(x).middle_rows(first, count), first,
+               pass, tape);
     }
   }
 
@@ -174,11 +185,13 @@ class LoRALinear : public AdaptedWeight<S> {
       const Adapter<S>& adapter = this->adapters().by_id(tape.adapters[i].id);
       if (adapter.bias.empty()) continue;
       const LowRank<S>& term = tape.terms[i];
-      for (Index t = 0; t < term.left.rows; ++t) y.row(term.first_row + t) += adapter.scale() * adapter.bias.value;
+      for (Index t = 0; t < term.left.rows; ++t)
+        y.row(term.first_row + t) += adapter.scale() * adapter.bias.value;
     }
   }
 
-  void check_backward(In<S> x, In<S> dy, const Tape& tape, const Matrix<S>* dx, Accumulate accumulate) const {
+  void check_backward(In<S> x, In<S> dy, const Tape& tape, const Matrix<S>* dx,
+                      Accumulate accumulate) const {
     check_tape(tape);
     expect_shape("LoRALinear::backward", "x", x, tape.rows, in_features());
     expect_shape("LoRALinear::backward", "dy", dy, x.rows(), out_features());
@@ -208,8 +221,8 @@ class LoRALinear : public AdaptedWeight<S> {
       if (!dropout.active()) continue;
       std::visit(
           [&](const auto& variant) {
-            variant.template add_input_gradient<S>(adapter, dropout, tape.pass.first_row, tape.adapters[i],
-                                                   MutableView<S>(dx));
+            variant.template add_input_gradient<S>(adapter, dropout, tape.pass.first_row,
+                                                   tape.adapters[i], MutableView<S>(dx));
           },
           adapter.variant);
     }

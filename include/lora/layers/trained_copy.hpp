@@ -38,7 +38,8 @@ class TrainedCopies {
   TrainedCopy<S>& add(const std::string& name, const Matrix<S>& weight, std::vector<Index> shape,
                       const Matrix<S>& bias) {
     if (name.empty() || name.find('.') != std::string::npos)
-      throw ConfigError("a trained copy's name is \"" + name + "\", expected one that is not empty and has no dot");
+      throw ConfigError("a trained copy's name is \"" + name +
+                        "\", expected one that is not empty and has no dot");
     if (find(name) != nullptr)
       throw ConfigError("a trained copy called \"" + name + "\" is already there");
     TrainedCopy<S> copy{name, Parameter<S>(weight, std::move(shape), true), Parameter<S>()};

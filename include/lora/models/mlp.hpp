@@ -20,7 +20,8 @@ class MLP {
     std::vector<typename LoRALinear<S>::Tape> layers;
     std::vector<Matrix<S>> before;  ///< output of layer i, before f
     std::vector<Matrix<S>> after;   ///< f of it, the input of layer i + 1
-    std::vector<Matrix<S>> gradients;  ///< dL/dbefore of layer i; one each, since their widths differ
+    std::vector<Matrix<S>>
+        gradients;  ///< dL/dbefore of layer i; one each, since their widths differ
   };
 
   MLP() = default;
@@ -29,17 +30,21 @@ class MLP {
       : layers_(std::move(layers)), activation_(activation) {
     for (std::size_t i = 1; i < layers_.size(); ++i) {
       const LoRALinear<S>& layer = layers_[i];
-      check_shape(layer.in_features() == layers_[i - 1].out_features(), "MLP", "weight of a layer", layer.out_features(),
-                  layer.in_features(), "(O, " + std::to_string(layers_[i - 1].out_features()) + ")");
+      check_shape(layer.in_features() == layers_[i - 1].out_features(), "MLP", "weight of a layer",
+                  layer.out_features(), layer.in_features(),
+                  "(O, " + std::to_string(layers_[i - 1].out_features()) + ")");
     }
   }
   /// Fresh layers of widths sizes[0] → sizes[1] → …, weights and biases uniform in ±1/√(fan in) as in PyTorch's nn.Linear.
   /// Throws ConfigError for fewer than two sizes or a size below 1.
-  explicit MLP(const std::vector<Index>& sizes, Activation activation = Activation::relu, std::uint64_t seed = 0)
+  explicit MLP(const std::vector<Index>& sizes, Activation activation = Activation::relu,
+               std::uint64_t seed = 0)
       : activation_(activation) {
-    if (sizes.size() < 2) throw ConfigError("MLP: expected at least two sizes, the input's and the output's");
+    if (sizes.size() < 2)
+      throw ConfigError("MLP: expected at least two sizes, the input's and the output's");
     for (const Index size : sizes) {
-      if (size < 1) throw ConfigError("MLP: a size is " + std::to_string(size) + ", expected at least 1");
+      if (size < 1)
+        throw ConfigError("MLP: a size is " + std::to_string(size) + ", expected at least 1");
     }
     for (std::size_t i = 0; i + 1 < sizes.size(); ++i) {
       const std::string name = "layers." + std::to_string(i);
@@ -111,11 +116,13 @@ class MLP {
   /// fn(name, layer) for each layer, "layers.0" first.
   template <class Fn>
   void for_each_module(const NamePath& prefix, Fn&& fn) {
-    for (std::size_t i = 0; i < layers_.size(); ++i) fn(NamePath(prefix, "layers", static_cast<Index>(i)), layers_[i]);
+    for (std::size_t i = 0; i < layers_.size(); ++i)
+      fn(NamePath(prefix, "layers", static_cast<Index>(i)), layers_[i]);
   }
   template <class Fn>
   void for_each_parameter(const NamePath& prefix, Fn&& fn) {
-    for_each_module(prefix, [&fn](const NamePath& name, auto& layer) { layer.for_each_parameter(name, fn); });
+    for_each_module(
+        prefix, [&fn](const NamePath& name, auto& layer) { layer.for_each_parameter(name, fn); });
   }
 
  private:

@@ -170,7 +170,8 @@ inline constexpr std::array<Name, 9> names{{
 
 /// The activation that HuggingFace's configs call `name`; `linear` is the identity.
 /// Throws ConfigError with the names there are. Allocates only then.
-inline Activation activation_from_name(std::string_view name) {
+template <class = void>
+Activation activation_from_name(std::string_view name) {
   for (const auto& entry : activations::names) {
     if (entry.name == name) return entry.kind;
   }
@@ -184,7 +185,8 @@ inline Activation activation_from_name(std::string_view name) {
 
 /// HuggingFace's name of an activation; `activation_from_name` reads it back. Throws ConfigError if
 /// there is none.
-inline std::string_view activation_name(Activation kind) {
+template <class = void>
+std::string_view activation_name(Activation kind) {
   for (const auto& entry : activations::names) {
     if (entry.kind == kind) return entry.name;
   }

@@ -28,7 +28,10 @@ struct ClipOptions {
 namespace detail {
 
 /// The larger of two magnitudes; a NaN stays.
-inline double larger(double a, double b) { return b <= a || std::isnan(a) ? a : b; }
+template <class = void>
+double larger(double a, double b) {
+  return b <= a || std::isnan(a) ? a : b;
+}
 
 /// Folds term(|g_i|) over all i; eight folds side by side, so that one need not wait for the one
 /// before it.
@@ -80,7 +83,8 @@ class NormSum {
   double sum_ = 0;  ///< Σ |g|^p, or the largest |g| when p is infinite
 };
 
-inline void expect_norm_type(const char* where, double p) {
+template <class = void>
+void expect_norm_type(const char* where, double p) {
   if (!(p > 0)) {
     throw ConfigError(std::string(where) + ": norm_type is " + option_text(p) +
                       ", expected a number > 0 or infinity");

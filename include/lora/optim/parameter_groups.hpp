@@ -29,21 +29,24 @@ struct ParameterGroup {
 namespace detail {
 
 /// x as "%g" prints it; std::to_string would show 1e-7 as 0.000000.
-inline std::string option_text(double x) {
+template <class = void>
+std::string option_text(double x) {
   std::array<char, 32> text{};
   std::snprintf(text.data(), text.size(), "%g", x);
   return text.data();
 }
 
 /// Throws ConfigError "where: what is x, expected a finite number >= 0" otherwise.
-inline void expect_not_negative(std::string_view where, std::string_view what, double x) {
+template <class = void>
+void expect_not_negative(std::string_view where, std::string_view what, double x) {
   if (!(std::isfinite(x) && x >= 0)) {
     throw ConfigError(std::string(where) + ": " + std::string(what) + " is " + option_text(x) +
                       ", expected a finite number >= 0");
   }
 }
 /// Throws ConfigError "where: what is x, expected 0 <= what < 1" otherwise.
-inline void expect_fraction(std::string_view where, std::string_view what, double x) {
+template <class = void>
+void expect_fraction(std::string_view where, std::string_view what, double x) {
   if (!(x >= 0 && x < 1)) {
     throw ConfigError(std::string(where) + ": " + std::string(what) + " is " + option_text(x) +
                       ", expected 0 <= " + std::string(what) + " < 1");
@@ -105,7 +108,8 @@ class ParameterGroups {
 };
 
 /// No weight decay for vectors (biases, the weights of norms), by their shape.
-inline ParameterGroup no_decay() {
+template <class = void>
+ParameterGroup no_decay() {
   return {"no_decay",
           [](const auto&, const std::vector<Index>& shape) { return shape.size() == 1; },
           std::nullopt, 0.0};
@@ -126,8 +130,9 @@ struct LoRAPlusOptions {
 /// a norm by its class; here it is a vector with "norm", or a part that begins with "ln", in its
 /// name.
 /// Throws ConfigError for a ratio that is not positive and finite.
-inline std::vector<ParameterGroup> loraplus_groups(double lr, double loraplus_lr_ratio,
-                                                   const LoRAPlusOptions& options = {}) {
+template <class = void>
+std::vector<ParameterGroup> loraplus_groups(double lr, double loraplus_lr_ratio,
+                                            const LoRAPlusOptions& options = {}) {
   if (!(std::isfinite(loraplus_lr_ratio) && loraplus_lr_ratio > 0)) {
     throw ConfigError("loraplus_groups: loraplus_lr_ratio is " +
                       detail::option_text(loraplus_lr_ratio) + ", expected a finite number > 0");
