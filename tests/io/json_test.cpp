@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <random>
 
 namespace {
@@ -138,10 +137,8 @@ TEST(Json, ManyKeysTakeNoQuadraticTime) {
   for (int i = 0; i < 200'000; ++i)
     text += (i == 0 ? "\"" : ",\"") + std::to_string(i) + "\":[0,\"x\"]";
   text += "}";
-  const auto start = std::chrono::steady_clock::now();
+  // Linear search over the keys would be 2e10 comparisons: past the test's time limit.
   EXPECT_EQ(parse_json(text, "text").size(), 200'000u);
-  // Linear search over the keys would be 2e10 comparisons: minutes, under a sanitizer hours.
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(60));
 }
 
 TEST(Json, EveryMutantIsAcceptedOrRefusedByOurError) {

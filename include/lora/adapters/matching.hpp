@@ -88,6 +88,10 @@ class Matcher {
     warn_keys("rank_pattern", rank_keys_, rank_used_);
     warn_keys("alpha_pattern", alpha_keys_, alpha_used_);
     warn_layers();
+    if (!linear_as_in_out_.empty()) {
+      warn("fan_in_fan_out = true has no effect on " + within_quotes(linear_as_in_out_) +
+           ", a Linear; a layer knows how its weight is stored");
+    }
     return std::move(report_);
   }
 
@@ -211,6 +215,9 @@ class Matcher {
     if (config_.lora_bias && module.type == "Embedding") {
       throw ConfigError("LoRAConfig: lora_bias = true is not supported for the Embedding " +
                         within_quotes(module.name));
+    }
+    if (config_.fan_in_fan_out && module.type == "Linear" && linear_as_in_out_.empty()) {
+      linear_as_in_out_ = module.name;
     }
     const Index r = looked_up(config_.rank_pattern, rank_keys_, rank_used_, module.name, config_.r);
     const double alpha =
@@ -373,6 +380,7 @@ class Matcher {
   std::vector<bool> kept_used_, rank_used_, alpha_used_;
   std::set<Index> layers_used_;
   PatternScratch scratch_;
+  std::string linear_as_in_out_;  // the first Linear that fan_in_fan_out speaks of in vain
   std::size_t near_used_ = 0;
   MatchReport report_;
 };

@@ -17,7 +17,8 @@ namespace LORA_NAMESPACE {
 
 /// The arguments of transformers' get_scheduler, under its names. The first two may be given to
 /// every schedule; the others only to those that know them, each beside its default.
-struct ScheduleOptions {
+template <class Tag = void>
+struct BasicScheduleOptions {
   Index num_warmup_steps = 0;
   std::optional<Index> num_training_steps{};
   /// The learning rate before the schedule: needed by polynomial and by min_lr, as they aim at
@@ -38,6 +39,8 @@ struct ScheduleOptions {
   std::optional<double> min_lr_ratio{};      ///< warmup_stable_decay: 0
 };
 
+using ScheduleOptions = BasicScheduleOptions<>;
+
 /// A schedule of transformers (optimization.py, get_scheduler) by its name. With
 /// w = num_warmup_steps, n = num_training_steps and q = (step − w) / max(1, n − w), all but
 /// "constant" rise as step / w for w steps; then they are
@@ -52,12 +55,15 @@ struct ScheduleOptions {
 ///   cosine_warmup_with_min_lr  the same one step ahead; rises from warmup_lr_rate
 ///   warmup_stable_decay        rises from min_lr_ratio, stays 1, falls to min_lr_ratio
 /// A value; safe to share between threads.
-class LRSchedule {
+template <class Tag = void>
+class BasicLRSchedule {
  public:
+  using Options = BasicScheduleOptions<Tag>;
+
   /// Throws ConfigError for a name that is not in the list above (reduce_lr_on_plateau depends on
   /// the loss and not on the step alone), an option that this schedule does not know, lacks, or
   /// that is out of range.
-  explicit LRSchedule(std::string name, ScheduleOptions options = {});
+  explicit BasicLRSchedule(std::string name, Options options = {});
 
   /// What the base learning rate is multiplied with in step number `step` + 1: 0 is asked for
   /// before the first.
@@ -65,7 +71,7 @@ class LRSchedule {
   double factor(Index step) const;
 
   const std::string& name() const { return name_; }
-  const ScheduleOptions& options() const { return options_; }
+  const Options& options() const { return options_; }
 
  private:
   enum class Kind {
@@ -116,11 +122,15 @@ class LRSchedule {
   static double shape(std::string_view type, double progress, double num_cycles);
 
   std::string name_;
-  ScheduleOptions options_;
+  Options options_;
   Kind kind_ = Kind::constant;
 };
 
-inline LRSchedule::LRSchedule(std::string name, ScheduleOptions options)
+/// The schedule there is; the template is compiled only where one is used.
+using LRSchedule = BasicLRSchedule<>;
+
+template <class Tag>
+BasicLRSchedule<Tag>::BasicLRSchedule(std::string name, Options options)
     : name_(std::move(name)), options_(std::move(options)) {
   const Row& row = find_row();
   kind_ = row.kind;
@@ -147,7 +157,8 @@ inline LRSchedule::LRSchedule(std::string name, ScheduleOptions options)
   }
 }
 
-inline const LRSchedule::Row& LRSchedule::find_row() const {
+template <class Tag>
+const typename BasicLRSchedule<Tag>::Row& BasicLRSchedule<Tag>::find_row() const {
   std::string known;
   for (const Row& row : rows) {
     if (name_ == row.name) return row;
@@ -161,8 +172,9 @@ inline const LRSchedule::Row& LRSchedule::find_row() const {
   refuse("is not a schedule; expected one of " + known);
 }
 
-inline void LRSchedule::refuse_foreign_options(const Row& row) const {
-  const ScheduleOptions& o = options_;
+template <class Tag>
+void BasicLRSchedule<Tag>::refuse_foreign_options(const Row& row) const {
+  const Options& o = options_;
   const std::pair<const char*, bool> given[] = {
       {"num_cycles ", o.num_cycles.has_value()},
       {"lr_end ", o.lr_end.has_value()},
@@ -186,16 +198,18 @@ inline void LRSchedule::refuse_foreign_options(const Row& row) const {
   }
 }
 
-inline void LRSchedule::check_range(const char* what, const std::optional<double>& x, double low,
-                                    bool open) const {
+template <class Tag>
+void BasicLRSchedule<Tag>::check_range(const char* what, const std::optional<double>& x, double low,
+                                       bool open) const {
   if (x && !(std::isfinite(*x) && (open ? *x > low : *x >= low))) {
     refuse(std::string(what) + " is " + detail::option_text(*x) + ", expected a finite number " +
            (open ? "> " : ">= ") + detail::option_text(low));
   }
 }
 
-inline void LRSchedule::check_ranges() const {
-  const ScheduleOptions& o = options_;
+template <class Tag>
+void BasicLRSchedule<Tag>::check_ranges() const {
+  const Options& o = options_;
   const auto number = [](const std::optional<Index>& n) {
     return n ? std::optional<double>(static_cast<double>(*n)) : std::nullopt;
   };
@@ -220,7 +234,8 @@ inline void LRSchedule::check_ranges() const {
   }
 }
 
-inline void LRSchedule::settle_min_lr() {
+template <class Tag>
+void BasicLRSchedule<Tag>::settle_min_lr() {
   if (options_.min_lr && options_.min_lr_rate) refuse("min_lr and min_lr_rate are both set");
   if (!options_.min_lr && !options_.min_lr_rate) refuse("neither min_lr nor min_lr_rate is set");
   if (options_.min_lr) {
@@ -229,7 +244,8 @@ inline void LRSchedule::settle_min_lr() {
   }
 }
 
-inline void LRSchedule::settle_stable_steps() {
+template <class Tag>
+void BasicLRSchedule<Tag>::settle_stable_steps() {
   if (!options_.num_decay_steps) refuse("num_decay_steps is not set");
   if (!options_.num_stable_steps) {
     if (!options_.num_training_steps) {
@@ -248,13 +264,15 @@ inline void LRSchedule::settle_stable_steps() {
 }
 
 /// From 1 at progress 0 towards 0 at progress 1.
-inline double LRSchedule::shape(std::string_view type, double progress, double num_cycles) {
+template <class Tag>
+double BasicLRSchedule<Tag>::shape(std::string_view type, double progress, double num_cycles) {
   if (type == "linear") return 1 - progress;
   if (type == "1-sqrt") return 1 - std::sqrt(progress);
   return 0.5 * (1 + std::cos(std::numbers::pi * num_cycles * 2 * progress));
 }
 
-inline double LRSchedule::warmup(double step) const {
+template <class Tag>
+double BasicLRSchedule<Tag>::warmup(double step) const {
   const double steps = static_cast<double>(options_.num_warmup_steps);
   if (kind_ == Kind::cosine_warmup_with_min_lr) {
     if (!options_.warmup_lr_rate) return (step + 1) / steps;
@@ -270,7 +288,8 @@ inline double LRSchedule::warmup(double step) const {
   return rise * (1 - *options_.min_lr_ratio) + *options_.min_lr_ratio;
 }
 
-inline double LRSchedule::stable_decay(double step) const {
+template <class Tag>
+double BasicLRSchedule<Tag>::stable_decay(double step) const {
   const double low = *options_.min_lr_ratio;
   const double decay = static_cast<double>(*options_.num_decay_steps);
   const double fallen = step - static_cast<double>(options_.num_warmup_steps) -
@@ -281,7 +300,8 @@ inline double LRSchedule::stable_decay(double step) const {
   return std::max(0.0, f * (1 - low) + low);
 }
 
-inline double LRSchedule::factor(Index step) const {
+template <class Tag>
+double BasicLRSchedule<Tag>::factor(Index step) const {
   if (step < 0) refuse("the step is " + std::to_string(step) + ", expected >= 0");
   if (kind_ == Kind::constant) return 1;
   const double s = static_cast<double>(step), w = static_cast<double>(options_.num_warmup_steps);
