@@ -20,6 +20,7 @@ const std::map<std::string, std::string> tested_elsewhere = {
     {"adapters/code_points.hpp", "adapters/pattern_test.cpp"},
     {"adapters/pattern_parser.hpp", "adapters/pattern_test.cpp"},
     {"adapters/within_quotes.hpp", "adapters/config_test.cpp"},
+    {"adapters/match_report.hpp", "adapters/matching_test.cpp"},
     {"adapters/name_rules.hpp", "adapters/matching_test.cpp"},
     {"adapters/near_names.hpp", "adapters/matching_test.cpp"},
     {"io/dtype.hpp", "io/safetensors_test.cpp"},

@@ -5,6 +5,7 @@
 
 #include <lora/adapters/config.hpp>
 #include <lora/adapters/default_targets.hpp>
+#include <lora/adapters/match_report.hpp>
 #include <lora/adapters/name_rules.hpp>
 #include <lora/adapters/near_names.hpp>
 #include <lora/adapters/within_quotes.hpp>
@@ -19,27 +20,6 @@
 #include <vector>
 
 namespace LORA_NAMESPACE {
-
-/// A layer of a model as matching sees it.
-struct ModuleInfo {
-  std::string name;  // dotted path without any prefix of PEFT's: "model.layers.0.self_attn.q_proj"
-  std::string type;  // "Linear", "Conv1D", "Embedding", "Conv2d", "LayerNorm", ...
-  bool is_output = false;  // the layer that gives the logits, which "all-linear" leaves out
-};
-
-struct MatchedModule {
-  std::string name;
-  Index r;
-  double alpha;
-  double scaling;
-};
-
-struct MatchReport {
-  std::vector<MatchedModule> targets;  // in the order of the modules
-  std::vector<std::string> saved;      // trained and saved whole
-  std::vector<std::string>
-      warnings;  // each a sentence: a name of the configuration that does nothing, with near names
-};
 
 namespace detail {
 
