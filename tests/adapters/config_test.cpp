@@ -50,7 +50,7 @@ TEST(LoRAConfig, DefaultsArePefts) {
   EXPECT_FALSE(c.fan_in_fan_out || c.use_rslora || c.lora_bias || c.use_dora || c.use_qalora ||
                c.ensure_weight_tying);
   EXPECT_FALSE(c.modules_to_save || c.target_parameters || c.loftq_config || c.layer_replication);
-  EXPECT_TRUE(std::get<bool>(c.init_lora_weights));
+  EXPECT_EQ(c.init_lora_weights, lora::InitSelection(true));
   EXPECT_TRUE(c.rank_pattern.empty() && c.alpha_pattern.empty());
   EXPECT_EQ(c.megatron_core, "megatron.core");
   EXPECT_EQ(c.qalora_group_size, 16);
@@ -245,12 +245,12 @@ TEST(LoRAConfig, AssignsNamesAsOneWouldWriteThem) {
   c.target_modules = {};
   EXPECT_TRUE(c.target_modules.is_null());
   c.layers_to_transform = {2};
-  EXPECT_EQ(c.layers_to_transform.index(), 2u);
+  EXPECT_TRUE(c.layers_to_transform.is_list());
   c.layers_to_transform = 2;
-  EXPECT_EQ(c.layers_to_transform.index(), 1u);
+  EXPECT_FALSE(c.layers_to_transform.is_list());
   EXPECT_EQ(c.layers_to_transform.indices(), std::vector<Index>{2});
   c.init_lora_weights = "gaussian";
-  EXPECT_EQ(std::get<std::string>(c.init_lora_weights), "gaussian");
+  EXPECT_EQ(*c.init_lora_weights.name(), "gaussian");
 }
 
 TEST(LoRAConfig, AddsTheHeadsOfTheTask) {

@@ -18,6 +18,7 @@ const std::map<std::string, std::string> tested_elsewhere = {
     {"kernels/adamw.hpp", "optim/adamw_test.cpp"},
     // Parts of one thing, tested through the whole.
     {"adapters/code_points.hpp", "adapters/pattern_test.cpp"},
+    {"adapters/config_values.hpp", "adapters/config_test.cpp"},
     {"adapters/pattern_parser.hpp", "adapters/pattern_test.cpp"},
     {"adapters/within_quotes.hpp", "adapters/config_test.cpp"},
     {"adapters/match_report.hpp", "adapters/matching_test.cpp"},

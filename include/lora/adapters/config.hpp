@@ -2,54 +2,23 @@
 // own default, and the check that what is set is something this library does.
 #pragma once
 
+#include <lora/adapters/config_values.hpp>
 #include <lora/adapters/within_quotes.hpp>
 #include <lora/core/error.hpp>
+#include <lora/core/on_use.hpp>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <initializer_list>
 #include <iterator>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <utility>
-#include <variant>
 #include <vector>
 
 namespace LORA_NAMESPACE {
-
-/// null, one string, or a list of names: `= "all-linear"`, `= ".*\\.q_proj"`, `= {"q_proj",
-/// "v_proj"}`. An empty pair of braces is null, not the empty list.
-struct NameSelection : std::variant<std::monostate, std::string, std::vector<std::string>> {
-  NameSelection() = default;
-  NameSelection(const char* pattern) : variant(std::string(pattern)) {}
-  NameSelection(std::string pattern) : variant(std::move(pattern)) {}
-  NameSelection(std::vector<std::string> names) : variant(std::move(names)) {}
-  NameSelection(std::initializer_list<std::string> names) : variant(std::vector(names)) {}
-
-  bool is_null() const { return index() == 0; }
-  const std::string* pattern() const { return std::get_if<std::string>(this); }
-  const std::vector<std::string>* list() const {
-    return std::get_if<std::vector<std::string>>(this);
-  }
-};
-
-/// null, one layer index, or a list of them: `= 3`, `= {0, 1, 2}`.
-struct LayerSelection : std::variant<std::monostate, Index, std::vector<Index>> {
-  LayerSelection() = default;
-  LayerSelection(Index layer) : variant(layer) {}
-  LayerSelection(std::vector<Index> layers) : variant(std::move(layers)) {}
-  LayerSelection(std::initializer_list<Index> layers) : variant(std::vector(layers)) {}
-
-  /// The indices; empty stands for "every layer" (null and the empty list alike).
-  std::vector<Index> indices() const {
-    if (const Index* one = std::get_if<Index>(this)) return {*one};
-    if (const auto* many = std::get_if<std::vector<Index>>(this)) return *many;
-    return {};
-  }
-};
 
 /// s: alpha / r, or alpha / sqrt(r) for rank-stabilised LoRA (Kalajdzievski 2023). No unit; r >= 1
 /// is the caller's matter.
@@ -77,70 +46,68 @@ std::span<const ConfigField> lora_config_fields();
 /// PEFT's LoraConfig (src/peft/tuners/lora/config.py) on top of PeftConfig, 0.20. A plain value:
 /// set the fields, then validate(). A field that nothing here understands is held as its JSON text,
 /// null being std::nullopt.
-struct LoRAConfig {
-  std::string peft_type = "LORA";
-  std::optional<std::string> task_type;
-  std::optional<std::string> base_model_name_or_path, revision;
-  bool inference_mode = false;              // freezes the adapter; PEFT writes true to every file
-  std::optional<std::string> auto_mapping;  // JSON
-  std::optional<std::string> peft_version;
+template <class Tag = void>
+struct BasicLoRAConfig {
+  using String = OnUse<std::string, Tag>;
+
+  String peft_type = "LORA";
+  std::optional<String> task_type;
+  std::optional<String> base_model_name_or_path, revision;
+  bool inference_mode = false;         // freezes the adapter; PEFT writes true to every file
+  std::optional<String> auto_mapping;  // JSON
+  std::optional<String> peft_version;
 
   Index r = 8;
   // A list: names, or ends of names at a dot. A string: regular expression, or "all-linear".
-  NameSelection target_modules;
-  NameSelection exclude_modules;  // the same, and stronger
+  OnUse<NameSelection, Tag> target_modules;
+  OnUse<NameSelection, Tag> exclude_modules;  // the same, and stronger
   double lora_alpha = 8;
   double lora_dropout = 0;      // probability of dropping an element of the adapter's input
   bool fan_in_fan_out = false;  // the base weight is stored (D, O), as in GPT-2's Conv1D
-  std::string bias = "none";    // "none", "all", "lora_only": which biases of the base are trained
+  String bias = "none";         // "none", "all", "lora_only": which biases of the base are trained
   bool use_rslora = false;
-  std::optional<std::vector<std::string>> modules_to_save;  // trained and saved whole
-  std::variant<bool, std::string> init_lora_weights = true;
-  LayerSelection layers_to_transform;
-  NameSelection layers_pattern;  // names of the list of layers, as regular expressions
-  std::vector<std::pair<std::string, Index>> rank_pattern;  // first key that matches wins
-  std::vector<std::pair<std::string, double>> alpha_pattern;
-  std::optional<std::string> megatron_config;  // JSON
-  std::optional<std::string> megatron_core = "megatron.core";
-  std::optional<std::string> trainable_token_indices;  // JSON
-  std::optional<std::string> loftq_config;             // JSON; null and {} are the default
-  std::optional<std::string> eva_config, corda_config, lora_ga_config;  // JSON
+  std::optional<std::vector<String>> modules_to_save;  // trained and saved whole
+  OnUse<InitSelection, Tag> init_lora_weights = true;
+  OnUse<LayerSelection, Tag> layers_to_transform;
+  OnUse<NameSelection, Tag> layers_pattern;  // names of the list of layers, as regular expressions
+  std::vector<std::pair<String, Index>> rank_pattern;  // first key that matches wins
+  std::vector<std::pair<String, double>> alpha_pattern;
+  std::optional<String> megatron_config;  // JSON
+  std::optional<String> megatron_core = "megatron.core";
+  std::optional<String> trainable_token_indices;  // JSON
+  std::optional<String> loftq_config;             // JSON; null and {} are the default
+  std::optional<String> eva_config, corda_config, lora_ga_config;  // JSON
   bool use_dora = false;
-  std::optional<std::string> velora_config, kasa_config, monteclora_config;      // JSON
-  std::optional<std::string> alora_invocation_tokens, arrow_config, use_bdlora;  // JSON
+  std::optional<String> velora_config, kasa_config, monteclora_config;      // JSON
+  std::optional<String> alora_invocation_tokens, arrow_config, use_bdlora;  // JSON
   bool use_qalora = false;
   Index qalora_group_size = 16;
-  std::optional<std::string> layer_replication;  // JSON
-  std::optional<std::string> runtime_config;     // JSON; never written to files
-  bool lora_bias = false;                        // a bias on B
-  std::optional<std::vector<std::string>> target_parameters;
+  std::optional<String> layer_replication;  // JSON
+  std::optional<String> runtime_config;     // JSON; never written to files
+  bool lora_bias = false;                   // a bias on B
+  std::optional<std::vector<String>> target_parameters;
   bool ensure_weight_tying = false;
 
   /// Throws ConfigError, naming field and value, unless every field is in its range and supported.
   /// O(size of the lists).
-  template <class = void>
   void validate() const;
 
   /// modules_to_save with the heads that PEFT adds for the task: "classifier" and "score" for
   /// SEQ_CLS and TOKEN_CLS, "qa_outputs" for QUESTION_ANS (peft_model.py). Each name once.
-  template <class = void>
-  std::vector<std::string> effective_modules_to_save() const;
+  std::vector<String> effective_modules_to_save() const;
 
  private:
-  template <class = void>
   void validate_refused() const;
-  template <class = void>
   void validate_numbers() const;
-  template <class = void>
   void validate_names() const;
-  template <class = void>
   void validate_layers() const;
-  template <class = void>
   void validate_initialisation() const;
 };
+using LoRAConfig = BasicLoRAConfig<>;
 
 namespace detail {
 
+template <class>
 inline constexpr auto lora_config_field_table = [] {
   using enum FieldSupport;
   return std::to_array<ConfigField>(
@@ -206,13 +173,13 @@ template <class = void>
 
 }  // namespace detail
 
-template <class>
+template <class Tag>
 std::span<const ConfigField> lora_config_fields() {
-  return detail::lora_config_field_table;
+  return detail::lora_config_field_table<Tag>;
 }
 
-template <class>
-void LoRAConfig::validate() const {
+template <class Tag>
+void BasicLoRAConfig<Tag>::validate() const {
   validate_refused();
   validate_numbers();
   validate_names();
@@ -220,20 +187,20 @@ void LoRAConfig::validate() const {
   validate_initialisation();
 }
 
-template <class>
-std::vector<std::string> LoRAConfig::effective_modules_to_save() const {
-  std::vector<std::string> names;
-  const auto add = [&](const std::string& name) {
+template <class Tag>
+auto BasicLoRAConfig<Tag>::effective_modules_to_save() const -> std::vector<String> {
+  std::vector<String> names;
+  const auto add = [&](const String& name) {
     if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
   };
-  for (const std::string& name : modules_to_save.value_or(std::vector<std::string>{})) add(name);
+  for (const String& name : modules_to_save.value_or(std::vector<String>{})) add(name);
   if (task_type == "SEQ_CLS" || task_type == "TOKEN_CLS") add("classifier"), add("score");
   if (task_type == "QUESTION_ANS") add("qa_outputs");
   return names;
 }
 
-template <class>
-void LoRAConfig::validate_refused() const {
+template <class Tag>
+void BasicLoRAConfig<Tag>::validate_refused() const {
   const auto refuse = [](std::string_view field, std::string_view value,
                          std::string_view standard) {
     const std::string shown =
@@ -241,10 +208,10 @@ void LoRAConfig::validate_refused() const {
     throw ConfigError("LoRAConfig: " + std::string(field) + " = " + shown +
                       " is not supported; leave it at its default, " + std::string(standard));
   };
-  const auto json = [&](std::string_view field, const std::optional<std::string>& value,
+  const auto json = [&](std::string_view field, const std::optional<String>& value,
                         std::string_view standard = "null") {
     if (!value) return;
-    std::string bare;
+    String bare;
     std::copy_if(value->begin(), value->end(), std::back_inserter(bare),
                  [](char c) { return c != ' ' && c != '\n' && c != '\t'; });
     if (bare != "null" && bare != standard) refuse(field, *value, standard);
@@ -275,8 +242,8 @@ void LoRAConfig::validate_refused() const {
   if (peft_type != "LORA") refuse("peft_type", detail::within_quotes(peft_type), "\"LORA\"");
 }
 
-template <class>
-void LoRAConfig::validate_numbers() const {
+template <class Tag>
+void BasicLoRAConfig<Tag>::validate_numbers() const {
   using detail::bad_field;
   constexpr Index most = 1 << 20;  // keeps every product with a size of a layer far from overflow
   if (r < 1 || r > most)
@@ -287,7 +254,7 @@ void LoRAConfig::validate_numbers() const {
     bad_field("lora_dropout", detail::number_text(lora_dropout), "a probability in [0, 1)");
   }
   const auto key_check = [](const char* field, const auto& entries) {
-    std::vector<std::string_view> keys;
+    std::vector<OnUse<std::string_view, Tag>> keys;
     for (const auto& [key, value] : entries) {
       if (key.empty()) bad_field(field, "an empty key", "a module name or regular expression");
       keys.push_back(key);
@@ -313,10 +280,10 @@ void LoRAConfig::validate_numbers() const {
   }
 }
 
-template <class>
-void LoRAConfig::validate_names() const {
+template <class Tag>
+void BasicLoRAConfig<Tag>::validate_names() const {
   using detail::bad_field;
-  const auto no_empty_name = [](const char* field, const std::vector<std::string>& names) {
+  const auto no_empty_name = [](const char* field, const std::vector<String>& names) {
     if (std::find(names.begin(), names.end(), "") != names.end())
       bad_field(field, "a list with an empty string", "module names");
   };
@@ -346,15 +313,15 @@ void LoRAConfig::validate_names() const {
   }
 }
 
-template <class>
-void LoRAConfig::validate_layers() const {
+template <class Tag>
+void BasicLoRAConfig<Tag>::validate_layers() const {
   using detail::bad_field;
   for (const Index layer : layers_to_transform.indices()) {
     if (layer < 0) bad_field("layers_to_transform", std::to_string(layer), "layer indices from 0");
   }
   const bool pattern_given = (layers_pattern.pattern() && !layers_pattern.pattern()->empty()) ||
                              (layers_pattern.list() && !layers_pattern.list()->empty());
-  if (target_modules.pattern() && layers_to_transform.index() != 0) {
+  if (target_modules.pattern() && !layers_to_transform.is_null()) {
     bad_field("layers_to_transform",
               "a value beside the string target_modules = " +
                   detail::within_quotes(*target_modules.pattern()),
@@ -372,9 +339,9 @@ void LoRAConfig::validate_layers() const {
   }
 }
 
-template <class>
-void LoRAConfig::validate_initialisation() const {
-  const std::string* name = std::get_if<std::string>(&init_lora_weights);
+template <class Tag>
+void BasicLoRAConfig<Tag>::validate_initialisation() const {
+  const String* name = init_lora_weights.name();
   if (name == nullptr) return;
   const bool orthogonal = *name == "orthogonal";
   if (*name != "gaussian" && !orthogonal) {
@@ -387,7 +354,7 @@ void LoRAConfig::validate_initialisation() const {
                       "init_lora_weights true or false");
   }
   if (!orthogonal) return;
-  const auto even = [](const std::string& field, Index rank) {
+  const auto even = [](const String& field, Index rank) {
     if (rank % 2 != 0)
       detail::bad_field(field, std::to_string(rank),
                         "an even rank for init_lora_weights = \"orthogonal\"");

@@ -19,6 +19,7 @@ struct DefaultTargets {
 };
 
 namespace detail {
+template <class>
 inline constexpr auto default_targets_table = std::to_array<DefaultTargets>({
     {"RefinedWeb", {"query_key_value"}},
     {"RefinedWebModel", {"query_key_value"}},
@@ -61,9 +62,9 @@ inline constexpr auto default_targets_table = std::to_array<DefaultTargets>({
 }  // namespace detail
 
 /// The model types that have defaults, sorted by bytes. Constant.
-template <class = void>
+template <class Tag = void>
 std::span<const DefaultTargets> known_default_targets() {
-  return detail::default_targets_table;
+  return detail::default_targets_table<Tag>;
 }
 
 /// The target_modules of a null LoRAConfig::target_modules (the facts of PEFT's mapping from

@@ -4,6 +4,7 @@
 #include <lora/adapters/activation.hpp>
 #include <lora/adapters/selection.hpp>
 #include <lora/adapters/status.hpp>
+#include <lora/core/on_use.hpp>
 #include <lora/layers/merging.hpp>
 
 #include <algorithm>
@@ -22,10 +23,11 @@ template <Adaptable Base>
 class LoRAModel {
  public:
   using Scalar = typename Base::Scalar;
+  using Config = OnUse<LoRAConfig, Base>;
 
   /// Wraps `base`, freezes all of it, and adds and activates an adapter. Each tensor of the adapter
   /// is drawn from a stream of its own, named after it, under `seed`. Throws ConfigError.
-  LoRAModel(Base base, const LoRAConfig& config, const std::string& adapter_name = "default",
+  LoRAModel(Base base, const Config& config, const std::string& adapter_name = "default",
             std::uint64_t seed = 0)
       : LoRAModel(std::move(base)) {
     add_adapter(adapter_name, config, seed);
@@ -52,8 +54,7 @@ class LoRAModel {
   /// changes. Returns what was matched, with warnings for names that matched nothing. Throws
   /// ConfigError: an invalid config, a name that is taken, nothing matched, a module that is no
   /// layer for adapters, a second adapter with biases, what a layer refuses.
-  MatchReport add_adapter(const std::string& name, const LoRAConfig& config,
-                          std::uint64_t seed = 0) {
+  MatchReport add_adapter(const std::string& name, const Config& config, std::uint64_t seed = 0) {
     config.validate();
     if (has_adapter(name))
       throw ConfigError("LoRAModel::add_adapter: adapter \"" + name + "\" is there already");
@@ -84,7 +85,7 @@ class LoRAModel {
     return names;
   }
   /// The configuration an adapter was added with. Throws ConfigError for an unknown name.
-  const LoRAConfig& config(const std::string& name = "default") const {
+  const Config& config(const std::string& name = "default") const {
     check_known({name}, "config");
     return *find(name);
   }
@@ -287,7 +288,7 @@ class LoRAModel {
   }
 
  private:
-  const LoRAConfig* find(const std::string& name) const {
+  const Config* find(const std::string& name) const {
     for (const auto& [known, config] : adapters_) {
       if (known == name) return &config;
     }
@@ -337,7 +338,7 @@ class LoRAModel {
 
   template <class Layer>
   void add_to_layer(const NamePath& path, Layer& layer, const std::string& name,
-                    const LoRAConfig& config, const MatchReport& report, std::uint64_t seed) {
+                    const Config& config, const MatchReport& report, std::uint64_t seed) {
     const std::string module = path.str();
     if (std::count(report.saved.begin(), report.saved.end(), module) != 0)
       layer.add_trained_copy(name);
@@ -379,7 +380,7 @@ class LoRAModel {
   Base base_;
   struct NamedConfig {
     std::string name;
-    LoRAConfig config;
+    Config config;
   };
   std::vector<NamedConfig> adapters_;
   std::vector<std::string> active_;

@@ -9,6 +9,7 @@
 #include <lora/adapters/name_rules.hpp>
 #include <lora/adapters/near_names.hpp>
 #include <lora/adapters/within_quotes.hpp>
+#include <lora/core/on_use.hpp>
 
 #include <algorithm>
 #include <cstdint>
@@ -26,21 +27,23 @@ namespace detail {
 /// One call of match_modules. A template, so that it is compiled only where it is called.
 template <class Config>
 class Matcher {
+  using Modules = std::vector<OnUse<ModuleInfo, Config>>;
+  using String = OnUse<std::string, Config>;
+  using Names = std::vector<String>;
   using Pattern = BasicPattern<Config>;
   using NameList = BasicNameList<Config>;
   using KeyPattern = BasicKeyPattern<Config>;
   using LayerFinder = BasicLayerFinder<Config>;
 
  public:
-  Matcher(const std::vector<ModuleInfo>& modules, const LoRAConfig& config,
-          std::string_view model_type)
+  Matcher(const Modules& modules, const Config& config, std::string_view model_type)
       : modules_(modules),
         config_(config),
         layers_wanted_(config.layers_to_transform.indices()),
         targets_(selector("target_modules", target_selection(model_type))),
         excludes_(selector("exclude_modules", config.exclude_modules)),
         layer_finder_(layer_patterns()) {
-    for (const std::string& name : config.effective_modules_to_save()) {
+    for (const String& name : config.effective_modules_to_save()) {
       kept_.emplace_back("modules_to_save", name, KeyPattern::Where::segments);
     }
     for (const auto& [key, rank] : config.rank_pattern) {
@@ -55,7 +58,7 @@ class Matcher {
   }
 
   MatchReport run() {
-    for (const ModuleInfo& module : modules_) {
+    for (const auto& module : modules_) {
       if (module.name.empty()) continue;  // the model itself
       if (takes(module.name)) add_target(module);
       bound_work();
@@ -78,7 +81,7 @@ class Matcher {
  private:
   /// A target or exclude selection: nothing, a pattern for the whole path, or a list of names.
   struct Selector {
-    std::string field;
+    String field;
     std::optional<Pattern> pattern;
     std::optional<NameList> names;
     bool ours = false;                 // the names are not the user's: default targets, all-linear
@@ -86,7 +89,7 @@ class Matcher {
   };
   static constexpr std::size_t near_lists = 16;  // each costs a look at all modules
 
-  Selector selector(const char* field, NameSelection selection) {
+  Selector selector(const char* field, OnUse<NameSelection, Config> selection) {
     Selector s;
     s.field = field;
     s.ours = s.field == "target_modules" && !(config_.target_modules == selection);
@@ -109,25 +112,25 @@ class Matcher {
   NameSelection target_selection(std::string_view model_type) const {
     if (config_.target_modules.is_null()) return default_target_modules(model_type);
     const std::string* text = config_.target_modules.pattern();
-    std::string lower = text == nullptr ? "" : *text;
+    String lower = text == nullptr ? "" : *text;
     for (char& c : lower) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
     return lower == "all-linear" ? NameSelection(all_linear()) : config_.target_modules;
   }
 
   /// Every Linear and Conv1D but the output layer; where no layer is one and the task is SEQ_CLS,
   /// but the head.
-  std::vector<std::string> all_linear() const {
-    std::string head;
-    const auto is_output = [](const ModuleInfo& m) { return m.is_output; };
+  Names all_linear() const {
+    String head;
+    const auto is_output = [](const auto& m) { return m.is_output; };
     if (config_.task_type == "SEQ_CLS" &&
         std::none_of(modules_.begin(), modules_.end(), is_output)) {
       for (const char* name : {"classifier", "score"}) {
-        const auto named = [&](const ModuleInfo& m) { return m.name == name; };
+        const auto named = [&](const auto& m) { return m.name == name; };
         if (std::any_of(modules_.begin(), modules_.end(), named)) head = name;
       }
     }
-    std::vector<std::string> names;
-    for (const ModuleInfo& m : modules_) {
+    Names names;
+    for (const auto& m : modules_) {
       const bool linear = m.type == "Linear" || m.type == "Conv1D";
       if (linear && !m.is_output && !m.name.empty() && m.name != head) names.push_back(m.name);
     }
@@ -140,7 +143,7 @@ class Matcher {
     return names;
   }
 
-  std::vector<std::string> layer_patterns() const {
+  Names layer_patterns() const {
     if (const std::string* one = config_.layers_pattern.pattern(); one != nullptr && !one->empty())
       return {*one};
     if (const auto* many = config_.layers_pattern.list()) return *many;
@@ -149,7 +152,7 @@ class Matcher {
 
   /// The rules in PEFT's order: excluded, saved, pattern, exact name (whatever its layer), end of
   /// the name and its layer.
-  bool takes(const std::string& name) {
+  bool takes(const String& name) {
     const bool excluded = selects(excludes_, name).first;
     const bool kept = std::any_of(kept_.begin(), kept_.end(),
                                   [&](const KeyPattern& k) { return k.matches(name, scratch_); });
@@ -161,7 +164,7 @@ class Matcher {
     return true;
   }
 
-  std::pair<bool, typename NameList::Hit> selects(Selector& s, const std::string& name) {
+  std::pair<bool, typename NameList::Hit> selects(Selector& s, const String& name) {
     typename NameList::Hit hit;
     bool selected = false;
     if (s.pattern) {
@@ -175,7 +178,7 @@ class Matcher {
     return {selected, std::move(hit)};
   }
 
-  bool in_wanted_layer(const std::string& name) {
+  bool in_wanted_layer(const String& name) {
     if (layers_wanted_.empty()) return true;
     const std::optional<Index> layer = layer_finder_.layer(name, scratch_);
     if (!layer ||
@@ -185,7 +188,7 @@ class Matcher {
     return true;
   }
 
-  void add_target(const ModuleInfo& module) {
+  void add_target(const auto& module) {
     constexpr std::string_view adaptable[] = {"Linear", "Conv1D", "Embedding", "Conv2d"};
     if (std::find(std::begin(adaptable), std::end(adaptable), module.type) == std::end(adaptable)) {
       throw ConfigError("LoRAConfig: target_modules selects " + within_quotes(module.name) +
@@ -209,8 +212,8 @@ class Matcher {
   /// default.
   template <class Value>
   Value looked_up(const std::vector<std::pair<std::string, Value>>& values,
-                  const std::vector<KeyPattern>& keys, std::vector<bool>& used,
-                  const std::string& name, Value standard) {
+                  const std::vector<KeyPattern>& keys, std::vector<bool>& used, const String& name,
+                  Value standard) {
     for (std::size_t i = 0; i < keys.size(); ++i) {
       if (keys[i].matches(name, scratch_)) return used[i] = true, values[i].second;
     }
@@ -223,7 +226,7 @@ class Matcher {
   /// The end of a path decides, with no dot before it ("head" takes lm_head too); a container takes
   /// what lies in it.
   void find_saved() {
-    for (const ModuleInfo& module : modules_) {
+    for (const auto& module : modules_) {
       bool saved = false;
       for (std::size_t end = module.name.size(); end != module.name.npos && end > 0;
            end = module.name.rfind('.', end - 1)) {
@@ -234,7 +237,8 @@ class Matcher {
       }
       if (saved) report_.saved.push_back(module.name);
     }
-    const std::set<std::string_view> saved(report_.saved.begin(), report_.saved.end());
+    const std::set<OnUse<std::string_view, Config>> saved(report_.saved.begin(),
+                                                          report_.saved.end());
     for (const MatchedModule& target : report_.targets) {
       if (saved.count(target.name) > 0) {
         throw ConfigError("LoRAConfig: modules_to_save takes " + within_quotes(target.name) +
@@ -258,11 +262,11 @@ class Matcher {
   std::string near(std::string_view asked) {
     if (near_used_++ >= near_lists) return "";
     std::vector<std::string_view> names;
-    for (const ModuleInfo& m : modules_) names.push_back(m.name);
+    for (const auto& m : modules_) names.push_back(m.name);
     const std::string found = near_names(asked, names);
     return found.empty() ? "" : "; near names: " + found;
   }
-  void warn(const std::string& text) { report_.warnings.push_back("LoRAConfig: " + text); }
+  void warn(const String& text) { report_.warnings.push_back("LoRAConfig: " + text); }
 
   [[noreturn]] void fail_nothing_matched() {
     const std::size_t count = modules_.size();
@@ -272,16 +276,16 @@ class Matcher {
           "modules that "
           "target_modules names");
     }
-    std::string text = "LoRAConfig: target_modules = ";
+    String text = "LoRAConfig: target_modules = ";
     if (targets_.pattern) {
-      const std::string& pattern = targets_.pattern->text();
+      const String& pattern = targets_.pattern->text();
       text += within_quotes(pattern) + " matches none of the " + std::to_string(count) +
               " modules; a string is a regular expression for the whole name, a list like "
               "{\"q_proj\"} has ends of names" +
               near(pattern);
       throw ConfigError(text);
     }
-    const std::vector<std::string>& names = targets_.names->names();
+    const Names& names = targets_.names->names();
     for (std::size_t i = 0; i < std::min<std::size_t>(names.size(), 4); ++i)
       text += (i == 0 ? "[" : ", ") + within_quotes(names[i]);
     text += (names.size() > 4 ? ", ...]" : "]");
@@ -297,7 +301,7 @@ class Matcher {
 
   void warn_selector(const Selector& s) {
     const bool is_target = s.field == "target_modules";
-    const auto one = [&](std::size_t i, const std::string& text) {
+    const auto one = [&](std::size_t i, const String& text) {
       if (!s.hit[i]) {
         warn(s.field + ": " + within_quotes(text) + " matches no module" + near(text));
       } else if (is_target && !s.effective[i]) {
@@ -324,7 +328,7 @@ class Matcher {
     }
   }
 
-  void warn_keys(const std::string& field, const std::vector<KeyPattern>& keys,
+  void warn_keys(const String& field, const std::vector<KeyPattern>& keys,
                  const std::vector<bool>& used) {
     for (std::size_t i = 0; i < keys.size(); ++i) {
       if (used[i]) continue;
@@ -351,18 +355,18 @@ class Matcher {
     }
   }
 
-  const std::vector<ModuleInfo>& modules_;
-  const LoRAConfig& config_;
+  const Modules& modules_;
+  const Config& config_;
   std::vector<Index> layers_wanted_;
   Selector targets_, excludes_;
   LayerFinder layer_finder_;
   std::vector<KeyPattern> kept_, rank_keys_, alpha_keys_;
   std::vector<bool> kept_used_, rank_used_, alpha_used_;
-  std::set<Index> layers_used_;
+  std::set<OnUse<Index, Config>> layers_used_;
   PatternScratch scratch_;
-  std::string linear_as_in_out_;  // the first Linear that fan_in_fan_out speaks of in vain
+  String linear_as_in_out_;  // the first Linear that fan_in_fan_out speaks of in vain
   std::size_t near_used_ = 0;
-  MatchReport report_;
+  OnUse<MatchReport, Config> report_;
 };
 
 }  // namespace detail
@@ -383,7 +387,7 @@ template <class Config = LoRAConfig>
 MatchReport match_modules(const std::vector<ModuleInfo>& modules, const Config& config,
                           std::string_view model_type = {}) {
   config.validate();
-  std::set<std::string_view> seen;
+  std::set<OnUse<std::string_view, Config>> seen;
   for (const ModuleInfo& module : modules) {
     if (!seen.insert(module.name).second) {
       throw ConfigError("match_modules: two modules have the name " +

@@ -6,7 +6,6 @@
 
 #include <set>
 #include <string>
-#include <variant>
 #include <vector>
 
 namespace LORA_NAMESPACE {
@@ -27,8 +26,8 @@ std::vector<ModuleInfo> module_infos(Base& base) {
 }
 
 /// match_modules over a model. Throws ConfigError also when what matched is no AdapterLayer.
-template <Adaptable Base>
-MatchReport select_modules(Base& base, const LoRAConfig& config) {
+template <Adaptable Base, class Tag>
+MatchReport select_modules(Base& base, const BasicLoRAConfig<Tag>& config) {
   std::string model_type;
   if constexpr (requires(const Base& b) { b.model_type(); }) model_type = base.model_type();
   MatchReport report = match_modules(module_infos(base), config, model_type);
@@ -46,18 +45,18 @@ MatchReport select_modules(Base& base, const LoRAConfig& config) {
 }
 
 /// PEFT's init_lora_weights of a config that is valid.
-template <class = void>
-AdapterInit adapter_init(const LoRAConfig& config) {
-  if (const bool* standard = std::get_if<bool>(&config.init_lora_weights)) {
+template <class Tag>
+AdapterInit adapter_init(const BasicLoRAConfig<Tag>& config) {
+  if (const bool* standard = config.init_lora_weights.flag()) {
     return *standard ? AdapterInit::kaiming_uniform : AdapterInit::torch_default;
   }
-  return std::get<std::string>(config.init_lora_weights) == "gaussian" ? AdapterInit::gaussian
-                                                                       : AdapterInit::orthogonal;
+  return *config.init_lora_weights.name() == "gaussian" ? AdapterInit::gaussian
+                                                        : AdapterInit::orthogonal;
 }
 
 /// What `config` says of one module that it matched. Random streams are named after the module.
-template <class = void>
-AdapterOptions adapter_options(const LoRAConfig& config, const MatchedModule& module,
+template <class Tag>
+AdapterOptions adapter_options(const BasicLoRAConfig<Tag>& config, const MatchedModule& module,
                                std::uint64_t seed) {
   AdapterOptions options;
   options.r = module.r;

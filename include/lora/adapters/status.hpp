@@ -1,6 +1,7 @@
 // What is on which layer, for people to read and for tests to check.
 #pragma once
 
+#include <lora/core/on_use.hpp>
 #include <lora/layers/adapter_set.hpp>
 
 #include <algorithm>
@@ -39,7 +40,7 @@ template <class Layer>
 LayerStatus layer_status(const std::string& name, const Layer& layer) {
   const std::string type = layer.module_type();
   const auto& adapters = layer.adapters();
-  LayerStatus status;
+  OnUse<LayerStatus, Layer> status;
   status.name = name;
   status.module_type = "lora." + (type == "Conv1D" ? std::string("Linear") : type);
   status.enabled = adapters.enabled();
@@ -61,19 +62,19 @@ namespace detail {
 
 /// All names of one kind, in the order of the layers; empty when a layer has one of them but not as
 /// that kind.
-template <class = void>
-std::optional<std::vector<std::string>> common_names(const std::vector<LayerStatus>& layers,
-                                                     std::vector<std::string> LayerStatus::*kind) {
+template <class Layer>
+std::optional<std::vector<std::string>> common_names(const std::vector<Layer>& layers,
+                                                     std::vector<std::string> Layer::*kind) {
   std::vector<std::string> all;
   const auto has = [](const std::vector<std::string>& names, const std::string& name) {
     return std::find(names.begin(), names.end(), name) != names.end();
   };
-  for (const LayerStatus& layer : layers) {
+  for (const Layer& layer : layers) {
     for (const std::string& name : layer.*kind) {
       if (!has(all, name)) all.push_back(name);
     }
   }
-  for (const LayerStatus& layer : layers) {
+  for (const Layer& layer : layers) {
     for (const std::string& name : layer.available_adapters) {
       if (has(all, name) && !has(layer.*kind, name)) return std::nullopt;
     }
@@ -92,9 +93,9 @@ std::string grouped_digits(Index n) {
 
 /// The summary of the layers; of the three counts only the number of layers is set. Without layers
 /// nothing is active, merged or irregular.
-template <class = void>
-ModelStatus summarize(const std::vector<LayerStatus>& layers) {
-  ModelStatus status;
+template <class Tag = void>
+ModelStatus summarize(const std::vector<OnUse<LayerStatus, Tag>>& layers) {
+  OnUse<ModelStatus, Tag> status;
   status.num_adapter_layers = static_cast<Index>(layers.size());
   status.enabled = layers.empty() || layers.front().enabled;
   status.active_adapters = detail::common_names(layers, &LayerStatus::active_adapters);

@@ -116,7 +116,7 @@ class AdamW {
   }
 
   AdamWOptions options_;
-  ParameterGroups groups_;
+  OnUse<ParameterGroups, S> groups_;
   StateTable<S> table_;
 };
 

@@ -1,6 +1,7 @@
 // What an optimiser remembers of each tensor between steps, kept by the tensor's name.
 #pragma once
 
+#include <lora/core/on_use.hpp>
 #include <lora/core/parameter.hpp>
 #include <lora/optim/parameter_groups.hpp>
 
@@ -36,9 +37,11 @@ enum class MissingState { refuse, start_fresh };
 /// share between threads.
 template <class S>
 class StateTable {
+  using String = OnUse<std::string, S>;
+
  public:
   struct Slot {
-    std::string name;
+    String name;
     std::size_t group = 0;
     Index rows = 0, cols = 0;
     Index step = 0;
@@ -51,7 +54,7 @@ class StateTable {
   };
 
   /// `owner` begins the messages; `kinds` names the matrices that are kept a tensor.
-  StateTable(std::string owner, std::vector<std::string> kinds)
+  StateTable(String owner, std::vector<String> kinds)
       : owner_(std::move(owner)), kinds_(std::move(kinds)) {}
 
   /// The trainable parameters of `model` in its own order, each with its slot; a name seen for the
@@ -60,7 +63,7 @@ class StateTable {
   /// Throws ConfigError when two have one name and ShapeError when a gradient or the state has
   /// another shape than the value; then nothing has changed.
   template <class Model>
-  std::span<const Bound> bind(Model& model, const ParameterGroups& groups) {
+  std::span<const Bound> bind(Model& model, const OnUse<ParameterGroups, S>& groups) {
     bound_.clear();
     ++visit_;
     try {
@@ -95,13 +98,13 @@ class StateTable {
   /// names it does not have, trainable ones without state (unless start_fresh), and moments that
   /// are unknown, missing or of another shape; then nothing has changed.
   template <class Model>
-  void restore(const OptimizerState<S>& state, Model& model, const ParameterGroups& groups,
-               MissingState missing) {
+  void restore(const OptimizerState<S>& state, Model& model,
+               const OnUse<ParameterGroups, S>& groups, MissingState missing) {
     std::vector<Slot> fresh;
-    std::map<std::string, std::size_t> index;
-    std::string faults;
+    std::map<String, std::size_t> index;
+    String faults;
     if (state.step < 0) faults += "\n  step is " + std::to_string(state.step) + ", expected >= 0";
-    std::set<std::string> known;
+    std::set<String> known;
     // With no step taken there is nothing to miss.
     const bool may_miss = missing == MissingState::start_fresh || state.step == 0;
     model.for_each_parameter("", [&](const NamePath& path, Parameter<S>& p) {
@@ -138,7 +141,7 @@ class StateTable {
   /// that a name used again starts from zero.
   template <class Model>
   void prune(Model& model) {
-    std::map<std::string, std::pair<Index, Index>> known;
+    std::map<String, std::pair<Index, Index>> known;
     model.for_each_parameter("", [&](const NamePath& name, Parameter<S>& p) {
       known[name.str()] = {p.value.rows(), p.value.cols()};
     });
@@ -156,7 +159,7 @@ class StateTable {
 
  private:
   Slot new_slot(const std::string& name, const Parameter<S>& p,
-                const ParameterGroups& groups) const {
+                const OnUse<ParameterGroups, S>& groups) const {
     Slot slot;
     slot.name = name;
     slot.group = groups.find(name, p.shape);
@@ -167,7 +170,8 @@ class StateTable {
   }
 
   /// The slot of the parameter that is visited as number bound_.size().
-  std::size_t locate(const NamePath& path, const Parameter<S>& p, const ParameterGroups& groups) {
+  std::size_t locate(const NamePath& path, const Parameter<S>& p,
+                     const OnUse<ParameterGroups, S>& groups) {
     const std::size_t position = bound_.size();
     if (position == order_.size()) order_.push_back(slots_.size());
     std::size_t& k = order_[position];
@@ -207,7 +211,7 @@ class StateTable {
 
   std::string faults_of(const std::string& name, const typename OptimizerState<S>::Tensor& tensor,
                         const Matrix<S>& value, Index steps) const {
-    std::string faults;
+    String faults;
     if (tensor.step < 1 || tensor.step > steps) {
       faults += "\n  " + name + ": step is " + std::to_string(tensor.step) + ", expected 1 to " +
                 std::to_string(steps) + ", the optimiser's step";
@@ -240,10 +244,10 @@ class StateTable {
     bound_.clear();
   }
 
-  std::string owner_;
-  std::vector<std::string> kinds_;
+  String owner_;
+  std::vector<String> kinds_;
   std::vector<Slot> slots_;  ///< in the order in which the names were first seen
-  std::map<std::string, std::size_t> index_;
+  std::map<String, std::size_t> index_;
   std::vector<std::size_t> order_;  ///< slot of the k-th trainable parameter of the last visit
   std::vector<Bound> bound_;
   Index steps_ = 0;

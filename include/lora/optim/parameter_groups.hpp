@@ -58,15 +58,16 @@ void expect_fraction(std::string_view where, std::string_view what, double x) {
 /// The groups of one optimiser: the given ones in their order, then "default" for what none of them
 /// contains. The learning rate of a group is its own times one factor common to all, which a
 /// schedule sets.
-class ParameterGroups {
+template <class Group = ParameterGroup>
+class BasicParameterGroups {
  public:
   /// `owner` begins the messages. Throws ConfigError for a rate or decay that is negative or not
   /// finite, and for a group that has no `contains`.
-  ParameterGroups(const std::string& owner, double lr, double weight_decay,
-                  std::vector<ParameterGroup> groups)
+  BasicParameterGroups(const std::string& owner, double lr, double weight_decay,
+                       std::vector<Group> groups)
       : owner_(owner), groups_(std::move(groups)) {
     groups_.push_back({"default", [](const auto&, const auto&) { return true; }, lr, weight_decay});
-    for (ParameterGroup& group : groups_) {
+    for (Group& group : groups_) {
       const std::string where = owner_ + ", group \"" + group.name + "\"";
       if (!group.contains) {
         throw ConfigError(where + ": contains is empty, expected a function of name and shape");
@@ -103,9 +104,10 @@ class ParameterGroups {
 
  private:
   std::string owner_;
-  std::vector<ParameterGroup> groups_;
+  std::vector<Group> groups_;
   double factor_ = 1;
 };
+using ParameterGroups = BasicParameterGroups<>;
 
 /// No weight decay for vectors (biases, the weights of norms), by their shape.
 template <class = void>

@@ -112,7 +112,7 @@ class SGD {
   }
 
   SGDOptions options_;
-  ParameterGroups groups_;
+  OnUse<ParameterGroups, S> groups_;
   StateTable<S> table_;
 };
 
