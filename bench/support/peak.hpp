@@ -15,12 +15,17 @@ inline double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+template <int Bytes>
+struct FloatVector {
+  typedef float type __attribute__((vector_size(Bytes)));
+};
+
 /// Multiply-adds on registers alone: `Accumulators` vectors of `Bytes` bytes, `rounds` times. Returns something that depends on
 /// all of them, so that none is left out.
 template <int Bytes, int Accumulators>
 inline __attribute__((always_inline)) float multiply_add_loop(std::int64_t rounds, float a,
                                                               float b) {
-  typedef float Vector __attribute__((vector_size(Bytes)));
+  using Vector = typename FloatVector<Bytes>::type;
   Vector sum[Accumulators];
   const Vector va = Vector{} + a, vb = Vector{} + b;
 #pragma GCC unroll 32
@@ -31,10 +36,12 @@ inline __attribute__((always_inline)) float multiply_add_loop(std::int64_t round
 #pragma GCC unroll 32
     for (int i = 0; i < Accumulators; ++i) asm volatile("" : "+v"(sum[i]));  // keeps each round
   }
+  // Any index here that is not a constant would keep the registers in memory, and store them each round.
+#pragma GCC unroll 32
+  for (int i = 1; i < Accumulators; ++i) sum[0] += sum[i];
+  Vector all = sum[0];
   float total = 0;
-  for (int i = 0; i < Accumulators; ++i) {
-    for (std::size_t k = 0; k < Bytes / sizeof(float); ++k) total += sum[i][k];
-  }
+  for (std::size_t k = 0; k < Bytes / sizeof(float); ++k) total += all[k];
   return total;
 }
 

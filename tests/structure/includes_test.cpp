@@ -143,8 +143,8 @@ TEST(IncludeReader, FindsForbiddenArrows) {
             "\n  core/a.hpp includes lora/layers/b.hpp" + forbidden);
   EXPECT_EQ(faults_of("core/a.hpp", "#if 1\r\n#include <lora/lora.hpp>\r\n#endif\r\n"),
             "\n  core/a.hpp includes lora/lora.hpp" + forbidden);
-  EXPECT_EQ(faults_of("layers/variants/a.hpp", "#include <lora/kernels/gemm.hpp>\n"),
-            "\n  layers/variants/a.hpp includes lora/kernels/gemm.hpp" + forbidden);
+  EXPECT_EQ(faults_of("layers/variants/a.hpp", "#include <lora/kernels/tiles.hpp>\n"),
+            "\n  layers/variants/a.hpp includes lora/kernels/tiles.hpp" + forbidden);
   EXPECT_EQ(faults_of("kernels/a.hpp", "#include <lora/core/namespace.hpp>\n"), "");
   EXPECT_EQ(faults_of("kernels/a.hpp", "#include <lora/core/types.hpp>\n"),
             "\n  kernels/a.hpp includes lora/core/types.hpp" + forbidden);

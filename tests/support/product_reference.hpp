@@ -4,7 +4,6 @@
 
 #include <lora/core/random.hpp>
 #include <lora/core/types.hpp>
-#include <lora/kernels/gemm.hpp>
 
 #include <gtest/gtest.h>
 
@@ -46,14 +45,12 @@ inline double gamma(Index n, double u) {
   return nu / (1 - nu);
 }
 
-/// How many roundings an element of a (…, k)(k, …) product goes through in S: those of its product
-/// and of the sums of its block of gemm_depth, whatever their order, then one a block. A complex
-/// product has one more. `extra` counts further ones, such as adding to what is there.
+/// How many roundings an element of a (…, k)(k, …) product goes through in S: its chain has k
+/// products, each rounded (unless fused) and added. A complex product has one more. `extra` counts
+/// further ones, such as adding to what is there.
 template <class S>
 Index product_roundings(Index k, Index extra = 0) {
-  const Index depth = lora::kernels::gemm_depth;
-  const Index blocks = (k + depth - 1) / depth;
-  return std::min(k, depth) + blocks + (Wider<S>::is_complex ? 1 : 0) + extra;
+  return k + (Wider<S>::is_complex ? 1 : 0) + extra;
 }
 
 /// What a product should be, element by element, and Σ|a||b| that its error is measured by. Complex

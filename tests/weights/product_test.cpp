@@ -65,16 +65,15 @@ TYPED_TEST(Product, SmallSizesOfEveryStorage) {
   }
 }
 
-// Around the pieces that threads take: 128 columns wide, 64 rows high, or 512 when there are several
-// columns of them.
+// Around the pieces that threads take: 48 columns wide, 128 rows high.
 TYPED_TEST(Product, SizesAroundThePieces) {
   const Threads use(3);
-  const Index wide = kernels::gemm_columns;
-  for (const Index m : {63, 64, 65, 129}) {
+  const Index wide = kernels::slab_columns, tall = lora::detail::piece_rows;
+  for (const Index m : {tall - 1, tall, tall + 1, 2 * tall + 1}) {
     for (const Index n : {Index{1}, Index{16}, wide - 1, wide})
       this->check(m, n, 5, Storage::contiguous, Storage::transposed);
   }
-  for (const Index m : {1, 511, 512, 513}) {
+  for (const Index m : {Index{1}, tall - 1, tall, tall + 1}) {
     for (const Index n : {wide + 1, 2 * wide, 2 * wide + 3}) this->check(m, n, 3);
   }
 }
@@ -172,7 +171,7 @@ TYPED_TEST(Product, SameBitsForAnySplitOfRowsOrColumns) {
     fill(whole);
     Guarded<S> start = whole;
     product<S>(a.view, b.view, whole.view(), accumulate);
-    for (const Index cut : {1, 2, 3, 63, 64, 65, 127, 130}) {
+    for (const Index cut : {1, 2, 3, 63, 127, 128, 129, 130}) {
       Guarded<S> c = start;
       for (const auto& [first, count] : {std::pair<Index, Index>{0, cut}, {cut, m - cut}}) {
         product<S>(a.view.middle_rows(first, count), b.view, c.view().middle_rows(first, count),
@@ -180,7 +179,7 @@ TYPED_TEST(Product, SameBitsForAnySplitOfRowsOrColumns) {
       }
       EXPECT_TRUE(c.same_bits(whole)) << "rows cut at " << cut;
     }
-    for (const Index cut : {1, 7, 8, 127, 128, 129, 269}) {
+    for (const Index cut : {1, 7, 8, 47, 48, 49, 269}) {
       Guarded<S> c = start;
       for (const auto& [first, count] : {std::pair<Index, Index>{0, cut}, {cut, n - cut}}) {
         product<S>(a.view, b.view.middle_cols(first, count), c.view().middle_cols(first, count),

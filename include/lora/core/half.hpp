@@ -8,6 +8,12 @@
 
 namespace LORA_NAMESPACE {
 
+/// What 16 bits stand for.
+enum class HalfFormat {
+  bfloat16,  ///< the upper half of a float
+  float16,   ///< IEEE 754 binary16
+};
+
 /// The float that a bfloat16 pattern stands for; exact.
 inline float bf16_to_float(std::uint16_t h) {
   return std::bit_cast<float>(static_cast<std::uint32_t>(h) << 16);

@@ -3,7 +3,7 @@
 
 #include <lora/core/error.hpp>
 #include <lora/core/parallel.hpp>
-#include <lora/kernels/gemm.hpp>
+#include <lora/weights/slab.hpp>
 
 #include <algorithm>
 
@@ -16,38 +16,38 @@ struct Extent {
   Index rows() const { return row_count; }
   Index cols() const { return col_count; }
 };
+
+/// Rows of A and C that are one piece of work: so few that those of A stay in the second-level cache
+/// while all of B passes by, so many that making a slab of B costs little beside its use.
+inline constexpr Index piece_rows = 128;
 }  // namespace detail
 
 /// C = A B, or C += A B; A (m, k), B (k, n), C (m, n). With k = 0 the product is zero.
-/// Each element is summed in an order that depends on k alone, so splitting rows into batches or using another number of
-/// threads gives the same bits. C must not overlap A or B. Skinny products of both kinds (n or m = rank) are served well:
-/// B is read where it stands if its rows are contiguous, and packed block by block if not.
+/// Each element is one chain of k multiply-adds in ascending order, from zero or from what C holds:
+/// splitting rows into batches, k into several calls or the work between threads gives the same
+/// bits; another instruction set may not. C must not overlap A or B. B of any strides is served
+/// well: slab by slab it is read in place, copied or transposed.
 /// Throws ShapeError. Allocates nothing once the workers run. Source: GotoBLAS's blocking.
 template <class S>
 void product(const View<S>& a, const View<S>& b, const MutableView<S>& c,
              Accumulate accumulate = Accumulate::no) {
   expect_shape("product", "B", detail::Extent{b.rows, b.cols}, a.cols, -1);
   expect_shape("product", "C", detail::Extent{c.rows, c.cols}, a.rows, b.cols);
-  const Index m = c.rows, n = c.cols, k = a.cols;
+  const Index m = c.rows, n = c.cols;
   if (m == 0 || n == 0) return;
-  const bool add = accumulate == Accumulate::yes;
-  if (k == 0) {
-    for (Index i = 0; i < m && !add; ++i) std::fill_n(c.data + i * c.row_stride, n, S(0));
-    return;
-  }
-  const Index wide = kernels::gemm_columns;
-  const Index tall =
-      n > wide ? 512 : 64;  // packing a block of B is paid for by the rows that use it
-  const Index column_tiles = (n + wide - 1) / wide, row_tiles = (m + tall - 1) / tall;
-  const bool small = m * n * k < 40000;
-  parallel_for(column_tiles * row_tiles, small ? column_tiles * row_tiles : 1,
+  const Index wide = kernels::slab_columns, tall = detail::piece_rows;
+  const Index column_pieces = (n + wide - 1) / wide, row_pieces = (m + tall - 1) / tall;
+  const bool small = m * n * a.cols < 40000;
+  const auto with = detail::product_kernels<S>();
+  parallel_for(column_pieces * row_pieces, small ? column_pieces * row_pieces : 1,
                [&](Index begin, Index end) {
-                 for (Index tile = begin; tile < end; ++tile) {
-                   const Index i = tile % row_tiles * tall, j = tile / row_tiles * wide;
-                   kernels::gemm_tile<S>(std::min(tall, m - i), std::min(wide, n - j), k,
-                                         a.data + i * a.row_stride, a.row_stride, a.col_stride,
-                                         b.data + j * b.col_stride, b.row_stride, b.col_stride,
-                                         c.data + i * c.row_stride + j, c.row_stride, add);
+                 detail::SlabMemory<S> memory;
+                 for (Index piece = begin; piece < end; ++piece) {
+                   const Index i = piece / column_pieces * tall, j = piece % column_pieces * wide;
+                   const Index rows = std::min(tall, m - i), cols = std::min(wide, n - j);
+                   detail::multiply_columns(with, a.middle_rows(i, rows), b.middle_cols(j, cols),
+                                            c.middle_rows(i, rows).middle_cols(j, cols),
+                                            accumulate == Accumulate::yes, memory);
                  }
                });
 }

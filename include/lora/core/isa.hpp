@@ -1,0 +1,99 @@
+// Which instruction set the kernels use: the best that processor and operating system offer, or the
+// one that was asked for.
+#pragma once
+
+#include <lora/core/error.hpp>
+
+#include <atomic>
+#include <cstdlib>
+#include <string>
+#include <string_view>
+
+namespace LORA_NAMESPACE {
+
+/// The instruction sets that there are kernels for, each including the ones before it.
+enum class Isa {
+  portable,  ///< what the compiler's own flags allow: SSE2 on x86-64, NEON on AArch64
+  avx2,      ///< AVX2 and FMA
+  avx512,    ///< AVX-512 F, BW, DQ and VL
+};
+
+/// "portable", "avx2" or "avx512", as in the environment's LORA_ISA.
+inline const char* isa_name(Isa isa) {
+  switch (isa) {
+    case Isa::avx512:
+      return "avx512";
+    case Isa::avx2:
+      return "avx2";
+    default:
+      return "portable";
+  }
+}
+
+/// Whether this processor and operating system can run it. Thread-safe.
+inline bool isa_supported([[maybe_unused]] Isa isa) {
+#if defined(__x86_64__) && defined(__GNUC__)
+  if (isa == Isa::avx512) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  }
+  if (isa == Isa::avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+  return isa == Isa::portable;
+}
+
+namespace detail {
+
+template <class = void>
+Isa best_isa() {
+  for (const Isa isa : {Isa::avx512, Isa::avx2}) {
+    if (isa_supported(isa)) return isa;
+  }
+  return Isa::portable;
+}
+
+template <class = void>
+Isa checked_isa(Isa isa, const char* who) {
+  if (!isa_supported(isa)) {
+    throw ConfigError(std::string(who) + ": " + isa_name(isa) +
+                      " is not supported by this processor; the best it has is " +
+                      isa_name(best_isa()));
+  }
+  return isa;
+}
+
+/// LORA_ISA when it is set, else the best. Throws ConfigError for a name that is unknown or more
+/// than the processor has.
+template <class = void>
+Isa default_isa() {
+  const char* text = std::getenv("LORA_ISA");
+  if (text == nullptr || *text == '\0') return best_isa();
+  for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512}) {
+    if (std::string_view(text) == isa_name(isa)) return checked_isa(isa, "LORA_ISA");
+  }
+  throw ConfigError("LORA_ISA is \"" + std::string(text) + "\", expected portable, avx2 or avx512");
+}
+
+template <class = void>
+std::atomic<Isa>& chosen_isa() {
+  static std::atomic<Isa> isa{default_isa()};
+  return isa;
+}
+
+}  // namespace detail
+
+/// The instruction set that products use. At the start: the environment's LORA_ISA, else the best
+/// there is. Throws ConfigError when LORA_ISA cannot be met. Thread-safe.
+template <class = void>
+Isa isa() {
+  return detail::chosen_isa().load(std::memory_order_relaxed);
+}
+
+/// Sets isa() for the whole process, so that a test or a report can pin it. Results differ between
+/// instruction sets by rounding. Throws ConfigError unless it is supported. Thread-safe.
+template <class = void>
+void set_isa(Isa isa) {
+  detail::chosen_isa().store(detail::checked_isa(isa, "set_isa"));
+}
+
+}  // namespace LORA_NAMESPACE

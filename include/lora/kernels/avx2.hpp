@@ -1,0 +1,27 @@
+// The kernels for AVX2 and FMA, whatever the program is compiled for: only the functions here may use it.
+// 16 registers of 32 bytes: tiles of 4 x 3.
+#pragma once
+
+#include <lora/kernels/tiles.hpp>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define LORA_TARGET __attribute__((target("avx2,fma")))
+
+namespace LORA_NAMESPACE::kernels::avx2 {
+
+inline LORA_TARGET void multiply(const BlockProduct<float>& p) { multiply_block<float, 32, 4>(p); }
+inline LORA_TARGET void transpose(Size depth, Size cols, const float* b, Size b_row, float* slab) {
+  transpose_block<float, 32>(depth, cols, b, b_row, slab);
+}
+inline LORA_TARGET void transpose_bf16(Size depth, Size cols, const BF16* b, Size b_row,
+                                       float* slab) {
+  transpose_block<float, 32>(depth, cols, b, b_row, slab);
+}
+inline LORA_TARGET void widen(Size n, const BF16* stored, float* floats) {
+  widen_block<32>(n, stored, floats);
+}
+
+}  // namespace LORA_NAMESPACE::kernels::avx2
+
+#undef LORA_TARGET
+#endif

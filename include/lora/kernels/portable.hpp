@@ -1,0 +1,22 @@
+// The kernels for whatever the program is compiled for, in registers of 16 bytes: SSE2 on any
+// x86-64, NEON on AArch64. The only ones for double and complex numbers.
+#pragma once
+
+#include <lora/kernels/tiles.hpp>
+
+namespace LORA_NAMESPACE::kernels::portable {
+
+template <class S>
+void multiply(const BlockProduct<S>& p) {
+  multiply_block<S, 16, 4>(p);
+}
+template <class S>
+void transpose(Size depth, Size cols, const S* b, Size b_row, S* slab) {
+  transpose_block<S, 16>(depth, cols, b, b_row, slab);
+}
+inline void transpose_bf16(Size depth, Size cols, const BF16* b, Size b_row, float* slab) {
+  transpose_block<float, 16>(depth, cols, b, b_row, slab);
+}
+inline void widen(Size n, const BF16* stored, float* floats) { widen_block<16>(n, stored, floats); }
+
+}  // namespace LORA_NAMESPACE::kernels::portable

@@ -1,0 +1,174 @@
+// The product C (+)= A B of a block whose B lies in the first-level cache, and what brings B there,
+// for registers of any width, on raw pointers. Allocates nothing; the caller's thread alone.
+//
+// Every element of C is one chain: what C holds, or zero, then the terms k = 0, 1, 2 … added in that
+// order. So the bits do not depend on how C or k is cut into blocks, on an element's neighbours or
+// on the number of threads; they do depend on whether the instruction set has fused multiply-adds.
+#pragma once
+
+#include <lora/kernels/vector.hpp>
+
+namespace LORA_NAMESPACE::kernels {
+
+/// Columns of B that lie beside each other in a slab: three registers of 16 floats.
+inline constexpr Size slab_columns = 48;
+/// The slab's columns that are read come in groups of so many.
+inline constexpr Size slab_group = 16;
+/// Rows of a slab: 72 KiB, far less than a second-level cache, and enough that loading and storing a
+/// tile of C costs little. Measured against 96, 192, 480 and 576.
+template <class S>
+inline constexpr Size slab_depth = 480 * 4 / static_cast<Size>(sizeof(S));
+
+/// C (rows, cols) = or += A (rows, depth) B (depth, cols): A(m, k) at a[m·a_row + k·a_col], B(k, n)
+/// at b[k·b_row + n], C(m, n) at c[m·c_row + n]. B's rows can be read up to the next multiple of
+/// slab_group columns.
+template <class S>
+struct BlockProduct {
+  Size rows, cols, depth;
+  const S* a;
+  Size a_row, a_col;
+  const S* b;
+  Size b_row;
+  S* c;
+  Size c_row;
+  bool add;
+};
+
+/// A tile of C, in registers: Rows x Vecs of them, with Vecs more for B.
+template <class S, int Bytes, int Rows, int Vecs>
+LORA_ALWAYS_INLINE void tile(const BlockProduct<S>& p, const S* a, const S* b, S* c, Size c_row) {
+  using Reg = Register<S, Bytes>;
+  using V = typename Reg::type;
+  constexpr int lanes = Reg::lanes;
+  V sum[Rows][Vecs];
+  LORA_UNROLL
+  for (int m = 0; m < Rows; ++m) {
+    LORA_UNROLL
+    for (int n = 0; n < Vecs; ++n) {
+      if (p.add) {
+        Reg::load(sum[m][n], c + m * c_row + n * lanes);
+      } else {
+        sum[m][n] = V{};
+      }
+    }
+  }
+  const Size a_row = p.a_row, a_col = p.a_col, b_row = p.b_row;
+  for (Size k = 0; k < p.depth; ++k, a += a_col, b += b_row) {
+    V w[Vecs];
+    LORA_UNROLL
+    for (int n = 0; n < Vecs; ++n) Reg::load(w[n], b + n * lanes);
+    LORA_UNROLL
+    for (int m = 0; m < Rows; ++m) {
+      const S x = a[m * a_row];
+      LORA_UNROLL
+      for (int n = 0; n < Vecs; ++n) sum[m][n] += x * w[n];
+    }
+  }
+  LORA_UNROLL
+  for (int m = 0; m < Rows; ++m) {
+    LORA_UNROLL
+    for (int n = 0; n < Vecs; ++n) Reg::store(c + m * c_row + n * lanes, sum[m][n]);
+  }
+}
+
+/// All rows of Vecs registers of columns. Most is the largest number of rows of a tile.
+template <class S, int Bytes, int Most, int Vecs>
+LORA_ALWAYS_INLINE void columns(const BlockProduct<S>& p, Size n) {
+  Size m = 0;
+  const auto a = [&] { return p.a + m * p.a_row; };
+  const auto c = [&] { return p.c + m * p.c_row + n; };
+  if constexpr (Most == 8) {
+    for (; m + 8 <= p.rows; m += 8) tile<S, Bytes, 8, Vecs>(p, a(), p.b + n, c(), p.c_row);
+  }
+  for (; m + 4 <= p.rows; m += 4) tile<S, Bytes, 4, Vecs>(p, a(), p.b + n, c(), p.c_row);
+  for (; m + 2 <= p.rows; m += 2) tile<S, Bytes, 2, Vecs>(p, a(), p.b + n, c(), p.c_row);
+  if (m < p.rows) tile<S, Bytes, 1, Vecs>(p, a(), p.b + n, c(), p.c_row);
+}
+
+/// The last columns of C, fewer than a register has: C goes through a copy that is as wide as one.
+template <class S, int Bytes, int Most>
+LORA_ALWAYS_INLINE void last_columns(const BlockProduct<S>& p, Size n) {
+  constexpr Size lanes = Register<S, Bytes>::lanes;
+  S wide[Most * lanes] = {};
+  for (Size m = 0; m < p.rows; m += Most) {
+    const Size count = p.rows - m < Most ? p.rows - m : Most;
+    S* c = p.c + m * p.c_row + n;
+    for (Size i = 0; i < count && p.add; ++i) {
+      for (Size j = 0; j < p.cols - n; ++j) wide[i * lanes + j] = c[i * p.c_row + j];
+    }
+    BlockProduct<S> part = p;
+    part.rows = count;
+    part.a = p.a + m * p.a_row;
+    part.b = p.b + n;
+    part.c = wide;
+    part.c_row = lanes;
+    columns<S, Bytes, Most, 1>(part, 0);
+    for (Size i = 0; i < count; ++i) {
+      for (Size j = 0; j < p.cols - n; ++j) c[i * p.c_row + j] = wide[i * lanes + j];
+    }
+  }
+}
+
+template <class S, int Bytes, int Most>
+LORA_ALWAYS_INLINE void multiply_block(const BlockProduct<S>& p) {
+  constexpr Size lanes = Register<S, Bytes>::lanes;
+  Size n = 0;
+  for (; n + 3 * lanes <= p.cols; n += 3 * lanes) columns<S, Bytes, Most, 3>(p, n);
+  for (; n + lanes <= p.cols; n += lanes) columns<S, Bytes, Most, 1>(p, n);
+  if (n < p.cols) last_columns<S, Bytes, Most>(p, n);
+}
+
+/// slab[k·slab_columns + j] = b[j·b_row + k] for k < depth, j < cols; zero in the columns after that
+/// up to a whole group.
+template <class S, int Bytes, class B>
+LORA_ALWAYS_INLINE void transpose_block(Size depth, Size cols, const B* b, Size b_row, S* slab) {
+  using Reg = Register<S, Bytes>;
+  constexpr Size lanes = Reg::lanes;
+  Size j = 0;
+  for (; j + lanes <= cols; j += lanes) {
+    Size k = 0;
+    for (; k + lanes <= depth; k += lanes) {
+      typename Reg::type v[lanes];
+      LORA_UNROLL
+      for (int i = 0; i < lanes; ++i) Reg::load(v[i], b + (j + i) * b_row + k);
+      transpose_square<Reg::lanes>(v);
+      LORA_UNROLL
+      for (int i = 0; i < lanes; ++i) Reg::store(slab + (k + i) * slab_columns + j, v[i]);
+    }
+    for (; k < depth; ++k) {
+      for (Size i = 0; i < lanes; ++i)
+        slab[k * slab_columns + j + i] = to_scalar<S>(b[(j + i) * b_row + k]);
+    }
+  }
+  const Size whole = (cols + slab_group - 1) / slab_group * slab_group;
+  for (; j < whole; ++j) {
+    for (Size k = 0; k < depth; ++k)
+      slab[k * slab_columns + j] = j < cols ? to_scalar<S>(b[j * b_row + k]) : S{};
+  }
+}
+
+/// floats[i] = stored[i] for i < n, n a multiple of slab_group.
+template <int Bytes>
+LORA_ALWAYS_INLINE void widen_block(Size n, const BF16* stored, float* floats) {
+  using Reg = Register<float, Bytes>;
+  for (Size i = 0; i < n; i += Reg::lanes) {
+    typename Reg::type v;
+    Reg::load(v, stored + i);
+    Reg::store(floats + i, v);
+  }
+}
+
+/// The functions of one instruction set for products in S.
+template <class S>
+struct ProductKernels {
+  void (*multiply)(const BlockProduct<S>&);
+  void (*transpose)(Size depth, Size cols, const S* b, Size b_row, S* slab);
+};
+
+/// The functions of one instruction set for stored bfloat16.
+struct BF16Kernels {
+  void (*transpose)(Size depth, Size cols, const BF16* b, Size b_row, float* slab);
+  void (*widen)(Size n, const BF16* stored, float* floats);
+};
+
+}  // namespace LORA_NAMESPACE::kernels

@@ -1,0 +1,220 @@
+// A frozen weight in the order in which its products read it, as float32 or as bfloat16.
+#pragma once
+
+#include <lora/core/aligned_array.hpp>
+#include <lora/core/half.hpp>
+#include <lora/weights/dense_weight.hpp>
+
+#include <cmath>
+#include <span>
+#include <type_traits>
+
+namespace LORA_NAMESPACE {
+
+/// What the numbers of a packed weight are stored as. Sums are made in float32 either way.
+enum class Precision {
+  float32,
+  bfloat16,  ///< each value rounded once, to nearest even
+};
+
+/// W (O, D) in panels of 48 outputs: panel p holds, for each input d, W(48p … 48p+47, d) side by
+/// side, so that y = x Wᵀ reads it from begin to end, and dx = dy W through blocks of 48 x 48 that
+/// are transposed in registers. One copy serves both. The last panel has as many outputs as are left,
+/// up to a multiple of 16 (zeros); panels lie a little further apart than they are long, since at
+/// equal distances of a power of two they would push each other out of the cache.
+///
+/// Memory: 1 to 1.05 times the values' own for O ≥ 320 or O a multiple of 16. See FrozenWeight for
+/// what the functions compute; shapes are checked there.
+template <class Stored>
+class PackedWeight {
+  static constexpr bool is_bf16 = std::is_same_v<Stored, kernels::BF16>;
+
+ public:
+  /// Packs w, (O, D) in any strides; `layout` is how stored() gives it back.
+  PackedWeight(const View<float>& w, Layout layout)
+      : PackedWeight(w.rows, w.cols, layout, [&](Index o, Index d) {
+          return rounded(w.data[o * w.row_stride + d * w.col_stride]);
+        }) {}
+
+  /// Packs (O, D) values, of which `value(o, d)` is one, ready to be stored. W is read panel by
+  /// panel, row by row in it; nothing but the result is allocated.
+  template <class Value>
+  PackedWeight(Index rows, Index cols, Layout layout, Value&& value)
+      : rows_(rows), cols_(cols), layout_(layout), stride_(distance(cols)), values_(size()) {
+    parallel_for(panels(), 1, [&](Index begin, Index end) {
+      for (Index p = begin; p < end; ++p) {
+        Stored* panel = values_.data() + p * stride_;
+        const Index width = panel_width(p), used = std::min(wide, rows_ - p * wide);
+        for (Index d = 0; d < cols_; ++d) {
+          for (Index j = used; j < width; ++j) panel[d * width + j] = Stored{};
+        }
+        for (Index j = 0; j < used; ++j) {
+          for (Index d = 0; d < cols_; ++d) panel[d * width + j] = value(p * wide + j, d);
+        }
+      }
+    });
+  }
+
+  Layout layout() const { return layout_; }
+  Index rows() const { return rows_; }
+  Index cols() const { return cols_; }
+  Index bytes() const { return values_.size() * static_cast<Index>(sizeof(Stored)); }
+  Precision precision() const { return is_bf16 ? Precision::bfloat16 : Precision::float32; }
+
+  Matrix<float> stored() const {
+    const bool as_is = layout_ == Layout::out_in;
+    Matrix<float> out(as_is ? rows_ : cols_, as_is ? cols_ : rows_);
+    for (Index o = 0; o < rows_; ++o) {
+      for (Index d = 0; d < cols_; ++d) (as_is ? out(o, d) : out(d, o)) = at(o, d);
+    }
+    return out;
+  }
+  bool all_finite() const {
+    for (Index o = 0; o < rows_; ++o) {
+      for (Index d = 0; d < cols_; ++d) {
+        if (!std::isfinite(at(o, d))) return false;
+      }
+    }
+    return true;
+  }
+  void copy_row(Index row, float* out) const {
+    for (Index d = 0; d < cols_; ++d) out[d] = at(row, d);
+  }
+
+  void multiply(In<float> x, Out<float> y, std::span<const LowRank<float>> terms) const {
+    const View<float> in(x);
+    const MutableView<float> out(y);
+    const auto with = detail::product_kernels<float>();
+    const auto stored = detail::bf16_kernels();
+    for_pieces(rows_, out.rows, [&](Index i, Index count, Index p, Memory& memory) {
+      const Index width = panel_width(p), cols = std::min(wide, rows_ - p * wide);
+      const auto c = out.middle_rows(i, count).middle_cols(p * wide, cols);
+      const Stored* panel = values_.data() + p * stride_;
+      for (Index d = 0; d < cols_; d += deep) {
+        const Index depth = std::min(deep, cols_ - d);
+        const float* slab = memory.values;
+        if constexpr (is_bf16) {
+          stored.widen(depth * width, panel + d * width, memory.values);
+        } else {
+          slab = panel + d * width;
+        }
+        with.multiply({count, cols, depth, in.data + i * in.row_stride + d, in.row_stride, 1, slab,
+                       width, c.data, c.row_stride, d > 0});
+      }
+      add_terms(with, terms, i, c, p * wide, cols_ > 0, memory);
+    });
+  }
+
+  void multiply_transposed(In<float> dy, Out<float> dx, Accumulate accumulate,
+                           std::span<const LowRank<float>> terms) const {
+    const View<float> in(dy);
+    const MutableView<float> out(dx);
+    const auto with = detail::product_kernels<float>();
+    const auto stored = detail::bf16_kernels();
+    const bool add = accumulate == Accumulate::yes;
+    for_pieces(cols_, out.rows, [&](Index i, Index count, Index block, Memory& memory) {
+      const Index d = block * wide, cols = std::min(wide, cols_ - d);
+      const auto c = out.middle_rows(i, count).middle_cols(d, cols);
+      for (Index o = 0; o < rows_; o += deep) {
+        const Index depth = std::min(deep, rows_ - o);
+        for (Index q = 0; q < depth; q += wide) {
+          const Index p = (o + q) / wide, width = panel_width(p);
+          const Stored* from = values_.data() + p * stride_ + d * width;
+          float* to = memory.values + q * wide;
+          if constexpr (is_bf16) {
+            stored.transpose(width, cols, from, width, to);
+          } else {
+            with.transpose(width, cols, from, width, to);
+          }
+        }
+        with.multiply({count, cols, depth, in.data + i * in.row_stride + o, in.row_stride, 1,
+                       memory.values, wide, c.data, c.row_stride, add || o > 0});
+      }
+      add_terms(with, terms, i, c, d, add || rows_ > 0, memory);
+    });
+  }
+
+  /// W + Σ changes, summed in float32 and rounded once.
+  PackedWeight plus(std::span<const LowRankDelta<float>> deltas) const {
+    Matrix<float> dense(rows_, cols_), change(rows_, cols_);
+    Matrix<float> sum = Matrix<float>::Zero(rows_, cols_);
+    for (const LowRankDelta<float>& delta : deltas) {
+      product<float>(delta.left, delta.right, change);
+      sum += delta.scale * change;
+    }
+    for (Index o = 0; o < rows_; ++o) copy_row(o, dense.data() + o * cols_);
+    dense += sum;
+    return PackedWeight(View<float>(dense), layout_);
+  }
+
+ private:
+  using Memory = detail::SlabMemory<float>;
+  static constexpr Index wide = kernels::slab_columns, deep = kernels::slab_depth<float>;
+  static_assert(deep % wide == 0, "a slab holds whole panels");
+
+  static Stored rounded(float x) {
+    if constexpr (is_bf16) {
+      return {float_to_bf16(x)};
+    } else {
+      return x;
+    }
+  }
+  float at(Index o, Index d) const {
+    const Index p = o / wide;
+    return kernels::to_scalar<float>(values_.data()[p * stride_ + d * panel_width(p) + o % wide]);
+  }
+  Index panels() const { return (rows_ + wide - 1) / wide; }
+  Index panel_width(Index p) const {
+    constexpr Index group = kernels::slab_group;
+    return std::min(wide, (rows_ - p * wide + group - 1) / group * group);
+  }
+  /// From one panel to the next: its length, and for long ones so much more that 20 cache lines lie
+  /// between the sets of the first-level cache (64 of 64 bytes) that their begins fall into.
+  static Index distance(Index cols) {
+    constexpr Index line = 64 / static_cast<Index>(sizeof(Stored));
+    const Index lines = (cols * wide + line - 1) / line;
+    if (lines < 1280) return lines * line;
+    return (lines + (64 + 20 - lines % 64) % 64) * line;
+  }
+  Index size() const {
+    return panels() == 0 ? 0 : (panels() - 1) * stride_ + panel_width(panels() - 1) * cols_;
+  }
+
+  /// fn(first row, rows, block of columns, memory) for each piece of a (rows, columns) result.
+  template <class Fn>
+  static void for_pieces(Index columns, Index rows, Fn&& fn) {
+    const Index blocks = (columns + wide - 1) / wide, tall = detail::piece_rows;
+    const Index row_pieces = (rows + tall - 1) / tall;
+    parallel_for(blocks * row_pieces, 1, [&](Index begin, Index end) {
+      Memory memory;
+      for (Index piece = begin; piece < end; ++piece) {
+        const Index i = piece / blocks * tall;
+        fn(i, std::min(tall, rows - i), piece % blocks, memory);
+      }
+    });
+  }
+
+  /// Adds each term's part to c, rows i … and columns j … of the result. Unless `add`, c holds
+  /// nothing yet.
+  static void add_terms(const kernels::ProductKernels<float>& with,
+                        std::span<const LowRank<float>> terms, Index i, const MutableView<float>& c,
+                        Index j, bool add, Memory& memory) {
+    if (!add)
+      detail::multiply_columns(with, View<float>(nullptr, c.rows, 0, 0, 1), {}, c, false, memory);
+    for (const LowRank<float>& term : terms) {
+      const Index first = std::max(i, term.first_row);
+      const Index last = std::min(i + c.rows, term.first_row + term.left.rows);
+      if (first >= last) continue;
+      detail::multiply_columns(with, term.left.middle_rows(first - term.first_row, last - first),
+                               term.right.middle_cols(j, c.cols),
+                               c.middle_rows(first - i, last - first), true, memory);
+    }
+  }
+
+  Index rows_, cols_;
+  Layout layout_;
+  Index stride_;
+  AlignedArray<Stored> values_;
+};
+
+}  // namespace LORA_NAMESPACE

@@ -1,0 +1,112 @@
+// Bringing a block of B to where a product's kernels can read it, and the kernels of the instruction
+// set that is chosen.
+#pragma once
+
+#include <lora/core/isa.hpp>
+#include <lora/core/types.hpp>
+#include <lora/kernels/avx2.hpp>
+#include <lora/kernels/avx512.hpp>
+#include <lora/kernels/portable.hpp>
+
+#include <algorithm>
+#include <type_traits>
+
+namespace LORA_NAMESPACE {
+
+namespace detail {
+
+/// The kernels of isa() for products in S; wide ones exist for float.
+template <class S>
+kernels::ProductKernels<S> product_kernels() {
+#if defined(__x86_64__) && defined(__GNUC__)
+  if constexpr (std::is_same_v<S, float>) {
+    switch (isa()) {
+      case Isa::avx512:
+        return {kernels::avx512::multiply, kernels::avx512::transpose};
+      case Isa::avx2:
+        return {kernels::avx2::multiply, kernels::avx2::transpose};
+      default:
+        break;
+    }
+  }
+#endif
+  return {kernels::portable::multiply<S>, kernels::portable::transpose<S>};
+}
+
+/// The same for stored bfloat16.
+template <class = void>
+kernels::BF16Kernels bf16_kernels() {
+#if defined(__x86_64__) && defined(__GNUC__)
+  switch (isa()) {
+    case Isa::avx512:
+      return {kernels::avx512::transpose_bf16, kernels::avx512::widen};
+    case Isa::avx2:
+      return {kernels::avx2::transpose_bf16, kernels::avx2::widen};
+    default:
+      break;
+  }
+#endif
+  return {kernels::portable::transpose_bf16, kernels::portable::widen};
+}
+
+/// Memory for one slab, on the stack of the thread that uses it.
+template <class S>
+struct SlabMemory {
+  alignas(64) S values[static_cast<std::size_t>(kernels::slab_depth<S> * kernels::slab_columns)];
+};
+
+/// Some rows of some columns of B as the kernels read them.
+template <class S>
+struct Slab {
+  const S* data;
+  Index stride;
+};
+
+/// b, a block of at most slab_depth x slab_columns: in place when its rows are contiguous and few
+/// rows of A will pass by or it is narrow, otherwise in `memory`. Far apart rows would share the
+/// sets of the first-level cache and push each other out between two tiles.
+template <class S>
+Slab<S> slab_of(const kernels::ProductKernels<S>& with, const View<S>& b, Index rows_of_a,
+                SlabMemory<S>& memory) {
+  constexpr Index width = kernels::slab_columns, group = kernels::slab_group;
+  if (b.col_stride == 1 && b.cols % group == 0 && (rows_of_a <= 8 || b.row_stride <= 2 * width)) {
+    return {b.data, b.row_stride};
+  }
+  S* to = memory.values;
+  if (b.row_stride == 1) {
+    with.transpose(b.rows, b.cols, b.data, b.col_stride, to);
+    return {to, width};
+  }
+  const Index whole = (b.cols + group - 1) / group * group;
+  for (Index k = 0; k < b.rows; ++k) {
+    const S* from = b.data + k * b.row_stride;
+    if (b.col_stride == 1) {
+      std::copy_n(from, b.cols, to + k * width);
+    } else {
+      for (Index j = 0; j < b.cols; ++j) to[k * width + j] = from[j * b.col_stride];
+    }
+    std::fill(to + k * width + b.cols, to + k * width + whole, S(0));
+  }
+  return {to, width};
+}
+
+/// C (+)= A B for a block of C of at most slab_columns columns, B slab by slab. With k = 0 and not
+/// `add` the block becomes zero.
+template <class S>
+void multiply_columns(const kernels::ProductKernels<S>& with, const View<S>& a, const View<S>& b,
+                      const MutableView<S>& c, bool add, SlabMemory<S>& memory) {
+  constexpr Index deep = kernels::slab_depth<S>;
+  if (a.cols == 0 && !add) {
+    for (Index i = 0; i < c.rows; ++i) std::fill_n(c.data + i * c.row_stride, c.cols, S(0));
+  }
+  for (Index k = 0; k < a.cols; k += deep, add = true) {
+    const Index depth = std::min(deep, a.cols - k);
+    const Slab<S> slab = slab_of(with, b.middle_rows(k, depth), c.rows, memory);
+    with.multiply({c.rows, c.cols, depth, a.data + k * a.col_stride, a.row_stride, a.col_stride,
+                   slab.data, slab.stride, c.data, c.row_stride, add});
+  }
+}
+
+}  // namespace detail
+
+}  // namespace LORA_NAMESPACE

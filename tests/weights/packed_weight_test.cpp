@@ -1,0 +1,272 @@
+// Packed storages against the dense one, which product_test and frozen_weight_test hold against
+// plain loops: the same chains, so the same bits.
+#include <lora/weights/frozen_weight.hpp>
+
+#include <support/allocations.hpp>
+#include <support/product_reference.hpp>
+
+#include <thread>
+
+namespace {
+using namespace lora;
+using namespace lora_test;
+using Weight = FrozenWeight<float>;
+
+Matrix<float> random(Index rows, Index cols, std::string_view name) {
+  const Operand<float> values(rows, cols, name);
+  return Eigen::Map<const Matrix<float>>(values.view.data, rows, cols);
+}
+Matrix<float> rounded_to_bf16(Matrix<float> m) {
+  for (Index i = 0; i < m.size(); ++i) m.data()[i] = bf16_to_float(float_to_bf16(m.data()[i]));
+  return m;
+}
+Matrix<float> expected_values(const Matrix<float>& w, Precision precision) {
+  return precision == Precision::float32 ? w : rounded_to_bf16(w);
+}
+testing::AssertionResult same_bits(const Matrix<float>& a, const Matrix<float>& b) {
+  if (a.rows() != b.rows() || a.cols() != b.cols())
+    return testing::AssertionFailure() << "another shape";
+  for (Index i = 0; i < a.size(); ++i) {
+    if (std::memcmp(a.data() + i, b.data() + i, sizeof(float)) != 0) {
+      return testing::AssertionFailure()
+             << "element " << i << " is " << a.data()[i] << ", expected " << b.data()[i];
+    }
+  }
+  return testing::AssertionSuccess();
+}
+constexpr Precision both[] = {Precision::float32, Precision::bfloat16};
+
+struct Threads {
+  int before = num_threads();
+  explicit Threads(int n) { set_num_threads(n); }
+  Threads(const Threads&) = delete;
+  Threads& operator=(const Threads&) = delete;
+  ~Threads() { set_num_threads(before); }
+};
+/// Each instruction set that this processor has, in turn.
+template <class Fn>
+void on_each_isa(Fn fn) {
+  const Isa before = isa();
+  for (const Isa one : {Isa::portable, Isa::avx2, Isa::avx512}) {
+    if (!isa_supported(one)) continue;
+    SCOPED_TRACE(isa_name(one));
+    set_isa(one);
+    fn();
+  }
+  set_isa(before);
+}
+
+/// Both products of a packed weight, with terms on some rows, against the dense weight.
+void check(Index T, Index O, Index D, Precision precision, Layout layout) {
+  SCOPED_TRACE("T=" + std::to_string(T) + " O=" + std::to_string(O) + " D=" + std::to_string(D));
+  const Matrix<float> w = random(O, D, "w");
+  const Matrix<float> given = layout == Layout::out_in ? w : Matrix<float>(w.transpose());
+  const Weight packed = Weight::pack(given, precision, layout);
+  const Weight dense(expected_values(given, precision), layout);
+  EXPECT_EQ(packed.rows(), O);
+  EXPECT_EQ(packed.cols(), D);
+  EXPECT_EQ(packed.layout(), layout);
+  EXPECT_TRUE(same_bits(packed.stored(), expected_values(given, precision)));
+
+  const Index r = 3, from = T / 3;
+  const Matrix<float> x = random(T, D, "x"), dy = random(T, O, "dy"), h = random(T - from, r, "h"),
+                      B = random(O, r, "B"), A = random(r, D, "A");
+  const LowRank<float> up[] = {{View<float>(h), View<float>(B).transposed(), from}};
+  const LowRank<float> down[] = {{View<float>(h), View<float>(A), from}};
+  Matrix<float> y(T, O), y2(T, O), dx = random(T, D, "dx"), dx2 = dx;
+  packed.multiply(x, y, up);
+  dense.multiply(x, y2, up);
+  EXPECT_TRUE(same_bits(y, y2));
+  packed.multiply_transposed(dy, dx, Accumulate::yes, down);
+  dense.multiply_transposed(dy, dx2, Accumulate::yes, down);
+  EXPECT_TRUE(same_bits(dx, dx2)) << "added";
+  packed.multiply_transposed(dy, dx, Accumulate::no);
+  dense.multiply_transposed(dy, dx2, Accumulate::no);
+  EXPECT_TRUE(same_bits(dx, dx2)) << "replaced";
+}
+
+TEST(PackedWeight, EqualsTheDenseOneBitForBit) {
+  on_each_isa([] {
+    for (const Precision precision : both) {
+      for (const Index O : {1, 15, 16, 17, 47, 48, 49, 96, 97, 130}) {
+        for (const Index D : {1, 5, 16, 47, 48, 50})
+          check(9, O, D, precision, O % 2 == 0 ? Layout::in_out : Layout::out_in);
+      }
+    }
+  });
+}
+
+// Several slabs of k, and panels that lie apart.
+TEST(PackedWeight, DeepAndManyRows) {
+  const Threads use(3);
+  on_each_isa([] {
+    for (const Precision precision : both) {
+      check(131, 53, 810, precision, Layout::out_in);
+      check(2, 797, 61, precision, Layout::in_out);
+      check(1, 400, 390, precision, Layout::out_in);
+    }
+  });
+}
+
+TEST(PackedWeight, NoTokensRowsOrColumns) {
+  for (const Precision precision : both) {
+    check(0, 20, 30, precision, Layout::out_in);
+    check(4, 0, 7, precision, Layout::out_in);
+    check(4, 50, 0, precision, Layout::out_in);
+    check(4, 50, 0, precision, Layout::in_out);
+  }
+}
+
+TEST(PackedWeight, CopiesRows) {
+  const Matrix<float> w = random(50, 7, "w");
+  for (const Precision precision : both) {
+    const Weight packed = Weight::pack(w, precision);
+    const Matrix<float> want = expected_values(w, precision);
+    for (Index o = 0; o < 50; ++o) {
+      Matrix<float> row(1, 7);
+      packed.copy_row(o, row.data());
+      EXPECT_TRUE(same_bits(row, want.row(o)));
+    }
+  }
+}
+
+TEST(PackedWeight, TakesHalvesAsACheckpointHasThem) {
+  const Index rows = 19, cols = 33;
+  std::vector<std::uint16_t> halves(static_cast<std::size_t>(rows * cols));
+  for (std::size_t i = 0; i < halves.size(); ++i)
+    halves[i] = static_cast<std::uint16_t>(0x3C00 + 37 * i % 0x300);
+  for (const HalfFormat format : {HalfFormat::bfloat16, HalfFormat::float16}) {
+    Matrix<float> exact(rows, cols);
+    for (Index i = 0; i < exact.size(); ++i) {
+      const std::uint16_t h = halves[static_cast<std::size_t>(i)];
+      exact.data()[i] = format == HalfFormat::bfloat16 ? bf16_to_float(h) : f16_to_float(h);
+    }
+    for (const Precision precision : both) {
+      for (const Layout layout : {Layout::out_in, Layout::in_out}) {
+        const Weight packed = Weight::pack(halves.data(), format, rows, cols, precision, layout);
+        EXPECT_EQ(packed.rows(), layout == Layout::out_in ? rows : cols);
+        EXPECT_TRUE(same_bits(packed.stored(), expected_values(exact, precision)));
+      }
+    }
+  }
+}
+
+TEST(PackedWeight, TakesABlockOfAMatrix) {
+  const Matrix<float> w = random(30, 40, "w");
+  EXPECT_TRUE(same_bits(Weight::pack(w.block(3, 5, 20, 17)).stored(), w.block(3, 5, 20, 17)));
+}
+
+TEST(PackedWeight, MemoryIsLittleMoreThanTheValues) {
+  for (const auto& [O, D] : {std::pair<Index, Index>{768, 768},
+                             {2048, 2048},
+                             {896, 4864},
+                             {4864, 896},
+                             {320, 500},
+                             {1000, 431},
+                             {512, 320}}) {
+    const Matrix<float> w = Matrix<float>::Zero(O, D);
+    EXPECT_LE(static_cast<double>(Weight::pack(w).bytes()), 1.05 * static_cast<double>(4 * O * D))
+        << O << " x " << D;
+    EXPECT_LE(static_cast<double>(Weight::pack(w, Precision::bfloat16).bytes()),
+              1.05 * static_cast<double>(2 * O * D))
+        << O << " x " << D;
+  }
+}
+
+TEST(PackedWeight, PlusIsRoundedOnce) {
+  const Matrix<float> w = random(20, 9, "w"), B = random(20, 2, "B"), A = random(2, 9, "A");
+  const LowRankDelta<float> change[] = {{0.5f, B, A}, {-2.0f, B, A}};
+  for (const Precision precision : both) {
+    for (const Layout layout : {Layout::out_in, Layout::in_out}) {
+      const Matrix<float> given = layout == Layout::out_in ? w : Matrix<float>(w.transpose());
+      const Weight packed = Weight::pack(given, precision, layout);
+      const Weight dense(expected_values(given, precision), layout);
+      const Matrix<float> before = packed.stored();
+      const Weight changed = packed.plus(change);
+      EXPECT_TRUE(
+          same_bits(changed.stored(), expected_values(dense.plus(change).stored(), precision)));
+      EXPECT_EQ(changed.layout(), layout);
+      EXPECT_TRUE(same_bits(packed.stored(), before));
+    }
+  }
+}
+
+TEST(PackedWeight, KeepsNonFiniteNumbers) {
+  Matrix<float> w = random(20, 9, "w");
+  EXPECT_TRUE(Weight::pack(w, Precision::bfloat16).all_finite());
+  w(17, 3) = std::numeric_limits<float>::quiet_NaN();
+  w(2, 8) = -std::numeric_limits<float>::infinity();
+  for (const Precision precision : both) {
+    const Weight packed = Weight::pack(w, precision);
+    EXPECT_FALSE(packed.all_finite());
+    EXPECT_TRUE(std::isnan(packed.stored()(17, 3)));
+    EXPECT_EQ(packed.stored()(2, 8), w(2, 8));
+    const Matrix<float> x = Matrix<float>::Zero(2, 9);
+    Matrix<float> y(2, 20);
+    packed.multiply(x, y);
+    for (Index o = 0; o < 20; ++o) EXPECT_EQ(std::isnan(y(1, o)), o == 17 || o == 2);
+  }
+}
+
+TEST(PackedWeight, SameBitsOnAnyNumberOfThreadsAndAnySplit) {
+  const Matrix<float> w = random(200, 410, "w"), x = random(300, 410, "x"),
+                      dy = random(300, 200, "dy");
+  for (const Precision precision : both) {
+    const Weight packed = Weight::pack(w, precision);
+    Matrix<float> y(300, 200), dx(300, 410), y2(300, 200), dx2(300, 410);
+    {
+      const Threads use(1);
+      packed.multiply(x, y);
+      packed.multiply_transposed(dy, dx);
+    }
+    for (const int threads : {2, 3, 7}) {
+      const Threads use(threads);
+      packed.multiply(x, y2);
+      packed.multiply_transposed(dy, dx2);
+      EXPECT_TRUE(same_bits(y2, y));
+      EXPECT_TRUE(same_bits(dx2, dx));
+    }
+    for (const Index cut : {1, 127, 130, 299}) {
+      packed.multiply(x.topRows(cut), y2.topRows(cut));
+      packed.multiply(x.bottomRows(300 - cut), y2.bottomRows(300 - cut));
+      packed.multiply_transposed(dy.topRows(cut), dx2.topRows(cut));
+      packed.multiply_transposed(dy.bottomRows(300 - cut), dx2.bottomRows(300 - cut));
+      EXPECT_TRUE(same_bits(y2, y)) << cut;
+      EXPECT_TRUE(same_bits(dx2, dx)) << cut;
+    }
+  }
+}
+
+TEST(PackedWeight, ProductsAllocateNothingOnceTheWorkersRun) {
+  LORA_NEEDS_ALLOCATION_COUNTS();
+  const Threads use(3);
+  parallel_for(3, 1, [](Index, Index) {});
+  const Matrix<float> w = random(200, 90, "w"), x = random(30, 90, "x");
+  for (const Precision precision : both) {
+    const Weight packed = Weight::pack(w, precision);
+    Matrix<float> y(30, 200), dx(30, 90);
+    AllocationCounter counter;
+    packed.multiply(x, y);
+    packed.multiply_transposed(y, dx);
+    EXPECT_EQ(counter.stop().calls, 0u);
+  }
+}
+
+TEST(PackedWeight, ServesFourThreadsAtOnce) {
+  const Matrix<float> w = random(100, 70, "w"), x = random(40, 70, "x");
+  const Weight packed = Weight::pack(w);
+  Matrix<float> alone(40, 100);
+  packed.multiply(x, alone);
+  Matrix<float> results[4];
+  std::vector<std::thread> threads;
+  for (Matrix<float>& y : results) {
+    threads.emplace_back([&] {
+      y.resize(40, 100);
+      for (int repeat = 0; repeat < 50; ++repeat) packed.multiply(x, y);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const Matrix<float>& y : results) EXPECT_TRUE(same_bits(y, alone));
+}
+
+}  // namespace
