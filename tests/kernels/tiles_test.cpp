@@ -22,21 +22,21 @@ template <class S>
 struct Portable {
   using Scalar = S;
   static constexpr int rows = 4, isa = 0;
-  static constexpr kernels::ProductKernels<S> with{kernels::portable::multiply<S>,
-                                                   kernels::portable::transpose<S>};
+  static constexpr kernels::ProductKernels<S> with{
+      kernels::portable::multiply<S>, kernels::portable::transpose<S>, kernels::portable::copy<S>};
 };
 #if defined(__x86_64__)
 struct Avx2 {
   using Scalar = float;
   static constexpr int rows = 4, isa = 2;
-  static constexpr kernels::ProductKernels<float> with{kernels::avx2::multiply,
-                                                       kernels::avx2::transpose};
+  static constexpr kernels::ProductKernels<float> with{
+      kernels::avx2::multiply, kernels::avx2::transpose, kernels::avx2::copy};
 };
 struct Avx512 {
   using Scalar = float;
   static constexpr int rows = 8, isa = 512;
-  static constexpr kernels::ProductKernels<float> with{kernels::avx512::multiply,
-                                                       kernels::avx512::transpose};
+  static constexpr kernels::ProductKernels<float> with{
+      kernels::avx512::multiply, kernels::avx512::transpose, kernels::avx512::copy};
 };
 #endif
 
@@ -64,6 +64,8 @@ void run(const View<S>& a, const View<S>& b, const MutableView<S>& c, bool add) 
       const View<S> part = b.middle_rows(k, depth).middle_cols(n, cols);
       if (part.row_stride == 1) {
         Table::with.transpose(depth, cols, part.data, part.col_stride, slab.data());
+      } else if (part.col_stride == 1) {
+        Table::with.copy(depth, cols, part.data, part.row_stride, slab.data());
       } else {
         for (Index i = 0; i < depth; ++i) {
           for (Index j = 0; j < cols; ++j)
@@ -71,8 +73,12 @@ void run(const View<S>& a, const View<S>& b, const MutableView<S>& c, bool add) 
                 part.data[i * part.row_stride + j * part.col_stride];
         }
       }
-      Table::with.multiply({c.rows, cols, depth, a.data + k * a.col_stride, a.row_stride,
-                            a.col_stride, slab.data(), slab_columns, c.data + n, c.row_stride,
+      Table::with.multiply({c.rows,
+                            cols,
+                            {depth, a.data + k * a.col_stride, a.row_stride, a.col_stride,
+                             slab.data(), slab_columns},
+                            c.data + n,
+                            c.row_stride,
                             adds});
     }
   }
@@ -433,6 +439,7 @@ TYPED_TEST(Tiles, TouchesNothingPastTheEnds) {
           {rows, cols, depth, a.data, depth, 1, b.data, slab_columns, c.data, cols, rows % 2 == 0});
       const AtPageEnd<S> from(cols * depth), slab((depth - 1) * slab_columns + whole);
       TypeParam::with.transpose(depth, cols, from.data, depth, slab.data);
+      TypeParam::with.copy(depth, cols, from.data, cols, slab.data);
     }
   }
 }

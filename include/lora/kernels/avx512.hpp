@@ -13,6 +13,9 @@ inline LORA_TARGET void multiply(const BlockProduct<float>& p) { multiply_block<
 inline LORA_TARGET void transpose(Size depth, Size cols, const float* b, Size b_row, float* slab) {
   transpose_block<float, 64>(depth, cols, b, b_row, slab);
 }
+inline LORA_TARGET void copy(Size depth, Size cols, const float* b, Size b_row, float* slab) {
+  copy_block<float, 64>(depth, cols, b, b_row, slab);
+}
 inline LORA_TARGET void transpose_bf16(Size depth, Size cols, const BF16* b, Size b_row,
                                        float* slab) {
   transpose_block<float, 64>(depth, cols, b, b_row, slab);

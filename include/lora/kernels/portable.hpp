@@ -14,6 +14,10 @@ template <class S>
 void transpose(Size depth, Size cols, const S* b, Size b_row, S* slab) {
   transpose_block<S, 16>(depth, cols, b, b_row, slab);
 }
+template <class S>
+void copy(Size depth, Size cols, const S* b, Size b_row, S* slab) {
+  copy_block<S, 16>(depth, cols, b, b_row, slab);
+}
 inline void transpose_bf16(Size depth, Size cols, const BF16* b, Size b_row, float* slab) {
   transpose_block<float, 16>(depth, cols, b, b_row, slab);
 }

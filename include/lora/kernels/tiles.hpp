@@ -19,70 +19,97 @@ inline constexpr Size slab_group = 16;
 template <class S>
 inline constexpr Size slab_depth = 480 * 4 / static_cast<Size>(sizeof(S));
 
-/// C (rows, cols) = or += A (rows, depth) B (depth, cols): A(m, k) at a[m·a_row + k·a_col], B(k, n)
-/// at b[k·b_row + n], C(m, n) at c[m·c_row + n]. B's rows can be read up to the next multiple of
-/// slab_group columns.
+/// The terms k = 0 … depth - 1 of the chains: A(m, k) at a[m·a_row + k·a_col], B(k, n) at
+/// b[k·b_row + n]. B's rows can be read up to the next multiple of slab_group columns.
+template <class S>
+struct Terms {
+  Size depth = 0;
+  const S* a = nullptr;
+  Size a_row = 0, a_col = 0;
+  const S* b = nullptr;
+  Size b_row = 0;
+
+  /// Those of rows m … and columns n … of C.
+  LORA_ALWAYS_INLINE Terms from(Size m, Size n) const {
+    return {depth, a + m * a_row, a_row, a_col, b + n, b_row};
+  }
+};
+
+/// C (rows, cols) = or += the terms, those of `more` after the others: C(m, n) at c[m·c_row + n].
 template <class S>
 struct BlockProduct {
-  Size rows, cols, depth;
-  const S* a;
-  Size a_row, a_col;
-  const S* b;
-  Size b_row;
+  Size rows, cols;
+  Terms<S> terms;
   S* c;
   Size c_row;
   bool add;
+  Terms<S> more = {};
 };
 
 /// A tile of C, in registers: Rows x Vecs of them, with Vecs more for B.
 template <class S, int Bytes, int Rows, int Vecs>
-LORA_ALWAYS_INLINE void tile(const BlockProduct<S>& p, const S* a, const S* b, S* c, Size c_row) {
+struct Tile {
   using Reg = Register<S, Bytes>;
   using V = typename Reg::type;
-  constexpr int lanes = Reg::lanes;
+  static constexpr int lanes = Reg::lanes;
   V sum[Rows][Vecs];
-  LORA_UNROLL
-  for (int m = 0; m < Rows; ++m) {
+
+  LORA_ALWAYS_INLINE void begin(const S* c, Size c_row, bool add) {
     LORA_UNROLL
-    for (int n = 0; n < Vecs; ++n) {
-      if (p.add) {
-        Reg::load(sum[m][n], c + m * c_row + n * lanes);
-      } else {
-        sum[m][n] = V{};
+    for (int m = 0; m < Rows; ++m) {
+      LORA_UNROLL
+      for (int n = 0; n < Vecs; ++n) {
+        if (add) {
+          Reg::load(sum[m][n], c + m * c_row + n * lanes);
+        } else {
+          sum[m][n] = V{};
+        }
       }
     }
   }
-  const Size a_row = p.a_row, a_col = p.a_col, b_row = p.b_row;
-  for (Size k = 0; k < p.depth; ++k, a += a_col, b += b_row) {
-    V w[Vecs];
-    LORA_UNROLL
-    for (int n = 0; n < Vecs; ++n) Reg::load(w[n], b + n * lanes);
-    LORA_UNROLL
-    for (int m = 0; m < Rows; ++m) {
-      const S x = a[m * a_row];
+  LORA_ALWAYS_INLINE void add(Terms<S> t) {
+    for (Size k = 0; k < t.depth; ++k, t.a += t.a_col, t.b += t.b_row) {
+      V w[Vecs];
       LORA_UNROLL
-      for (int n = 0; n < Vecs; ++n) sum[m][n] += x * w[n];
+      for (int n = 0; n < Vecs; ++n) Reg::load(w[n], t.b + n * lanes);
+      LORA_UNROLL
+      for (int m = 0; m < Rows; ++m) {
+        const S x = t.a[m * t.a_row];
+        LORA_UNROLL
+        for (int n = 0; n < Vecs; ++n) sum[m][n] += x * w[n];
+      }
     }
   }
-  LORA_UNROLL
-  for (int m = 0; m < Rows; ++m) {
+  LORA_ALWAYS_INLINE void end(S* c, Size c_row) const {
     LORA_UNROLL
-    for (int n = 0; n < Vecs; ++n) Reg::store(c + m * c_row + n * lanes, sum[m][n]);
+    for (int m = 0; m < Rows; ++m) {
+      LORA_UNROLL
+      for (int n = 0; n < Vecs; ++n) Reg::store(c + m * c_row + n * lanes, sum[m][n]);
+    }
   }
+};
+
+/// The tile of C at (m, n), which lies at c.
+template <class S, int Bytes, int Rows, int Vecs>
+LORA_ALWAYS_INLINE void tile(const BlockProduct<S>& p, Size m, Size n, S* c, Size c_row) {
+  Tile<S, Bytes, Rows, Vecs> t;
+  t.begin(c, c_row, p.add);
+  t.add(p.terms.from(m, n));
+  t.add(p.more.from(m, n));
+  t.end(c, c_row);
 }
 
-/// All rows of Vecs registers of columns. Most is the largest number of rows of a tile.
+/// Vecs registers of columns from n on, rows m to m + rows of C, which lie at c. Most is the largest
+/// number of rows of a tile.
 template <class S, int Bytes, int Most, int Vecs>
-LORA_ALWAYS_INLINE void columns(const BlockProduct<S>& p, Size n) {
-  Size m = 0;
-  const auto a = [&] { return p.a + m * p.a_row; };
-  const auto c = [&] { return p.c + m * p.c_row + n; };
+LORA_ALWAYS_INLINE void columns(const BlockProduct<S>& p, Size m, Size rows, Size n, S* c,
+                                Size c_row) {
   if constexpr (Most == 8) {
-    for (; m + 8 <= p.rows; m += 8) tile<S, Bytes, 8, Vecs>(p, a(), p.b + n, c(), p.c_row);
+    for (; rows >= 8; rows -= 8, m += 8, c += 8 * c_row) tile<S, Bytes, 8, Vecs>(p, m, n, c, c_row);
   }
-  for (; m + 4 <= p.rows; m += 4) tile<S, Bytes, 4, Vecs>(p, a(), p.b + n, c(), p.c_row);
-  for (; m + 2 <= p.rows; m += 2) tile<S, Bytes, 2, Vecs>(p, a(), p.b + n, c(), p.c_row);
-  if (m < p.rows) tile<S, Bytes, 1, Vecs>(p, a(), p.b + n, c(), p.c_row);
+  for (; rows >= 4; rows -= 4, m += 4, c += 4 * c_row) tile<S, Bytes, 4, Vecs>(p, m, n, c, c_row);
+  for (; rows >= 2; rows -= 2, m += 2, c += 2 * c_row) tile<S, Bytes, 2, Vecs>(p, m, n, c, c_row);
+  if (rows == 1) tile<S, Bytes, 1, Vecs>(p, m, n, c, c_row);
 }
 
 /// The last columns of C, fewer than a register has: C goes through a copy that is as wide as one.
@@ -96,13 +123,7 @@ LORA_ALWAYS_INLINE void last_columns(const BlockProduct<S>& p, Size n) {
     for (Size i = 0; i < count && p.add; ++i) {
       for (Size j = 0; j < p.cols - n; ++j) wide[i * lanes + j] = c[i * p.c_row + j];
     }
-    BlockProduct<S> part = p;
-    part.rows = count;
-    part.a = p.a + m * p.a_row;
-    part.b = p.b + n;
-    part.c = wide;
-    part.c_row = lanes;
-    columns<S, Bytes, Most, 1>(part, 0);
+    columns<S, Bytes, Most, 1>(p, m, count, n, wide, lanes);
     for (Size i = 0; i < count; ++i) {
       for (Size j = 0; j < p.cols - n; ++j) c[i * p.c_row + j] = wide[i * lanes + j];
     }
@@ -113,8 +134,10 @@ template <class S, int Bytes, int Most>
 LORA_ALWAYS_INLINE void multiply_block(const BlockProduct<S>& p) {
   constexpr Size lanes = Register<S, Bytes>::lanes;
   Size n = 0;
-  for (; n + 3 * lanes <= p.cols; n += 3 * lanes) columns<S, Bytes, Most, 3>(p, n);
-  for (; n + lanes <= p.cols; n += lanes) columns<S, Bytes, Most, 1>(p, n);
+  for (; n + 3 * lanes <= p.cols; n += 3 * lanes)
+    columns<S, Bytes, Most, 3>(p, 0, p.rows, n, p.c + n, p.c_row);
+  for (; n + lanes <= p.cols; n += lanes)
+    columns<S, Bytes, Most, 1>(p, 0, p.rows, n, p.c + n, p.c_row);
   if (n < p.cols) last_columns<S, Bytes, Most>(p, n);
 }
 
@@ -147,6 +170,23 @@ LORA_ALWAYS_INLINE void transpose_block(Size depth, Size cols, const B* b, Size 
   }
 }
 
+/// slab[k·slab_columns + j] = b[k·b_row + j], with columns as transpose_block has them.
+template <class S, int Bytes>
+LORA_ALWAYS_INLINE void copy_block(Size depth, Size cols, const S* b, Size b_row, S* slab) {
+  using Reg = Register<S, Bytes>;
+  constexpr Size lanes = Reg::lanes;
+  const Size whole = (cols + slab_group - 1) / slab_group * slab_group;
+  for (Size k = 0; k < depth; ++k, b += b_row, slab += slab_columns) {
+    Size j = 0;
+    for (; j + lanes <= cols; j += lanes) {
+      typename Reg::type v;
+      Reg::load(v, b + j);
+      Reg::store(slab + j, v);
+    }
+    for (; j < whole; ++j) slab[j] = j < cols ? b[j] : S{};
+  }
+}
+
 /// floats[i] = stored[i] for i < n, n a multiple of slab_group.
 template <int Bytes>
 LORA_ALWAYS_INLINE void widen_block(Size n, const BF16* stored, float* floats) {
@@ -163,6 +203,7 @@ template <class S>
 struct ProductKernels {
   void (*multiply)(const BlockProduct<S>&);
   void (*transpose)(Size depth, Size cols, const S* b, Size b_row, S* slab);
+  void (*copy)(Size depth, Size cols, const S* b, Size b_row, S* slab);
 };
 
 /// The functions of one instruction set for stored bfloat16.

@@ -90,18 +90,15 @@ class PackedWeight {
       const Index width = panel_width(p), cols = std::min(wide, rows_ - p * wide);
       const auto c = out.middle_rows(i, count).middle_cols(p * wide, cols);
       const Stored* panel = values_.data() + p * stride_;
-      for (Index d = 0; d < cols_; d += deep) {
-        const Index depth = std::min(deep, cols_ - d);
-        const float* slab = memory.values;
-        if constexpr (is_bf16) {
-          stored.widen(depth * width, panel + d * width, memory.values);
-        } else {
-          slab = panel + d * width;
-        }
-        with.multiply({count, cols, depth, in.data + i * in.row_stride + d, in.row_stride, 1, slab,
-                       width, c.data, c.row_stride, d > 0});
-      }
-      add_terms(with, terms, i, c, p * wide, cols_ > 0, memory);
+      multiply_piece(with, in.middle_rows(i, count), terms, i, p * wide, c, false, memory,
+                     [&](Index d, Index depth) -> detail::Slab<float> {
+                       if constexpr (is_bf16) {
+                         stored.widen(depth * width, panel + d * width, memory.slab.values);
+                         return {memory.slab.values, width};
+                       } else {
+                         return {panel + d * width, width};
+                       }
+                     });
     });
   }
 
@@ -111,26 +108,23 @@ class PackedWeight {
     const MutableView<float> out(dx);
     const auto with = detail::product_kernels<float>();
     const auto stored = detail::bf16_kernels();
-    const bool add = accumulate == Accumulate::yes;
     for_pieces(cols_, out.rows, [&](Index i, Index count, Index block, Memory& memory) {
       const Index d = block * wide, cols = std::min(wide, cols_ - d);
       const auto c = out.middle_rows(i, count).middle_cols(d, cols);
-      for (Index o = 0; o < rows_; o += deep) {
-        const Index depth = std::min(deep, rows_ - o);
-        for (Index q = 0; q < depth; q += wide) {
-          const Index p = (o + q) / wide, width = panel_width(p);
-          const Stored* from = values_.data() + p * stride_ + d * width;
-          float* to = memory.values + q * wide;
-          if constexpr (is_bf16) {
-            stored.transpose(width, cols, from, width, to);
-          } else {
-            with.transpose(width, cols, from, width, to);
-          }
-        }
-        with.multiply({count, cols, depth, in.data + i * in.row_stride + o, in.row_stride, 1,
-                       memory.values, wide, c.data, c.row_stride, add || o > 0});
-      }
-      add_terms(with, terms, i, c, d, add || rows_ > 0, memory);
+      multiply_piece(with, in.middle_rows(i, count), terms, i, d, c, accumulate == Accumulate::yes,
+                     memory, [&](Index o, Index depth) -> detail::Slab<float> {
+                       for (Index q = 0; q < depth; q += wide) {
+                         const Index p = (o + q) / wide, width = panel_width(p);
+                         const Stored* from = values_.data() + p * stride_ + d * width;
+                         float* to = memory.slab.values + q * wide;
+                         if constexpr (is_bf16) {
+                           stored.transpose(width, cols, from, width, to);
+                         } else {
+                           with.transpose(width, cols, from, width, to);
+                         }
+                       }
+                       return {memory.slab.values, wide};
+                     });
     });
   }
 
@@ -148,7 +142,10 @@ class PackedWeight {
   }
 
  private:
-  using Memory = detail::SlabMemory<float>;
+  /// What one thread needs: a slab of W, and one of a low-rank term.
+  struct Memory {
+    detail::SlabMemory<float> slab, term;
+  };
   static constexpr Index wide = kernels::slab_columns, deep = kernels::slab_depth<float>;
   static_assert(deep % wide == 0, "a slab holds whole panels");
 
@@ -194,20 +191,44 @@ class PackedWeight {
     });
   }
 
-  /// Adds each term's part to c, rows i … and columns j … of the result. Unless `add`, c holds
-  /// nothing yet.
-  static void add_terms(const kernels::ProductKernels<float>& with,
-                        std::span<const LowRank<float>> terms, Index i, const MutableView<float>& c,
-                        Index j, bool add, Memory& memory) {
-    if (!add)
-      detail::multiply_columns(with, View<float>(nullptr, c.rows, 0, 0, 1), {}, c, false, memory);
+  /// c (+)= a W' + Σ terms for a piece of the result, rows i … and columns j …; weight_slab(k, depth)
+  /// brings rows k … of W' to where the kernels read them. A term that all rows of the piece have is
+  /// added while its tiles are in registers.
+  template <class Fn>
+  static void multiply_piece(const kernels::ProductKernels<float>& with, const View<float>& a,
+                             std::span<const LowRank<float>> terms, Index i, Index j,
+                             const MutableView<float>& c, bool add, Memory& memory,
+                             Fn&& weight_slab) {
+    const LowRank<float>* fused = terms.empty() ? nullptr : &terms.front();
+    if (fused != nullptr && (a.cols == 0 || fused->right.rows > deep || fused->first_row > i ||
+                             fused->first_row + fused->left.rows < i + c.rows))
+      fused = nullptr;
+    for (Index k = 0; k < a.cols; k += deep, add = true) {
+      const Index depth = std::min(deep, a.cols - k);
+      const detail::Slab<float> slab = weight_slab(k, depth);
+      kernels::BlockProduct<float> block = {
+          c.rows, c.cols,       {depth, a.data + k, a.row_stride, 1, slab.data, slab.stride},
+          c.data, c.row_stride, add};
+      if (fused != nullptr && k + depth == a.cols) {
+        const View<float> left = fused->left.middle_rows(i - fused->first_row, c.rows);
+        const View<float> right = fused->right.middle_cols(j, c.cols);
+        const detail::Slab<float> more = detail::slab_of(with, right, c.rows, memory.term);
+        block.more = {right.rows,      left.data, left.row_stride,
+                      left.col_stride, more.data, more.stride};
+      }
+      with.multiply(block);
+    }
+    if (!add) {
+      for (Index row = 0; row < c.rows; ++row)
+        std::fill_n(c.data + row * c.row_stride, c.cols, 0.0f);
+    }
     for (const LowRank<float>& term : terms) {
       const Index first = std::max(i, term.first_row);
       const Index last = std::min(i + c.rows, term.first_row + term.left.rows);
-      if (first >= last) continue;
+      if (&term == fused || first >= last) continue;
       detail::multiply_columns(with, term.left.middle_rows(first - term.first_row, last - first),
                                term.right.middle_cols(j, c.cols),
-                               c.middle_rows(first - i, last - first), true, memory);
+                               c.middle_rows(first - i, last - first), true, memory.term);
     }
   }
 

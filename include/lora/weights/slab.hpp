@@ -22,15 +22,16 @@ kernels::ProductKernels<S> product_kernels() {
   if constexpr (std::is_same_v<S, float>) {
     switch (isa()) {
       case Isa::avx512:
-        return {kernels::avx512::multiply, kernels::avx512::transpose};
+        return {kernels::avx512::multiply, kernels::avx512::transpose, kernels::avx512::copy};
       case Isa::avx2:
-        return {kernels::avx2::multiply, kernels::avx2::transpose};
+        return {kernels::avx2::multiply, kernels::avx2::transpose, kernels::avx2::copy};
       default:
         break;
     }
   }
 #endif
-  return {kernels::portable::multiply<S>, kernels::portable::transpose<S>};
+  return {kernels::portable::multiply<S>, kernels::portable::transpose<S>,
+          kernels::portable::copy<S>};
 }
 
 /// The same for stored bfloat16.
@@ -77,14 +78,14 @@ Slab<S> slab_of(const kernels::ProductKernels<S>& with, const View<S>& b, Index 
     with.transpose(b.rows, b.cols, b.data, b.col_stride, to);
     return {to, width};
   }
+  if (b.col_stride == 1) {
+    with.copy(b.rows, b.cols, b.data, b.row_stride, to);
+    return {to, width};
+  }
   const Index whole = (b.cols + group - 1) / group * group;
   for (Index k = 0; k < b.rows; ++k) {
     const S* from = b.data + k * b.row_stride;
-    if (b.col_stride == 1) {
-      std::copy_n(from, b.cols, to + k * width);
-    } else {
-      for (Index j = 0; j < b.cols; ++j) to[k * width + j] = from[j * b.col_stride];
-    }
+    for (Index j = 0; j < b.cols; ++j) to[k * width + j] = from[j * b.col_stride];
     std::fill(to + k * width + b.cols, to + k * width + whole, S(0));
   }
   return {to, width};
@@ -102,8 +103,13 @@ void multiply_columns(const kernels::ProductKernels<S>& with, const View<S>& a, 
   for (Index k = 0; k < a.cols; k += deep, add = true) {
     const Index depth = std::min(deep, a.cols - k);
     const Slab<S> slab = slab_of(with, b.middle_rows(k, depth), c.rows, memory);
-    with.multiply({c.rows, c.cols, depth, a.data + k * a.col_stride, a.row_stride, a.col_stride,
-                   slab.data, slab.stride, c.data, c.row_stride, add});
+    with.multiply(
+        {c.rows,
+         c.cols,
+         {depth, a.data + k * a.col_stride, a.row_stride, a.col_stride, slab.data, slab.stride},
+         c.data,
+         c.row_stride,
+         add});
   }
 }
 
