@@ -6,13 +6,9 @@
 // believed, and the program ends with exit code 2.
 #include <lora/lora.hpp>
 
-#include <benchmark/benchmark.h>
+#include <string>
 
-#include <cstdio>
-#include <fstream>
-#include <functional>
-
-#include "support/peak.hpp"
+#include "support/run.hpp"
 
 namespace {
 
@@ -21,9 +17,8 @@ using Matrix = lora::Matrix<float>;
 
 struct Setting {
   Index width, tokens, rank;
+  lora::Precision precision = lora::Precision::float32;
 };
-
-double peak_flops = 0;
 
 /// A layer with an adapter that is trained, its input, and the gradient of its output.
 struct LayerSetup {
@@ -32,7 +27,8 @@ struct LayerSetup {
   Matrix x, y, dy, dx;
 
   explicit LayerSetup(Setting s)
-      : layer(Matrix(0.02f * Matrix::Random(s.width, s.width))),
+      : layer(
+            lora::FrozenWeight<float>::pack(0.02f * Matrix::Random(s.width, s.width), s.precision)),
         x(Matrix::Random(s.tokens, s.width)),
         y(s.tokens, s.width),
         dy(Matrix::Random(s.tokens, s.width)) {
@@ -54,7 +50,8 @@ void report(benchmark::State& state, Setting s, double flops) {
   state.counters["flops"] = Counter(flops, Counter::kIsIterationInvariantRate);
   state.counters["tokens_per_second"] =
       Counter(static_cast<double>(s.tokens), Counter::kIsIterationInvariantRate);
-  state.counters["share_of_peak"] = Counter(flops / peak_flops, Counter::kIsIterationInvariantRate);
+  state.counters["share_of_peak"] =
+      Counter(flops / bench::peaks().flops, Counter::kIsIterationInvariantRate);
 }
 
 void forward(benchmark::State& state, Setting s) {
@@ -138,6 +135,8 @@ void register_all() {
   for (const Index width : {768, 2048, 4096}) {
     for (const Index tokens : {1, 2, 4, 8, 16, 64, 128, 512}) {
       add("frozen", forward_backward, {width, tokens, 0});
+      add("frozen_forward", forward, {width, tokens, 0});
+      add("frozen_backward", backward, {width, tokens, 0});
       for (const Index rank : {1, 2, 4, 8, 16, 32, 64, 128, 256}) {
         const Setting s{width, tokens, rank};
         add("forward", forward, s);
@@ -145,39 +144,14 @@ void register_all() {
         add("forward_backward", forward_backward, s);
         add("step", step, s);
         add("naive", naive, s);
+        add("forward_backward_bf16", forward_backward,
+            {width, tokens, rank, lora::Precision::bfloat16});
       }
     }
     for (const Index rank : {1, 4, 16, 64, 256}) add("merge", merge, {width, 1, rank});
   }
 }
 
-std::string processor_name() {
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);) {
-    if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
-  }
-  return "unknown processor";
-}
-
 }  // namespace
 
-int main(int argc, char** argv) {
-  benchmark::Initialize(&argc, argv);
-  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
-  register_all();
-  const int threads = lora::num_threads();
-  peak_flops = bench::measure_peak_flops(threads);
-  benchmark::AddCustomContext("processor", processor_name());
-  benchmark::AddCustomContext("threads", std::to_string(threads));
-  benchmark::AddCustomContext("peak_gflops", std::to_string(peak_flops * 1e-9));
-  benchmark::RunSpecifiedBenchmarks();
-  const double after = bench::measure_peak_flops(threads);
-  std::fprintf(stderr, "peak before and after: %.1f and %.1f GF/s on %d threads\n",
-               peak_flops * 1e-9, after * 1e-9, threads);
-  if (after < 0.9 * peak_flops || after > 1.1 * peak_flops) {
-    std::fprintf(stderr,
-                 "the two differ by more than 10 %%: these figures are not to be believed\n");
-    return 2;
-  }
-  return 0;
-}
+int main(int argc, char** argv) { return bench::run(argc, argv, register_all); }

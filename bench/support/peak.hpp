@@ -33,8 +33,6 @@ inline __attribute__((always_inline)) float multiply_add_loop(std::int64_t round
   for (std::int64_t r = 0; r < rounds; ++r) {
 #pragma GCC unroll 32
     for (int i = 0; i < Accumulators; ++i) sum[i] = sum[i] * va + vb;
-#pragma GCC unroll 32
-    for (int i = 0; i < Accumulators; ++i) asm volatile("" : "+v"(sum[i]));  // keeps each round
   }
   // Any index here that is not a constant would keep the registers in memory, and store them each round.
 #pragma GCC unroll 32

@@ -371,13 +371,13 @@ TYPED_TEST(Tiles, Transpose) {
 
 struct HalfTable {
   int isa;
-  kernels::BF16Kernels with;
+  kernels::BF16Kernels<> with;
 };
 const HalfTable half_tables[] = {
-    {0, {kernels::portable::transpose_bf16, kernels::portable::widen}},
+    {0, {kernels::portable::transpose<kernels::BF16, float>, kernels::portable::widen<float>}},
 #if defined(__x86_64__)
-    {2, {kernels::avx2::transpose_bf16, kernels::avx2::widen}},
-    {512, {kernels::avx512::transpose_bf16, kernels::avx512::widen}},
+    {2, {kernels::avx2::transpose<kernels::BF16, float>, kernels::avx2::widen<float>}},
+    {512, {kernels::avx512::transpose<kernels::BF16, float>, kernels::avx512::widen<float>}},
 #endif
 };
 
@@ -435,8 +435,12 @@ TYPED_TEST(Tiles, TouchesNothingPastTheEnds) {
     for (const Index cols : {1, 5, 15, 16, 17, 33, 47, 48}) {
       const Index depth = 9, whole = (cols + slab_group - 1) / slab_group * slab_group;
       const AtPageEnd<S> a(rows * depth), b((depth - 1) * slab_columns + whole), c(rows * cols);
-      TypeParam::with.multiply(
-          {rows, cols, depth, a.data, depth, 1, b.data, slab_columns, c.data, cols, rows % 2 == 0});
+      TypeParam::with.multiply({rows,
+                                cols,
+                                {depth, a.data, depth, 1, b.data, slab_columns},
+                                c.data,
+                                cols,
+                                rows % 2 == 0});
       const AtPageEnd<S> from(cols * depth), slab((depth - 1) * slab_columns + whole);
       TypeParam::with.transpose(depth, cols, from.data, depth, slab.data);
       TypeParam::with.copy(depth, cols, from.data, cols, slab.data);

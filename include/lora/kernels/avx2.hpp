@@ -9,18 +9,20 @@
 
 namespace LORA_NAMESPACE::kernels::avx2 {
 
-inline LORA_TARGET void multiply(const BlockProduct<float>& p) { multiply_block<float, 32, 4>(p); }
-inline LORA_TARGET void transpose(Size depth, Size cols, const float* b, Size b_row, float* slab) {
-  transpose_block<float, 32>(depth, cols, b, b_row, slab);
+template <class S>
+LORA_TARGET void multiply(const BlockProduct<S>& p) {
+  multiply_block<S, 32, 4>(p);
 }
-inline LORA_TARGET void copy(Size depth, Size cols, const float* b, Size b_row, float* slab) {
-  copy_block<float, 32>(depth, cols, b, b_row, slab);
+template <class B, class S>
+LORA_TARGET void transpose(Size depth, Size cols, const B* b, Size b_row, S* slab) {
+  transpose_block<S, 32>(depth, cols, b, b_row, slab);
 }
-inline LORA_TARGET void transpose_bf16(Size depth, Size cols, const BF16* b, Size b_row,
-                                       float* slab) {
-  transpose_block<float, 32>(depth, cols, b, b_row, slab);
+template <class S>
+LORA_TARGET void copy(Size depth, Size cols, const S* b, Size b_row, S* slab) {
+  copy_block<S, 32>(depth, cols, b, b_row, slab);
 }
-inline LORA_TARGET void widen(Size n, const BF16* stored, float* floats) {
+template <class S>
+LORA_TARGET void widen(Size n, const BF16* stored, S* floats) {
   widen_block<32>(n, stored, floats);
 }
 

@@ -10,17 +10,17 @@ template <class S>
 void multiply(const BlockProduct<S>& p) {
   multiply_block<S, 16, 4>(p);
 }
-template <class S>
-void transpose(Size depth, Size cols, const S* b, Size b_row, S* slab) {
+template <class B, class S>
+void transpose(Size depth, Size cols, const B* b, Size b_row, S* slab) {
   transpose_block<S, 16>(depth, cols, b, b_row, slab);
 }
 template <class S>
 void copy(Size depth, Size cols, const S* b, Size b_row, S* slab) {
   copy_block<S, 16>(depth, cols, b, b_row, slab);
 }
-inline void transpose_bf16(Size depth, Size cols, const BF16* b, Size b_row, float* slab) {
-  transpose_block<float, 16>(depth, cols, b, b_row, slab);
+template <class S>
+void widen(Size n, const BF16* stored, S* floats) {
+  widen_block<16>(n, stored, floats);
 }
-inline void widen(Size n, const BF16* stored, float* floats) { widen_block<16>(n, stored, floats); }
 
 }  // namespace LORA_NAMESPACE::kernels::portable

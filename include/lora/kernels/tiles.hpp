@@ -207,9 +207,10 @@ struct ProductKernels {
 };
 
 /// The functions of one instruction set for stored bfloat16.
+template <class S = float>
 struct BF16Kernels {
-  void (*transpose)(Size depth, Size cols, const BF16* b, Size b_row, float* slab);
-  void (*widen)(Size n, const BF16* stored, float* floats);
+  void (*transpose)(Size depth, Size cols, const BF16* b, Size b_row, S* slab);
+  void (*widen)(Size n, const BF16* stored, S* floats);
 };
 
 }  // namespace LORA_NAMESPACE::kernels

@@ -32,9 +32,9 @@ class FrozenWeight {
   /// needed afterwards. Allocates the packed values alone. See PackedWeight.
   static FrozenWeight pack(In<S> w, Precision precision = Precision::float32,
                            Layout layout = Layout::out_in) requires(std::is_same_v<S, float>) {
-    const View<float> given(w), values = layout == Layout::out_in ? given : given.transposed();
-    if (precision == Precision::float32) return packed(PackedWeight<float>(values, layout));
-    return packed(PackedWeight<kernels::BF16>(values, layout));
+    const View<S> given(w), values = layout == Layout::out_in ? given : given.transposed();
+    if (precision == Precision::float32) return packed(PackedWeight<S>(values, layout));
+    return packed(PackedWeight<S, kernels::BF16>(values, layout));
   }
 
   /// The same from row-major bfloat16 or IEEE half values as a checkpoint has them, rows · cols of
@@ -48,12 +48,12 @@ class FrozenWeight {
       return format == HalfFormat::bfloat16 ? bf16_to_float(at(o, d)) : f16_to_float(at(o, d));
     };
     const Index O = as_is ? rows : cols, D = as_is ? cols : rows;
-    if (precision == Precision::float32) return packed(PackedWeight<float>(O, D, layout, number));
+    if (precision == Precision::float32) return packed(PackedWeight<S>(O, D, layout, number));
     using kernels::BF16;
     if (format == HalfFormat::bfloat16)
       return packed(
-          PackedWeight<BF16>(O, D, layout, [=](Index o, Index d) { return BF16{at(o, d)}; }));
-    return packed(PackedWeight<BF16>(
+          PackedWeight<S, BF16>(O, D, layout, [=](Index o, Index d) { return BF16{at(o, d)}; }));
+    return packed(PackedWeight<S, BF16>(
         O, D, layout, [=](Index o, Index d) { return BF16{float_to_bf16(number(o, d))}; }));
   }
 
@@ -136,7 +136,7 @@ class FrozenWeight {
  private:
   using Storage = std::conditional_t<
       std::is_same_v<S, float>,
-      std::variant<DenseWeight<S>, PackedWeight<float>, PackedWeight<kernels::BF16>>,
+      std::variant<DenseWeight<S>, PackedWeight<S>, PackedWeight<S, kernels::BF16>>,
       std::variant<DenseWeight<S>>>;
 
   explicit FrozenWeight(std::shared_ptr<const Storage> storage) : storage_(std::move(storage)) {}

@@ -18,20 +18,21 @@ enum class Precision {
 };
 
 /// W (O, D) in panels of 48 outputs: panel p holds, for each input d, W(48p … 48p+47, d) side by
-/// side, so that y = x Wᵀ reads it from begin to end, and dx = dy W through blocks of 48 x 48 that
-/// are transposed in registers. One copy serves both. The last panel has as many outputs as are left,
-/// up to a multiple of 16 (zeros); panels lie a little further apart than they are long, since at
-/// equal distances of a power of two they would push each other out of the cache.
+/// side, so that y = x Wᵀ reads it from begin to end, and dx = dy W in blocks of 48 x 48 that are
+/// transposed in registers. One copy serves both. The last panel has as many outputs as are left, up
+/// to a multiple of 16 (zeros); long panels lie a little further apart than they are long, since at
+/// distances of a power of two they would push each other out of the cache.
 ///
-/// Memory: 1 to 1.05 times the values' own for O ≥ 320 or O a multiple of 16. See FrozenWeight for
-/// what the functions compute; shapes are checked there.
-template <class Stored>
+/// S, in which sums are made, is float; Stored is S or kernels::BF16. Memory: 1 to 1.05 times the
+/// values' own for O ≥ 320 or O a multiple of 16. See FrozenWeight for what the functions compute;
+/// shapes are checked there.
+template <class S, class Stored = S>
 class PackedWeight {
   static constexpr bool is_bf16 = std::is_same_v<Stored, kernels::BF16>;
 
  public:
   /// Packs w, (O, D) in any strides; `layout` is how stored() gives it back.
-  PackedWeight(const View<float>& w, Layout layout)
+  PackedWeight(const View<S>& w, Layout layout)
       : PackedWeight(w.rows, w.cols, layout, [&](Index o, Index d) {
           return rounded(w.data[o * w.row_stride + d * w.col_stride]);
         }) {}
@@ -61,9 +62,9 @@ class PackedWeight {
   Index bytes() const { return values_.size() * static_cast<Index>(sizeof(Stored)); }
   Precision precision() const { return is_bf16 ? Precision::bfloat16 : Precision::float32; }
 
-  Matrix<float> stored() const {
+  Matrix<S> stored() const {
     const bool as_is = layout_ == Layout::out_in;
-    Matrix<float> out(as_is ? rows_ : cols_, as_is ? cols_ : rows_);
+    Matrix<S> out(as_is ? rows_ : cols_, as_is ? cols_ : rows_);
     for (Index o = 0; o < rows_; ++o) {
       for (Index d = 0; d < cols_; ++d) (as_is ? out(o, d) : out(d, o)) = at(o, d);
     }
@@ -77,21 +78,21 @@ class PackedWeight {
     }
     return true;
   }
-  void copy_row(Index row, float* out) const {
+  void copy_row(Index row, S* out) const {
     for (Index d = 0; d < cols_; ++d) out[d] = at(row, d);
   }
 
-  void multiply(In<float> x, Out<float> y, std::span<const LowRank<float>> terms) const {
-    const View<float> in(x);
-    const MutableView<float> out(y);
-    const auto with = detail::product_kernels<float>();
-    const auto stored = detail::bf16_kernels();
+  void multiply(In<S> x, Out<S> y, std::span<const LowRank<S>> terms) const {
+    const View<S> in(x);
+    const MutableView<S> out(y);
+    const auto with = detail::product_kernels<S>();
+    const auto stored = detail::bf16_kernels<S>();
     for_pieces(rows_, out.rows, [&](Index i, Index count, Index p, Memory& memory) {
       const Index width = panel_width(p), cols = std::min(wide, rows_ - p * wide);
       const auto c = out.middle_rows(i, count).middle_cols(p * wide, cols);
       const Stored* panel = values_.data() + p * stride_;
       multiply_piece(with, in.middle_rows(i, count), terms, i, p * wide, c, false, memory,
-                     [&](Index d, Index depth) -> detail::Slab<float> {
+                     [&](Index d, Index depth) -> detail::Slab<S> {
                        if constexpr (is_bf16) {
                          stored.widen(depth * width, panel + d * width, memory.slab.values);
                          return {memory.slab.values, width};
@@ -102,21 +103,21 @@ class PackedWeight {
     });
   }
 
-  void multiply_transposed(In<float> dy, Out<float> dx, Accumulate accumulate,
-                           std::span<const LowRank<float>> terms) const {
-    const View<float> in(dy);
-    const MutableView<float> out(dx);
-    const auto with = detail::product_kernels<float>();
-    const auto stored = detail::bf16_kernels();
+  void multiply_transposed(In<S> dy, Out<S> dx, Accumulate accumulate,
+                           std::span<const LowRank<S>> terms) const {
+    const View<S> in(dy);
+    const MutableView<S> out(dx);
+    const auto with = detail::product_kernels<S>();
+    const auto stored = detail::bf16_kernels<S>();
     for_pieces(cols_, out.rows, [&](Index i, Index count, Index block, Memory& memory) {
       const Index d = block * wide, cols = std::min(wide, cols_ - d);
       const auto c = out.middle_rows(i, count).middle_cols(d, cols);
       multiply_piece(with, in.middle_rows(i, count), terms, i, d, c, accumulate == Accumulate::yes,
-                     memory, [&](Index o, Index depth) -> detail::Slab<float> {
+                     memory, [&](Index o, Index depth) -> detail::Slab<S> {
                        for (Index q = 0; q < depth; q += wide) {
                          const Index p = (o + q) / wide, width = panel_width(p);
                          const Stored* from = values_.data() + p * stride_ + d * width;
-                         float* to = memory.slab.values + q * wide;
+                         S* to = memory.slab.values + q * wide;
                          if constexpr (is_bf16) {
                            stored.transpose(width, cols, from, width, to);
                          } else {
@@ -129,36 +130,36 @@ class PackedWeight {
   }
 
   /// W + Σ changes, summed in float32 and rounded once.
-  PackedWeight plus(std::span<const LowRankDelta<float>> deltas) const {
-    Matrix<float> dense(rows_, cols_), change(rows_, cols_);
-    Matrix<float> sum = Matrix<float>::Zero(rows_, cols_);
-    for (const LowRankDelta<float>& delta : deltas) {
-      product<float>(delta.left, delta.right, change);
+  PackedWeight plus(std::span<const LowRankDelta<S>> deltas) const {
+    Matrix<S> dense(rows_, cols_), change(rows_, cols_);
+    Matrix<S> sum = Matrix<S>::Zero(rows_, cols_);
+    for (const LowRankDelta<S>& delta : deltas) {
+      product<S>(delta.left, delta.right, change);
       sum += delta.scale * change;
     }
     for (Index o = 0; o < rows_; ++o) copy_row(o, dense.data() + o * cols_);
     dense += sum;
-    return PackedWeight(View<float>(dense), layout_);
+    return PackedWeight(View<S>(dense), layout_);
   }
 
  private:
   /// What one thread needs: a slab of W, and one of a low-rank term.
   struct Memory {
-    detail::SlabMemory<float> slab, term;
+    detail::SlabMemory<S> slab, term;
   };
-  static constexpr Index wide = kernels::slab_columns, deep = kernels::slab_depth<float>;
+  static constexpr Index wide = kernels::slab_columns, deep = kernels::slab_depth<S>;
   static_assert(deep % wide == 0, "a slab holds whole panels");
 
-  static Stored rounded(float x) {
+  static Stored rounded(S x) {
     if constexpr (is_bf16) {
       return {float_to_bf16(x)};
     } else {
       return x;
     }
   }
-  float at(Index o, Index d) const {
+  S at(Index o, Index d) const {
     const Index p = o / wide;
-    return kernels::to_scalar<float>(values_.data()[p * stride_ + d * panel_width(p) + o % wide]);
+    return kernels::to_scalar<S>(values_.data()[p * stride_ + d * panel_width(p) + o % wide]);
   }
   Index panels() const { return (rows_ + wide - 1) / wide; }
   Index panel_width(Index p) const {
@@ -195,24 +196,23 @@ class PackedWeight {
   /// brings rows k … of W' to where the kernels read them. A term that all rows of the piece have is
   /// added while its tiles are in registers.
   template <class Fn>
-  static void multiply_piece(const kernels::ProductKernels<float>& with, const View<float>& a,
-                             std::span<const LowRank<float>> terms, Index i, Index j,
-                             const MutableView<float>& c, bool add, Memory& memory,
-                             Fn&& weight_slab) {
-    const LowRank<float>* fused = terms.empty() ? nullptr : &terms.front();
+  static void multiply_piece(const kernels::ProductKernels<S>& with, const View<S>& a,
+                             std::span<const LowRank<S>> terms, Index i, Index j,
+                             const MutableView<S>& c, bool add, Memory& memory, Fn&& weight_slab) {
+    const LowRank<S>* fused = terms.empty() ? nullptr : &terms.front();
     if (fused != nullptr && (a.cols == 0 || fused->right.rows > deep || fused->first_row > i ||
                              fused->first_row + fused->left.rows < i + c.rows))
       fused = nullptr;
     for (Index k = 0; k < a.cols; k += deep, add = true) {
       const Index depth = std::min(deep, a.cols - k);
-      const detail::Slab<float> slab = weight_slab(k, depth);
-      kernels::BlockProduct<float> block = {
+      const detail::Slab<S> slab = weight_slab(k, depth);
+      kernels::BlockProduct<S> block = {
           c.rows, c.cols,       {depth, a.data + k, a.row_stride, 1, slab.data, slab.stride},
           c.data, c.row_stride, add};
       if (fused != nullptr && k + depth == a.cols) {
-        const View<float> left = fused->left.middle_rows(i - fused->first_row, c.rows);
-        const View<float> right = fused->right.middle_cols(j, c.cols);
-        const detail::Slab<float> more = detail::slab_of(with, right, c.rows, memory.term);
+        const View<S> left = fused->left.middle_rows(i - fused->first_row, c.rows);
+        const View<S> right = fused->right.middle_cols(j, c.cols);
+        const detail::Slab<S> more = detail::slab_of(with, right, c.rows, memory.term);
         block.more = {right.rows,      left.data, left.row_stride,
                       left.col_stride, more.data, more.stride};
       }
@@ -220,9 +220,9 @@ class PackedWeight {
     }
     if (!add) {
       for (Index row = 0; row < c.rows; ++row)
-        std::fill_n(c.data + row * c.row_stride, c.cols, 0.0f);
+        std::fill_n(c.data + row * c.row_stride, c.cols, S(0));
     }
-    for (const LowRank<float>& term : terms) {
+    for (const LowRank<S>& term : terms) {
       const Index first = std::max(i, term.first_row);
       const Index last = std::min(i + c.rows, term.first_row + term.left.rows);
       if (&term == fused || first >= last) continue;

@@ -22,32 +22,33 @@ kernels::ProductKernels<S> product_kernels() {
   if constexpr (std::is_same_v<S, float>) {
     switch (isa()) {
       case Isa::avx512:
-        return {kernels::avx512::multiply, kernels::avx512::transpose, kernels::avx512::copy};
+        return {kernels::avx512::multiply<S>, kernels::avx512::transpose<S, S>,
+                kernels::avx512::copy<S>};
       case Isa::avx2:
-        return {kernels::avx2::multiply, kernels::avx2::transpose, kernels::avx2::copy};
+        return {kernels::avx2::multiply<S>, kernels::avx2::transpose<S, S>, kernels::avx2::copy<S>};
       default:
         break;
     }
   }
 #endif
-  return {kernels::portable::multiply<S>, kernels::portable::transpose<S>,
+  return {kernels::portable::multiply<S>, kernels::portable::transpose<S, S>,
           kernels::portable::copy<S>};
 }
 
 /// The same for stored bfloat16.
-template <class = void>
-kernels::BF16Kernels bf16_kernels() {
+template <class S = float>
+kernels::BF16Kernels<S> bf16_kernels() {
 #if defined(__x86_64__) && defined(__GNUC__)
   switch (isa()) {
     case Isa::avx512:
-      return {kernels::avx512::transpose_bf16, kernels::avx512::widen};
+      return {kernels::avx512::transpose<kernels::BF16, S>, kernels::avx512::widen<S>};
     case Isa::avx2:
-      return {kernels::avx2::transpose_bf16, kernels::avx2::widen};
+      return {kernels::avx2::transpose<kernels::BF16, S>, kernels::avx2::widen<S>};
     default:
       break;
   }
 #endif
-  return {kernels::portable::transpose_bf16, kernels::portable::widen};
+  return {kernels::portable::transpose<kernels::BF16, S>, kernels::portable::widen<S>};
 }
 
 /// Memory for one slab, on the stack of the thread that uses it.

@@ -1,0 +1,123 @@
+// The two products of a frozen weight, in each storage, beside Eigen's: over tokens and shapes, with
+// warm weights, and with cold ones (a ring of layers larger than the last cache) for few tokens.
+//
+// Names: frozen_weight/<forward|input_gradient|cold_forward>/<storage>/out:<O>/in:<D>/tokens:<T>, the
+// storage one of float32, bfloat16, dense and eigen. Counters: share of the measured peak of
+// multiply-adds, and for cold weights share of the measured memory bandwidth.
+#include <lora/weights/frozen_weight.hpp>
+
+#include <memory>
+#include <vector>
+
+#include "support/run.hpp"
+
+namespace {
+
+using lora::Index;
+using Matrix = lora::Matrix<float>;
+using Weight = lora::FrozenWeight<float>;
+
+struct Shape {
+  Index O, D, T;
+};
+enum class Storage { float32, bfloat16, dense, eigen };
+const char* const storage_names[] = {"float32", "bfloat16", "dense", "eigen"};
+
+Weight stored(const Matrix& w, Storage storage) {
+  if (storage == Storage::float32) return Weight::pack(w);
+  if (storage == Storage::bfloat16) return Weight::pack(w, lora::Precision::bfloat16);
+  return Weight(w);
+}
+
+void report(benchmark::State& state, Shape s) {
+  using benchmark::Counter;
+  const double flops = 2.0 * static_cast<double>(s.O * s.D * s.T);
+  state.counters["flops"] = Counter(flops, Counter::kIsIterationInvariantRate);
+  state.counters["share_of_peak"] =
+      Counter(flops / bench::peaks().flops, Counter::kIsIterationInvariantRate);
+}
+
+void forward(benchmark::State& state, Shape s, Storage storage) {
+  const Matrix w = 0.02f * Matrix::Random(s.O, s.D), x = Matrix::Random(s.T, s.D);
+  const Weight weight = stored(w, storage);
+  Matrix y(s.T, s.O);
+  for (auto _ : state) {
+    if (storage == Storage::eigen) {
+      y.noalias() = x * w.transpose();
+    } else {
+      weight.multiply(x, y);
+    }
+    benchmark::DoNotOptimize(y.data());
+  }
+  report(state, s);
+}
+
+void input_gradient(benchmark::State& state, Shape s, Storage storage) {
+  const Matrix w = 0.02f * Matrix::Random(s.O, s.D), dy = Matrix::Random(s.T, s.O);
+  const Weight weight = stored(w, storage);
+  Matrix dx(s.T, s.D);
+  for (auto _ : state) {
+    if (storage == Storage::eigen) {
+      dx.noalias() = dy * w;
+    } else {
+      weight.multiply_transposed(dy, dx);
+    }
+    benchmark::DoNotOptimize(dx.data());
+  }
+  report(state, s);
+}
+
+/// One layer after another, so that each weight comes from memory.
+void cold_forward(benchmark::State& state, Shape s, Storage storage) {
+  constexpr Index ring_bytes = Index{640} << 20;
+  const Matrix w = 0.02f * Matrix::Random(s.O, s.D), x = Matrix::Random(s.T, s.D);
+  std::vector<Weight> ring;
+  Index bytes = 0;
+  for (; bytes < ring_bytes; bytes += ring.back().bytes()) ring.push_back(stored(w, storage));
+  Matrix y(s.T, s.O);
+  std::size_t next = 0;
+  for (auto _ : state) {
+    ring[next].multiply(x, y);
+    next = (next + 1) % ring.size();
+    benchmark::DoNotOptimize(y.data());
+  }
+  report(state, s);
+  const double each = static_cast<double>(s.O * s.D) * (storage == Storage::bfloat16 ? 2 : 4);
+  state.counters["share_of_bandwidth"] = benchmark::Counter(
+      each / bench::peaks().bytes_read, benchmark::Counter::kIsIterationInvariantRate);
+}
+
+using Body = void (*)(benchmark::State&, Shape, Storage);
+
+void add(const std::string& what, Body body, Storage storage, Shape s) {
+  const std::string name = "frozen_weight/" + what + "/" +
+                           storage_names[static_cast<int>(storage)] +
+                           "/out:" + std::to_string(s.O) + "/in:" + std::to_string(s.D) +
+                           "/tokens:" + std::to_string(s.T);
+  benchmark::RegisterBenchmark(name.c_str(),
+                               [=](benchmark::State& state) { body(state, s, storage); })
+      ->UseRealTime()
+      ->Unit(benchmark::kMillisecond);
+}
+
+void register_all() {
+  const std::pair<Index, Index> shapes[] = {
+      {768, 768}, {2048, 2048}, {4096, 4096}, {4864, 896}, {896, 4864}};
+  for (const auto& [O, D] : shapes) {
+    for (const Index T : {1, 2, 4, 8, 16, 64, 128, 512}) {
+      for (const Storage storage :
+           {Storage::float32, Storage::bfloat16, Storage::dense, Storage::eigen}) {
+        add("forward", forward, storage, {O, D, T});
+        add("input_gradient", input_gradient, storage, {O, D, T});
+      }
+    }
+  }
+  for (const Index T : {1, 2, 4, 8}) {
+    for (const Storage storage : {Storage::float32, Storage::bfloat16})
+      add("cold_forward", cold_forward, storage, {2048, 2048, T});
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) { return bench::run(argc, argv, register_all, true); }
