@@ -144,8 +144,7 @@ void register_all() {
         add("forward_backward", forward_backward, s);
         add("step", step, s);
         add("naive", naive, s);
-        add("forward_backward_bf16", forward_backward,
-            {width, tokens, rank, lora::Precision::bfloat16});
+        add("step_bf16", step, {width, tokens, rank, lora::Precision::bfloat16});
       }
     }
     for (const Index rank : {1, 4, 16, 64, 256}) add("merge", merge, {width, 1, rank});

@@ -7,6 +7,7 @@
 
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <string>
@@ -37,9 +38,16 @@ inline std::string processor_name() {
 /// meanwhile: another process shared the cores, and the figures are not to be believed.
 template <class Register>
 int run(int argc, char** argv, Register register_all, bool memory = false) {
+  const bool lists = std::any_of(argv, argv + argc, [](const char* text) {
+    return std::string(text).rfind("--benchmark_list_tests", 0) == 0;
+  });
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   register_all();
+  if (lists) {
+    benchmark::RunSpecifiedBenchmarks();
+    return 0;
+  }
   const int threads = lora::num_threads();
   peaks().flops = measure_peak_flops(threads);
   if (memory) peaks().bytes_read = measure_read_bandwidth(threads);

@@ -23,20 +23,23 @@ struct Portable {
   using Scalar = S;
   static constexpr int rows = 4, isa = 0;
   static constexpr kernels::ProductKernels<S> with{
-      kernels::portable::multiply<S>, kernels::portable::transpose<S>, kernels::portable::copy<S>};
+      kernels::portable::multiply<S>, kernels::portable::transpose<S>, kernels::portable::copy<S>,
+      kernels::portable::few<S, S>};
 };
 #if defined(__x86_64__)
 struct Avx2 {
   using Scalar = float;
   static constexpr int rows = 4, isa = 2;
   static constexpr kernels::ProductKernels<float> with{
-      kernels::avx2::multiply, kernels::avx2::transpose, kernels::avx2::copy};
+      kernels::avx2::multiply, kernels::avx2::transpose, kernels::avx2::copy,
+      kernels::avx2::few<float, float>};
 };
 struct Avx512 {
   using Scalar = float;
   static constexpr int rows = 8, isa = 512;
   static constexpr kernels::ProductKernels<float> with{
-      kernels::avx512::multiply, kernels::avx512::transpose, kernels::avx512::copy};
+      kernels::avx512::multiply, kernels::avx512::transpose, kernels::avx512::copy,
+      kernels::avx512::few<float, float>};
 };
 #endif
 
@@ -369,15 +372,65 @@ TYPED_TEST(Tiles, Transpose) {
   check_transpose<S>(TypeParam::with.transpose, values.memory);
 }
 
+/// few() against multiply() over the same numbers: the same chains, so the same bits.
+template <class S, class B, class Fn>
+void check_few(Fn few, decltype(kernels::ProductKernels<S>::multiply) multiply,
+               const std::vector<B>& values) {
+  for (Index rows = 1; rows <= kernels::few_rows; ++rows) {
+    for (const Index cols : {16, 32, 48}) {
+      for (const Index depth : {16, 48, 64}) {
+        for (const bool add : {false, true}) {
+          const Index b_row = depth + 3;
+          const B* b = values.data() + 1;
+          const Operand<S> a(rows, depth, "a", Storage::wide_rows);
+          std::vector<S> slab(static_cast<std::size_t>(depth * slab_columns));
+          for (Index k = 0; k < depth; ++k) {
+            for (Index j = 0; j < cols; ++j)
+              slab[static_cast<std::size_t>(k * slab_columns + j)] =
+                  kernels::to_scalar<S>(b[j * b_row + k]);
+          }
+          Guarded<S> c(rows, cols, 3, 5), expected(rows, cols, 3, 5);
+          for (Index i = 0; i < rows; ++i) {
+            for (Index j = 0; j < cols; ++j)
+              c.at(i, j) = expected.at(i, j) = S(static_cast<double>(i - j) / 3);
+          }
+          multiply({rows,
+                    cols,
+                    {depth, a.view.data, a.view.row_stride, 1, slab.data(), slab_columns},
+                    expected.data(),
+                    expected.stride,
+                    add});
+          few({rows, cols, depth, a.view.data, a.view.row_stride, b, b_row, c.data(), c.stride,
+               add});
+          ASSERT_TRUE(c.same_bits(expected)) << rows << " " << cols << " " << depth;
+          ASSERT_TRUE(c.untouched());
+        }
+      }
+    }
+  }
+}
+
+TYPED_TEST(Tiles, FewRows) {
+  using S = typename TypeParam::Scalar;
+  const Operand<S> values(slab_columns + 1, 68, "b");
+  check_few<S>(TypeParam::with.few, TypeParam::with.multiply, values.memory);
+}
+
 struct HalfTable {
   int isa;
   kernels::BF16Kernels<> with;
 };
 const HalfTable half_tables[] = {
-    {0, {kernels::portable::transpose<kernels::BF16, float>, kernels::portable::widen<float>}},
+    {0,
+     {kernels::portable::transpose<kernels::BF16, float>, kernels::portable::widen<float>,
+      kernels::portable::few<kernels::BF16, float>}},
 #if defined(__x86_64__)
-    {2, {kernels::avx2::transpose<kernels::BF16, float>, kernels::avx2::widen<float>}},
-    {512, {kernels::avx512::transpose<kernels::BF16, float>, kernels::avx512::widen<float>}},
+    {2,
+     {kernels::avx2::transpose<kernels::BF16, float>, kernels::avx2::widen<float>,
+      kernels::avx2::few<kernels::BF16, float>}},
+    {512,
+     {kernels::avx512::transpose<kernels::BF16, float>, kernels::avx512::widen<float>,
+      kernels::avx512::few<kernels::BF16, float>}},
 #endif
 };
 
@@ -401,6 +454,23 @@ TEST(TilesBF16, Transpose) {
     stored[i].bits = static_cast<std::uint16_t>(0x3F80 + i);
   for (const HalfTable& table : half_tables) {
     if (can_run(table.isa)) check_transpose<float>(table.with.transpose, stored);
+  }
+}
+
+TEST(TilesBF16, FewRows) {
+  std::vector<kernels::BF16> stored(68 * 49);
+  for (std::size_t i = 0; i < stored.size(); ++i)
+    stored[i].bits = static_cast<std::uint16_t>(0x3F80 + 7 * i % 300);
+  const decltype(Portable<float>::with.multiply) multiplies[] = {
+    Portable<float>::with.multiply,
+#if defined(__x86_64__)
+    Avx2::with.multiply,
+    Avx512::with.multiply,
+#endif
+  };
+  for (std::size_t i = 0; i < std::size(half_tables); ++i) {
+    if (can_run(half_tables[i].isa))
+      check_few<float>(half_tables[i].with.few, multiplies[i], stored);
   }
 }
 

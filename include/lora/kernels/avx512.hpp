@@ -21,6 +21,10 @@ template <class S>
 LORA_TARGET void copy(Size depth, Size cols, const S* b, Size b_row, S* slab) {
   copy_block<S, 64>(depth, cols, b, b_row, slab);
 }
+template <class B, class S>
+LORA_TARGET void few(const FewRows<S, B>& f) {
+  multiply_few<S, 64, 8>(f);
+}
 template <class S>
 LORA_TARGET void widen(Size n, const BF16* stored, S* floats) {
   widen_block<64>(n, stored, floats);

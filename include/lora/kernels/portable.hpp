@@ -18,6 +18,10 @@ template <class S>
 void copy(Size depth, Size cols, const S* b, Size b_row, S* slab) {
   copy_block<S, 16>(depth, cols, b, b_row, slab);
 }
+template <class B, class S>
+void few(const FewRows<S, B>& f) {
+  multiply_few<S, 16, 4>(f);
+}
 template <class S>
 void widen(Size n, const BF16* stored, S* floats) {
   widen_block<16>(n, stored, floats);

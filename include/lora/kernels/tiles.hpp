@@ -170,6 +170,66 @@ LORA_ALWAYS_INLINE void transpose_block(Size depth, Size cols, const B* b, Size 
   }
 }
 
+/// C (rows, cols) = or += A (rows, depth) B(cols, depth)ᵀ for at most few_rows rows: B(n, k) at
+/// b[n·b_row + k]. cols and depth are multiples of slab_group. For so few rows a slab would be stored
+/// and loaded for little; here squares of B are transposed in registers and used up.
+template <class S, class B = S>
+struct FewRows {
+  Size rows, cols, depth;
+  const S* a;
+  Size a_row;
+  const B* b;
+  Size b_row;
+  S* c;
+  Size c_row;
+  bool add;
+};
+inline constexpr Size few_rows = 8;
+
+template <class S, int Bytes, int Rows, class B>
+LORA_ALWAYS_INLINE void squares(const FewRows<S, B>& f, Size m) {
+  using Reg = Register<S, Bytes>;
+  using V = typename Reg::type;
+  constexpr Size lanes = Reg::lanes;
+  const S* a = f.a + m * f.a_row;
+  for (Size n = 0; n < f.cols; n += lanes) {
+    S* c = f.c + m * f.c_row + n;
+    V sum[Rows];
+    LORA_UNROLL
+    for (int i = 0; i < Rows; ++i) {
+      if (f.add) {
+        Reg::load(sum[i], c + i * f.c_row);
+      } else {
+        sum[i] = V{};
+      }
+    }
+    for (Size k = 0; k < f.depth; k += lanes) {
+      V v[lanes];
+      LORA_UNROLL
+      for (int j = 0; j < lanes; ++j) Reg::load(v[j], f.b + (n + j) * f.b_row + k);
+      transpose_square<Reg::lanes>(v);
+      LORA_UNROLL
+      for (int j = 0; j < lanes; ++j) {
+        LORA_UNROLL
+        for (int i = 0; i < Rows; ++i) sum[i] += a[i * f.a_row + k + j] * v[j];
+      }
+    }
+    LORA_UNROLL
+    for (int i = 0; i < Rows; ++i) Reg::store(c + i * f.c_row, sum[i]);
+  }
+}
+
+template <class S, int Bytes, int Most, class B>
+LORA_ALWAYS_INLINE void multiply_few(const FewRows<S, B>& f) {
+  Size m = 0;
+  if constexpr (Most == 8) {
+    for (; m + 8 <= f.rows; m += 8) squares<S, Bytes, 8>(f, m);
+  }
+  for (; m + 4 <= f.rows; m += 4) squares<S, Bytes, 4>(f, m);
+  for (; m + 2 <= f.rows; m += 2) squares<S, Bytes, 2>(f, m);
+  if (m < f.rows) squares<S, Bytes, 1>(f, m);
+}
+
 /// slab[k·slab_columns + j] = b[k·b_row + j], with columns as transpose_block has them.
 template <class S, int Bytes>
 LORA_ALWAYS_INLINE void copy_block(Size depth, Size cols, const S* b, Size b_row, S* slab) {
@@ -204,6 +264,7 @@ struct ProductKernels {
   void (*multiply)(const BlockProduct<S>&);
   void (*transpose)(Size depth, Size cols, const S* b, Size b_row, S* slab);
   void (*copy)(Size depth, Size cols, const S* b, Size b_row, S* slab);
+  void (*few)(const FewRows<S>&);
 };
 
 /// The functions of one instruction set for stored bfloat16.
@@ -211,6 +272,7 @@ template <class S = float>
 struct BF16Kernels {
   void (*transpose)(Size depth, Size cols, const BF16* b, Size b_row, S* slab);
   void (*widen)(Size n, const BF16* stored, S* floats);
+  void (*few)(const FewRows<S, BF16>&);
 };
 
 }  // namespace LORA_NAMESPACE::kernels

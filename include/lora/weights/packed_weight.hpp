@@ -112,8 +112,28 @@ class PackedWeight {
     for_pieces(cols_, out.rows, [&](Index i, Index count, Index block, Memory& memory) {
       const Index d = block * wide, cols = std::min(wide, cols_ - d);
       const auto c = out.middle_rows(i, count).middle_cols(d, cols);
-      multiply_piece(with, in.middle_rows(i, count), terms, i, d, c, accumulate == Accumulate::yes,
-                     memory, [&](Index o, Index depth) -> detail::Slab<S> {
+      const bool add = accumulate == Accumulate::yes;
+      if (count <= kernels::few_rows && cols % kernels::slab_group == 0 &&
+          rows_ % kernels::slab_group == 0 && rows_ > 0) {
+        for (Index p = 0; p < panels(); ++p) {
+          const Index width = panel_width(p);
+          const kernels::FewRows<S, Stored> few = {
+              count,         cols,
+              width,         in.data + i * in.row_stride + p * wide,
+              in.row_stride, values_.data() + p * stride_ + d * width,
+              width,         c.data,
+              c.row_stride,  add || p > 0};
+          if constexpr (is_bf16) {
+            stored.few(few);
+          } else {
+            with.few(few);
+          }
+        }
+        add_terms(with, terms, nullptr, i, d, c, memory);
+        return;
+      }
+      multiply_piece(with, in.middle_rows(i, count), terms, i, d, c, add, memory,
+                     [&](Index o, Index depth) -> detail::Slab<S> {
                        for (Index q = 0; q < depth; q += wide) {
                          const Index p = (o + q) / wide, width = panel_width(p);
                          const Stored* from = values_.data() + p * stride_ + d * width;
@@ -222,10 +242,17 @@ class PackedWeight {
       for (Index row = 0; row < c.rows; ++row)
         std::fill_n(c.data + row * c.row_stride, c.cols, S(0));
     }
+    add_terms(with, terms, fused, i, j, c, memory);
+  }
+
+  /// Adds the terms but `done` to c, which is there already.
+  static void add_terms(const kernels::ProductKernels<S>& with, std::span<const LowRank<S>> terms,
+                        const LowRank<S>* done, Index i, Index j, const MutableView<S>& c,
+                        Memory& memory) {
     for (const LowRank<S>& term : terms) {
       const Index first = std::max(i, term.first_row);
       const Index last = std::min(i + c.rows, term.first_row + term.left.rows);
-      if (&term == fused || first >= last) continue;
+      if (&term == done || first >= last) continue;
       detail::multiply_columns(with, term.left.middle_rows(first - term.first_row, last - first),
                                term.right.middle_cols(j, c.cols),
                                c.middle_rows(first - i, last - first), true, memory.term);

@@ -23,16 +23,17 @@ kernels::ProductKernels<S> product_kernels() {
     switch (isa()) {
       case Isa::avx512:
         return {kernels::avx512::multiply<S>, kernels::avx512::transpose<S, S>,
-                kernels::avx512::copy<S>};
+                kernels::avx512::copy<S>, kernels::avx512::few<S, S>};
       case Isa::avx2:
-        return {kernels::avx2::multiply<S>, kernels::avx2::transpose<S, S>, kernels::avx2::copy<S>};
+        return {kernels::avx2::multiply<S>, kernels::avx2::transpose<S, S>, kernels::avx2::copy<S>,
+                kernels::avx2::few<S, S>};
       default:
         break;
     }
   }
 #endif
   return {kernels::portable::multiply<S>, kernels::portable::transpose<S, S>,
-          kernels::portable::copy<S>};
+          kernels::portable::copy<S>, kernels::portable::few<S, S>};
 }
 
 /// The same for stored bfloat16.
@@ -41,14 +42,17 @@ kernels::BF16Kernels<S> bf16_kernels() {
 #if defined(__x86_64__) && defined(__GNUC__)
   switch (isa()) {
     case Isa::avx512:
-      return {kernels::avx512::transpose<kernels::BF16, S>, kernels::avx512::widen<S>};
+      return {kernels::avx512::transpose<kernels::BF16, S>, kernels::avx512::widen<S>,
+              kernels::avx512::few<kernels::BF16, S>};
     case Isa::avx2:
-      return {kernels::avx2::transpose<kernels::BF16, S>, kernels::avx2::widen<S>};
+      return {kernels::avx2::transpose<kernels::BF16, S>, kernels::avx2::widen<S>,
+              kernels::avx2::few<kernels::BF16, S>};
     default:
       break;
   }
 #endif
-  return {kernels::portable::transpose<kernels::BF16, S>, kernels::portable::widen<S>};
+  return {kernels::portable::transpose<kernels::BF16, S>, kernels::portable::widen<S>,
+          kernels::portable::few<kernels::BF16, S>};
 }
 
 /// Memory for one slab, on the stack of the thread that uses it.
@@ -101,7 +105,15 @@ void multiply_columns(const kernels::ProductKernels<S>& with, const View<S>& a, 
   if (a.cols == 0 && !add) {
     for (Index i = 0; i < c.rows; ++i) std::fill_n(c.data + i * c.row_stride, c.cols, S(0));
   }
-  for (Index k = 0; k < a.cols; k += deep, add = true) {
+  Index k = 0;
+  if (c.rows <= kernels::few_rows && a.col_stride == 1 && b.row_stride == 1 &&
+      c.cols % kernels::slab_group == 0) {
+    k = a.cols / kernels::slab_group * kernels::slab_group;
+    with.few(
+        {c.rows, c.cols, k, a.data, a.row_stride, b.data, b.col_stride, c.data, c.row_stride, add});
+    add = true;
+  }
+  for (; k < a.cols; k += deep, add = true) {
     const Index depth = std::min(deep, a.cols - k);
     const Slab<S> slab = slab_of(with, b.middle_rows(k, depth), c.rows, memory);
     with.multiply(

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# A LoRA step (zero gradients, forward, backward, AdamW) here and under PyTorch + PEFT, in turn on the
+# same machine, least time of each. Makes a virtual environment in .venv-bench (torch, peft,
+# transformers) unless VENV names one.
+#   bash bench/compare_torch.sh                     width 2048, rank 16, 1 thread, float32
+#   THREADS=2 DTYPE=bfloat16 TOKENS="16 512" bash bench/compare_torch.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+width=${WIDTH:-2048} rank=${RANK:-16} threads=${THREADS:-1} dtype=${DTYPE:-float32}
+turns=${TURNS:-3}
+venv=${VENV:-.venv-bench}
+
+. cmake/install_packages.sh
+install_packages g++ cmake make libeigen3-dev nlohmann-json3-dev libbenchmark-dev python3-venv
+if [ ! -x "$venv/bin/python" ]; then
+  echo "making $venv with torch, peft and transformers (about 1 GB)"
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet torch peft transformers
+fi
+cmake --preset bench > /dev/null
+cmake --build --preset bench -j "$(nproc)" > /dev/null
+
+case=step
+[ "$dtype" = bfloat16 ] && case=step_bf16
+ours() {  # ours TOKENS
+  LORA_NUM_THREADS=$threads ./build-bench/bench/lora_linear_bench --benchmark_format=csv \
+    --benchmark_filter="lora_linear/$case/width:$width/tokens:$1/rank:$rank/" 2> /dev/null |
+    awk -F, '/^"lora_linear/ { print $3 }'
+}
+theirs() {  # theirs TOKENS
+  "$venv/bin/python" bench/torch_lora_linear.py "$width" "$rank" "$threads" "$dtype" "$1"
+}
+echo "$width x $width, rank $rank, $dtype, $threads thread(s), least of $turns turns"
+printf '%8s %12s %12s %8s\n' tokens "ours, ms" "PyTorch, ms" ratio
+for tokens in ${TOKENS:-1 2 4 8 16 64 128 512}; do
+  least_ours=inf least_theirs=inf
+  for ((turn = 0; turn < turns; turn++)); do
+    least_ours=$(printf '%s\n' "$least_ours" "$(ours "$tokens")" | sort -g | head -1)
+    least_theirs=$(printf '%s\n' "$least_theirs" "$(theirs "$tokens")" | sort -g | head -1)
+  done
+  awk -v t="$tokens" -v a="$least_ours" -v b="$least_theirs" \
+    'BEGIN { printf "%8d %12.3f %12.3f %8.2f\n", t, a, b, b / a }'
+done
