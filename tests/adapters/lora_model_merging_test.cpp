@@ -311,6 +311,36 @@ TEST(Merging, AFullyTrainedBaseIsNotLost) {
   EXPECT_TRUE(same_bits(model.base().run(), output));
   EXPECT_TRUE(same_bits(model.unload().run(), output));
   EXPECT_TRUE(same_bits(model.merge_and_unload().run(), output));
+  model.base().head.train_base();  // and again, beside the adapter
+  model.base().head.trained_copies().find(base_adapter_name)->weight.value.setConstant(0.5f);
+  const Matrix<float> again = model.base().run();
+  EXPECT_TRUE(same_bits(model.unload().run(), again));
+  EXPECT_TRUE(same_bits(model.merge_and_unload().run(), again));
+}
+
+TEST(Merging, BiasesTrainedWhileMergedActAndAreKept) {
+  for (const bool lora_bias : {false, true}) {
+    LoRAConfig config = config_for({"q", "c", "conv", "head"});
+    config.bias = "all";
+    config.lora_bias = lora_bias;
+    Model model(Small{}, config);
+    fill_adapter(model, "default");
+    model.merge_adapter();
+    const Matrix<float> before = model.base().run();
+    model.for_each_parameter("", [](const NamePath& name, auto& p) {
+      if (is_bias_name(name.str()) && name.str().find("lora_B") == std::string::npos)
+        p.value.array() += 0.5f;
+    });
+    const Matrix<float> after = model.base().run();
+    EXPECT_GT((after - before).leftCols(5 * Small::classes).cwiseAbs().minCoeff(), 0)
+        << "each output of the head has a bias on its way";
+    EXPECT_TRUE(same_bits(model.merge_and_unload().run(), after));
+    Model later = model;
+    later.unmerge_adapter();
+    later.merge_adapter();
+    EXPECT_TRUE(same_bits(later.base().run(), after));
+    EXPECT_EQ(model.unload().head.bias().value(0, 0), Small{}.head.bias().value(0, 0) + 0.5f);
+  }
 }
 
 TEST(Merging, TrainedBiasesStayInTheUnloadedBase) {

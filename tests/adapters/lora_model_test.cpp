@@ -57,9 +57,53 @@ TEST(LoRAModel, ABaseWithAdaptersIsRefused) {
   Small copied;
   copied.head.add_trained_copy("old");
   EXPECT_TRUE(throws<ConfigError>([&] { Model model(copied); }, {"layer \"head\""}));
-  Small fully_trained;
-  fully_trained.head.train_base();
-  EXPECT_NO_THROW(Model model(fully_trained));
+}
+
+TEST(LoRAModel, WrappingFreezesWhatFullFineTuningTrained) {
+  Small base;
+  base.head.train_base();
+  base.conv.train_base();
+  base.head.trained_copies().find(base_adapter_name)->weight.value.setConstant(0.25f);
+  base.conv.trained_copies().find(base_adapter_name)->bias.value.setOnes();
+  const Matrix<float> output = base.run();
+  Model model(base, config_for({"head", "conv"}));
+  EXPECT_TRUE(same_bits(model.base().run(), output));
+  EXPECT_TRUE(base.head.base_trained()) << "the one that was handed over is as it was";
+  EXPECT_EQ(trained_names(model),
+            (Names{"conv.lora_A.default.weight", "conv.lora_B.default.weight",
+                   "head.lora_A.default.weight", "head.lora_B.default.weight"}));
+  EXPECT_EQ(model.base().head.bias().size(), 5);
+  fill_adapter(model, "default");
+  EXPECT_FALSE(same_bits(model.base().run(), output)) << "adapters act on it";
+}
+
+TEST(LoRAModel, ALayerThatIsTrainedWholeIsGivenNoAdapter) {
+  Model model(Small{}, config_for({"q"}));
+  model.base().head.train_base();
+  const auto before = snapshot(model);
+  EXPECT_TRUE(throws<Error>(
+      [&] {
+        model.add_adapter("b", config_for({"v", "head"}));
+      },
+      {"add_adapter: the base of this layer is being trained", "freeze_base()"}));
+  EXPECT_EQ(snapshot(model), before);
+  EXPECT_TRUE(throws<Error>([&] { model.base().q.train_base(); },
+                            {"train_base: the layer has adapters or trained copies"}));
+  EXPECT_EQ(snapshot(model), before);
+}
+
+TEST(LoRAModel, AddingUnmergesNothing) {
+  Model model = two_adapters();
+  model.set_adapter(std::vector<std::string>{});
+  model.merge_adapter({"a"});
+  const Matrix<float> merged = model.base().run();
+  model.add_adapter("c", everything());
+  EXPECT_EQ(model.merged_adapters(), Names{"a"});
+  EXPECT_EQ(model.active_adapters(), Names{"c"});
+  EXPECT_TRUE(same_bits(model.base().run(), merged));
+  model.unmerge_adapter();
+  fill_adapter(model, "c");
+  EXPECT_FALSE(same_bits(model.base().run(), Small{}.run())) << "and then the new one acts";
 }
 
 TEST(LoRAModel, NewAdaptersChangeNoOutputBitForBit) {

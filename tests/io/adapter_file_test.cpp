@@ -155,6 +155,20 @@ TEST(AdapterFile, BiasesOfTheBaseByMode) {
                                         p + "conv.bias", p + "head.bias", p + "norm.bias"}));
 }
 
+TEST(AdapterFile, KeysDoNotDependOnTheOtherAdapters) {
+  LoRAConfig config = config_for({"q"});
+  config.bias = "all";
+  Model model(Small{}, config, "a");
+  TemporaryFolder folder;
+  save_adapter_file(model, folder.path / "a", "a");
+  Model beside = model;
+  beside.add_adapter("b", config_for({"c", "conv"}));
+  EXPECT_EQ(keys_of(beside, "a"), keys_of(model, "a"));
+  beside.base().c.bias().value.setConstant(7);
+  load_adapter_file(beside, folder.path / "a", "a");
+  EXPECT_TRUE(same_bits(beside.base().c.bias().value, model.base().c.bias().value));
+}
+
 /// A base with a plain tensor that is named like an adapter's.
 struct Misleading : Small {
   Parameter<float> plain{Matrix<float>(1, 1)};
@@ -389,6 +403,28 @@ TEST(AdapterFile, AMergedAdapterIsNotOverwritten) {
   EXPECT_EQ(snapshot(model), before);
   EXPECT_NO_THROW(load_adapter_file(model, folder.path / "b", "b"));
   EXPECT_NO_THROW(save_adapter_file(model, folder.path / "merged", "a"));
+}
+
+TEST(AdapterFile, BiasesThatAreLoadedWhileAnotherAdapterIsMergedAct) {
+  LoRAConfig config = config_for({"q"});
+  config.lora_bias = true;
+  Model model(Small{}, config, "a");
+  config = config_for({"v"});
+  config.bias = "all";
+  model.add_adapter("b", config);
+  fill_adapter(model, "a");
+  TemporaryFolder folder;
+  Model source = model;
+  source.base().q.bias().value.setConstant(5);
+  source.base().head.bias().value.setConstant(3);
+  save_adapter_file(source, folder.path / "b", "b");
+  source.merge_adapter({"a"});
+  model.merge_adapter({"a"});
+  load_adapter_file(model, folder.path / "b", "b");
+  EXPECT_TRUE(same_bits(model.base().run(), source.base().run()));
+  EXPECT_TRUE(same_bits(model.merge_and_unload().run(), source.base().run()));
+  model.unmerge_adapter();
+  EXPECT_EQ(model.base().q.bias().value(0, 0), 5);
 }
 
 // ---- PEFT's own files ----

@@ -1,4 +1,5 @@
 // What all adapted layers share: their list of parameters, full fine-tuning, deletion and unloading.
+#include <lora/layers/lora_conv2d.hpp>
 #include <lora/layers/lora_embedding.hpp>
 #include <lora/layers/lora_linear.hpp>
 
@@ -50,9 +51,9 @@ TEST(AdaptedWeight, TrainedCopiesAreParametersToo) {
   layer.add_trained_copy("z");
   EXPECT_EQ(names_of(layer),
             (Names{"m.bias", "m.modules_to_save.z.weight", "m.modules_to_save.z.bias"}));
+  layer.delete_adapter("z");
   layer.train_base();
-  EXPECT_EQ(names_of(layer),
-            (Names{"m.modules_to_save.z.weight", "m.modules_to_save.z.bias", "m.weight", "m.bias"}))
+  EXPECT_EQ(names_of(layer), (Names{"m.weight", "m.bias"}))
       << "the frozen bias is not listed beside the trained one";
   bare.train_base();
   EXPECT_EQ(names_of(bare), Names{"m.weight"});
@@ -66,9 +67,10 @@ TEST(AdaptedWeight, Counts) {
   EXPECT_EQ(count_parameters(layer).trainable, 0);
   layer.adapters().set_active({"a"});
   EXPECT_EQ(count_parameters(layer).trainable, 24);
+  layer.delete_adapter("a");
   layer.train_base();
   EXPECT_EQ(layer.frozen_size(), 0);
-  EXPECT_EQ(count_parameters(layer).listed, 35 + 5 + 14 + 10);
+  EXPECT_EQ(count_parameters(layer).listed, 35 + 5);
 }
 
 TEST(AdaptedWeight, FullFineTuningBeginsAtTheBaseAndBecomesIt) {
@@ -93,15 +95,85 @@ TEST(AdaptedWeight, FullFineTuningBeginsAtTheBaseAndBecomesIt) {
   EXPECT_EQ(count_parameters(layer).trainable, 0);
 }
 
-TEST(AdaptedWeight, TheBaseIsNotFrozenAnewUnderAMerge) {
+// An adapter on a base that is trained whole would do nothing and learn nothing, and merging it
+// would be lost.
+TEST(AdaptedWeight, FullFineTuningAndAdaptersDoNotMeet) {
+  const auto check = [](auto layer, const char* where) {
+    layer.train_base();
+    EXPECT_TRUE(layer.base_trained());
+    EXPECT_TRUE(
+        throws<Error>([&] { layer.add_adapter("a", rank(2)); },
+                      {where, "add_adapter: the base of this layer is being trained (train_base)",
+                       "call freeze_base() first"}));
+    EXPECT_TRUE(throws<Error>([&] { layer.add_trained_copy("a"); },
+                              {"add_trained_copy: the base of this layer is being trained"}));
+    EXPECT_FALSE(layer.knows("a"));
+    layer.freeze_base();
+    EXPECT_FALSE(layer.base_trained());
+    layer.add_adapter("a", rank(2));
+    const auto refuses = [&] {
+      return throws<Error>([&] { layer.train_base(); },
+                           {"train_base: the layer has adapters or trained copies",
+                            "delete them or unload() first"});
+    };
+    EXPECT_TRUE(refuses());
+    layer.merge({"a"});
+    EXPECT_TRUE(refuses());
+    layer.unmerge();
+    layer.delete_adapter("a");
+    layer.add_trained_copy("a");
+    EXPECT_TRUE(refuses());
+    EXPECT_FALSE(layer.base_trained());
+    layer.unload();
+    EXPECT_NO_THROW(layer.train_base());
+  };
+  check(layer_of(), "LoRALinear");
+  check(LoRAEmbedding<double>(random_matrix(9, 4, "E")), "LoRAEmbedding");
+  check(LoRAConv2d<double>(random_matrix(3, 4, "W"), {.kernel = {2, 2}}), "LoRAConv2d");
+}
+
+TEST(AdaptedWeight, FullFineTuningIsNotDeletedLikeAnAdapter) {
   LoRALinear<double> layer = layer_of();
-  add_full_adapter(layer, "a", rank(2));
   layer.train_base();
-  layer.merge({"a"});
-  EXPECT_TRUE(throws<Error>([&] { layer.freeze_base(); },
-                            {"freeze_base: adapters are merged; unmerge first"}));
-  layer.unmerge();
-  layer.freeze_base();
+  parameter_of(layer, "weight").value.setOnes();
+  const Matrix<double> y = output_of(layer);
+  EXPECT_TRUE(throws<ConfigError>([&] { layer.delete_adapter("__base__"); },
+                                  {"delete_adapter: \"__base__\" is no adapter; freeze_base() or "
+                                   "unload() ends full fine-tuning"}));
+  EXPECT_TRUE(same_bits(output_of(layer), y));
+}
+
+TEST(AdaptedWeight, ABiasThatIsTrainedWhileMergedActsAndStays) {
+  AdapterOptions options = rank(2);
+  for (const bool lora_bias : {false, true}) {
+    options.lora_bias = lora_bias;
+    LoRALinear<double> layer = layer_of(), later = layer_of();
+    add_full_adapter(layer, "a", options);
+    add_full_adapter(later, "a", options);
+    layer.merge({"a"});
+    const Matrix<double> x = random_matrix(4, 7, "x"), dy = random_matrix(4, 5, "dy"),
+                         before = output_of(layer), bias = layer.bias().value;
+    Matrix<double> y(4, 5);
+    LoRALinear<double>::Tape tape;
+    layer.bias().set_trainable(true);
+    layer.forward(x, y, &tape);
+    layer.backward(x, dy, tape, nullptr);
+    EXPECT_TRUE(same_bits(layer.bias().grad, Matrix<double>(dy.colwise().sum())));
+    layer.bias().value -= layer.bias().grad;
+    later.bias().value = layer.bias().value;
+    later.merge({"a"});
+    EXPECT_TRUE(same_bits(output_of(layer), output_of(later))) << "whether before or after merging";
+    EXPECT_GT((output_of(layer) - before).cwiseAbs().maxCoeff(), 0.1);
+    LoRALinear<double> unmerged = layer;
+    unmerged.unmerge();
+    EXPECT_TRUE(same_bits(unmerged.bias().value, Matrix<double>(bias - dy.colwise().sum())));
+    EXPECT_TRUE(same_bits(output_of(unmerged),
+                          output_of(LoRALinear<double>(layer.weight(), layer.bias().value))));
+    const Matrix<double> merged = output_of(layer);
+    layer.unload();
+    EXPECT_TRUE(same_bits(output_of(layer), merged)) << "unloaded";
+    EXPECT_TRUE(same_bits(layer.bias().value, unmerged.bias().value) != lora_bias);
+  }
 }
 
 TEST(AdaptedWeight, ConvOneDKeepsItsOrientationWhenTheBaseIsTrained) {

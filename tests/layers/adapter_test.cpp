@@ -74,6 +74,19 @@ TEST(Adapter, DropoutIsOfTrainingAlone) {
   EXPECT_FALSE(make_adapter<double>("a", rank(2)).dropout_of(pass).active());
 }
 
+/// A variant with a forward of its own.
+struct OtherUpdate : PlainLoRA {
+  static constexpr bool plain_update = false;
+};
+TEST(Adapter, LayersWithThePlainUpdateWrittenOutRefuseAnother) {
+  using Variants = std::variant<PlainLoRA, RsLoRA, OtherUpdate>;
+  EXPECT_NO_THROW(expect_plain_update(Variants(PlainLoRA{}), "a", "an embedding"));
+  EXPECT_NO_THROW(expect_plain_update(Variants(RsLoRA{}), "a", "an embedding"));
+  EXPECT_TRUE(
+      throws<ConfigError>([] { expect_plain_update(Variants(OtherUpdate{}), "a", "an embedding"); },
+                          {"adapter \"a\": its variant is not supported for an embedding"}));
+}
+
 TEST(Adapter, SizeTrainabilityAndFiniteness) {
   Adapter<float> adapter = make_adapter<float>("a", rank(2));
   adapter.A = Parameter<float>(random_matrix<float>(2, 5, "A"));

@@ -145,8 +145,7 @@ TEST(LoRAConv2d, GradientsOfATrainedCopy) {
       SCOPED_TRACE(c.what);
       const auto make = [&](auto s) {
         auto layer = layer_of<decltype(s)>(c);
-        layer.conv.adapters().set_active({});
-        layer.conv.bias().set_trainable(false);
+        layer.conv.unload();
         layer.conv.add_trained_copy(name);
         layer.conv.trained_copies().activate(name);
         layer.conv.trained_copies().find(name)->weight.value *= 0.5;
@@ -299,7 +298,9 @@ TEST(LoRAConv2d, MergedEqualsUnmergedAndUnmergingIsExact) {
     layer.forward(x, merged);
     expect_close(merged, y,
                  golden_bound(c.channels * c.options.kernel[0] * c.options.kernel[1] + c.r + 1));
-    EXPECT_FALSE(same_bits(layer.conv.prepare_merge({"nothing more"}).weight.stored(), weight));
+    LoRAConv2d<double> unloaded = layer.conv;
+    unloaded.unload();
+    EXPECT_FALSE(same_bits(unloaded.weight().stored(), weight));
     layer.conv.unmerge();
     layer.forward(x, again);
     EXPECT_TRUE(same_bits(again, y));
@@ -321,7 +322,7 @@ TEST(LoRAConv2d, WhatFullFineTuningTrainedIsTheBaseAfterwardsWithGroupsToo) {
     OverImages<double> layer = layer_of<double>(c), saved = layer;
     const Matrix<double> x = random_matrix(2, layer.in_features(), "x");
     Matrix<double> trained(2, layer.out_features()), y(2, layer.out_features());
-    layer.conv.adapters().set_active({});
+    layer.conv.unload();
     layer.conv.train_base();
     parameter_of(layer, "weight").value *= -3;
     layer.forward(x, trained);
@@ -448,10 +449,22 @@ TEST(LoRAConv2dErrors, ShapesAndTapes) {
   add_full_adapter(other, "a", rank(9));
   add_full_adapter(other, "b", rank(9));
   EXPECT_TRUE(throws<Error>([&] { other.backward(x, dy, tape, &dx); },
-                            {"", "LoRAConv2d::backward: the tape was made by another layer"}));
+                            {"LoRAConv2d::backward: the tape was made by another layer"}));
+  dx.resize(2, 40);
+  EXPECT_TRUE(throws<Error>([&] { layer.backward(dx, dy, tape, &dx); },
+                            {"LoRAConv2d::backward: dx overlaps x"}));
+  Matrix<double> g = dy;
+  EXPECT_TRUE(throws<Error>([&] { layer.backward(x, g, tape, &g); },
+                            {"LoRAConv2d::backward: dx overlaps dy"}));
+  Matrix<double> wide = random_matrix(2, 100, "wide");
+  EXPECT_TRUE(
+      throws<Error>([&] { layer.forward(wide.leftCols(40), wide.middleCols(39, 60), &tape); },
+                    {"LoRAConv2d::forward: y overlaps x"}));
+  EXPECT_NO_THROW(layer.forward(wide.leftCols(40), wide.middleCols(40, 60), &tape));
   layer.conv.delete_adapter("a");
-  EXPECT_TRUE(throws<Error>([&] { layer.backward(x, dy, tape, &dx); },
-                            {"an adapter that forward used was deleted since"}));
+  EXPECT_TRUE(
+      throws<Error>([&] { layer.backward(x, dy, tape, &dx); },
+                    {"LoRAConv2d::backward", "what acts in this one was changed since forward"}));
   EXPECT_EQ(layer.conv.adapters().get("b").A.grad.cwiseAbs().maxCoeff(), 0.0);
 }
 

@@ -203,9 +203,16 @@ TEST(Merging, NothingToMergeIsNoMerge) {
   LoRALinear<double> layer = layer_of<double>();
   layer.merge();
   EXPECT_TRUE(layer.adapters().merged().empty());
-  layer.merge({"an adapter of other layers"});
-  EXPECT_TRUE(layer.adapters().merged().empty());
   EXPECT_TRUE(throws<Error>([&] { layer.unmerge(); }, {"unmerge: no adapter is merged"}));
+}
+
+TEST(MergingErrors, AnUnknownNameIsNotPassedOver) {
+  LoRALinear<double> layer = layer_of<double>();
+  for (const Names& names : {Names{"tpyo"}, Names{"a", "tpyo"}}) {
+    EXPECT_TRUE(throws<ConfigError>([&] { layer.merge(names); },
+                                    {"no adapter is called \"tpyo\"; there are: a b c"}));
+    EXPECT_TRUE(layer.adapters().merged().empty());
+  }
 }
 
 TEST(Merging, NamesToMerge) {
@@ -213,7 +220,12 @@ TEST(Merging, NamesToMerge) {
   for (const char* name : {"a", "b", "c"}) set.add(make_adapter<double>(name, rank(1)));
   set.set_active({"c", "a"});
   EXPECT_EQ(names_to_merge(set, {}), (Names{"c", "a"}));
-  EXPECT_EQ(names_to_merge(set, {"b", "elsewhere"}), Names{"b"});
+  EXPECT_EQ(names_to_merge(set, {"b"}), Names{"b"});
+  EXPECT_TRUE(throws<ConfigError>(
+      [&] {
+        names_to_merge(set, {"b", "elsewhere"});
+      },
+      {"no adapter is called \"elsewhere\"; there are: a b c"}));
   set.set_merged({"b"});
   EXPECT_EQ(names_to_merge(set, {"a"}), (Names{"b", "a"}));
   EXPECT_TRUE(throws<Error>(
@@ -286,6 +298,15 @@ TEST(MergingErrors, ASafeMergeRefusesWhatIsNotFinite) {
       EXPECT_TRUE(layer.weight().all_finite());
     }
   }
+}
+
+TEST(MergingErrors, ASafeMergeLooksAtTheSumOfTheBiases) {
+  LoRALinear<double> layer = layer_of<double>();
+  layer.bias().value(0, 3) = 1e308;
+  layer.adapters().get("b").bias.value(0, 3) = 1e308 / layer.adapters().get("b").scaling;
+  EXPECT_TRUE(throws<Error>([&] { layer.merge({"b"}, SafeMerge::yes); },
+                            {"values that are not finite", "adapters is broken: b;"}));
+  EXPECT_NO_THROW(layer.merge({"a"}, SafeMerge::yes));
 }
 
 TEST(MergingErrors, ABiasNeedsABiasToGoInto) {

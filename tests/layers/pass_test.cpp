@@ -105,6 +105,51 @@ TEST(Pass, EachRowCanHaveAnAdapterOfItsOwn) {
   }
 }
 
+// A layer without the adapter of a row is its base there, and a trained copy acts for the rows of
+// its adapter alone.
+TEST(Pass, ARowGoesThroughWhatTheLayerHasOfItsAdapter) {
+  LoRALinear<double> layer = layer_of<double>(0);
+  for (const char* name : {"saved", "saved too"}) {
+    layer.add_trained_copy(name);
+    layer.trained_copies().find(name)->weight.value *= *name == 's' ? 0.5 : 1;
+  }
+  layer.trained_copies().find("saved too")->weight.value *= 3;
+  layer.trained_copies().find("saved too")->bias.value.setOnes();
+  const std::vector<std::string> names = {"a",         "elsewhere", "saved",     "saved",
+                                          "saved too", "__base__",  "saved",     "a",
+                                          "b",         "b",         "elsewhere", "saved too"};
+  const Index rows = static_cast<Index>(names.size());
+  const Matrix<double> x = random_matrix(rows, 37, "x");
+  Matrix<double> y(rows, 19), one(1, 19);
+  Pass pass;
+  pass.adapter_names = names;
+  for (const char* acting : {"", "saved"}) {
+    layer.trained_copies().activate(acting);  // what acts without names makes no difference
+    LoRALinear<double>::Tape tape;
+    layer.forward(x, y, &tape, pass);
+    LoRALinear<double> alone = layer;
+    for (Index t = 0; t < rows; ++t) {
+      const std::string& name = names[static_cast<std::size_t>(t)];
+      alone.adapters().set_active(alone.adapters().contains(name) ? std::vector<std::string>{name}
+                                                                  : std::vector<std::string>());
+      alone.trained_copies().activate(name);
+      alone.forward(x.row(t), one);
+      EXPECT_TRUE(same_bits(one, Matrix<double>(y.row(t)))) << "row " << t << ", " << name;
+    }
+  }
+  layer.adapters().set_enabled(false);
+  layer.forward(x, y, nullptr, pass);
+  Matrix<double> base(rows, 19);
+  LoRALinear<double>(layer.weight(), layer.bias().value).forward(x, base);
+  EXPECT_TRUE(same_bits(y, base)) << "disabled, all rows are the base's";
+  LoRALinear<double> trained(layer.weight(), layer.bias().value);
+  trained.train_base();
+  trained.trained_copies().find(base_adapter_name)->weight.value *= 2;
+  trained.forward(x, y, nullptr, pass);
+  trained.forward(x, base);
+  EXPECT_TRUE(same_bits(y, base)) << "a base that is trained whole is the base";
+}
+
 TEST(Pass, TheNamesOfRowsNeedNotOutliveForwardAndTheNextForwardForgetsThem) {
   LoRALinear<double> layer = layer_of<double>(0);
   const Matrix<double> x = random_matrix(2, 37, "x"), dy = random_matrix(2, 19, "dy");

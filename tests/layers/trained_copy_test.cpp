@@ -55,7 +55,7 @@ LoRALinear<S> layer_of(Layout layout, const std::string& copy, bool bias) {
   LoRALinear<S> layer(
       FrozenWeight<S>(layout == Layout::out_in ? w : Matrix<S>(w.transpose()), layout),
       bias ? random_matrix<S>(1, 11, "b") : Matrix<S>());
-  add_full_adapter(layer, "idle", rank(2));
+  if (copy != base_adapter_name) add_full_adapter(layer, "idle", rank(2));
   layer.add_trained_copy(copy);
   layer.trained_copies().activate(copy);
   auto& own = *layer.trained_copies().find(copy);
@@ -105,26 +105,45 @@ TEST(TrainedCopy, ReplacesWeightBiasAndAdapters) {
   layer.forward(x, y);
   base.forward(x, wanted);
   EXPECT_TRUE(same_bits(y, wanted)) << "disabled, modules_to_save are the base's again";
+  layer.unload();
   layer.train_base();
   layer.forward(x, y);
   EXPECT_TRUE(same_bits(y, wanted));
+  layer.adapters().set_enabled(false);
   layer.trained_copies().find(base_adapter_name)->weight.value.setZero();
   layer.forward(x, y);
   EXPECT_TRUE(same_bits(y, Matrix<double>(layer.bias().value.replicate(4, 1))))
       << "but full fine-tuning is the base";
 }
 
-TEST(TrainedCopy, AnotherCopyThanForwardsIsNoticedWhenAdaptersWereUsed) {
+TEST(TrainedCopies, AnIdIsNeverUsedTwice) {
+  TrainedCopies<double> copies;
+  const Matrix<double> w = random_matrix(3, 2, "W");
+  std::vector<std::uint64_t> ids;
+  for (const char* name : {"a", "b", "a", "a"}) {
+    copies.remove(name);
+    ids.push_back(copies.add(name, w, {3, 2}, {}).id);
+  }
+  copies.activate("a");
+  copies.clear();
+  EXPECT_TRUE(copies.empty());
+  ids.push_back(copies.add("a", w, {3, 2}, {}).id);
+  EXPECT_EQ(copies.acting(), nullptr);
+  EXPECT_EQ(ids, (std::vector<std::uint64_t>{1, 2, 3, 4, 5}));
+}
+
+TEST(TrainedCopy, AnotherCopyThanForwardsIsNoticed) {
   LoRALinear<double> layer = layer_of<double>(Layout::out_in, "a", false);
-  layer.trained_copies().activate("");
-  layer.adapters().set_active({"idle"});
+  layer.add_trained_copy("b");
   const Matrix<double> x = random_matrix(4, 7, "x"), dy = random_matrix(4, 11, "dy");
   Matrix<double> y(4, 11);
   LoRALinear<double>::Tape tape;
   layer.forward(x, y, &tape);
-  layer.trained_copies().activate("a");
+  layer.trained_copies().activate("b");
   EXPECT_TRUE(throws<Error>([&] { layer.backward(x, dy, tape, nullptr); },
-                            {"replaced by a trained copy since forward"}));
+                            {"what acts in this one was changed since forward"}));
+  layer.trained_copies().activate("a");
+  EXPECT_NO_THROW(layer.backward(x, dy, tape, nullptr));
 }
 
 }  // namespace

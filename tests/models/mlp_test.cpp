@@ -231,6 +231,34 @@ TEST(MLP, AWholeStepNeverMakesAMatrixAsLargeAsAWeight) {
   EXPECT_LT(made.largest, std::uint64_t{512 * 384} * sizeof(float));
 }
 
+TEST(MLP, RowsHaveAdaptersThatSitOnDifferentLayers) {
+  MLP<double> model(widths);
+  add_full_adapter(model.layers()[0], "low", rank(2));
+  add_full_adapter(model.layers()[2], "high", rank(3));
+  model.layers()[3].add_trained_copy("high");
+  model.layers()[3].trained_copies().find("high")->weight.value *= 2;
+  const std::vector<std::string> names = {"low", "high", "__base__", "high", "low"};
+  const Matrix<double> x = random_matrix(5, 7, "x");
+  Matrix<double> y(5, 3), one(1, 3);
+  Pass rows;
+  rows.adapter_names = names;
+  model.forward(x, y, nullptr, rows);
+  for (Index t = 0; t < 5; ++t) {
+    const std::string& name = names[static_cast<std::size_t>(t)];
+    for (LoRALinear<double>& layer : model.layers()) {
+      layer.adapters().set_active(layer.adapters().contains(name) ? std::vector<std::string>{name}
+                                                                  : std::vector<std::string>());
+      layer.trained_copies().activate(name);
+    }
+    model.forward(x.row(t), one);
+    EXPECT_TRUE(same_bits(one, Matrix<double>(y.row(t)))) << "row " << t;
+  }
+  const std::vector<std::string> mistyped = {"low", "low", "hihg", "high", "low"};
+  rows.adapter_names = mistyped;
+  EXPECT_TRUE(throws<ConfigError>([&] { model.forward(x, y, nullptr, rows); },
+                                  {"adapter_names[2] is \"hihg\""}));
+}
+
 TEST(MLP, FreshLayersBeginLikePyTorchsLinear) {
   const MLP<double> model({300, 200, 100}, Activation::relu, 7),
       same({300, 200, 100}, Activation::relu, 7), other({300, 200, 100});
@@ -313,12 +341,21 @@ TEST(MLPErrors, NothingIsHalfDone) {
   rows.adapter_names = names;
   MLP<double>::Tape failed = tape;
   EXPECT_TRUE(throws<ConfigError>([&] { model.forward(x, y, &failed, rows); },
-                                  {"no adapter is called \"nobody\""}));
+                                  {"MLP::forward: adapter_names[0] is \"nobody\", expected "
+                                   "\"__base__\" or an adapter of one of the layers"}));
   EXPECT_TRUE(
       throws<Error>([&] { model.backward(x, dy, failed, &dx); }, {"the tape has seen no forward"}));
+  Matrix<double> own_x = x, own_dy = dy;
+  EXPECT_TRUE(throws<Error>([&] { model.backward(own_x, dy, tape, &own_x); },
+                            {"MLP::backward: dx overlaps x"}));
+  EXPECT_TRUE(throws<Error>([&] { model.backward(x, own_dy, tape, &own_dy); },
+                            {"MLP::backward: dx overlaps dy"}));
+  EXPECT_TRUE(throws<Error>([&] { model.forward(own_x, own_x.leftCols(3)); },
+                            {"MLP::forward: y overlaps x"}));
+  EXPECT_TRUE(same_bits(own_dy, dy));
   model.layers()[0].delete_adapter("a");
   EXPECT_TRUE(throws<Error>([&] { model.backward(x, dy, tape, &dx); },
-                            {"an adapter that forward used was deleted since"}));
+                            {"what acts in this one was changed since forward"}));
   EXPECT_EQ(dx(0, 0), 5);
   for (std::size_t i = 1; i < 4; ++i) {
     EXPECT_EQ(model.layers()[i].adapters().get("a").B.grad.cwiseAbs().maxCoeff(), 0.0)

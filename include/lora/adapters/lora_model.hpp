@@ -32,14 +32,13 @@ class LoRAModel {
       : LoRAModel(std::move(base)) {
     add_adapter(adapter_name, config, seed);
   }
-  /// Wraps `base` and freezes all of it, without an adapter yet. Throws ConfigError when a layer
-  /// has adapters already.
+  /// Wraps `base` and freezes all of it, without an adapter yet; what full fine-tuning
+  /// (train_base) has trained is frozen with the values it has. Throws ConfigError when a layer has
+  /// adapters already.
   explicit LoRAModel(Base base) : base_(std::move(base)) {
     for_each_layer([](const NamePath& path, auto& layer) {
-      bool plain = layer.adapters().empty();
-      for (const auto& copy : layer.trained_copies().all())
-        plain = plain && copy.name == base_adapter_name;
-      if (plain) return;
+      if (layer.base_trained()) layer.freeze_base();
+      if (layer.adapters().empty() && layer.trained_copies().empty()) return;
       throw ConfigError("LoRAModel: layer \"" + path.str() +
                         "\" of the base has adapters already; unload() gives a base without them");
     });
@@ -53,7 +52,9 @@ class LoRAModel {
   /// and never nests. It becomes active when none is; otherwise it is frozen and nothing else
   /// changes. Returns what was matched, with warnings for names that matched nothing. Throws
   /// ConfigError: an invalid config, a name that is taken, nothing matched, a module that is no
-  /// layer for adapters, a second adapter with biases, what a layer refuses.
+  /// layer for adapters, a second adapter with biases, what a layer refuses; Error for a layer
+  /// whose base is being trained. With a layer's first adapter its bias changes its name, see
+  /// LoRALinear::add_adapter.
   MatchReport add_adapter(const std::string& name, const Config& config, std::uint64_t seed = 0) {
     config.validate();
     if (has_adapter(name))
@@ -72,7 +73,8 @@ class LoRAModel {
     }
     adapters_.push_back({name, config});
     if (active_.empty()) {
-      set_adapter(name);
+      active_ = {name};
+      activate();  // not set_adapter, which unmerges
     } else {
       train_adapter(base_, name, false);  // a trained copy begins trainable
     }
@@ -144,6 +146,8 @@ class LoRAModel {
   /// While the guard lives, the model is the base model, merged or not, but for biases of the base
   /// that were trained: { auto off = model.disable_adapters(); … }
   DisableGuard disable_adapters() { return DisableGuard(*this); }
+  /// Lets adapters and their trained copies act or not, on every layer; which are active or merged
+  /// stays as it is. See disable_adapters.
   void set_enabled(bool on) {
     enabled_ = on;
     for_each_layer([&](const NamePath&, auto& layer) { layer.adapters().set_enabled(on); });
@@ -151,7 +155,8 @@ class LoRAModel {
   bool enabled() const { return enabled_; }
 
   /// Removes an adapter everywhere. When it was active, the first of the remaining names, sorted,
-  /// becomes active. Throws ConfigError for an unknown name, Error while it is merged.
+  /// becomes active. An optimiser keeps its state by name: prune(model) it before another adapter
+  /// gets this name. Throws ConfigError for an unknown name, Error while it is merged.
   void delete_adapter(std::string name) {  // by value: it may be one of active_adapters()
     check_known({name}, "delete_adapter");
     check_not_merged({name}, "delete_adapter");
@@ -178,15 +183,17 @@ class LoRAModel {
       throw Error("LoRAModel::merge_adapter: no adapter is named and none is active");
     check_named_once(asked, "merge_adapter");
     check_not_merged(asked, "merge_adapter");
-    const auto concerns = [&asked](const auto& layer) {
-      return std::any_of(asked.begin(), asked.end(),
-                         [&](const std::string& name) { return layer.adapters().contains(name); });
+    const auto own_names = [&asked](const auto& layer) {
+      std::vector<std::string> own = asked;
+      std::erase_if(own, [&](const auto& name) { return !layer.adapters().contains(name); });
+      return own;
     };
     std::vector<MergedWeight<Scalar>> merged;
     for_each_layer([&](const NamePath& path, auto& layer) {
-      if (!concerns(layer)) return;
+      const std::vector<std::string> own = own_names(layer);
+      if (own.empty()) return;
       try {
-        merged.push_back(layer.prepare_merge(asked, safe_merge));
+        merged.push_back(layer.prepare_merge(own, safe_merge));
       } catch (const ConfigError& error) {
         throw ConfigError(path.str() + ": " + error.what());
       } catch (const Error& error) {
@@ -195,7 +202,7 @@ class LoRAModel {
     });
     std::size_t next = 0;
     for_each_layer([&](const NamePath&, auto& layer) {
-      if (concerns(layer)) layer.commit_merge(std::move(merged[next++]));
+      if (!own_names(layer).empty()) layer.commit_merge(std::move(merged[next++]));
     });
   }
   /// Gives every layer its original weight back, bit for bit. Throws Error when nothing is merged.
@@ -275,6 +282,7 @@ class LoRAModel {
     });
     return layers;
   }
+  /// What those layers have in common and where they differ, with the numbers of parameters.
   ModelStatus get_model_status() const {
     ModelStatus status = summarize(get_layer_status());
     std::tie(status.trainable_params, status.total_params) = get_nb_trainable_parameters();
@@ -321,7 +329,7 @@ class LoRAModel {
   /// Layers may have been given adapters behind this model's back.
   void check_free(const std::string& name) {
     for_each_layer([&](const NamePath& path, auto& layer) {
-      if (!layer.adapters().contains(name) && layer.trained_copies().find(name) == nullptr) return;
+      if (!layer.knows(name)) return;
       throw ConfigError("LoRAModel::add_adapter: layer \"" + path.str() + "\" has an adapter \"" +
                         name + "\" that was not added by this model");
     });
@@ -348,8 +356,7 @@ class LoRAModel {
   }
   template <class Layer>
   static void remove_from_layer(Layer& layer, const std::string& name) {
-    if (layer.adapters().contains(name) || layer.trained_copies().find(name) != nullptr)
-      layer.delete_adapter(name);
+    if (layer.knows(name)) layer.delete_adapter(name);
   }
 
   void freeze() {

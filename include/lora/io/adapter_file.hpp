@@ -33,10 +33,11 @@ inline std::string adapter_file_name(const std::string& name, const std::string&
 
 /// (key in the file, Parameter*) of everything that belongs to an adapter: A and B, lora_bias,
 /// modules_to_save, and the base's biases as the config's `bias` says, but for those that a copy of
-/// modules_to_save replaces. The pointers stay good until an adapter is added or deleted. Only
-/// tensors of layers are looked at by their names, so a module may be called as it likes. Throws
-/// ConfigError for an unknown adapter. Source: PEFT's get_peft_model_state_dict, which forgets the
-/// biases of "lora_only" in some versions.
+/// modules_to_save replaces. The keys depend on this adapter alone: the bias of a layer that only
+/// other adapters are on is called as if they were not there. The pointers stay good until an
+/// adapter is added or deleted. Only tensors of layers are looked at by their names, so a module
+/// may be called as it likes. Throws ConfigError for an unknown adapter. Source: PEFT's
+/// get_peft_model_state_dict, which forgets the biases of "lora_only" in some versions.
 template <class Base>
 std::vector<std::pair<std::string, Parameter<typename Base::Scalar>*>> adapter_tensors(
     LoRAModel<Base>& model, const std::string& adapter = "default") {
@@ -52,7 +53,8 @@ std::vector<std::pair<std::string, Parameter<typename Base::Scalar>*>> adapter_t
     layer.for_each_parameter("", [&](const NamePath& own, Parameter<S>& parameter) {
       of_layers.insert(&parameter);
       std::string name = detail::adapter_file_name(own.str(), adapter);
-      if (bias && &parameter == &layer.bias()) name = own.str();
+      if (bias && &parameter == &layer.bias())
+        name = layer.adapters().contains(adapter) ? "base_layer.bias" : "bias";
       if (!name.empty()) tensors.emplace_back(prefix + NamePath(path, name).str(), &parameter);
     });
   });
@@ -80,8 +82,9 @@ void save_adapter_file(LoRAModel<Base>& model, const std::filesystem::path& path
 }
 
 /// Reads the tensors of an adapter that is there already. Keys that are missing, unexpected or of
-/// another shape are all named in one FormatError, and nothing is changed. Throws ConfigError for
-/// an unknown adapter, Error while it is merged, IoError.
+/// another shape are all named in one FormatError, and nothing is changed. Biases of the base act
+/// at once, also while another adapter is merged. Throws ConfigError for an unknown adapter, Error
+/// while it is merged, IoError.
 template <class Base>
 void load_adapter_file(LoRAModel<Base>& model, const std::filesystem::path& path,
                        const std::string& adapter = "default") {

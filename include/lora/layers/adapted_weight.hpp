@@ -6,6 +6,8 @@
 #include <lora/layers/trained_copy.hpp>
 #include <lora/weights/frozen_weight.hpp>
 
+#include <bit>
+#include <memory>
 #include <optional>
 
 namespace LORA_NAMESPACE {
@@ -25,35 +27,57 @@ class AdaptedWeight {
   TrainedCopies<S>& trained_copies() { return copies_; }
   const TrainedCopies<S>& trained_copies() const { return copies_; }
 
-  /// Removes the adapter and the trained copy of that name. Throws ConfigError when there is neither, Error while merged.
+  /// Whether an adapter or a trained copy is called that.
+  bool knows(const std::string& name) const {
+    return adapters_.contains(name) || copies_.find(name) != nullptr;
+  }
+  /// Removes the adapter and the trained copy of that name. An optimiser keeps its state by name:
+  /// prune() it before another adapter gets this name, or that one begins with this one's moments.
+  /// Throws ConfigError when there is neither and for "__base__", Error while merged.
   void delete_adapter(const std::string& name) {
+    if (name == base_adapter_name)
+      throw ConfigError(
+          "delete_adapter: \"__base__\" is no adapter; freeze_base() or unload() ends "
+          "full fine-tuning");
     if (adapters_.contains(name) || copies_.find(name) == nullptr) adapters_.remove(name);
     copies_.remove(name);
   }
 
-  /// Trains a dense copy of weight and bias under `name`, an adapter's (modules_to_save) or "__base__" (full fine-tuning).
-  /// Throws ConfigError when the name is taken.
+  /// Trains a dense copy of weight and bias under `name`, an adapter's (modules_to_save) or
+  /// "__base__" (full fine-tuning). Throws ConfigError when the name is taken, Error where full
+  /// fine-tuning and adapters would meet.
   void add_trained_copy(const std::string& name) {
+    if (name != base_adapter_name) {
+      expect_frozen_base("add_trained_copy");
+    } else if (!adapters_.empty() || (!copies_.empty() && !base_trained())) {
+      throw Error(
+          "train_base: the layer has adapters or trained copies, which would not act on a base "
+          "that is "
+          "trained whole; delete them or unload() first");
+    }
     copies_.add(name, weight_.stored(), weight_shape_, bias_.value);
   }
-  /// Full fine-tuning: weight and bias are trained from here on, until freeze_base(). Throws ConfigError when they are already.
+  /// Full fine-tuning: weight and bias are trained from here on, until freeze_base(). A layer whose
+  /// base is trained has no adapters. Throws ConfigError when it is trained already, Error when
+  /// there are adapters or copies.
   void train_base() { add_trained_copy(base_adapter_name); }
-  /// Ends full fine-tuning: the trained values become the frozen ones. Throws Error when the base is not being trained or
-  /// adapters are merged into what it was.
+  bool base_trained() const { return copies_.find(base_adapter_name) != nullptr; }
+  /// Ends full fine-tuning: the trained values become the frozen ones. Throws Error when the base
+  /// is not being trained.
   void freeze_base() {
-    if (copies_.find(base_adapter_name) == nullptr)
-      throw Error("freeze_base: the base is not being trained");
-    if (merged_) throw Error("freeze_base: adapters are merged; unmerge first");
+    if (!base_trained()) throw Error("freeze_base: the base is not being trained");
     adopt(base_adapter_name);
     copies_.remove(base_adapter_name);
   }
 
-  /// W + Σ s B A and b + Σ s bias over the named adapters that the layer has (none named: the active ones), together with
-  /// those merged already. Nothing is changed. Throws Error when an adapter is merged already or, with SafeMerge::yes, when
-  /// the result is not finite; ConfigError when an adapter has a bias and the layer has none, or cannot be merged.
+  /// W + Σ s B A and Σ s bias over the named adapters (none named: the active ones), together with
+  /// those merged already. Nothing is changed. Throws Error when an adapter is merged already or,
+  /// with SafeMerge::yes, when the result is not finite; ConfigError for an unknown name, when an
+  /// adapter has a bias and the layer has none, or cannot be merged. Allocates the result and two
+  /// matrices of W's size.
   MergedWeight<S> prepare_merge(const std::vector<std::string>& asked = {},
                                 SafeMerge safe = SafeMerge::no) const {
-    MergedWeight<S> merged{names_to_merge(adapters_, asked), weight_, bias_.value};
+    MergedWeight<S> merged{names_to_merge(adapters_, asked), weight_, {}};
     std::vector<LowRankDelta<S>> deltas;
     for (const std::string& name : merged.names) {
       if (not_mergeable_ != nullptr) throw ConfigError(std::string("merge: ") + not_mergeable_);
@@ -64,10 +88,11 @@ class AdaptedWeight {
         throw ConfigError("merge: adapter \"" + name +
                           "\" has a lora_bias, but the layer has no bias to merge it into");
       }
+      if (merged.bias.size() == 0) merged.bias.setZero(1, bias_.size());
       merged.bias += adapter.scale() * adapter.bias.value;
     }
     if (!deltas.empty()) merged.weight = weight_.plus(deltas);
-    check_merge(merged, safe);
+    check_merge(merged, bias_.value, safe);
     return merged;
   }
   /// Lets a prepared merge act.
@@ -79,6 +104,9 @@ class AdaptedWeight {
       merged_ = std::move(merged);
     }
   }
+  /// prepare_merge() and commit_merge(): from here on y = x (W + Σ s B A)ᵀ + b + Σ s bias with b as
+  /// it is at the time, so that a bias can be trained or loaded meanwhile. W is kept. Throws as
+  /// prepare_merge(), with nothing changed.
   void merge(const std::vector<std::string>& names = {}, SafeMerge safe = SafeMerge::no) {
     commit_merge(prepare_merge(names, safe));
   }
@@ -91,20 +119,22 @@ class AdaptedWeight {
   /// Drops every adapter. What is merged, and the trained copy called `keep_copy`, become the base.
   void unload(const std::string& keep_copy = {}) {
     if (merged_) {
-      weight_ = merged_->weight;
-      if (!bias_.empty()) bias_.value = merged_->bias;
+      replace_weight(merged_->weight);
+      if (merged_->bias.size() != 0) bias_.value += merged_->bias;
     }
     adopt(keep_copy);
     merged_.reset();
     adapters_.clear();
-    copies_ = {};
+    copies_.clear();
     if (!bias_.empty()) bias_.set_trainable(false);
   }
 
-  /// fn(name, Parameter&) for the bias, each adapter's A, B and bias, and each trained copy, under PEFT's names.
+  /// fn(name, Parameter&) for the bias, each adapter's A, B and bias, and each trained copy, under
+  /// PEFT's names. The bias is "base_layer.bias" while the layer has an adapter and "bias"
+  /// otherwise.
   template <class Fn>
   void for_each_parameter(const NamePath& prefix, Fn&& fn) {
-    if (!bias_.empty() && copies_.find(base_adapter_name) == nullptr) {
+    if (!bias_.empty() && !base_trained()) {
       fn(NamePath(NamePath(prefix, adapters_.empty() ? "" : "base_layer"), "bias"), bias_);
     }
     const bool embedding = kind_ == Kind::embedding;
@@ -125,9 +155,7 @@ class AdaptedWeight {
     }
   }
   /// Elements of the frozen weight, which for_each_parameter does not list.
-  Index frozen_size() const {
-    return copies_.find(base_adapter_name) == nullptr ? weight_.size() : 0;
-  }
+  Index frozen_size() const { return base_trained() ? 0 : weight_.size(); }
   /// PyTorch's shape of the weight.
   const std::vector<Index>& weight_shape() const { return weight_shape_; }
 
@@ -148,6 +176,15 @@ class AdaptedWeight {
 
   /// The reason, when merging is not possible for this layer.
   void refuse_merging(const char* reason) { not_mergeable_ = reason; }
+  /// Throws Error while the base is trained whole: an adapter added now would neither act nor be
+  /// trained.
+  void expect_frozen_base(const char* where) const {
+    if (!base_trained()) return;
+    throw Error(
+        std::string(where) +
+        ": the base of this layer is being trained (train_base), and adapters do not act on "
+        "it; call freeze_base() first");
+  }
 
   bool merged_acts() const { return merged_.has_value() && adapters_.enabled(); }
   const FrozenWeight<S>& acting_weight() const { return merged_acts() ? merged_->weight : weight_; }
@@ -161,22 +198,56 @@ class AdaptedWeight {
   bool adapters_act() const {
     return adapters_.enabled() && adapters_.merged().empty() && acting_copy() == nullptr;
   }
-  /// Throws Error unless `used` tapes of `rows` rows are those of this layer's adapters as they act now: not of adapters that
-  /// were deleted, merged or disabled since, nor of another layer.
-  void check_tapes(const char* where, const std::vector<AdapterTape<S>>& tapes, std::size_t used,
-                   Index rows) const {
-    for (std::size_t i = 0; i < used; ++i) {
-      const Adapter<S>& adapter = adapters_.by_id(tapes[i].id);
-      if (tapes[i].h.rows() == rows && tapes[i].h.cols() == adapter.r) continue;
-      throw Error(std::string(where) + ": the tape was made by another layer");
-    }
-    if (used == 0 || adapters_act()) return;
-    throw Error(std::string(where) +
-                ": the adapters were merged, disabled or replaced by a trained copy since forward");
+  /// The copy that a row with the adapter `name` goes through; null: the frozen weight.
+  const TrainedCopy<S>* copy_of_row(const std::string& name) const {
+    const TrainedCopy<S>* own = adapters_.enabled() ? copies_.find(name) : nullptr;
+    return own != nullptr ? own : copies_.find(base_adapter_name);
   }
-  const Matrix<S>& acting_bias() const {
-    if (const TrainedCopy<S>* copy = acting_copy()) return copy->bias.value;
-    return merged_acts() ? merged_->bias : bias_.value;
+  /// Each row of y += the bias of `copy` or, when it is null, the layer's own with what is merged
+  /// into it.
+  void add_bias(Out<S> y, const TrainedCopy<S>* copy) const {
+    const Matrix<S>& own = copy != nullptr ? copy->bias.value : bias_.value;
+    if (own.size() == 0) return;
+    if (copy != nullptr || !merged_acts() || merged_->bias.size() == 0) {
+      y.rowwise() += own.row(0);
+      return;
+    }
+    // Summed first, as unload() does.
+    for (Index t = 0; t < y.rows(); ++t) y.row(t) += own.row(0) + merged_->bias.row(0);
+  }
+
+  /// A number for the layer and for what acts in it now: a copy, merged adapters, or adapters one
+  /// by one at their scales. Values are no part of it, so an optimiser may move them; a copy of the
+  /// layer begins with the same number.
+  std::uint64_t acting_state() const {
+    std::uint64_t state = mix64(reinterpret_cast<std::uintptr_t>(identity_.get()));
+    const auto add = [&state](std::uint64_t part) { state = mix64(state ^ part); };
+    add(weights_before_);
+    if (const TrainedCopy<S>* copy = acting_copy()) {
+      add(1);
+      add(copy->id);
+    } else if (merged_acts()) {
+      add(2);
+      for (const std::string& name : adapters_.merged()) add(adapters_.get(name).id);
+    } else if (adapters_act()) {
+      for (const std::string& name : adapters_.active()) {
+        const Adapter<S>& adapter = adapters_.get(name);
+        add(3);
+        add(adapter.id);
+        add(adapter.dropout_stream);
+        add(std::bit_cast<std::uint64_t>(adapter.scaling));
+      }
+    }
+    return state;
+  }
+  /// Throws Error unless what acted in the forward of a tape, with its acting_state(), acts still.
+  void check_state(const char* where, std::uint64_t state) const {
+    if (state == acting_state()) return;
+    throw Error(
+        std::string(where) +
+        ": the tape was made by another layer, or what acts in this one was changed since forward "
+        "(adapters or trained copies activated, rescaled, merged, disabled or deleted, or the base "
+        "trained whole or frozen); run forward again");
   }
 
  private:
@@ -190,8 +261,12 @@ class AdaptedWeight {
   void adopt(const std::string& copy_name) {
     const TrainedCopy<S>* copy = copies_.find(copy_name);
     if (copy == nullptr) return;
-    weight_ = FrozenWeight<S>(copy->weight.value, weight_.layout());
+    replace_weight(FrozenWeight<S>(copy->weight.value, weight_.layout()));
     if (!bias_.empty()) bias_.value = copy->bias.value;
+  }
+  void replace_weight(FrozenWeight<S> weight) {
+    weight_ = std::move(weight);
+    ++weights_before_;
   }
 
   FrozenWeight<S> weight_;
@@ -200,6 +275,8 @@ class AdaptedWeight {
   AdapterSet<S> adapters_;
   TrainedCopies<S> copies_;
   std::optional<MergedWeight<S>> merged_;
+  std::shared_ptr<const char> identity_ = std::make_shared<const char>();  ///< shared by copies
+  std::uint64_t weights_before_ = 0;  ///< how often the frozen weight was replaced
   Kind kind_ = Kind::linear;
   const char* not_mergeable_ = nullptr;
 };

@@ -27,7 +27,10 @@ struct AdapterOptions {
   bool lora_bias = false;
   AdapterVariant variant = PlainLoRA{};
   std::uint64_t seed = 0;
-  std::string path = {};  ///< the layer's dotted name, part of the name of its random streams
+  /// The layer's dotted name, part of the name of its random streams. Layers that are given the
+  /// same path, adapter's name, seed and shape draw the same A and the same dropout masks, so
+  /// layers of one model need paths of their own; LoRAModel gives them.
+  std::string path = {};
 };
 
 /// A (R, D), B (O, R) and what belongs to them: the layer adds scaling · drop(x) Aᵀ Bᵀ (+ scaling · bias).
@@ -93,6 +96,15 @@ Adapter<S> make_adapter(const std::string& name, const AdapterOptions& options) 
       options.variant);
   adapter.dropout_stream = stream_key(options.seed, options.path + ".lora_dropout." + name);
   return adapter;
+}
+
+/// Throws ConfigError when a layer of this kind has the plain update written out and the variant
+/// has another.
+template <class... Variant>
+void expect_plain_update(const std::variant<Variant...>& variant, const std::string& name,
+                         const char* kind) {
+  if (std::visit([](const auto& one) { return one.plain_update; }, variant)) return;
+  throw ConfigError("adapter \"" + name + "\": its variant is not supported for " + kind);
 }
 
 /// Fills A and B of a linear or convolution adapter as `options` asks, from streams named after tensor and layer.

@@ -15,8 +15,10 @@ namespace LORA_NAMESPACE {
 template <class S>
 class AdapterSet {
  public:
+  /// Whether there is an adapter of that name, and whether there is none at all.
   bool contains(const std::string& name) const { return find(name) != nullptr; }
   bool empty() const { return adapters_.empty(); }
+  /// The adapters, or their names, in the order in which they were added.
   std::vector<Adapter<S>>& all() { return adapters_; }
   const std::vector<Adapter<S>>& all() const { return adapters_; }
   std::vector<std::string> names() const {
@@ -25,6 +27,8 @@ class AdapterSet {
     return names;
   }
 
+  /// The adapter called `name`, or null. Good until one is added or removed, as all such pointers
+  /// and references.
   const Adapter<S>* find(const std::string& name) const {
     for (const Adapter<S>& adapter : adapters_) {
       if (adapter.name == name) return &adapter;
@@ -90,6 +94,7 @@ class AdapterSet {
     active_ = names;
     for (Adapter<S>& adapter : adapters_) adapter.set_trainable(train && is_active(adapter.name));
   }
+  /// In the order in which their terms are added.
   const std::vector<std::string>& active() const { return active_; }
   bool is_active(const std::string& name) const {
     return std::count(active_.begin(), active_.end(), name) != 0;
@@ -102,13 +107,15 @@ class AdapterSet {
     check_not_merged(name);
     adapter.scaling = factor * adapter.initial_scaling;
   }
-  /// s *= factor for the active adapters.
+  /// s *= factor for the active adapters. Throws ConfigError when it is not finite, Error while one
+  /// of them is merged.
   void scale_layer(double factor) {
     check_scale(factor);
     for (const std::string& name : active_) check_not_merged(name);
     for (const std::string& name : active_) get(name).scaling *= factor;
   }
   /// s /= factor for the active adapters; without a factor s becomes the initial scaling again.
+  /// Throws as scale_layer(), and ConfigError for 0.
   void unscale_layer(std::optional<double> factor = std::nullopt) {
     if (factor) check_scale(*factor);
     if (factor && *factor == 0.0) throw ConfigError("unscale_layer: factor is 0");
@@ -123,10 +130,12 @@ class AdapterSet {
   bool enabled() const { return enabled_; }
   void set_enabled(bool on) { enabled_ = on; }
 
+  /// The adapters that are merged, in the order of merging.
   const std::vector<std::string>& merged() const { return merged_; }
   bool is_merged(const std::string& name) const {
     return std::count(merged_.begin(), merged_.end(), name) != 0;
   }
+  /// For the layer that has merged them: this sets their names alone.
   void set_merged(std::vector<std::string> names) { merged_ = std::move(names); }
 
  private:

@@ -3,6 +3,7 @@
 
 #include <lora/layers/adapted_weight.hpp>
 #include <lora/layers/image_columns.hpp>
+#include <lora/layers/overlap.hpp>
 
 namespace LORA_NAMESPACE {
 
@@ -23,6 +24,7 @@ class LoRAConv2d : public AdaptedWeight<S> {
     std::vector<AdapterTape<S>> adapters;  ///< h (N · out pixels, R)
     std::size_t used = 0;
     Index rows = -1;
+    std::uint64_t state = 0;  ///< as LoRALinear's
     ImageSize in, out;
     Pass pass;
     Matrix<S> columns, dropped_columns, d_columns, dropped, y_t, dy_t;
@@ -56,8 +58,11 @@ class LoRAConv2d : public AdaptedWeight<S> {
   const Conv2dOptions& options() const { return options_; }
   const char* module_type() const { return "Conv2d"; }
 
-  /// Adds an adapter, neither active nor trainable. Throws ConfigError with nothing changed; r must be a multiple of groups.
+  /// Adds an adapter, neither active nor trainable. Throws as LoRALinear's; r must be a multiple of
+  /// groups, and variants with another update than the plain one are not defined here.
   void add_adapter(const std::string& name, const AdapterOptions& options = {}) {
+    this->expect_frozen_base("LoRAConv2d::add_adapter");
+    expect_plain_update(options.variant, name, "a convolution");
     Adapter<S> adapter = make_adapter<S>(name, options);
     if (options.r % options_.groups != 0) {
       throw ConfigError("adapter \"" + name + "\": r is " + std::to_string(options.r) +
@@ -76,11 +81,14 @@ class LoRAConv2d : public AdaptedWeight<S> {
     this->adapters().add(std::move(adapter));
   }
 
-  /// Computes y for images of size `in`. tape = nullptr: inference. Throws ShapeError. Allocates when sizes grow.
+  /// Computes y for images of size `in`. tape = nullptr: inference. y must not overlap x. Throws
+  /// ShapeError, Error. Allocates when sizes change.
   void forward(In<S> x, ImageSize in, Out<S> y, Tape* tape = nullptr, const Pass& pass = {}) const {
+    if (tape != nullptr) tape->rows = -1;  // an error leaves a tape that backward refuses
     const ImageSize out = conv2d_output(options_, in);
     expect_shape("LoRAConv2d::forward", "x", x, -1, in_channels() * in.pixels());
     expect_shape("LoRAConv2d::forward", "y", y, x.rows(), out_channels() * out.pixels());
+    expect_apart<S>("LoRAConv2d::forward", "y", y, "x", x);
     if (!pass.adapter_names.empty())
       throw Error("LoRAConv2d::forward: adapter_names is not supported");
     if (tape == nullptr) {
@@ -93,21 +101,24 @@ class LoRAConv2d : public AdaptedWeight<S> {
       tape->y_t.resize(out.pixels(), out_channels());
       for (Index g = 0; g < options_.groups; ++g) base_forward(g, *tape);
       for (std::size_t i = 0; i < tape->used; ++i) adapter_forward(i, x.row(n).data(), n, *tape);
-      const Matrix<S>& bias = this->acting_bias();
-      if (bias.size() != 0) tape->y_t.rowwise() += bias.row(0);
+      this->add_bias(tape->y_t, this->acting_copy());
       Eigen::Map<Matrix<S>>(y.row(n).data(), out_channels(), out.pixels()) = tape->y_t.transpose();
     }
     tape->rows = x.rows();
   }
 
-  /// The gradients of LoRALinear::backward over the columns of each image; dx (N, C·height·width) as there.
+  /// The gradients of LoRALinear::backward over the columns of each image; dx (N, C·height·width)
+  /// as there, with the same errors.
   void backward(In<S> x, In<S> dy, Tape& tape, Matrix<S>* dx,
                 Accumulate accumulate = Accumulate::no) {
     if (tape.rows < 0) throw Error("LoRAConv2d::backward: the tape has seen no forward");
     expect_shape("LoRAConv2d::backward", "x", x, tape.rows, in_channels() * tape.in.pixels());
     expect_shape("LoRAConv2d::backward", "dy", dy, tape.rows, out_channels() * tape.out.pixels());
-    this->check_tapes("LoRAConv2d::backward", tape.adapters, tape.used,
-                      tape.rows * tape.out.pixels());
+    this->check_state("LoRAConv2d::backward", tape.state);
+    if (dx != nullptr) {
+      expect_apart<S>("LoRAConv2d::backward", "dx", *dx, "x", x);
+      expect_apart<S>("LoRAConv2d::backward", "dx", *dx, "dy", dy);
+    }
     if (dx != nullptr && accumulate == Accumulate::yes) {
       expect_shape("LoRAConv2d::backward", "dx", *dx, x.rows(), x.cols());
     } else if (dx != nullptr) {
@@ -169,19 +180,18 @@ class LoRAConv2d : public AdaptedWeight<S> {
   }
 
   void start(Tape& tape, Index images, ImageSize in, ImageSize out, const Pass& pass) const {
-    tape.rows = -1;
     tape.used = 0;
     tape.in = in;
     tape.out = out;
+    tape.state = this->acting_state();
     tape.pass = pass;
     if (!this->adapters_act()) return;
     for (const std::string& name : this->adapters().active()) {
-      const Adapter<S>* adapter = this->adapters().find(name);
-      if (adapter == nullptr) continue;
+      const Adapter<S>& adapter = this->adapters().get(name);
       if (tape.adapters.size() == tape.used) tape.adapters.emplace_back();
       AdapterTape<S>& own = tape.adapters[tape.used++];
-      own.id = adapter->id;
-      own.h.resize(images * out.pixels(), adapter->r);
+      own.id = adapter.id;
+      own.h.resize(images * out.pixels(), adapter.r);
     }
   }
 

@@ -20,6 +20,7 @@ class LoRAEmbedding : public AdaptedWeight<S> {
     std::vector<LowRank<S>> terms;
     std::size_t used = 0;
     Index rows = -1;
+    std::uint64_t state = 0;  ///< as LoRALinear's
   };
 
   LoRAEmbedding() = default;
@@ -42,9 +43,12 @@ class LoRAEmbedding : public AdaptedWeight<S> {
   Index embedding_dim() const { return this->weight().cols(); }
   const char* module_type() const { return "Embedding"; }
 
-  /// Adds an adapter, neither active nor trainable. Throws ConfigError with nothing changed; lora_bias and the orthogonal
-  /// initialisation are not defined here.
+  /// Adds an adapter, neither active nor trainable. Throws as LoRALinear's; lora_bias, the
+  /// orthogonal initialisation and variants with another update than the plain one are not defined
+  /// here.
   void add_adapter(const std::string& name, const AdapterOptions& options = {}) {
+    this->expect_frozen_base("LoRAEmbedding::add_adapter");
+    expect_plain_update(options.variant, name, "an embedding");
     if (options.lora_bias)
       throw ConfigError("adapter \"" + name + "\": lora_bias is not defined for an embedding");
     Adapter<S> adapter = make_adapter<S>(name, options);
@@ -57,9 +61,10 @@ class LoRAEmbedding : public AdaptedWeight<S> {
   }
 
   /// Computes y (T, D); what backward needs goes to `tape` (nullptr: inference).
-  /// Throws ShapeError, also for an id outside 0 … V-1, naming it. Allocates when T grows.
+  /// Throws ShapeError, also for an id outside 0 … V-1, naming it. Allocates when T changes.
   void forward(std::span<const std::int64_t> ids, Out<S> y, Tape* tape = nullptr,
                const Pass& pass = {}) const {
+    if (tape != nullptr) tape->rows = -1;  // an error leaves a tape that backward refuses
     const Index rows = static_cast<Index>(ids.size());
     expect_shape("LoRAEmbedding::forward", "y", y, rows, embedding_dim());
     check_ids(ids);
@@ -69,23 +74,23 @@ class LoRAEmbedding : public AdaptedWeight<S> {
       Tape scratch;
       return forward(ids, y, &scratch, pass);
     }
-    tape->rows = -1;
     tape->used = 0;
     tape->terms.clear();
+    tape->state = this->acting_state();
     look_up(ids, y);
     if (this->adapters_act()) {
-      for (const std::string& name : this->adapters().active()) {
-        if (const Adapter<S>* adapter = this->adapters().find(name))
-          add_adapter_term(*adapter, ids, *tape);
-      }
+      for (const std::string& name : this->adapters().active())
+        add_adapter_term(this->adapters().get(name), ids, *tape);
     }
     for (const LowRank<S>& term : tape->terms)
       product<S>(term.left, term.right, MutableView<S>(y), Accumulate::yes);
     tape->rows = rows;
   }
 
-  /// With h_t = s A[:, id_t] and dh = s dy B:  dB += dyᵀ h,  dA[:, id_t] += dh_tᵀ;  a trained copy's row id_t gets dy_t.
-  /// Gradients of one id are added in the order of the rows. Throws ShapeError, Error. Allocates when T grows.
+  /// With h_t = s A[:, id_t] and dh = s dy B:
+  ///   dB += dyᵀ h,  dA[:, id_t] += dh_tᵀ;  a trained copy's row id_t gets dy_t.
+  /// Gradients of one id are added in the order of the rows. Throws ShapeError, and Error when tape
+  /// and layer do not belong together, as LoRALinear's. Allocates when T changes.
   void backward(std::span<const std::int64_t> ids, In<S> dy, Tape& tape) {
     if (tape.rows < 0) throw Error("LoRAEmbedding::backward: the tape has seen no forward");
     expect_shape("LoRAEmbedding::backward", "dy", dy, tape.rows, embedding_dim());
@@ -94,7 +99,7 @@ class LoRAEmbedding : public AdaptedWeight<S> {
                        " ids, expected " + std::to_string(tape.rows));
     }
     check_ids(ids);
-    this->check_tapes("LoRAEmbedding::backward", tape.adapters, tape.used, tape.rows);
+    this->check_state("LoRAEmbedding::backward", tape.state);
     for (std::size_t i = 0; i < tape.used; ++i) {
       AdapterTape<S>& own = tape.adapters[i];
       adapter_gradient(this->adapters().by_id(own.id), ids, dy, own);

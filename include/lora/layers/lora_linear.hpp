@@ -2,6 +2,7 @@
 #pragma once
 
 #include <lora/layers/adapted_weight.hpp>
+#include <lora/layers/overlap.hpp>
 
 namespace LORA_NAMESPACE {
 
@@ -21,8 +22,9 @@ class LoRALinear : public AdaptedWeight<S> {
   struct Tape {
     std::vector<AdapterTape<S>> adapters;
     std::vector<LowRank<S>> terms;
-    std::size_t used = 0;  ///< how many of `adapters` the last forward used
-    Index rows = -1;       ///< T of the last forward, -1 before it
+    std::size_t used = 0;     ///< how many of `adapters` the last forward used
+    Index rows = -1;          ///< T of the last forward, -1 before it
+    std::uint64_t state = 0;  ///< what acted in it; backward needs the same to act still
     Pass pass;
     bool per_row = false;  ///< the last forward chose an adapter for each row
   };
@@ -41,8 +43,12 @@ class LoRALinear : public AdaptedWeight<S> {
     return this->weight().layout() == Layout::in_out ? "Conv1D" : "Linear";
   }
 
-  /// Adds an adapter, neither active nor trainable. Throws ConfigError with nothing changed.
+  /// Adds an adapter, neither active nor trainable. With the first one the layer's bias is called
+  /// "base_layer.bias" instead of "bias", as in PEFT; to an optimiser that trained it before it
+  /// is a new tensor, and prune() forgets the old name. Throws ConfigError, and Error while the base is trained whole, with nothing
+  /// changed.
   void add_adapter(const std::string& name, const AdapterOptions& options = {}) {
+    this->expect_frozen_base("LoRALinear::add_adapter");
     Adapter<S> adapter = make_adapter<S>(name, options);
     adapter.A = Parameter<S>(Matrix<S>(options.r, in_features()));
     adapter.B = Parameter<S>(Matrix<S>(out_features(), options.r));
@@ -51,39 +57,42 @@ class LoRALinear : public AdaptedWeight<S> {
     this->adapters().add(std::move(adapter));
   }
 
-  /// Computes y as above; what backward needs goes to `tape` (nullptr: inference, the scratch is allocated in the call).
-  /// While merged, y = x (W + Σ s B A)ᵀ + b with the merged adapters alone, as in PEFT. y must not overlap x.
-  /// With pass.adapter_names each row has its own adapter. Throws ShapeError, ConfigError. Allocates when T grows.
+  /// Computes y as above; what backward needs goes to `tape` (nullptr: inference, the scratch is
+  /// allocated in the call). While merged, y = x (W + Σ s B A)ᵀ + b with the merged adapters alone,
+  /// as in PEFT. y must not overlap x. With pass.adapter_names each row has its own adapter or
+  /// trained copy, see Pass; W is read once for all rows unless there are copies among them. Throws
+  /// ShapeError, and Error for overlapping matrices or when adapter_names are given in training or
+  /// while adapters are merged. Allocates when T changes.
   void forward(In<S> x, Out<S> y, Tape* tape = nullptr, const Pass& pass = {}) const {
+    if (tape != nullptr) tape->rows = -1;  // an error leaves a tape that backward refuses
     expect_shape("LoRALinear::forward", "x", x, -1, in_features());
     expect_shape("LoRALinear::forward", "y", y, x.rows(), out_features());
+    expect_apart<S>("LoRALinear::forward", "y", y, "x", x);
     if (tape == nullptr) {
       Tape scratch;
       return forward(x, y, &scratch, pass);
     }
     start(*tape, pass);
     if (tape->per_row) {
-      add_row_terms(x, pass, *tape);
-    } else if (this->adapters_act()) {
-      for (const std::string& name : this->adapters().active()) {
-        if (const Adapter<S>* adapter = this->adapters().find(name))
-          add_term(*adapter, x, 0, pass, *tape);
-      }
-    }
-    if (const TrainedCopy<S>* copy = this->acting_copy()) {
-      product<S>(x, copied_weight(*copy).transposed(), MutableView<S>(y));
+      forward_rows(x, y, pass, *tape);
     } else {
-      this->acting_weight().multiply(x, y, tape->terms);
+      if (this->adapters_act()) {
+        for (const std::string& name : this->adapters().active())
+          add_term(this->adapters().get(name), x, 0, pass, *tape);
+      }
+      apply(x, y, this->acting_copy(), *tape);
     }
-    add_biases(y, *tape);
     tape->rows = x.rows();
   }
 
-  /// Adds the gradients of the trainable tensors to their grad, and with dx ≠ nullptr computes dL/dx (T, D), added to what dx
-  /// holds with Accumulate::yes (dx then must have that shape). x is what forward was given, dy = dL/dy (T, O).
-  /// With h_a = s_a drop_a(x) A_aᵀ and dh_a = s_a dy B_a:  dB = dyᵀ h,  dA = dhᵀ drop(x),  db = Σ dy,
-  /// dx = dy W + Σ mask_a ∘ (dh_a A_a). W gets no gradient and W + sBA is not formed. Throws ShapeError, and Error when tape
-  /// and layer do not belong together. Allocates when T grows.
+  /// Adds the gradients of the trainable tensors to their grad, and with dx ≠ nullptr computes
+  /// dL/dx (T, D), added to what dx holds with Accumulate::yes (dx then must have that shape). x is
+  /// what forward was given, dy = dL/dy (T, O); dx must overlap neither.
+  /// With h_a = s_a drop_a(x) A_aᵀ and dh_a = s_a dy B_a:
+  ///   dB = dyᵀ h,  dA = dhᵀ drop(x),  db = Σ dy,  dx = dy W + Σ mask_a ∘ (dh_a A_a).
+  /// W gets no gradient and W + sBA is not formed. Throws ShapeError, and Error for overlapping
+  /// matrices and when tape and layer do not belong together: it is another layer's tape (a copy of
+  /// the layer may use it), or what acts was changed since forward. Allocates when T changes.
   void backward(In<S> x, In<S> dy, Tape& tape, Matrix<S>* dx,
                 Accumulate accumulate = Accumulate::no) {
     check_backward(x, dy, tape, dx, accumulate);
@@ -113,7 +122,7 @@ class LoRALinear : public AdaptedWeight<S> {
     if (tape.rows < 0) throw Error("LoRALinear::backward: the tape has seen no forward");
     if (tape.per_row)
       throw Error("LoRALinear::backward: a forward with adapter_names has no backward");
-    this->check_tapes("LoRALinear::backward", tape.adapters, tape.used, tape.rows);
+    this->check_state("LoRALinear::backward", tape.state);
   }
 
  private:
@@ -131,62 +140,91 @@ class LoRALinear : public AdaptedWeight<S> {
     return this->weight().layout() == Layout::out_in ? values : values.transposed();
   }
 
-  static void start(Tape& tape, const Pass& pass) {
-    tape.rows = -1;  // an error in the forward leaves a tape that backward refuses
+  void start(Tape& tape, const Pass& pass) const {
     tape.used = 0;
     tape.terms.clear();
+    tape.state = this->acting_state();
     tape.pass = pass;
     tape.pass.adapter_names = {};  // the caller's names need not live until backward
     tape.per_row = !pass.adapter_names.empty();
   }
 
-  void add_term(const Adapter<S>& adapter, View<S> x, Index first_row, const Pass& pass,
-                Tape& tape) const {
+  /// The term of these rows of x, which begin at first_row of what forward was given.
+  LowRank<S>& add_term(const Adapter<S>& adapter, View<S> x, Index first_row, const Pass& pass,
+                       Tape& tape) const {
     if (tape.adapters.size() == tape.used) tape.adapters.emplace_back();
     AdapterTape<S>& own = tape.adapters[tape.used++];
     own.id = adapter.id;
-    LowRank<S> term = std::visit(
+    tape.terms.push_back(std::visit(
         [&](const auto& variant) {
           return variant.template forward<S>(adapter, x, adapter.dropout_of(pass),
                                              pass.first_row + first_row, own);
         },
-        adapter.variant);
-    term.first_row = first_row;
-    tape.terms.push_back(term);
+        adapter.variant));
+    return tape.terms.back();
   }
 
-  /// One term for each run of rows with the same adapter.
-  void add_row_terms(In<S> x, const Pass& pass, Tape& tape) const {
-    const auto names = pass.adapter_names;
-    if (static_cast<Index>(names.size()) != x.rows()) {
-      throw ShapeError("LoRALinear::forward: adapter_names has " + std::to_string(names.size()) +
-                       " names, expected one for each of " + std::to_string(x.rows()) + " rows");
+  /// y = x Wᵀ + b + the tape's terms and the biases that belong to them; W and b are those of
+  /// `copy` unless it is null.
+  void apply(In<S> x, Out<S> y, const TrainedCopy<S>* copy, const Tape& tape) const {
+    if (copy != nullptr) {
+      product<S>(x, copied_weight(*copy).transposed(), MutableView<S>(y));
+    } else {
+      this->acting_weight().multiply(x, y, tape.terms);
     }
-    if (pass.training)
-      throw Error("LoRALinear::forward: adapter_names is for inference, not for training");
-    if (!this->adapters().enabled()) return;
-    if (!this->adapters().merged().empty()) {
-      throw Error(
-          "LoRALinear::forward: adapter_names needs adapters that are not merged; unmerge first");
-    }
-    for (std::size_t begin = 0, end; begin < names.size(); begin = end) {
-      for (end = begin + 1; end < names.size() && names[end] == names[begin];) ++end;
-      if (names[begin] == base_adapter_name) continue;
-      const Index first = static_cast<Index>(begin), count = static_cast<Index>(end - begin);
-      add_term(this->adapters().get(names[begin]), View<S>(x).middle_rows(first, count), first,
-               pass, tape);
-    }
-  }
-
-  void add_biases(Out<S> y, const Tape& tape) const {
-    const Matrix<S>& own = this->acting_bias();
-    if (own.size() != 0) y.rowwise() += own.row(0);
-    for (std::size_t i = 0; i < tape.used; ++i) {
-      const Adapter<S>& adapter = this->adapters().by_id(tape.adapters[i].id);
+    this->add_bias(y, copy);
+    const std::size_t first = tape.used - tape.terms.size();
+    for (std::size_t i = 0; i < tape.terms.size(); ++i) {
+      const Adapter<S>& adapter = this->adapters().by_id(tape.adapters[first + i].id);
       if (adapter.bias.empty()) continue;
       const LowRank<S>& term = tape.terms[i];
       for (Index t = 0; t < term.left.rows; ++t)
         y.row(term.first_row + t) += adapter.scale() * adapter.bias.value;
+    }
+  }
+
+  /// Neighbouring rows with the same weight go through it together; without trained copies those
+  /// are all rows.
+  void forward_rows(In<S> x, Out<S> y, const Pass& pass, Tape& tape) const {
+    check_rows(x.rows(), pass);
+    const auto copy_of = [&](Index t) {
+      return this->copy_of_row(pass.adapter_names[static_cast<std::size_t>(t)]);
+    };
+    for (Index begin = 0, end; begin < x.rows(); begin = end) {
+      const TrainedCopy<S>* copy = copy_of(begin);
+      for (end = begin + 1; end < x.rows() && copy_of(end) == copy;) ++end;
+      tape.terms.clear();
+      if (copy == nullptr && this->adapters().enabled()) add_row_terms(x, begin, end, pass, tape);
+      apply(x.middleRows(begin, end - begin), y.middleRows(begin, end - begin), copy, tape);
+    }
+  }
+
+  void check_rows(Index rows, const Pass& pass) const {
+    if (static_cast<Index>(pass.adapter_names.size()) != rows) {
+      throw ShapeError("LoRALinear::forward: adapter_names has " +
+                       std::to_string(pass.adapter_names.size()) +
+                       " names, expected one for each of " + std::to_string(rows) + " rows");
+    }
+    if (pass.training)
+      throw Error("LoRALinear::forward: adapter_names is for inference, not for training");
+    if (this->adapters().enabled() && !this->adapters().merged().empty()) {
+      throw Error(
+          "LoRALinear::forward: adapter_names needs adapters that are not merged; unmerge first");
+    }
+  }
+
+  /// One term for each run of rows of [first, last) with the same adapter, for a product of these
+  /// rows.
+  void add_row_terms(View<S> x, Index first, Index last, const Pass& pass, Tape& tape) const {
+    const auto name_of = [&](Index t) -> const std::string& {
+      return pass.adapter_names[static_cast<std::size_t>(t)];
+    };
+    for (Index begin = first, end; begin < last; begin = end) {
+      for (end = begin + 1; end < last && name_of(end) == name_of(begin);) ++end;
+      const Adapter<S>* adapter = this->adapters().find(name_of(begin));
+      if (adapter == nullptr) continue;
+      add_term(*adapter, x.middle_rows(begin, end - begin), begin, pass, tape).first_row =
+          begin - first;
     }
   }
 
@@ -195,9 +233,11 @@ class LoRALinear : public AdaptedWeight<S> {
     check_tape(tape);
     expect_shape("LoRALinear::backward", "x", x, tape.rows, in_features());
     expect_shape("LoRALinear::backward", "dy", dy, x.rows(), out_features());
-    if (dx != nullptr && accumulate == Accumulate::yes) {
+    if (dx == nullptr) return;
+    if (accumulate == Accumulate::yes)
       expect_shape("LoRALinear::backward", "dx", *dx, x.rows(), in_features());
-    }
+    expect_apart<S>("LoRALinear::backward", "dx", *dx, "x", x);
+    expect_apart<S>("LoRALinear::backward", "dx", *dx, "dy", dy);
   }
 
   /// dW += dyᵀ x, in the orientation of the checkpoint.

@@ -15,11 +15,12 @@ template <class S>
 struct MergedWeight {
   std::vector<std::string> names;  ///< of all adapters in it, in the order of merging
   FrozenWeight<S> weight;
-  Matrix<S> bias;  ///< (1, O), or empty
+  Matrix<S> bias;  ///< Σ s bias (1, O), what is added to the layer's bias; empty: nothing
 };
 
-/// The names to merge: those asked for that the layer has, after the ones already merged. Without names the active ones.
-/// Throws Error when one of them is merged already.
+/// The names to merge: those asked for, after the ones already merged. Without names the active
+/// ones. Throws ConfigError, with the names there are, for an unknown one, Error when one of them
+/// is merged already.
 template <class S>
 std::vector<std::string> names_to_merge(const AdapterSet<S>& adapters,
                                         std::vector<std::string> asked) {
@@ -29,15 +30,18 @@ std::vector<std::string> names_to_merge(const AdapterSet<S>& adapters,
     if (std::count(names.begin(), names.end(), name) != 0) {
       throw Error("merge: adapter \"" + name + "\" is merged already");
     }
-    if (adapters.contains(name)) names.push_back(name);
+    names.push_back(adapters.get(name).name);
   }
   return names;
 }
 
-/// Throws Error, naming the adapters, when a safe merge's result is not finite.
+/// Throws Error, naming the adapters, when a safe merge's result over a layer with this bias is not
+/// finite.
 template <class S>
-void check_merge(const MergedWeight<S>& merged, SafeMerge safe) {
-  if (safe == SafeMerge::no || (merged.weight.all_finite() && merged.bias.allFinite())) return;
+void check_merge(const MergedWeight<S>& merged, const Matrix<S>& bias, SafeMerge safe) {
+  if (safe == SafeMerge::no) return;
+  const bool biased = merged.bias.size() != 0;
+  if (merged.weight.all_finite() && (!biased || (bias + merged.bias).allFinite())) return;
   std::string names;
   for (const std::string& name : merged.names) names += " " + name;
   throw Error(

@@ -17,6 +17,8 @@ template <class S>
 struct TrainedCopy {
   std::string name;
   Parameter<S> weight, bias;
+  /// Given by the layer; never used twice in it, so that a tape knows the copy that acted.
+  std::uint64_t id = 0;
 };
 
 /// The trained copies of one layer.
@@ -42,7 +44,8 @@ class TrainedCopies {
                         "\", expected one that is not empty and has no dot");
     if (find(name) != nullptr)
       throw ConfigError("a trained copy called \"" + name + "\" is already there");
-    TrainedCopy<S> copy{name, Parameter<S>(weight, std::move(shape), true), Parameter<S>()};
+    TrainedCopy<S> copy{name, Parameter<S>(weight, std::move(shape), true), Parameter<S>(),
+                        ++last_id_};
     if (bias.size() != 0) copy.bias = Parameter<S>::vector(bias, true);
     copies_.push_back(std::move(copy));
     return copies_.back();
@@ -50,6 +53,11 @@ class TrainedCopies {
   void remove(const std::string& name) {
     std::erase_if(copies_, [&](const TrainedCopy<S>& copy) { return copy.name == name; });
     if (active_ == name) active_.clear();
+  }
+  /// Removes all copies. Their ids stay used up.
+  void clear() {
+    copies_.clear();
+    active_.clear();
   }
   /// Lets the copy called `name` act; without one of that name the copy of full fine-tuning acts, if there is one.
   void activate(const std::string& name) { active_ = name; }
@@ -61,6 +69,7 @@ class TrainedCopies {
  private:
   std::vector<TrainedCopy<S>> copies_;
   std::string active_;
+  std::uint64_t last_id_ = 0;
 };
 
 }  // namespace LORA_NAMESPACE

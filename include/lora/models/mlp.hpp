@@ -2,8 +2,10 @@
 #pragma once
 
 #include <lora/layers/lora_linear.hpp>
+#include <lora/layers/overlap.hpp>
 #include <lora/nn/activations.hpp>
 
+#include <algorithm>
 #include <vector>
 
 namespace LORA_NAMESPACE {
@@ -61,17 +63,21 @@ class MLP {
   std::vector<LoRALinear<S>>& layers() { return layers_; }
   const std::vector<LoRALinear<S>>& layers() const { return layers_; }
 
-  /// y (T, O) from x (T, D). tape = nullptr for inference. Throws ShapeError, and Error when there are no layers.
-  /// Allocates when T changes.
+  /// y (T, O) from x (T, D), which it must not overlap. tape = nullptr for inference. Throws
+  /// ShapeError, ConfigError when no layer knows one of pass.adapter_names, and Error when there
+  /// are no layers. Allocates when T changes.
   void forward(In<S> x, Out<S> y, Tape* tape = nullptr, const Pass& pass = {}) const {
     if (tape == nullptr) {
       Tape scratch;
       return forward(x, y, &scratch, pass);
     }
+    for (auto& own : tape->layers) own.rows = -1;  // an error leaves a tape that backward refuses
     const std::size_t n = layers_.size();
     if (n == 0) throw Error("MLP::forward: there are no layers");
     expect_shape("MLP::forward", "x", x, -1, in_features());
     expect_shape("MLP::forward", "y", y, x.rows(), out_features());
+    expect_apart<S>("MLP::forward", "y", y, "x", x);
+    check_adapter_names(pass);
     tape->layers.resize(n);
     tape->before.resize(n - 1);
     tape->after.resize(n - 1);
@@ -93,11 +99,13 @@ class MLP {
     }
   }
 
-  /// Adds the gradients of the trainable tensors, given x as in forward and dy = dL/dy; dx = dL/dx when asked for.
-  /// Without dx, nothing is computed below the lowest layer that is trained. Throws ShapeError, and Error when tape and
-  /// model do not belong together, with nothing changed. Allocates when T changes.
+  /// Adds the gradients of the trainable tensors, given x as in forward and dy = dL/dy; dx = dL/dx
+  /// when asked for, a matrix of its own.
+  /// Without dx, nothing is computed below the lowest layer that is trained. Throws ShapeError, and
+  /// Error when tape and model do not belong together, with nothing changed. Allocates when T
+  /// changes.
   void backward(In<S> x, In<S> dy, Tape& tape, Matrix<S>* dx = nullptr) {
-    check_backward(x, dy, tape);
+    check_backward(x, dy, tape, dx);
     const std::size_t lowest = dx != nullptr ? 0 : lowest_trained();
     for (std::size_t i = layers_.size(); i-- > lowest;) {
       using Input = Eigen::Ref<const Matrix<S>>;
@@ -126,13 +134,28 @@ class MLP {
   }
 
  private:
-  void check_backward(In<S> x, In<S> dy, const Tape& tape) const {
+  /// A name that no layer knows would leave its rows to the base in silence.
+  void check_adapter_names(const Pass& pass) const {
+    for (std::size_t t = 0; t < pass.adapter_names.size(); ++t) {
+      const std::string& name = pass.adapter_names[t];
+      if (name == base_adapter_name || (t > 0 && name == pass.adapter_names[t - 1])) continue;
+      const auto knows = [&name](const LoRALinear<S>& layer) { return layer.knows(name); };
+      if (std::any_of(layers_.begin(), layers_.end(), knows)) continue;
+      throw ConfigError("MLP::forward: adapter_names[" + std::to_string(t) + "] is \"" + name +
+                        "\", expected \"__base__\" or an adapter of one of the layers");
+    }
+  }
+
+  void check_backward(In<S> x, In<S> dy, const Tape& tape, const Matrix<S>* dx) const {
     if (layers_.empty() || tape.layers.size() != layers_.size()) {
       throw Error("MLP::backward: the tape has seen no forward of this model");
     }
     for (std::size_t i = 0; i < layers_.size(); ++i) layers_[i].check_tape(tape.layers[i]);
     expect_shape("MLP::backward", "x", x, tape.layers[0].rows, in_features());
     expect_shape("MLP::backward", "dy", dy, x.rows(), out_features());
+    if (dx == nullptr) return;
+    expect_apart<S>("MLP::backward", "dx", *dx, "x", x);
+    expect_apart<S>("MLP::backward", "dx", *dx, "dy", dy);
   }
 
   std::size_t lowest_trained() {

@@ -20,6 +20,10 @@ struct AdapterTape;
 /// what merging adds to W. It has no state of its own; another variant has the same functions.
 /// Source: Hu et al., "LoRA", 2021, equation 3; PEFT's lora.Linear.
 struct PlainLoRA {
+  /// Whether the update is s · B A x as here, so that the layers that have it written out
+  /// (embedding, convolution) can use the variant. One with a forward of its own says false.
+  static constexpr bool plain_update = true;
+
   /// s = alpha / r.
   static double scaling(double alpha, Index r) { return alpha / static_cast<double>(r); }
 
@@ -30,8 +34,8 @@ struct PlainLoRA {
     initialize_adapter(init, fan_in, adapter.A.value, adapter.B.value, a_stream, b_stream);
   }
 
-  /// h = s · drop(x) Aᵀ into the tape; returns the term h Bᵀ that the base product adds to y.
-  /// x (T, D); first_row is x's first row in the batch, for the dropout mask. Allocates when T grows.
+  /// h = s · drop(x) Aᵀ into the tape; returns the term h Bᵀ that the base product adds to y. x (T,
+  /// D); first_row is x's first row in the batch, for the dropout mask. Allocates when T changes.
   template <class S>
   static LowRank<S> forward(const Adapter<S>& adapter, View<S> x, const Dropout& dropout,
                             Index first_row, AdapterTape<S>& tape) {
@@ -51,7 +55,7 @@ struct PlainLoRA {
   /// With g = dL/dy (T, O), h from forward and dh = s · g B:
   ///   dB += gᵀ h,   dA += dhᵀ drop(x),   dbias += s · Σ g,   dx: the term dh A, through the dropout's mask.
   /// Without dropout the term is returned, for the base product to add; with dropout it is kept for add_input_gradient.
-  /// Gradients of tensors that are not trainable are not computed. Allocates when T grows.
+  /// Gradients of tensors that are not trainable are not computed. Allocates when T changes.
   template <class S>
   static std::optional<LowRank<S>> backward(Adapter<S>& adapter, View<S> x, View<S> dy,
                                             const Dropout& dropout, Index first_row,

@@ -1,0 +1,34 @@
+// Whether what a function writes lies apart from what it reads.
+#pragma once
+
+#include <lora/core/error.hpp>
+
+#include <cstdint>
+
+namespace LORA_NAMESPACE {
+
+/// Whether two row-major matrices, or blocks of one, have an element in common. O(1). Of blocks
+/// with different row strides that lie across each other in memory it says yes.
+template <class S>
+bool overlap(const View<S>& a, const View<S>& b) {
+  if (a.rows == 0 || a.cols == 0 || b.rows == 0 || b.cols == 0) return false;
+  const auto address = [](const S* at) { return reinterpret_cast<std::uintptr_t>(at); };
+  const auto end = [](const View<S>& v) { return v.data + (v.rows - 1) * v.row_stride + v.cols; };
+  if (address(end(a)) <= address(b.data) || address(end(b)) <= address(a.data)) return false;
+  if (a.row_stride != b.row_stride || a.row_stride < a.cols || a.row_stride < b.cols) return true;
+  // Blocks of one matrix may stand side by side: what counts is where in a's row b's rows begin and
+  // end.
+  const Index width = a.row_stride, shift = ((b.data - a.data) % width + width) % width;
+  return shift < a.cols || shift + b.cols > width;
+}
+
+/// Throws Error "where: name overlaps other, …" when the two have an element in common.
+template <class S>
+void expect_apart(const char* where, const char* name, const View<S>& a, const char* other,
+                  const View<S>& b) {
+  if (!overlap(a, b)) return;
+  throw Error(std::string(where) + ": " + name + " overlaps " + other +
+              ", which is still read when it is written; expected a matrix of its own");
+}
+
+}  // namespace LORA_NAMESPACE
