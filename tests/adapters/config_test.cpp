@@ -137,6 +137,12 @@ TEST(LoRAConfig, ShortensLongValuesInMessages) {
   EXPECT_LT(said.size(), 250u);
 }
 
+TEST(LoRAConfig, ShowsNoControlCharacters) {
+  expect_refused(CHANGE(c.bias = "a\x1b[2J"), "bias = \"a\\x1b[2J\" is not valid");
+  expect_refused(CHANGE(c.eva_config = "{\"a\":\r1}"), "eva_config = {\"a\":\\x0d1} is not");
+  expect_refused(CHANGE(c.target_parameters = {"a\nb"}), "target_parameters = [\"a\\x0ab\", ...]");
+}
+
 TEST(LoRAConfig, ChecksRanges) {
   expect_refused(CHANGE(c.r = 0), "r = 0 is not valid; expected a rank from 1");
   expect_refused(CHANGE(c.r = -3), "r = -3 is not valid");
@@ -149,6 +155,7 @@ TEST(LoRAConfig, ChecksRanges) {
                  "lora_dropout = 1 is not valid; expected a probability in [0, 1)");
   expect_refused(CHANGE(c.lora_dropout = -0.5), "lora_dropout = -0.5 is not valid");
   expect_refused(CHANGE(c.lora_dropout = std::nan("")), "lora_dropout = nan is not valid");
+  expect_refused(CHANGE(c.lora_dropout = -1e-7), "lora_dropout = -1e-07 is not valid");
   EXPECT_EQ(refusal(CHANGE(c.lora_dropout = 0.999; c.lora_alpha = -2.5; c.r = 1)), "accepted");
   expect_refused(CHANGE(c.rank_pattern = {{"q", 4}, {"v", 0}}),
                  "rank_pattern[\"v\"] = 0 is not valid; expected a rank");

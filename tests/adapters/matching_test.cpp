@@ -359,19 +359,24 @@ TEST(Matching, ShortWayEqualsTheRegularExpression) {
     return text;
   };
   using KeyPattern = lora::detail::BasicKeyPattern<>;
+  lora::detail::BasicPatternCompiler<> compile;
   lora::Pattern::Scratch scratch;
   std::size_t hits = 0;
   for (int i = 0; i < 20000; ++i) {
-    const std::string key = pick("ab.", 4), name = pick(i % 50 == 0 ? "ab.\n" : "ab.", 8);
+    const std::string letters = i % 3 == 0 ? "ab.\n" : "ab.";
+    std::string key = pick("ab.", 4), name = pick(letters, 8);
+    if (i % 5 == 0) name += "\xc3\xa9" + pick(letters, 2);  // a dot of the key takes all of it
     const lora::Pattern end("(.*\\.)?(" + key + ")$"), segments("(^|.*\\.)" + key + "($|\\..*)");
-    EXPECT_EQ(KeyPattern("f", key, KeyPattern::Where::end).matches(name, scratch), end.match(name))
+    EXPECT_EQ(KeyPattern(compile, "f", key, KeyPattern::Where::end).matches(name, scratch),
+              end.match(name))
         << key << " on " << name;
-    EXPECT_EQ(KeyPattern("f", key, KeyPattern::Where::segments).matches(name, scratch),
+    EXPECT_EQ(KeyPattern(compile, "f", key, KeyPattern::Where::segments).matches(name, scratch),
               segments.match(name))
         << key << " on " << name;
     hits += end.match(name) + segments.match(name);
   }
   EXPECT_GT(hits, 1000u);
+  EXPECT_EQ(compile.work(), 0u);
 }
 
 TEST(Matching, SaysWhenFanInFanOutHasNoEffect) {
@@ -379,9 +384,10 @@ TEST(Matching, SaysWhenFanInFanOutHasNoEffect) {
   c.target_modules = {"q_proj"};
   EXPECT_EQ(warnings(llama(), c), "");
   c.fan_in_fan_out = true;
-  EXPECT_EQ(warnings(llama(), c),
-            "LoRAConfig: fan_in_fan_out = true has no effect on \"model.layers.0.self_attn.q_proj\", a "
-            "Linear; a layer knows how its weight is stored\n");
+  EXPECT_EQ(
+      warnings(llama(), c),
+      "LoRAConfig: fan_in_fan_out = true has no effect on \"model.layers.0.self_attn.q_proj\", a "
+      "Linear; a layer knows how its weight is stored\n");
 }
 
 TEST(Matching, SaysWhatIsNearWhenNothingMatched) {
@@ -524,7 +530,107 @@ TEST(Matching, StopsWhenPatternsCostTooMuch) {
   std::string hard = "(?:a?){1000}";
   for (int i = 0; i < 50; ++i) c.rank_pattern.emplace_back(hard += "x", 4);
   expect_says(refusal(modules(names), c),
-              "the regular expressions take more than 54000000 steps over 40 modules");
+              "the names and regular expressions take more than 54000000 steps over 40 modules");
+}
+
+// What one pattern may take is small, but a file may hold any number of them.
+TEST(Matching, BoundsWhatAllPatternsTakeTogether) {
+  const auto filled = [](const std::function<void(LoRAConfig&, int)>& add) {
+    LoRAConfig c;
+    c.target_modules = {"w"};
+    c.layers_to_transform = {1};
+    for (int i = 0; i < 1000; ++i) add(c, i);
+    return refusal(modules({"a.b.1.w"}), c);
+  };
+  const auto key = [](int i) { return "a{" + std::to_string(7000 - i) + "}"; };
+  const std::string bound =
+      "the regular expressions of the configuration take more than 5000000 steps to compile, "
+      "reached at \"";
+  expect_says(filled([&](LoRAConfig& c, int i) { c.rank_pattern.emplace_back(key(i), 2); }),
+              "LoRAConfig: rank_pattern: " + bound);
+  expect_says(filled([&](LoRAConfig& c, int i) { c.alpha_pattern.emplace_back(key(i), 2); }),
+              "LoRAConfig: alpha_pattern: " + bound);
+  Names names;
+  for (int i = 0; i < 1000; ++i) names.push_back(key(i));
+  const auto once = [&](const std::function<void(LoRAConfig&)>& change) {
+    return filled([&](LoRAConfig& c, int i) {
+      if (i == 0) change(c);
+    });
+  };
+  expect_says(once([&](LoRAConfig& c) { c.modules_to_save = names; }),
+              "LoRAConfig: modules_to_save: " + bound);
+  expect_says(once([&](LoRAConfig& c) { c.layers_pattern = names; }),
+              "LoRAConfig: layers_pattern: " + bound);
+  // Together, each of them within the bound.
+  expect_says(filled([&](LoRAConfig& c, int i) {
+                if (i < 50) c.rank_pattern.emplace_back(key(i), 2);
+                if (i < 50) c.alpha_pattern.emplace_back(key(i), 2);
+              }),
+              "LoRAConfig: alpha_pattern: " + bound);
+  // What is thrown away again, or only looked at, counts as well.
+  lora::detail::BasicPatternCompiler<> compile;
+  EXPECT_EQ(compile("f", "(?:a{5000}){0}").size(), 1u);
+  EXPECT_GE(compile.work(), 5000u);
+  const std::size_t before = compile.work();
+  compile("f", "[ab]{0}");
+  EXPECT_GE(compile.work(), before + sizeof(lora::detail::CharSet<>) / 12);
+}
+
+// A thousand keys as people write them stay far below the bounds.
+TEST(Matching, TakesManyOrdinaryKeys) {
+  LoRAConfig c;
+  c.target_modules = {"q_proj", "v_proj"};
+  Names names;
+  for (int i = 0; i < 500; ++i) {
+    const std::string at = "model\\.layers\\." + std::to_string(i) + "\\.self_attn\\.";
+    c.rank_pattern.emplace_back(at + "(q|k)_proj", 4);
+    c.rank_pattern.emplace_back(at + "v_proj", 2);
+    const std::string path = "model.layers." + std::to_string(i) + ".self_attn.";
+    names.insert(names.end(), {path + "q_proj", path + "v_proj"});
+  }
+  lora::detail::BasicPatternCompiler<> compile;
+  for (const auto& [key, r] : c.rank_pattern) {
+    lora::detail::BasicKeyPattern<>(compile, "f", key, lora::detail::BasicKeyPattern<>::Where::end);
+  }
+  EXPECT_LT(compile.work(), compile.most / 10);
+  const auto report = lora::match_modules(modules({names.begin(), names.begin() + 100}), c);
+  ASSERT_EQ(report.targets.size(), 100u);
+  EXPECT_EQ(report.targets[98].r, 4);
+  EXPECT_EQ(report.targets[99].r, 2);
+}
+
+// Names that are no regular expressions count too: each looks along a path of 100 002 characters.
+TEST(Matching, StopsWhenPlainNamesCostTooMuch) {
+  LoRAConfig c;
+  c.target_modules = {"w"};
+  Names names;
+  for (int i = 0; i < 600; ++i) names.push_back("n" + std::to_string(i));
+  c.modules_to_save = names;
+  expect_says(refusal(modules({std::string(100000, 'a') + ".w"}), c),
+              "the names and regular expressions take more than 50100000 steps over 1 modules; use "
+              "simpler");
+}
+
+// The first name keeps the adapter away at once; which ones are saved is asked for all of them.
+TEST(Matching, StopsWhenFindingSavedModulesCostsTooMuch) {
+  LoRAConfig c;
+  c.target_modules = {"w"};
+  Names names{"x"};
+  for (int i = 0; i < 30000; ++i) names.push_back("n" + std::to_string(i));
+  c.modules_to_save = names;
+  std::string deep = "x";
+  for (int i = 0; i < 2000; ++i) deep += ".x";
+  expect_says(refusal(modules({"w", deep}), c),
+              "the names and regular expressions take more than 50200000 steps over 2 modules");
+}
+
+TEST(Matching, ShowsNoControlCharactersOfAStranger) {
+  LoRAConfig c;
+  c.target_modules = {"q\x1b[31m"};
+  expect_says(refusal(llama(), c), "target_modules = [\"q\\x1b[31m\"] matches none");
+  c.target_modules = "q\n[";
+  expect_says(refusal(llama(), c), "regular expression \"q\\x0a[\", position 2: [ without its ]");
+  EXPECT_EQ(refusal(llama(), LoRAConfig(), "a\tb").find('\t'), std::string::npos);
 }
 
 // 10 000 modules: patterns are compiled once, so that the work stays below the bound on steps.

@@ -272,6 +272,26 @@ TEST(Pattern, WorkGrowsWithSizeTimesTextOnly) {
   EXPECT_TRUE(Pattern("(a|a)*$").full_match(text));
 }
 
+// One scratch for many patterns in turn, large and small: none sees what another left behind.
+TEST(Pattern, ScratchIsSharedWithoutClearing) {
+  Pattern::Scratch shared;
+  const Pattern patterns[] = {Pattern("(a|b)*c"), Pattern("a{300}"), Pattern("c"),
+                              Pattern("(?:a?b){9}c*")};
+  for (const char* text : {"abababababababababc", "c", "b", "", "ab", "c", "abc"}) {
+    for (int twice = 0; twice < 2; ++twice) {
+      for (const Pattern& pattern : patterns) {
+        EXPECT_EQ(pattern.full_match(text, shared), pattern.full_match(text))
+            << pattern.text() << " on " << text;
+        EXPECT_EQ(pattern.match(text, shared), pattern.match(text))
+            << pattern.text() << " on " << text;
+      }
+    }
+  }
+  Pattern::Scratch fresh;
+  Pattern("a{8000}").match("b", fresh);
+  EXPECT_EQ(fresh.steps, 2u);  // of the 8001 steps only the first is entered and tried
+}
+
 TEST(Pattern, DollarStandsBeforeAFinalNewline) {
   EXPECT_TRUE(Pattern("a$").match("a\n"));
   EXPECT_FALSE(Pattern("a$").full_match("a\n"));

@@ -3,15 +3,16 @@
 #pragma once
 
 #include <lora/adapters/config_values.hpp>
-#include <lora/adapters/within_quotes.hpp>
 #include <lora/core/error.hpp>
 #include <lora/core/on_use.hpp>
+#include <lora/core/printable.hpp>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <iterator>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -89,7 +90,7 @@ struct BasicLoRAConfig {
   bool ensure_weight_tying = false;
 
   /// Throws ConfigError, naming field and value, unless every field is in its range and supported.
-  /// O(size of the lists).
+  /// O(n log n) of the size of the lists.
   void validate() const;
 
   /// modules_to_save with the heads that PEFT adds for the task: "classifier" and "score" for
@@ -156,15 +157,6 @@ inline constexpr auto lora_config_field_table = [] {
 }();
 
 template <class = void>
-std::string number_text(double value) {
-  std::string text = std::to_string(value);
-  if (text.find('.') == text.npos) return text;  // nan, inf
-  text.erase(text.find_last_not_of('0') + 1);
-  if (text.back() == '.') text.pop_back();
-  return text;
-}
-
-template <class = void>
 [[noreturn]] void bad_field(std::string_view field, const std::string& value,
                             const std::string& expected) {
   throw ConfigError("LoRAConfig: " + std::string(field) + " = " + value +
@@ -190,8 +182,9 @@ void BasicLoRAConfig<Tag>::validate() const {
 template <class Tag>
 auto BasicLoRAConfig<Tag>::effective_modules_to_save() const -> std::vector<String> {
   std::vector<String> names;
+  std::set<String> seen;
   const auto add = [&](const String& name) {
-    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+    if (seen.insert(name).second) names.push_back(name);
   };
   for (const String& name : modules_to_save.value_or(std::vector<String>{})) add(name);
   if (task_type == "SEQ_CLS" || task_type == "TOKEN_CLS") add("classifier"), add("score");
@@ -203,9 +196,7 @@ template <class Tag>
 void BasicLoRAConfig<Tag>::validate_refused() const {
   const auto refuse = [](std::string_view field, std::string_view value,
                          std::string_view standard) {
-    const std::string shown =
-        value.size() > 80 ? std::string(value.substr(0, 80)) + "..." : std::string(value);
-    throw ConfigError("LoRAConfig: " + std::string(field) + " = " + shown +
+    throw ConfigError("LoRAConfig: " + std::string(field) + " = " + printable(value, 80) +
                       " is not supported; leave it at its default, " + std::string(standard));
   };
   const auto json = [&](std::string_view field, const std::optional<String>& value,
@@ -237,9 +228,9 @@ void BasicLoRAConfig<Tag>::validate_refused() const {
   json("runtime_config", runtime_config, "{\"ephemeral_gpu_offload\":false}");
   flag("ensure_weight_tying", ensure_weight_tying);
   if (target_parameters && !target_parameters->empty()) {
-    refuse("target_parameters", "[\"" + target_parameters->front() + "\", ...]", "null");
+    refuse("target_parameters", "[" + in_quotes(target_parameters->front()) + ", ...]", "null");
   }
-  if (peft_type != "LORA") refuse("peft_type", detail::within_quotes(peft_type), "\"LORA\"");
+  if (peft_type != "LORA") refuse("peft_type", in_quotes(peft_type), "\"LORA\"");
 }
 
 template <class Tag>
@@ -249,9 +240,9 @@ void BasicLoRAConfig<Tag>::validate_numbers() const {
   if (r < 1 || r > most)
     bad_field("r", std::to_string(r), "a rank from 1 to " + std::to_string(most));
   if (!std::isfinite(lora_alpha))
-    bad_field("lora_alpha", detail::number_text(lora_alpha), "a finite number");
+    bad_field("lora_alpha", number_text(lora_alpha), "a finite number");
   if (!(lora_dropout >= 0 && lora_dropout < 1)) {
-    bad_field("lora_dropout", detail::number_text(lora_dropout), "a probability in [0, 1)");
+    bad_field("lora_dropout", number_text(lora_dropout), "a probability in [0, 1)");
   }
   const auto key_check = [](const char* field, const auto& entries) {
     std::vector<OnUse<std::string_view, Tag>> keys;
@@ -261,21 +252,19 @@ void BasicLoRAConfig<Tag>::validate_numbers() const {
     }
     std::sort(keys.begin(), keys.end());
     const auto twice = std::adjacent_find(keys.begin(), keys.end());
-    if (twice != keys.end())
-      bad_field(field, detail::within_quotes(*twice) + " twice", "each key once");
+    if (twice != keys.end()) bad_field(field, in_quotes(*twice) + " twice", "each key once");
   };
   key_check("rank_pattern", rank_pattern);
   key_check("alpha_pattern", alpha_pattern);
   for (const auto& [key, rank] : rank_pattern) {
     if (rank < 1 || rank > most) {
-      bad_field("rank_pattern[" + detail::within_quotes(key) + "]", std::to_string(rank),
+      bad_field("rank_pattern[" + in_quotes(key) + "]", std::to_string(rank),
                 "a rank from 1 to " + std::to_string(most));
     }
   }
   for (const auto& [key, alpha] : alpha_pattern) {
     if (!std::isfinite(alpha)) {
-      bad_field("alpha_pattern[" + detail::within_quotes(key) + "]", detail::number_text(alpha),
-                "a finite number");
+      bad_field("alpha_pattern[" + in_quotes(key) + "]", number_text(alpha), "a finite number");
     }
   }
 }
@@ -302,13 +291,13 @@ void BasicLoRAConfig<Tag>::validate_names() const {
   selection("layers_pattern", layers_pattern);
   if (modules_to_save) no_empty_name("modules_to_save", *modules_to_save);
   if (bias != "none" && bias != "all" && bias != "lora_only") {
-    bad_field("bias", detail::within_quotes(bias), "\"none\", \"all\" or \"lora_only\"");
+    bad_field("bias", in_quotes(bias), "\"none\", \"all\" or \"lora_only\"");
   }
   constexpr std::string_view tasks[] = {"SEQ_CLS",   "SEQ_2_SEQ_LM", "CAUSAL_LM",
                                         "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"};
   if (task_type && std::find(std::begin(tasks), std::end(tasks), *task_type) == std::end(tasks)) {
     bad_field(
-        "task_type", detail::within_quotes(*task_type),
+        "task_type", in_quotes(*task_type),
         "null, SEQ_CLS, SEQ_2_SEQ_LM, CAUSAL_LM, TOKEN_CLS, QUESTION_ANS or FEATURE_EXTRACTION");
   }
 }
@@ -323,14 +312,12 @@ void BasicLoRAConfig<Tag>::validate_layers() const {
                              (layers_pattern.list() && !layers_pattern.list()->empty());
   if (target_modules.pattern() && !layers_to_transform.is_null()) {
     bad_field("layers_to_transform",
-              "a value beside the string target_modules = " +
-                  detail::within_quotes(*target_modules.pattern()),
+              "a value beside the string target_modules = " + in_quotes(*target_modules.pattern()),
               "null, or target_modules as a list");
   }
   if (target_modules.pattern() && !layers_pattern.is_null()) {
     bad_field("layers_pattern",
-              "a value beside the string target_modules = " +
-                  detail::within_quotes(*target_modules.pattern()),
+              "a value beside the string target_modules = " + in_quotes(*target_modules.pattern()),
               "null, or target_modules as a list");
   }
   if (pattern_given && layers_to_transform.indices().empty()) {
@@ -346,11 +333,11 @@ void BasicLoRAConfig<Tag>::validate_initialisation() const {
   const bool orthogonal = *name == "orthogonal";
   if (*name != "gaussian" && !orthogonal) {
     throw ConfigError(
-        "LoRAConfig: init_lora_weights = " + detail::within_quotes(*name) +
+        "LoRAConfig: init_lora_weights = " + in_quotes(*name) +
         " is not supported; supported are true, false, \"gaussian\" and \"orthogonal\"");
   }
   if (lora_bias) {
-    detail::bad_field("lora_bias", "true with init_lora_weights = " + detail::within_quotes(*name),
+    detail::bad_field("lora_bias", "true with init_lora_weights = " + in_quotes(*name),
                       "init_lora_weights true or false");
   }
   if (!orthogonal) return;
@@ -360,8 +347,7 @@ void BasicLoRAConfig<Tag>::validate_initialisation() const {
                         "an even rank for init_lora_weights = \"orthogonal\"");
   };
   even("r", r);
-  for (const auto& [key, rank] : rank_pattern)
-    even("rank_pattern[" + detail::within_quotes(key) + "]", rank);
+  for (const auto& [key, rank] : rank_pattern) even("rank_pattern[" + in_quotes(key) + "]", rank);
 }
 
 }  // namespace LORA_NAMESPACE

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <lora/core/error.hpp>
+#include <lora/core/printable.hpp>
 
 #include <algorithm>
 #include <array>
@@ -81,9 +82,8 @@ std::vector<std::string> default_target_modules(std::string_view model_type) {
   for (const DefaultTargets& entry : known_default_targets()) {
     known += (known.empty() ? "" : ", ") + std::string(entry.model_type);
   }
-  throw ConfigError("LoRAConfig: target_modules = null, and model type \"" +
-                    std::string(model_type.substr(0, 80)) +
-                    "\" has no default targets; set target_modules (known types: " + known + ")");
+  throw ConfigError("LoRAConfig: target_modules = null, and model type " + in_quotes(model_type) +
+                    " has no default targets; set target_modules (known types: " + known + ")");
 }
 
 }  // namespace LORA_NAMESPACE

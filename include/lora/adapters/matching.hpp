@@ -8,8 +8,8 @@
 #include <lora/adapters/match_report.hpp>
 #include <lora/adapters/name_rules.hpp>
 #include <lora/adapters/near_names.hpp>
-#include <lora/adapters/within_quotes.hpp>
 #include <lora/core/on_use.hpp>
+#include <lora/core/printable.hpp>
 
 #include <algorithm>
 #include <cstdint>
@@ -39,18 +39,19 @@ class Matcher {
   Matcher(const Modules& modules, const Config& config, std::string_view model_type)
       : modules_(modules),
         config_(config),
-        layers_wanted_(config.layers_to_transform.indices()),
+        layers_wanted_(config.layers_to_transform.indices().begin(),
+                       config.layers_to_transform.indices().end()),
         targets_(selector("target_modules", target_selection(model_type))),
         excludes_(selector("exclude_modules", config.exclude_modules)),
-        layer_finder_(layer_patterns()) {
+        layer_finder_(compile_, layer_patterns()) {
     for (const String& name : config.effective_modules_to_save()) {
-      kept_.emplace_back("modules_to_save", name, KeyPattern::Where::segments);
+      kept_.emplace_back(compile_, "modules_to_save", name, KeyPattern::Where::segments);
     }
     for (const auto& [key, rank] : config.rank_pattern) {
-      rank_keys_.emplace_back("rank_pattern", key, KeyPattern::Where::end);
+      rank_keys_.emplace_back(compile_, "rank_pattern", key, KeyPattern::Where::end);
     }
     for (const auto& [key, alpha] : config.alpha_pattern) {
-      alpha_keys_.emplace_back("alpha_pattern", key, KeyPattern::Where::end);
+      alpha_keys_.emplace_back(compile_, "alpha_pattern", key, KeyPattern::Where::end);
     }
     rank_used_.resize(rank_keys_.size());
     alpha_used_.resize(alpha_keys_.size());
@@ -72,7 +73,7 @@ class Matcher {
     warn_keys("alpha_pattern", alpha_keys_, alpha_used_);
     warn_layers();
     if (!linear_as_in_out_.empty()) {
-      warn("fan_in_fan_out = true has no effect on " + within_quotes(linear_as_in_out_) +
+      warn("fan_in_fan_out = true has no effect on " + in_quotes(linear_as_in_out_) +
            ", a Linear; a layer knows how its weight is stored");
     }
     return std::move(report_);
@@ -95,11 +96,7 @@ class Matcher {
     s.ours = s.field == "target_modules" && !(config_.target_modules == selection);
     std::size_t entries = 1;
     if (const std::string* text = selection.pattern(); text != nullptr && !text->empty()) {
-      try {
-        s.pattern.emplace(*text);
-      } catch (const ConfigError& error) {
-        throw ConfigError("LoRAConfig: " + s.field + ": " + error.what());
-      }
+      s.pattern = compile_(s.field, *text);
     } else if (const auto* names = selection.list()) {
       s.names.emplace(*names);
       entries = names->size();
@@ -155,7 +152,7 @@ class Matcher {
   bool takes(const String& name) {
     const bool excluded = selects(excludes_, name).first;
     const bool kept = std::any_of(kept_.begin(), kept_.end(),
-                                  [&](const KeyPattern& k) { return k.matches(name, scratch_); });
+                                  [&](const KeyPattern& k) { return matches(k, name); });
     const auto [selected, hit] = selects(targets_, name);
     if (!selected || excluded || kept || (targets_.names && !hit.exact && !in_wanted_layer(name)))
       return false;
@@ -181,9 +178,7 @@ class Matcher {
   bool in_wanted_layer(const String& name) {
     if (layers_wanted_.empty()) return true;
     const std::optional<Index> layer = layer_finder_.layer(name, scratch_);
-    if (!layer ||
-        std::find(layers_wanted_.begin(), layers_wanted_.end(), *layer) == layers_wanted_.end())
-      return false;
+    if (!layer || layers_wanted_.count(*layer) == 0) return false;
     layers_used_.insert(*layer);
     return true;
   }
@@ -191,13 +186,13 @@ class Matcher {
   void add_target(const auto& module) {
     constexpr std::string_view adaptable[] = {"Linear", "Conv1D", "Embedding", "Conv2d"};
     if (std::find(std::begin(adaptable), std::end(adaptable), module.type) == std::end(adaptable)) {
-      throw ConfigError("LoRAConfig: target_modules selects " + within_quotes(module.name) +
-                        ", a " + module.type +
+      throw ConfigError("LoRAConfig: target_modules selects " + in_quotes(module.name) + ", a " +
+                        module.type +
                         ", which cannot be adapted; only Linear, Conv1D, Embedding and Conv2d can");
     }
     if (config_.lora_bias && module.type == "Embedding") {
       throw ConfigError("LoRAConfig: lora_bias = true is not supported for the Embedding " +
-                        within_quotes(module.name));
+                        in_quotes(module.name));
     }
     if (config_.fan_in_fan_out && module.type == "Linear" && linear_as_in_out_.empty()) {
       linear_as_in_out_ = module.name;
@@ -215,7 +210,7 @@ class Matcher {
                   const std::vector<KeyPattern>& keys, std::vector<bool>& used, const String& name,
                   Value standard) {
     for (std::size_t i = 0; i < keys.size(); ++i) {
-      if (keys[i].matches(name, scratch_)) return used[i] = true, values[i].second;
+      if (matches(keys[i], name)) return used[i] = true, values[i].second;
     }
     for (std::size_t i = 0; i < keys.size(); ++i) {
       if (keys[i].key() == name) return used[i] = true, values[i].second;
@@ -230,30 +225,37 @@ class Matcher {
       bool saved = false;
       for (std::size_t end = module.name.size(); end != module.name.npos && end > 0;
            end = module.name.rfind('.', end - 1)) {
+        scratch_.steps += kept_.size();
         for (std::size_t i = 0; i < kept_.size(); ++i) {
           const std::string_view path = std::string_view(module.name).substr(0, end);
           if (path.ends_with(kept_[i].key())) saved = kept_used_[i] = true;
         }
       }
       if (saved) report_.saved.push_back(module.name);
+      bound_work();
     }
     const std::set<OnUse<std::string_view, Config>> saved(report_.saved.begin(),
                                                           report_.saved.end());
     for (const MatchedModule& target : report_.targets) {
       if (saved.count(target.name) > 0) {
-        throw ConfigError("LoRAConfig: modules_to_save takes " + within_quotes(target.name) +
+        throw ConfigError("LoRAConfig: modules_to_save takes " + in_quotes(target.name) +
                           ", which target_modules adapts (it compares ends of names without a "
                           "dot); write the whole name");
       }
     }
   }
 
-  /// Seconds at most, whatever a stranger's patterns are; a hundred ordinary ones take a third of
-  /// it.
+  bool matches(const KeyPattern& key, const String& name) {
+    bound_work();
+    return key.matches(name, scratch_);
+  }
+
+  /// Asked before each key and after each module: seconds at most, whatever a stranger's patterns
+  /// are and however many; a hundred ordinary ones take a third of it.
   void bound_work() const {
     const std::uint64_t most = 50000000 + 100000 * static_cast<std::uint64_t>(modules_.size());
     if (scratch_.steps > most) {
-      throw ConfigError("LoRAConfig: the regular expressions take more than " +
+      throw ConfigError("LoRAConfig: the names and regular expressions take more than " +
                         std::to_string(most) + " steps over " + std::to_string(modules_.size()) +
                         " modules; use simpler or fewer ones");
     }
@@ -279,7 +281,7 @@ class Matcher {
     String text = "LoRAConfig: target_modules = ";
     if (targets_.pattern) {
       const String& pattern = targets_.pattern->text();
-      text += within_quotes(pattern) + " matches none of the " + std::to_string(count) +
+      text += in_quotes(pattern) + " matches none of the " + std::to_string(count) +
               " modules; a string is a regular expression for the whole name, a list like "
               "{\"q_proj\"} has ends of names" +
               near(pattern);
@@ -287,14 +289,14 @@ class Matcher {
     }
     const Names& names = targets_.names->names();
     for (std::size_t i = 0; i < std::min<std::size_t>(names.size(), 4); ++i)
-      text += (i == 0 ? "[" : ", ") + within_quotes(names[i]);
+      text += (i == 0 ? "[" : ", ") + in_quotes(names[i]);
     text += (names.size() > 4 ? ", ...]" : "]");
     text += " matches none of the " + std::to_string(count) + " modules";
     for (std::size_t i = 0; i < std::min<std::size_t>(names.size(), 4); ++i) {
       const std::string found = near(names[i]);
       if (!found.empty())
-        text += "; near names of " + within_quotes(names[i]) + ": " +
-                found.substr(found.find(": ") + 2);
+        text +=
+            "; near names of " + in_quotes(names[i]) + ": " + found.substr(found.find(": ") + 2);
     }
     throw ConfigError(text);
   }
@@ -303,9 +305,9 @@ class Matcher {
     const bool is_target = s.field == "target_modules";
     const auto one = [&](std::size_t i, const String& text) {
       if (!s.hit[i]) {
-        warn(s.field + ": " + within_quotes(text) + " matches no module" + near(text));
+        warn(s.field + ": " + in_quotes(text) + " matches no module" + near(text));
       } else if (is_target && !s.effective[i]) {
-        warn(s.field + ": " + within_quotes(text) +
+        warn(s.field + ": " + in_quotes(text) +
              " names only modules that exclude_modules, modules_to_save or layers_to_transform "
              "take out");
       }
@@ -319,11 +321,10 @@ class Matcher {
 
   void warn_saved() {
     if (!config_.modules_to_save) return;  // the heads of a task need not be there
+    const std::set<String> asked(config_.modules_to_save->begin(), config_.modules_to_save->end());
     for (std::size_t i = 0; i < kept_.size(); ++i) {
-      const bool asked = std::find(config_.modules_to_save->begin(), config_.modules_to_save->end(),
-                                   kept_[i].key()) != config_.modules_to_save->end();
-      if (asked && !kept_used_[i])
-        warn("modules_to_save: " + within_quotes(kept_[i].key()) + " matches no module" +
+      if (asked.count(kept_[i].key()) > 0 && !kept_used_[i])
+        warn("modules_to_save: " + in_quotes(kept_[i].key()) + " matches no module" +
              near(kept_[i].key()));
     }
   }
@@ -334,14 +335,13 @@ class Matcher {
       if (used[i]) continue;
       bool shadowed = false;
       for (const MatchedModule& target : report_.targets) {
-        shadowed = shadowed || keys[i].matches(target.name, scratch_);
+        shadowed = shadowed || matches(keys[i], target.name);
       }
-      bound_work();
       if (shadowed) {
-        warn(field + ": " + within_quotes(keys[i].key()) +
+        warn(field + ": " + in_quotes(keys[i].key()) +
              " is never used, keys before it take every module that it matches");
       } else {
-        warn(field + ": " + within_quotes(keys[i].key()) + " matches no adapted module" +
+        warn(field + ": " + in_quotes(keys[i].key()) + " matches no adapted module" +
              near(keys[i].key()));
       }
     }
@@ -357,7 +357,8 @@ class Matcher {
 
   const Modules& modules_;
   const Config& config_;
-  std::vector<Index> layers_wanted_;
+  std::set<OnUse<Index, Config>> layers_wanted_;
+  BasicPatternCompiler<Config> compile_;  // before what is made with it
   Selector targets_, excludes_;
   LayerFinder layer_finder_;
   std::vector<KeyPattern> kept_, rank_keys_, alpha_keys_;
@@ -390,8 +391,7 @@ MatchReport match_modules(const std::vector<ModuleInfo>& modules, const Config& 
   std::set<OnUse<std::string_view, Config>> seen;
   for (const ModuleInfo& module : modules) {
     if (!seen.insert(module.name).second) {
-      throw ConfigError("match_modules: two modules have the name " +
-                        detail::within_quotes(module.name));
+      throw ConfigError("match_modules: two modules have the name " + in_quotes(module.name));
     }
   }
   return detail::Matcher<Config>(modules, config, model_type).run();

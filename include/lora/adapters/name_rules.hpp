@@ -2,13 +2,13 @@
 #pragma once
 
 #include <lora/adapters/pattern.hpp>
-#include <lora/adapters/within_quotes.hpp>
+#include <lora/core/printable.hpp>
 
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -16,11 +16,11 @@ namespace LORA_NAMESPACE {
 
 namespace detail {
 
-// Templates, so that a program that includes this and matches nothing does not pay for compiling it: Tag, whatever it is,
-// makes the names inside depend on it.
+// Templates, so that a program that includes this and matches nothing does not pay for compiling
+// it: Tag, whatever it is, makes the names inside depend on it.
 
-/// A list of names: an entry matches a path that it equals, or that it ends at a dot. O(segments) a
-/// path.
+/// A list of names: an entry matches a path that it equals, or that it ends at a dot.
+/// O(segments · log names) a path.
 template <class = void>
 class BasicNameList {
  public:
@@ -55,7 +55,37 @@ class BasicNameList {
 
  private:
   std::vector<std::string> names_;
-  std::unordered_map<std::string_view, std::size_t> index_;
+  // Not a hash table: names of a stranger could be made to collide.
+  std::map<std::string_view, std::size_t> index_;
+};
+
+/// Compiles the patterns of one configuration. Each has the bounds of a Pattern; this bounds what
+/// all of them take together, in memory and in time, however many there are.
+template <class Tag = void>
+class BasicPatternCompiler {
+ public:
+  static constexpr std::size_t most = 5000000;
+
+  /// Throws ConfigError that begins with the field's name and says which bound was exceeded.
+  BasicPattern<Tag> operator()(const std::string& field, const std::string& text) {
+    try {
+      BasicPattern<Tag> pattern(text);
+      work_ += pattern.work();
+      if (work_ > most) {
+        throw ConfigError("the regular expressions of the configuration take more than " +
+                          std::to_string(most) + " steps to compile, reached at " +
+                          in_quotes(text) + "; use fewer of them or smaller counted repeats");
+      }
+      return pattern;
+    } catch (const ConfigError& error) {
+      throw ConfigError("LoRAConfig: " + field + ": " + error.what());
+    }
+  }
+
+  std::size_t work() const { return work_; }
+
+ private:
+  std::size_t work_ = 0;
 };
 
 /// One key of rank_pattern or alpha_pattern (`re.match((.*\.)?({key})$, path)`: the end of the
@@ -64,64 +94,60 @@ class BasicNameList {
 /// regular-expression syntax other than the dot take a short way that gives the same answer.
 template <class Tag = void>
 class BasicKeyPattern {
-  using Pattern = BasicPattern<Tag>;
-
  public:
   enum class Where { end, segments };
 
-  BasicKeyPattern(const std::string& field, const std::string& key, Where where)
+  /// Throws as `compile` does. Keys that take the short way are not compiled.
+  BasicKeyPattern(BasicPatternCompiler<Tag>& compile, const std::string& field,
+                  const std::string& key, Where where)
       : key_(key), where_(where) {
     const auto simple = [](char c) {
       return is_ascii_word(static_cast<unsigned char>(c)) || c == '-' || c == '.';
     };
     if (std::all_of(key.begin(), key.end(), simple)) return;
-    try {
-      const Pattern alone(key);  // so that "a)(b" does not become whole by what stands around it
-      pattern_.emplace(where == Where::end ? "(.*\\.)?(" + key + ")$"
-                                           : "(^|.*\\.)" + key + "($|\\..*)");
-    } catch (const ConfigError& error) {
-      throw ConfigError("LoRAConfig: " + field + ": " + error.what());
-    }
+    compile(field, key);  // so that "a)(b" does not become whole by what stands around it
+    pattern_ = compile(
+        field, where == Where::end ? "(.*\\.)?(" + key + ")$" : "(^|.*\\.)" + key + "($|\\..*)");
   }
 
   const std::string& key() const { return key_; }
 
+  /// The short way counts as one step, or as one for each character that is looked at.
   bool matches(std::string_view path, PatternScratch& scratch) const {
     if (pattern_) return pattern_->match(path, scratch);
-    const bool plain =
-        std::all_of(path.begin(), path.end(), [](char c) { return c > 0 && c != '\n'; });
-    if (!plain) return general().match(path, scratch);
+    scratch.read(path);
+    const std::vector<char32_t>& text = scratch.text;
+    const std::size_t size = text.size();
+    scratch.steps += where_ == Where::end ? 1 : size + 1;
+    const bool newline = size > 0 && text.back() == '\n';  // $ also stands before a final one
     if (where_ == Where::end) {
-      if (path.size() < key_.size()) return false;
-      const std::size_t at = path.size() - key_.size();
-      return (at == 0 || path[at - 1] == '.') && same(path.substr(at));
+      return stands_before(text, size) || (newline && stands_before(text, size - 1));
     }
-    for (std::size_t at = 0; at != path.npos;) {
-      const std::size_t end = at + key_.size();
-      if (end <= path.size() && (end == path.size() || path[end] == '.') &&
-          same(path.substr(at, key_.size())))
-        return true;
-      const std::size_t dot = path.find('.', at);
-      at = dot == path.npos ? dot : dot + 1;
+    for (std::size_t end = 0; end <= size; ++end) {
+      const bool edge = end == size || text[end] == '.' || (newline && end + 1 == size);
+      if (edge && stands_before(text, end)) return true;
     }
     return false;
   }
 
  private:
-  bool same(std::string_view part) const {  // backwards, because paths differ at their ends
+  /// Whether the key fills the text from its beginning, or from behind a dot, to `end`. Compares
+  /// backwards, because paths differ at their ends.
+  bool stands_before(const std::vector<char32_t>& text, std::size_t end) const {
+    if (end < key_.size()) return false;
+    const std::size_t begin = end - key_.size();
     for (std::size_t i = key_.size(); i-- > 0;) {
-      if (key_[i] != part[i] && key_[i] != '.') return false;
+      const char32_t c = text[begin + i];
+      if (key_[i] == '.' ? c == '\n' : c != static_cast<unsigned char>(key_[i])) return false;
     }
-    return true;
-  }
-  Pattern general() const {
-    return Pattern(where_ == Where::end ? "(.*\\.)?(" + key_ + ")$"
-                                        : "(^|.*\\.)" + key_ + "($|\\..*)");
+    if (begin == 0) return true;
+    const auto dot = text.begin() + static_cast<std::ptrdiff_t>(begin) - 1;
+    return *dot == '.' && std::find(text.begin(), dot, U'\n') == dot;
   }
 
   std::string key_;
   Where where_;
-  std::optional<Pattern> pattern_;  // none for a key that takes the short way
+  std::optional<BasicPattern<Tag>> pattern_;  // none for a key that takes the short way
 };
 
 /// The index of the layer that a path lies in, for layers_to_transform. Without a pattern it is the
@@ -133,9 +159,22 @@ class BasicLayerFinder {
   using Pattern = BasicPattern<Tag>;
 
  public:
-  explicit BasicLayerFinder(const std::vector<std::string>& patterns) {
-    if (patterns.empty()) patterns_.emplace_back(".*?\\.[^.]*\\.([0-9]+)\\.");
-    for (const std::string& text : patterns) add(text);
+  /// Throws as `compile` does, and for a pattern with a group that would be taken for the index.
+  BasicLayerFinder(BasicPatternCompiler<Tag>& compile, const std::vector<std::string>& patterns) {
+    const std::string field = "layers_pattern";
+    if (patterns.empty()) patterns_.push_back(compile(field, ".*?\\.[^.]*\\.([0-9]+)\\."));
+    for (const std::string& text : patterns) {
+      const Pattern alone = compile(field, text);
+      const std::string about = "LoRAConfig: layers_pattern: regular expression " + in_quotes(text);
+      if (alone.captures() > 0 || alone.top_alternation()) {
+        throw ConfigError(
+            about + ": PEFT would read the layer's index from this group or branch; write (?:...)");
+      }
+      if (alone.repeats_group()) {
+        throw ConfigError(about + ": a repeated group is not supported here");
+      }
+      patterns_.push_back(compile(field, ".*?\\." + text + "\\.([0-9]+)\\."));
+    }
   }
 
   std::optional<Index> layer(std::string_view path, PatternScratch& scratch) const {
@@ -152,24 +191,6 @@ class BasicLayerFinder {
   }
 
  private:
-  void add(const std::string& text) {
-    try {
-      const Pattern alone(text);
-      if (alone.captures() > 0 || alone.top_alternation()) {
-        throw ConfigError(
-            "regular expression " + within_quotes(text) +
-            ": PEFT would read the layer's index from this group or branch; write (?:...)");
-      }
-      if (alone.repeats_group()) {
-        throw ConfigError("regular expression " + within_quotes(text) +
-                          ": a repeated group is not supported here");
-      }
-      patterns_.emplace_back(".*?\\." + text + "\\.([0-9]+)\\.");
-    } catch (const ConfigError& error) {
-      throw ConfigError(std::string("LoRAConfig: layers_pattern: ") + error.what());
-    }
-  }
-
   std::vector<Pattern> patterns_;
 };
 

@@ -1,13 +1,14 @@
 // Regular expressions with the meaning they have in Python's `re`, for the patterns of adapter
 // configurations. Such a pattern may come from the file of a stranger: its length, its compiled
 // size and its nesting are bounded, and matching takes O(size · characters) steps whatever the
-// pattern is (Thompson's simulation with Pike's priorities).
+// pattern is (Thompson's simulation with Pike's priorities). What many take together is bounded in
+// name_rules.hpp and matching.hpp.
 #pragma once
 
 #include <lora/adapters/code_points.hpp>
 #include <lora/adapters/pattern_parser.hpp>
-#include <lora/adapters/within_quotes.hpp>
 #include <lora/core/error.hpp>
+#include <lora/core/printable.hpp>
 
 #include <algorithm>
 #include <cstdint>
@@ -25,10 +26,20 @@ struct PatternScratch {
     std::int32_t pc;
     std::size_t slots[2];
   };
+  std::string bytes;  // what `text` is decoded from
   std::vector<char32_t> text;
   std::vector<Thread> current, next, pending;
-  std::vector<std::size_t> seen;
+  std::vector<std::uint64_t> seen;  // for each step of the code, the last visit that entered it
+  std::uint64_t visit = 0;  // a number for each position of each match, so that nothing is cleared
   std::uint64_t steps = 0;
+
+  /// Decodes s into `text`, once for all patterns that ask about the same path in turn.
+  template <class = void>
+  void read(std::string_view s) {
+    if (s == bytes) return;
+    detail::decode_utf8(s, text);
+    bytes = s;
+  }
 };
 
 /// A compiled pattern. Immutable, so it may be shared between threads; a Scratch may not.
@@ -51,6 +62,7 @@ class BasicPattern {
     code_ = std::move(parser.code);
     sets_ = std::move(parser.sets);
     captures_ = parser.captures;
+    work_ = parser.work;
     ascii_only_ = parser.ascii_only;
     top_alternation_ = parser.top_alternation;
     repeats_group_ = parser.repeats_group;
@@ -58,6 +70,8 @@ class BasicPattern {
 
   const std::string& text() const { return text_; }
   std::size_t size() const { return code_.size(); }
+  /// The steps that compiling it took, at least size(): what a bound on many patterns adds up.
+  std::size_t work() const { return work_; }
   int captures() const { return captures_; }
   /// Whether a | stands outside of every group, so that text put before or after the pattern would
   /// join one branch only.
@@ -100,19 +114,21 @@ class BasicPattern {
   static constexpr std::size_t unset = static_cast<std::size_t>(-1);
 
   bool run(std::string_view s, Goal goal, Scratch& m, std::size_t* slots) const {
-    detail::decode_utf8(s, m.text);
+    m.read(s);
     if (ascii_only_ &&
         std::any_of(m.text.begin(), m.text.end(), [](char32_t c) { return c >= 128; })) {
-      throw ConfigError("regular expression \"" + text_ +
-                        "\": \\d, \\w, \\s and \\b are supported for ASCII text only, not for " +
-                        detail::within_quotes(s));
+      throw ConfigError("regular expression " + in_quotes(text_) +
+                        ": \\d, \\w, \\s and \\b are supported for ASCII text only, not for " +
+                        in_quotes(s));
     }
-    m.seen.assign(code_.size(), unset);
+    if (m.seen.size() < code_.size()) m.seen.resize(code_.size());
     m.current.clear();
+    ++m.visit;
     follow(m, m.current, {0, {unset, unset}}, 0);
     bool found = false;
     for (std::size_t at = 0; at <= m.text.size() && !m.current.empty(); ++at) {
       m.next.clear();
+      ++m.visit;
       for (const Scratch::Thread& t : m.current) {
         ++m.steps;
         const detail::PatternStep<Tag>& step = code_[static_cast<std::size_t>(t.pc)];
@@ -155,8 +171,8 @@ class BasicPattern {
       m.pending.pop_back();
       ++m.steps;
       const auto pc = static_cast<std::size_t>(t.pc);
-      if (m.seen[pc] == at) continue;
-      m.seen[pc] = at;
+      if (m.seen[pc] == m.visit) continue;
+      m.seen[pc] = m.visit;
       const detail::PatternStep<Tag>& step = code_[pc];
       if (step.op == Op::split) {
         m.pending.push_back({t.pc + step.b, {t.slots[0], t.slots[1]}});
@@ -190,6 +206,7 @@ class BasicPattern {
   std::vector<detail::PatternStep<Tag>> code_;
   std::vector<detail::CharSet<Tag>> sets_;
   int captures_ = 0;
+  std::size_t work_ = 0;
   bool ascii_only_ = false, top_alternation_ = false, repeats_group_ = false;
 };
 

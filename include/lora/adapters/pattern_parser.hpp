@@ -4,8 +4,8 @@
 #pragma once
 
 #include <lora/adapters/code_points.hpp>
-#include <lora/adapters/within_quotes.hpp>
 #include <lora/core/error.hpp>
+#include <lora/core/printable.hpp>
 
 #include <algorithm>
 #include <bitset>
@@ -57,7 +57,7 @@ class PatternParser {
 
   explicit PatternParser(std::string_view pattern) : pattern_(pattern) {
     if (pattern.size() > max_length) {
-      throw ConfigError("regular expression " + within_quotes(pattern) + " has " +
+      throw ConfigError("regular expression " + in_quotes(pattern) + " has " +
                         std::to_string(pattern.size()) + " bytes, at most " +
                         std::to_string(max_length) + " are allowed");
     }
@@ -67,18 +67,19 @@ class PatternParser {
     }
     code = alternatives(0);
     if (!at_end()) fail("unbalanced )");
-    code.push_back({PatternOp::accept});
+    append(code, {{PatternOp::accept}});
   }
 
   PatternCode code;
   std::vector<CharSet> sets;
   int captures = 0;
+  std::size_t work = 0;  // steps written, those of discarded and of copied fragments too
   bool ascii_only = false, top_alternation = false, repeats_group = false;
 
  private:
   [[noreturn]] void fail(const std::string& reason) const { fail_at(position_, reason); }
   [[noreturn]] void fail_at(std::size_t position, const std::string& reason) const {
-    throw ConfigError("regular expression " + within_quotes(pattern_) + ", position " +
+    throw ConfigError("regular expression " + in_quotes(pattern_) + ", position " +
                       std::to_string(position) + ": " + reason);
   }
 
@@ -91,12 +92,13 @@ class PatternParser {
     ++position_;
     return true;
   }
-  void append(PatternCode& to, const PatternCode& from) const {
+  void append(PatternCode& to, const PatternCode& from) {
     if (to.size() + from.size() > max_size) {
       fail("compiles to more than " + std::to_string(max_size) +
            " steps; use smaller counted repeats");
     }
     to.insert(to.end(), from.begin(), from.end());
+    work += from.size();
   }
   static PatternStep split(std::size_t prefer, std::size_t other) {
     return {PatternOp::split, static_cast<std::int32_t>(prefer), static_cast<std::int32_t>(other)};
@@ -181,7 +183,7 @@ class PatternParser {
 
   /// body lo to hi times; hi < 0 is unbounded. The language is the same greedy or lazy, only the
   /// priorities differ.
-  PatternCode repeat(const PatternCode& body, Index lo, Index hi, bool lazy) const {
+  PatternCode repeat(const PatternCode& body, Index lo, Index hi, bool lazy) {
     PatternCode all;
     if (body.empty()) return all;
     for (Index i = 0; i < lo; ++i) append(all, body);
@@ -225,6 +227,7 @@ class PatternParser {
     return {{PatternOp::character, static_cast<std::int32_t>(c)}};
   }
   PatternCode set_code(CharSet set) {
+    work += sizeof(CharSet) / sizeof(PatternStep) + set.wide.size();
     sets.push_back(std::move(set));
     return {{PatternOp::set, static_cast<std::int32_t>(sets.size() - 1)}};
   }
@@ -256,7 +259,8 @@ class PatternParser {
     for (; is_ascii_word(peek()); ++position_) name.push_back(static_cast<char>(peek()));
     if (name.empty() || (name[0] >= '0' && name[0] <= '9') || !take('>'))
       fail_at(start, "bad group name");
-    if (!names_.insert(name).second) fail_at(start, "the group name " + name + " is used twice");
+    if (!names_.insert(name).second)
+      fail_at(start, "the group name " + printable(name) + " is used twice");
   }
   std::string unsupported_group() const {
     const char32_t c = peek();

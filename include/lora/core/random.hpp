@@ -1,5 +1,6 @@
-// Counter-based random numbers: value i of a stream depends on (seed, name, i) and nothing else, so that results
-// do not depend on the platform, on the order of calls or on the number of threads.
+// Counter-based random numbers: value i of a stream depends on (seed, name, i) and nothing else, not on the order of
+// calls and not on the number of threads. Words and uniform numbers are the same on every platform; normal ones go
+// through its log1p and cos, whose last bits may differ.
 #pragma once
 
 #include <lora/core/types.hpp>

@@ -3,7 +3,11 @@
 #pragma once
 
 #include <lora/core/error.hpp>
+#include <lora/core/printable.hpp>
 
+#if defined(__has_include) && !__has_include(<nlohmann/json.hpp>)
+#error "lora/io/ needs nlohmann/json; on Debian or Ubuntu: apt-get install nlohmann-json3-dev"
+#endif
 #include <nlohmann/json.hpp>
 
 #include <cstddef>
@@ -27,31 +31,6 @@ struct JsonLimits {
   std::size_t values = std::size_t{1}
                        << 23;  ///< all values together; one takes about 16 bytes, a key 100
 };
-
-/// `text` fit for an error message: control characters escaped as \xNN, cut with "..." after
-/// `limit` bytes.
-inline std::string printable(std::string_view text, std::size_t limit = 160) {
-  constexpr std::string_view digits = "0123456789abcdef";
-  std::size_t end = text.size() < limit ? text.size() : limit;
-  while (end < text.size() && end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0u) == 0x80u) {
-    --end;  // never cut a UTF-8 sequence
-  }
-  std::string out;
-  for (const char ch : text.substr(0, end)) {
-    const auto byte = static_cast<unsigned char>(ch);
-    if (byte >= 0x20 && byte != 0x7F) {
-      out += ch;
-    } else {
-      out += "\\x";
-      out += digits[byte >> 4];
-      out += digits[byte & 15u];
-    }
-  }
-  return end < text.size() ? out + "..." : out;
-}
-
-/// A name from a file in double quotes, fit for an error message.
-inline std::string in_quotes(std::string_view name) { return "\"" + printable(name) + "\""; }
 
 /// `text` as a JSON string with its quotes, non-ASCII as it stands.
 /// Throws ConfigError, naming `where`, when `text` is not UTF-8.

@@ -5,6 +5,7 @@
 #include <lora/io/dtype.hpp>
 #include <lora/io/file.hpp>
 #include <lora/io/json.hpp>
+#include <lora/io/safetensors_reader.hpp>
 
 #include <deque>
 #include <map>
@@ -55,7 +56,7 @@ class SafetensorsWriter {
 
   /// Writes the file: the old one or the new one, never half of one (see AtomicFile), so that a
   /// file may be written over while it is open for reading. Throws IoError, or ConfigError when the
-  /// header exceeds 100,000,000 bytes.
+  /// header exceeds safetensors_max_header.
   void write(const std::filesystem::path& path, const FileCalls& calls = posix_calls()) const {
     const std::string head = header();
     AtomicFile file(path, calls);
@@ -141,9 +142,9 @@ inline std::string SafetensorsWriter::header() const {
   text += metadata_.empty() && tensors_.empty() ? "{}" : "}";
   text.append((8 - text.size() % 8) % 8, ' ');
   const std::uint64_t length = text.size() - 8;
-  if (length > 100'000'000) {
+  if (length > safetensors_max_header) {
     throw ConfigError("SafetensorsWriter: the header has " + std::to_string(length) +
-                      " bytes, the format allows 100000000");
+                      " bytes, the format allows " + std::to_string(safetensors_max_header));
   }
   std::memcpy(text.data(), &length, 8);
   return text;

@@ -58,16 +58,12 @@ class AdamW {
   /// changed its shape; then nothing has changed.
   template <class Model>
   void step(Model& model) {
-    for (const auto& bound : table_.bind(model, groups_)) {
-      auto& slot = table_[bound.slot];
-      Parameter<S>& p = *bound.parameter;
-      ++slot.step;
+    table_.step(model, groups_, [&](auto& slot, Parameter<S>& p) {
       S* v_max = options_.amsgrad ? slot.moments[2].data() : nullptr;
       kernels::adamw_update<S>(p.value.size(), coefficients(slot.group, slot.step), p.grad.data(),
                                p.value.data(), slot.moments[0].data(), slot.moments[1].data(),
                                v_max);
-    }
-    table_.count_step();
+    });
   }
 
   /// From now on each group's learning rate is its own times `factor`; see LRSchedule::factor. The

@@ -67,7 +67,7 @@ class NormSum {
     } else if (p_ == 1) {
       sum_ += fold_magnitudes(g, itself, plus);
     } else if (std::isinf(p_)) {
-      sum_ = larger(sum_, fold_magnitudes(g, itself, larger));
+      sum_ = larger(sum_, fold_magnitudes(g, itself, larger<void>));
     } else {
       sum_ += fold_magnitudes(
           g, [p = p_](double x) { return std::pow(x, p); }, plus);
@@ -86,7 +86,7 @@ class NormSum {
 template <class = void>
 void expect_norm_type(const char* where, double p) {
   if (!(p > 0)) {
-    throw ConfigError(std::string(where) + ": norm_type is " + option_text(p) +
+    throw ConfigError(std::string(where) + ": norm_type is " + number_text(p) +
                       ", expected a number > 0 or infinity");
   }
 }
@@ -139,7 +139,7 @@ double grad_norm(Model& model, double norm_type = 2) {
 template <class Model>
 double clip_grad_norm(Model& model, double max_norm, const ClipOptions& options = {}) {
   if (!(max_norm >= 0)) {
-    throw ConfigError("clip_grad_norm: max_norm is " + detail::option_text(max_norm) +
+    throw ConfigError("clip_grad_norm: max_norm is " + number_text(max_norm) +
                       ", expected a number >= 0");
   }
   detail::expect_norm_type("clip_grad_norm", options.norm_type);
@@ -149,7 +149,7 @@ double clip_grad_norm(Model& model, double max_norm, const ClipOptions& options 
     model.for_each_parameter("", [&first](const NamePath& name, auto& p) {
       if (p.trainable && first.empty() && !p.grad.allFinite()) first = name.str();
     });
-    throw Error("clip_grad_norm: the norm of the gradients is " + detail::option_text(norm) +
+    throw Error("clip_grad_norm: the norm of the gradients is " + number_text(norm) +
                 ", expected a finite number; " +
                 (first.empty() ? "no gradient is non-finite, their sum overflows"
                                : "the first non-finite gradient is that of " + first));

@@ -8,7 +8,6 @@
 #include <cstddef>
 #include <map>
 #include <set>
-#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -31,7 +30,7 @@ struct OptimizerState {
 /// What load_state does with a trainable parameter that the state does not name.
 enum class MissingState { refuse, start_fresh };
 
-/// The state behind one optimiser and its connection to a model: `bind` finds the slot of each
+/// The state behind one optimiser and its connection to a model: step() finds the slot of each
 /// trainable parameter by name. The order of the last visit is remembered, so that in a steady step
 /// finding is one comparison of names and nothing is allocated. Copies are independent. Not safe to
 /// share between threads.
@@ -46,24 +45,21 @@ class StateTable {
     Index rows = 0, cols = 0;
     Index step = 0;
     std::vector<Matrix<S>> moments;  ///< in the order of `kinds`
-    Index visit = 0;                 ///< the last bind that met this name
-  };
-  struct Bound {
-    std::size_t slot;
-    Parameter<S>* parameter;
+    Index visit = 0;                 ///< the last step that met this name
   };
 
   /// `owner` begins the messages; `kinds` names the matrices that are kept a tensor.
   StateTable(String owner, std::vector<String> kinds)
       : owner_(std::move(owner)), kinds_(std::move(kinds)) {}
 
-  /// The trainable parameters of `model` in its own order, each with its slot; a name seen for the
-  /// first time gets one (all zero, step 0). Valid until the next call. Parameters must stay where
-  /// they are meanwhile.
+  /// One step of the optimiser: update(slot, parameter) for each trainable parameter of `model` in
+  /// its own order, slot.step counting this update already. A name seen for the first time gets a
+  /// slot of zeros. All parameters are found and checked before the first is updated, and must stay
+  /// where they are meanwhile.
   /// Throws ConfigError when two have one name and ShapeError when a gradient or the state has
   /// another shape than the value; then nothing has changed.
-  template <class Model>
-  std::span<const Bound> bind(Model& model, const OnUse<ParameterGroups, S>& groups) {
+  template <class Model, class Update>
+  void step(Model& model, const OnUse<ParameterGroups, S>& groups, Update update) {
     bound_.clear();
     ++visit_;
     try {
@@ -74,13 +70,15 @@ class StateTable {
       drop_unused();
       throw;
     }
-    return bound_;
+    for (const Bound& bound : bound_) {
+      Slot& slot = slots_[bound.slot];
+      ++slot.step;
+      update(slot, *bound.parameter);
+    }
+    ++steps_;
   }
 
-  Slot& operator[](std::size_t slot) { return slots_[slot]; }
   Index steps() const { return steps_; }
-  /// Ends one step of the optimiser: bound slots were updated.
-  void count_step() { ++steps_; }
 
   /// A copy of all that is kept.
   OptimizerState<S> snapshot() const {
@@ -158,6 +156,11 @@ class StateTable {
   }
 
  private:
+  struct Bound {
+    std::size_t slot;
+    Parameter<S>* parameter;
+  };
+
   Slot new_slot(const std::string& name, const Parameter<S>& p,
                 const OnUse<ParameterGroups, S>& groups) const {
     Slot slot;

@@ -2,11 +2,10 @@
 #pragma once
 
 #include <lora/core/error.hpp>
+#include <lora/core/printable.hpp>
 
-#include <array>
 #include <cmath>
 #include <cstddef>
-#include <cstdio>
 #include <functional>
 #include <optional>
 #include <string>
@@ -28,19 +27,11 @@ struct ParameterGroup {
 
 namespace detail {
 
-/// x as "%g" prints it; std::to_string would show 1e-7 as 0.000000.
-template <class = void>
-std::string option_text(double x) {
-  std::array<char, 32> text{};
-  std::snprintf(text.data(), text.size(), "%g", x);
-  return text.data();
-}
-
 /// Throws ConfigError "where: what is x, expected a finite number >= 0" otherwise.
 template <class = void>
 void expect_not_negative(std::string_view where, std::string_view what, double x) {
   if (!(std::isfinite(x) && x >= 0)) {
-    throw ConfigError(std::string(where) + ": " + std::string(what) + " is " + option_text(x) +
+    throw ConfigError(std::string(where) + ": " + std::string(what) + " is " + number_text(x) +
                       ", expected a finite number >= 0");
   }
 }
@@ -48,7 +39,7 @@ void expect_not_negative(std::string_view where, std::string_view what, double x
 template <class = void>
 void expect_fraction(std::string_view where, std::string_view what, double x) {
   if (!(x >= 0 && x < 1)) {
-    throw ConfigError(std::string(where) + ": " + std::string(what) + " is " + option_text(x) +
+    throw ConfigError(std::string(where) + ": " + std::string(what) + " is " + number_text(x) +
                       ", expected 0 <= " + std::string(what) + " < 1");
   }
 }
@@ -136,8 +127,8 @@ template <class = void>
 std::vector<ParameterGroup> loraplus_groups(double lr, double loraplus_lr_ratio,
                                             const LoRAPlusOptions& options = {}) {
   if (!(std::isfinite(loraplus_lr_ratio) && loraplus_lr_ratio > 0)) {
-    throw ConfigError("loraplus_groups: loraplus_lr_ratio is " +
-                      detail::option_text(loraplus_lr_ratio) + ", expected a finite number > 0");
+    throw ConfigError("loraplus_groups: loraplus_lr_ratio is " + number_text(loraplus_lr_ratio) +
+                      ", expected a finite number > 0");
   }
   using Shape = std::vector<Index>;
   const auto has = [](const std::string& name, const char* part) {

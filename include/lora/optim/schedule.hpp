@@ -143,8 +143,8 @@ BasicLRSchedule<Tag>::BasicLRSchedule(std::string name, Options options)
     if (!options_.base_lr) refuse("base_lr is not set, and lr_end is an absolute rate");
     if (!options_.lr_end) options_.lr_end = 1e-7;
     if (!(*options_.base_lr > *options_.lr_end)) {
-      refuse("lr_end is " + detail::option_text(*options_.lr_end) +
-             ", expected less than base_lr = " + detail::option_text(*options_.base_lr));
+      refuse("lr_end is " + number_text(*options_.lr_end) +
+             ", expected less than base_lr = " + number_text(*options_.base_lr));
     }
   }
   if (kind_ == Kind::cosine_with_min_lr || kind_ == Kind::cosine_warmup_with_min_lr)
@@ -202,8 +202,8 @@ template <class Tag>
 void BasicLRSchedule<Tag>::check_range(const char* what, const std::optional<double>& x, double low,
                                        bool open) const {
   if (x && !(std::isfinite(*x) && (open ? *x > low : *x >= low))) {
-    refuse(std::string(what) + " is " + detail::option_text(*x) + ", expected a finite number " +
-           (open ? "> " : ">= ") + detail::option_text(low));
+    refuse(std::string(what) + " is " + number_text(*x) + ", expected a finite number " +
+           (open ? "> " : ">= ") + number_text(low));
   }
 }
 

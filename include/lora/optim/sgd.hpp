@@ -37,13 +37,13 @@ class SGD {
                                             : std::vector<std::string>{}) {
     detail::expect_not_negative("SGD", "momentum", options.momentum);
     if (!std::isfinite(options.dampening)) {
-      throw ConfigError("SGD: dampening is " + detail::option_text(options.dampening) +
+      throw ConfigError("SGD: dampening is " + number_text(options.dampening) +
                         ", expected a finite number");
     }
     if (options.nesterov && (options.momentum <= 0 || options.dampening != 0)) {
       throw ConfigError("SGD: nesterov needs a momentum > 0 and dampening 0, got momentum " +
-                        detail::option_text(options.momentum) + " and dampening " +
-                        detail::option_text(options.dampening));
+                        number_text(options.momentum) + " and dampening " +
+                        number_text(options.dampening));
     }
   }
 
@@ -52,18 +52,14 @@ class SGD {
   /// AdamW::step does; then nothing has changed.
   template <class Model>
   void step(Model& model) {
-    for (const auto& bound : table_.bind(model, groups_)) {
-      auto& slot = table_[bound.slot];
-      Parameter<S>& p = *bound.parameter;
-      const bool first = slot.step++ == 0;
+    table_.step(model, groups_, [&](auto& slot, Parameter<S>& p) {
       if (options_.momentum == 0) {
         descend(p.value.size(), slot.group, p.grad.data(), p.value.data());
       } else {
-        descend(p.value.size(), slot.group, first, p.grad.data(), p.value.data(),
+        descend(p.value.size(), slot.group, slot.step == 1, p.grad.data(), p.value.data(),
                 slot.moments[0].data());
       }
-    }
-    table_.count_step();
+    });
   }
 
   /// See AdamW::set_lr_factor.

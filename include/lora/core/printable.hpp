@@ -1,0 +1,50 @@
+// Text of strangers and numbers as messages show them.
+#pragma once
+
+#include <lora/core/namespace.hpp>
+
+#include <array>
+#include <cstdio>
+#include <string>
+#include <string_view>
+
+namespace LORA_NAMESPACE {
+
+/// `text` fit for a message on a terminal: control characters of ASCII escaped as \xNN, cut with
+/// "..." after `limit` bytes, never within a UTF-8 sequence.
+template <class = void>
+std::string printable(std::string_view text, std::size_t limit = 160) {
+  constexpr std::string_view digits = "0123456789abcdef";
+  std::size_t end = text.size() < limit ? text.size() : limit;
+  while (end < text.size() && end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0u) == 0x80u) {
+    --end;
+  }
+  std::string out;
+  for (const char ch : text.substr(0, end)) {
+    const auto byte = static_cast<unsigned char>(ch);
+    if (byte >= 0x20 && byte != 0x7F) {
+      out += ch;
+    } else {
+      out += "\\x";
+      out += digits[byte >> 4];
+      out += digits[byte & 15u];
+    }
+  }
+  return end < text.size() ? out + "..." : out;
+}
+
+/// A name, pattern or value in double quotes, fit for a message: see printable().
+template <class = void>
+std::string in_quotes(std::string_view text) {
+  return '"' + printable(text) + '"';
+}
+
+/// x in the fewest of up to nine digits: std::to_string would show -1e-7 as -0.000000.
+template <class = void>
+std::string number_text(double x) {
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%.9g", x);
+  return text.data();
+}
+
+}  // namespace LORA_NAMESPACE
