@@ -10,6 +10,6 @@ packages=(g++ cmake make libeigen3-dev nlohmann-json3-dev libgtest-dev libbenchm
 [ "$preset" = clang ] && packages+=(clang)
 install_packages "${packages[@]}"
 
-cmake --preset "$preset" -DLORA_BUILD_BENCH=OFF >/dev/null
+cmake --preset "$preset" >/dev/null
 cmake --build --preset "$preset" -j "$(nproc)"
 ctest --preset "$preset" -j "$(nproc)" "$@"

@@ -141,6 +141,14 @@ for way in subdirectory fetch; do
   if [ -e "$work/$way-installed/include/lora" ]; then fail "$way: the outside project's install copies lora"; fi
 done
 
+# --- Without nlohmann/json there is no lora::io, and its user is told what to install.
+log=$("$cmake" -S "$work/outside" -B "$work/no_json" "${settings[@]}" -DWAY=subdirectory "-DLORA_SOURCE=$source_dir" \
+      -DCMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON 2>&1) || fail "without nlohmann/json: $log"
+grep -q 'no target lora::io.* apt-get install nlohmann-json3-dev' <<< "$log" || fail "not told what lora::io needs: $log"
+quiet "$cmake" --build "$work/no_json"
+if [ -e "$work/no_json/reader" ]; then fail "lora::io was made without nlohmann/json"; fi
+echo "without nlohmann/json: no lora::io, and a line that says what to install"
+
 # --- Which versions the package answers to.
 mkdir "$work/versions"
 cat > "$work/versions/CMakeLists.txt" << 'END'

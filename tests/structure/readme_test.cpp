@@ -1,5 +1,5 @@
-// The README shows programs and commands that exist and work: its program is examples/quickstart.cpp to the letter (which a
-// test of its own builds and runs), and what it points at is there.
+// The README shows programs and commands that exist and work: its program is examples/quickstart.cpp to the letter (which
+// ctest's `quickstart` runs), and what it points at is there.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -35,7 +35,7 @@ TEST(Readme, QuickstartHasAtMostSixtyLines) {
 TEST(Readme, PagesPointAtFilesThatAreThere) {
   int links = 0;
   for (const char* page : {"README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/math.md",
-                           "docs/configuration.md"}) {
+                           "docs/configuration.md", "docs/performance.md"}) {
     const std::string text = text_of(root() / page);
     const std::regex link(R"(\]\(([^)#: ]+)(#[^)]*)?\))");
     for (auto it = std::sregex_iterator(text.begin(), text.end(), link);
@@ -54,6 +54,8 @@ TEST(Readme, NamesItsTwoCommands) {
     EXPECT_TRUE(std::filesystem::exists(root() / script));
   }
   EXPECT_NE(text_of(root() / ".ci" / "run").find("bash tests/run.sh"), std::string::npos);
+  EXPECT_NE(text_of(root() / "examples" / "CMakeLists.txt").find("add_test(NAME quickstart "),
+            std::string::npos);
 }
 
 }  // namespace

@@ -43,3 +43,10 @@ if(LORA_BASH)
            -DEigen3_DIR=${Eigen3_DIR} -Dnlohmann_json_DIR=${nlohmann_json_DIR})
   set_tests_properties(package PROPERTIES TIMEOUT 900)
 endif()
+
+# Wide instructions are in the kernels only, as long as no flag asks for them everywhere.
+if(LORA_BASH AND CMAKE_OBJDUMP AND CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64" AND NOT CMAKE_CXX_FLAGS MATCHES "-m")
+  add_test(NAME wide_instructions
+           COMMAND ${LORA_BASH} ${CMAKE_CURRENT_SOURCE_DIR}/structure/wide_instructions_test.sh ${CMAKE_OBJDUMP}
+                   $<TARGET_FILE:packed_weight_test> $<TARGET_FILE:adamw_test> $<TARGET_FILE:lora_linear_test>)
+endif()

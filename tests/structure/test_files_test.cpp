@@ -16,11 +16,15 @@ const std::map<std::string, std::string> tested_elsewhere = {
     {"io/safetensors_writer.hpp", "io/safetensors_test.cpp"},
     // The optimiser's test holds the two loops together; a second adamw_test would be the same program.
     {"kernels/adamw.hpp", "optim/adamw_test.cpp"},
+    // One test holds the kernels of every instruction set against plain loops.
+    {"kernels/avx2.hpp", "kernels/tiles_test.cpp"},
+    {"kernels/avx512.hpp", "kernels/tiles_test.cpp"},
+    {"kernels/portable.hpp", "kernels/tiles_test.cpp"},
+    {"kernels/vector.hpp", "kernels/tiles_test.cpp"},
     // Parts of one thing, tested through the whole.
     {"adapters/code_points.hpp", "adapters/pattern_test.cpp"},
     {"adapters/config_values.hpp", "adapters/config_test.cpp"},
     {"adapters/pattern_parser.hpp", "adapters/pattern_test.cpp"},
-    {"adapters/within_quotes.hpp", "adapters/config_test.cpp"},
     {"adapters/match_report.hpp", "adapters/matching_test.cpp"},
     {"adapters/name_rules.hpp", "adapters/matching_test.cpp"},
     {"adapters/near_names.hpp", "adapters/matching_test.cpp"},
