@@ -36,8 +36,7 @@ constexpr KindOfCase kinds[] = {
     {"conv2d", 4, "layers/lora_conv2d_test"},
     {"refused by PEFT", 1,
      "layers/lora_conv2d_test"},  // dilation: no numbers, so by gradient and by definition
-    {"merge", 2,
-     "layers/merging_test"},  // merge_bfloat16 left out: no bfloat16 storage of a frozen weight yet
+    {"merge", 2, "layers/merging_test"},
     {"combine", 1, nullptr},  // left out: combining adapters is not built yet
     {"init", 1, "layers/adapter_init_test"},
     {"optimiser", 16, "optim"},
