@@ -147,26 +147,25 @@ template <class S, int Bytes, class B>
 LORA_ALWAYS_INLINE void transpose_block(Size depth, Size cols, const B* b, Size b_row, S* slab) {
   using Reg = Register<S, Bytes>;
   constexpr Size lanes = Reg::lanes;
-  Size j = 0;
-  for (; j + lanes <= cols; j += lanes) {
+  const Size whole = (cols + slab_group - 1) / slab_group * slab_group;
+  for (Size j = 0; j < whole; j += lanes) {
+    const Size used = j + lanes <= cols ? lanes : j < cols ? cols - j : 0;
     Size k = 0;
     for (; k + lanes <= depth; k += lanes) {
       typename Reg::type v[lanes];
       LORA_UNROLL
-      for (int i = 0; i < lanes; ++i) Reg::load(v[i], b + (j + i) * b_row + k);
+      for (int i = 0; i < lanes; ++i) {
+        v[i] = typename Reg::type{};
+        if (i < used) Reg::load(v[i], b + (j + i) * b_row + k);
+      }
       transpose_square<Reg::lanes>(v);
       LORA_UNROLL
       for (int i = 0; i < lanes; ++i) Reg::store(slab + (k + i) * slab_columns + j, v[i]);
     }
     for (; k < depth; ++k) {
       for (Size i = 0; i < lanes; ++i)
-        slab[k * slab_columns + j + i] = to_scalar<S>(b[(j + i) * b_row + k]);
+        slab[k * slab_columns + j + i] = i < used ? to_scalar<S>(b[(j + i) * b_row + k]) : S{};
     }
-  }
-  const Size whole = (cols + slab_group - 1) / slab_group * slab_group;
-  for (; j < whole; ++j) {
-    for (Size k = 0; k < depth; ++k)
-      slab[k * slab_columns + j] = j < cols ? to_scalar<S>(b[j * b_row + k]) : S{};
   }
 }
 
@@ -234,16 +233,22 @@ LORA_ALWAYS_INLINE void multiply_few(const FewRows<S, B>& f) {
 template <class S, int Bytes>
 LORA_ALWAYS_INLINE void copy_block(Size depth, Size cols, const S* b, Size b_row, S* slab) {
   using Reg = Register<S, Bytes>;
-  constexpr Size lanes = Reg::lanes;
+  using Quarter = Register<S, 16>;
   const Size whole = (cols + slab_group - 1) / slab_group * slab_group;
   for (Size k = 0; k < depth; ++k, b += b_row, slab += slab_columns) {
     Size j = 0;
-    for (; j + lanes <= cols; j += lanes) {
+    for (; j + Reg::lanes <= cols; j += Reg::lanes) {
       typename Reg::type v;
       Reg::load(v, b + j);
       Reg::store(slab + j, v);
     }
-    for (; j < whole; ++j) slab[j] = j < cols ? b[j] : S{};
+    for (; j + Quarter::lanes <= cols; j += Quarter::lanes) {
+      typename Quarter::type v;
+      Quarter::load(v, b + j);
+      Quarter::store(slab + j, v);
+    }
+    for (; j < cols; ++j) slab[j] = b[j];
+    for (; j < whole; ++j) slab[j] = S{};
   }
 }
 
