@@ -70,7 +70,7 @@ examples::Panel throughput_panel(const std::map<Case, double>& times, double wid
   examples::Panel panel;
   panel.title = whole(tokens) + " tokens, " + whole(width) + " × " + whole(width);
   panel.x_label = "rank r";
-  panel.y_label = "tokens a second, forward and backward";
+  panel.y_label = "tokens a second";
   panel.x_scale = examples::AxisScale::log2;
   panel.y_low = 0;
   for (const auto& [key, label] : names) {
