@@ -117,6 +117,22 @@ TEST(PackedWeight, NoTokensRowsOrColumns) {
   }
 }
 
+// A rank that is not added while the tiles are in registers, and several terms at once.
+TEST(PackedWeight, LargeRanksAndSeveralTerms) {
+  const Matrix<float> w = random(70, 60, "w"), x = random(20, 60, "x");
+  const Weight packed = Weight::pack(w), dense(w);
+  for (const Index r : {127, 128, 129, 500}) {
+    const Matrix<float> h = random(20, r, "h"), B = random(70, r, "B"), g = random(7, 2, "g"),
+                        C = random(70, 2, "C");
+    const LowRank<float> terms[] = {{View<float>(h), View<float>(B).transposed(), 0},
+                                    {View<float>(g), View<float>(C).transposed(), 13}};
+    Matrix<float> y(20, 70), y2(20, 70);
+    packed.multiply(x, y, terms);
+    dense.multiply(x, y2, terms);
+    EXPECT_TRUE(same_bits(y, y2)) << r;
+  }
+}
+
 TEST(PackedWeight, CopiesRows) {
   const Matrix<float> w = random(50, 7, "w");
   for (const Precision precision : both) {

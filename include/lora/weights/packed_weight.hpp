@@ -163,9 +163,12 @@ class PackedWeight {
   }
 
  private:
-  /// What one thread needs: a slab of W, and one of a low-rank term.
+  /// What one thread needs: a slab of W, and one of a low-rank term that is added with it. Less than
+  /// 100 KiB, since some systems give a thread a stack of 128.
+  static constexpr Index most_fused = 128;
   struct Memory {
-    detail::SlabMemory<S> slab, term;
+    detail::SlabMemory<S> slab;
+    detail::SlabMemory<S, most_fused> term;
   };
   static constexpr Index wide = kernels::slab_columns, deep = kernels::slab_depth<S>;
   static_assert(deep % wide == 0, "a slab holds whole panels");
@@ -220,8 +223,9 @@ class PackedWeight {
                              std::span<const LowRank<S>> terms, Index i, Index j,
                              const MutableView<S>& c, bool add, Memory& memory, Fn&& weight_slab) {
     const LowRank<S>* fused = terms.empty() ? nullptr : &terms.front();
-    if (fused != nullptr && (a.cols == 0 || fused->right.rows > deep || fused->first_row > i ||
-                             fused->first_row + fused->left.rows < i + c.rows))
+    if (fused != nullptr &&
+        (a.cols == 0 || fused->right.rows > most_fused || fused->first_row > i ||
+         fused->first_row + fused->left.rows < i + c.rows))
       fused = nullptr;
     for (Index k = 0; k < a.cols; k += deep, add = true) {
       const Index depth = std::min(deep, a.cols - k);
@@ -255,7 +259,7 @@ class PackedWeight {
       if (&term == done || first >= last) continue;
       detail::multiply_columns(with, term.left.middle_rows(first - term.first_row, last - first),
                                term.right.middle_cols(j, c.cols),
-                               c.middle_rows(first - i, last - first), true, memory.term);
+                               c.middle_rows(first - i, last - first), true, memory.slab);
     }
   }
 

@@ -55,10 +55,10 @@ kernels::BF16Kernels<S> bf16_kernels() {
           kernels::portable::few<kernels::BF16, S>};
 }
 
-/// Memory for one slab, on the stack of the thread that uses it.
-template <class S>
+/// Memory for a slab of `Depth` rows, on the stack of the thread that uses it.
+template <class S, Index Depth = kernels::slab_depth<S>>
 struct SlabMemory {
-  alignas(64) S values[static_cast<std::size_t>(kernels::slab_depth<S> * kernels::slab_columns)];
+  alignas(64) S values[static_cast<std::size_t>(Depth * kernels::slab_columns)];
 };
 
 /// Some rows of some columns of B as the kernels read them.
@@ -68,12 +68,12 @@ struct Slab {
   Index stride;
 };
 
-/// b, a block of at most slab_depth x slab_columns: in place when its rows are contiguous and few
+/// b, a block of at most Depth x slab_columns: in place when its rows are contiguous and few
 /// rows of A will pass by or it is narrow, otherwise in `memory`. Far apart rows would share the
 /// sets of the first-level cache and push each other out between two tiles.
-template <class S>
+template <class S, Index Depth>
 Slab<S> slab_of(const kernels::ProductKernels<S>& with, const View<S>& b, Index rows_of_a,
-                SlabMemory<S>& memory) {
+                SlabMemory<S, Depth>& memory) {
   constexpr Index width = kernels::slab_columns, group = kernels::slab_group;
   if (b.col_stride == 1 && b.cols % group == 0 && (rows_of_a <= 8 || b.row_stride <= 2 * width)) {
     return {b.data, b.row_stride};
