@@ -34,10 +34,12 @@ void product(const View<S>& a, const View<S>& b, const MutableView<S>& c,
   expect_shape("product", "B", detail::Extent{b.rows, b.cols}, a.cols, -1);
   expect_shape("product", "C", detail::Extent{c.rows, c.cols}, a.rows, b.cols);
   const Index m = c.rows, n = c.cols;
-  if (m == 0 || n == 0) return;
+  const bool add = accumulate == Accumulate::yes;
+  if (m == 0 || n == 0 || (a.cols == 0 && add)) return;
   const Index wide = kernels::slab_columns, tall = detail::piece_rows;
   const Index column_pieces = (n + wide - 1) / wide, row_pieces = (m + tall - 1) / tall;
-  const bool small = m * n * a.cols < 40000;
+  const bool small =
+      static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(a.cols) < 40000;
   const auto with = detail::product_kernels<S>();
   parallel_for(column_pieces * row_pieces, small ? column_pieces * row_pieces : 1,
                [&](Index begin, Index end) {
@@ -46,8 +48,8 @@ void product(const View<S>& a, const View<S>& b, const MutableView<S>& c,
                    const Index i = piece / column_pieces * tall, j = piece % column_pieces * wide;
                    const Index rows = std::min(tall, m - i), cols = std::min(wide, n - j);
                    detail::multiply_columns(with, a.middle_rows(i, rows), b.middle_cols(j, cols),
-                                            c.middle_rows(i, rows).middle_cols(j, cols),
-                                            accumulate == Accumulate::yes, memory);
+                                            c.middle_rows(i, rows).middle_cols(j, cols), add,
+                                            memory);
                  }
                });
 }
