@@ -17,7 +17,7 @@ inline constexpr Size slab_group = 16;
 /// Rows of a slab: 72 KiB, far less than a second-level cache, and enough that loading and storing a
 /// tile of C costs little. Measured against 96, 192, 480 and 576.
 template <class S>
-inline constexpr Size slab_depth = 480 * 4 / static_cast<Size>(sizeof(S));
+inline constexpr Size slab_depth = 384 * 4 / static_cast<Size>(sizeof(S));
 
 /// The terms k = 0 … depth - 1 of the chains: A(m, k) at a[m·a_row + k·a_col], B(k, n) at
 /// b[k·b_row + n]. B's rows can be read up to the next multiple of slab_group columns.

@@ -45,8 +45,8 @@ class LoRALinear : public AdaptedWeight<S> {
 
   /// Adds an adapter, neither active nor trainable. With the first one the layer's bias is called
   /// "base_layer.bias" instead of "bias", as in PEFT; to an optimiser that trained it before it
-  /// is a new tensor, and prune() forgets the old name. Throws ConfigError, and Error while the base is trained whole, with nothing
-  /// changed.
+  /// is a new tensor, and prune() forgets the old name. Throws ConfigError, and Error while the base
+  /// is trained whole, with nothing changed.
   void add_adapter(const std::string& name, const AdapterOptions& options = {}) {
     this->expect_frozen_base("LoRALinear::add_adapter");
     Adapter<S> adapter = make_adapter<S>(name, options);

@@ -15,6 +15,18 @@ enum class Layout {
   in_out,  ///< (in, out): GPT-2's Conv1D, PEFT's fan_in_fan_out
 };
 
+/// Σ scale · left · right as an (O, D) matrix: what deltas add to a weight. Allocates it and another
+/// of its size.
+template <class S>
+Matrix<S> sum_of(std::span<const LowRankDelta<S>> deltas, Index rows, Index cols) {
+  Matrix<S> change(rows, cols), sum = Matrix<S>::Zero(rows, cols);
+  for (const LowRankDelta<S>& delta : deltas) {
+    product<S>(delta.left, delta.right, change);
+    sum += delta.scale * change;
+  }
+  return sum;
+}
+
 /// A frozen matrix stored as it came. See FrozenWeight for what the functions compute; shapes are checked there.
 template <class S>
 class DenseWeight {
@@ -42,11 +54,7 @@ class DenseWeight {
     for (Index j = 0; j < w.cols; ++j) out[j] = w.data[row * w.row_stride + j * w.col_stride];
   }
   DenseWeight plus(std::span<const LowRankDelta<S>> deltas) const {
-    Matrix<S> change(rows(), cols()), sum = Matrix<S>::Zero(rows(), cols());
-    for (const LowRankDelta<S>& delta : deltas) {
-      product<S>(delta.left, delta.right, change);
-      sum += delta.scale * change;
-    }
+    const Matrix<S> sum = sum_of(deltas, rows(), cols());
     if (layout_ == Layout::out_in) return {values_ + sum, layout_};
     return {values_ + sum.transpose(), layout_};
   }

@@ -27,8 +27,7 @@ class FrozenWeight {
   explicit FrozenWeight(Matrix<S> values, Layout layout = Layout::out_in)
       : storage_(std::make_shared<const Storage>(DenseWeight<S>(std::move(values), layout))) {}
 
-  /// W prepared once for its products: from one token on faster than the matrix as it is, in float32
-  /// or, in half the memory, rounded to bfloat16. `w` (O, D), or (D, O) with Layout::in_out; it is not
+  /// W prepared once for its products, in float32 or, in half the memory, rounded to bfloat16. `w` (O, D), or (D, O) with Layout::in_out; it is not
   /// needed afterwards. Allocates the packed values alone. See PackedWeight.
   static FrozenWeight pack(In<S> w, Precision precision = Precision::float32,
                            Layout layout = Layout::out_in) requires(std::is_same_v<S, float>) {
@@ -116,7 +115,8 @@ class FrozenWeight {
   }
 
   /// A new weight W + Σ scale · left · right in the same storage and orientation: the changes are summed in S, added and
-  /// rounded once. This one is not touched. Throws ShapeError. Allocates the result and two matrices of its size.
+  /// rounded once. This one is not touched. Throws ShapeError. Allocates the result and up to
+  /// three dense matrices of its shape.
   FrozenWeight plus(std::span<const LowRankDelta<S>> deltas) const {
     for (const LowRankDelta<S>& delta : deltas) {
       check_shape(delta.left.rows == rows(), "FrozenWeight::plus", "left", delta.left.rows,

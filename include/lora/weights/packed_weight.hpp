@@ -151,14 +151,9 @@ class PackedWeight {
 
   /// W + Σ changes, summed in float32 and rounded once.
   PackedWeight plus(std::span<const LowRankDelta<S>> deltas) const {
-    Matrix<S> dense(rows_, cols_), change(rows_, cols_);
-    Matrix<S> sum = Matrix<S>::Zero(rows_, cols_);
-    for (const LowRankDelta<S>& delta : deltas) {
-      product<S>(delta.left, delta.right, change);
-      sum += delta.scale * change;
-    }
+    Matrix<S> dense(rows_, cols_);
     for (Index o = 0; o < rows_; ++o) copy_row(o, dense.data() + o * cols_);
-    dense += sum;
+    dense += sum_of(deltas, rows_, cols_);
     return PackedWeight(View<S>(dense), layout_);
   }
 
@@ -172,6 +167,7 @@ class PackedWeight {
   };
   static constexpr Index wide = kernels::slab_columns, deep = kernels::slab_depth<S>;
   static_assert(deep % wide == 0, "a slab holds whole panels");
+  static_assert(sizeof(Memory) < 100 * 1024, "it lies on the stack of a thread");
 
   static Stored rounded(S x) {
     if constexpr (is_bf16) {

@@ -75,7 +75,8 @@ template <class S, Index Depth>
 Slab<S> slab_of(const kernels::ProductKernels<S>& with, const View<S>& b, Index rows_of_a,
                 SlabMemory<S, Depth>& memory) {
   constexpr Index width = kernels::slab_columns, group = kernels::slab_group;
-  if (b.col_stride == 1 && b.cols % group == 0 && (rows_of_a <= 8 || b.row_stride <= 2 * width)) {
+  if (b.col_stride == 1 && b.cols % group == 0 &&
+      (rows_of_a <= kernels::few_rows || b.row_stride <= 2 * width)) {
     return {b.data, b.row_stride};
   }
   S* to = memory.values;
