@@ -1,4 +1,5 @@
 #include <support/allocations.hpp>
+#include <support/threads.hpp>
 
 #include <lora/core/parallel.hpp>
 
@@ -14,18 +15,10 @@
 #include <system_error>
 
 namespace {
+using lora_test::Threads;
 using namespace lora;
 
 constexpr Index largest = std::numeric_limits<Index>::max();
-
-/// Another number of threads for the length of a test.
-struct Threads {
-  int before = num_threads();
-  explicit Threads(int n) { set_num_threads(n); }
-  Threads(const Threads&) = delete;
-  Threads& operator=(const Threads&) = delete;
-  ~Threads() { set_num_threads(before); }
-};
 
 /// How often each index was handed out, and where the ranges began.
 struct Visits {

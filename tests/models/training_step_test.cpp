@@ -16,6 +16,7 @@
 #include "layers/layer_tools.hpp"
 #include "support/allocations.hpp"
 #include "support/shared.hpp"
+#include "support/threads.hpp"
 
 namespace {
 using namespace lora;
@@ -96,15 +97,6 @@ struct Trainer {
     const auto read = read_file(folder.path / "a", 1 << 24);
     return std::string(as_text(read));
   }
-};
-
-/// Sets the number of threads for one test.
-struct Threads {
-  int before = num_threads();
-  explicit Threads(int n) { set_num_threads(n); }
-  Threads(const Threads&) = delete;
-  Threads& operator=(const Threads&) = delete;
-  ~Threads() { set_num_threads(before); }
 };
 
 /// Every tensor that is not trained, and each frozen weight.

@@ -4,6 +4,7 @@
 
 #include <support/allocations.hpp>
 #include <support/product_reference.hpp>
+#include <support/threads.hpp>
 
 #include <thread>
 
@@ -36,13 +37,6 @@ testing::AssertionResult same_bits(const Matrix<float>& a, const Matrix<float>& 
 }
 constexpr Precision both[] = {Precision::float32, Precision::bfloat16};
 
-struct Threads {
-  int before = num_threads();
-  explicit Threads(int n) { set_num_threads(n); }
-  Threads(const Threads&) = delete;
-  Threads& operator=(const Threads&) = delete;
-  ~Threads() { set_num_threads(before); }
-};
 /// Each instruction set that this processor has, in turn.
 template <class Fn>
 void on_each_isa(Fn fn) {

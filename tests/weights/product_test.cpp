@@ -2,18 +2,11 @@
 
 #include <support/allocations.hpp>
 #include <support/product_reference.hpp>
+#include <support/threads.hpp>
 
 namespace {
 using namespace lora;
 using namespace lora_test;
-
-struct Threads {
-  int before = num_threads();
-  explicit Threads(int n) { set_num_threads(n); }
-  Threads(const Threads&) = delete;
-  Threads& operator=(const Threads&) = delete;
-  ~Threads() { set_num_threads(before); }
-};
 
 template <class S>
 void fill(Guarded<S>& c) {
