@@ -95,7 +95,7 @@ LORA_ALWAYS_INLINE void tile(const BlockProduct<S>& p, Size m, Size n, S* c, Siz
   Tile<S, Bytes, Rows, Vecs> t;
   t.begin(c, c_row, p.add);
   t.add(p.terms.from(m, n));
-  t.add(p.more.from(m, n));
+  if (p.more.depth > 0) t.add(p.more.from(m, n));
   t.end(c, c_row);
 }
 
@@ -147,25 +147,24 @@ template <class S, int Bytes, class B>
 LORA_ALWAYS_INLINE void transpose_block(Size depth, Size cols, const B* b, Size b_row, S* slab) {
   using Reg = Register<S, Bytes>;
   constexpr Size lanes = Reg::lanes;
-  const Size whole = (cols + slab_group - 1) / slab_group * slab_group;
-  for (Size j = 0; j < whole; j += lanes) {
-    const Size used = j + lanes <= cols ? lanes : j < cols ? cols - j : 0;
-    Size k = 0;
-    for (; k + lanes <= depth; k += lanes) {
+  const Size squares = depth / lanes * lanes;
+  Size j = 0;
+  for (; j + lanes <= cols; j += lanes) {
+    for (Size k = 0; k < squares; k += lanes) {
       typename Reg::type v[lanes];
-      LORA_UNROLL
-      for (int i = 0; i < lanes; ++i) {
-        v[i] = typename Reg::type{};
-        if (i < used) Reg::load(v[i], b + (j + i) * b_row + k);
-      }
-      transpose_square<Reg::lanes>(v);
+      load_transposed<S, Bytes>(v, b + j * b_row + k, b_row);
       LORA_UNROLL
       for (int i = 0; i < lanes; ++i) Reg::store(slab + (k + i) * slab_columns + j, v[i]);
     }
-    for (; k < depth; ++k) {
-      for (Size i = 0; i < lanes; ++i)
-        slab[k * slab_columns + j + i] = i < used ? to_scalar<S>(b[(j + i) * b_row + k]) : S{};
+    for (Size k = squares; k < depth; ++k) {
+      for (Size i = j; i < j + lanes; ++i)
+        slab[k * slab_columns + i] = to_scalar<S>(b[i * b_row + k]);
     }
+  }
+  const Size whole = (cols + slab_group - 1) / slab_group * slab_group;
+  for (Size k = 0; k < depth && j < whole; ++k) {
+    for (Size i = j; i < whole; ++i)
+      slab[k * slab_columns + i] = i < cols ? to_scalar<S>(b[i * b_row + k]) : S{};
   }
 }
 
@@ -204,9 +203,7 @@ LORA_ALWAYS_INLINE void squares(const FewRows<S, B>& f, Size m) {
     }
     for (Size k = 0; k < f.depth; k += lanes) {
       V v[lanes];
-      LORA_UNROLL
-      for (int j = 0; j < lanes; ++j) Reg::load(v[j], f.b + (n + j) * f.b_row + k);
-      transpose_square<Reg::lanes>(v);
+      load_transposed<S, Bytes>(v, f.b + n * f.b_row + k, f.b_row);
       LORA_UNROLL
       for (int j = 0; j < lanes; ++j) {
         LORA_UNROLL

@@ -95,25 +95,69 @@ struct LanesUpTo<0, I...> {
   using type = Lanes<I...>;
 };
 
-/// Exchanges the lanes of a that have bit Distance with those of b that have not.
-template <int Distance, class V, int... I>
-LORA_ALWAYS_INLINE void exchange(V& a, V& b, Lanes<I...>) {
+/// Loads a register whose quarters of 16 bytes lie apart: quarter q, 16 / sizeof(S) elements stored
+/// as B, at p + q·distance. An instruction set that inserts quarters straight from memory says so in
+/// its own header.
+template <class S, int Bytes, class B>
+struct Quarters {
+  using V = typename Register<S, Bytes>::type;
+  static LORA_ALWAYS_INLINE void load(V& v, const B* p, Size distance) {
+    if constexpr (Bytes == 16 || Register<S, Bytes>::lanes == 1) {
+      Register<S, Bytes>::load(v, p);
+    } else {
+      typename Register<S, Bytes / 2>::type low, high;
+      Quarters<S, Bytes / 2, B>::load(low, p, distance);
+      Quarters<S, Bytes / 2, B>::load(high, p + Bytes / 32 * distance, distance);
+      join(v, low, high, typename LanesUpTo<Register<S, Bytes>::lanes>::type{});
+    }
+  }
+
+ private:
+  template <class Half, int... I>
+  static LORA_ALWAYS_INLINE void join(V& v, const Half& low, const Half& high, Lanes<I...>) {
+    v = __builtin_shufflevector(low, high, I...);
+  }
+};
+
+/// In each quarter of Wide lanes: groups of Group lanes of a and b in turn, from the lower halves
+/// into a and from the upper halves into b.
+template <int Wide, int Group, class V, int... I>
+LORA_ALWAYS_INLINE void interleave(V& a, V& b, Lanes<I...>) {
   constexpr int n = sizeof...(I);
-  const V low = __builtin_shufflevector(a, b, ((I & Distance) ? n + I - Distance : I)...);
-  b = __builtin_shufflevector(a, b, ((I & Distance) ? n + I : I + Distance)...);
+  const V low = __builtin_shufflevector(
+      a, b,
+      (I / Wide * Wide + I % Wide / (2 * Group) * Group + I % Group + (I / Group % 2) * n)...);
+  b = __builtin_shufflevector(a, b,
+                              (I / Wide * Wide + Wide / 2 + I % Wide / (2 * Group) * Group +
+                               I % Group + (I / Group % 2) * n)...);
   a = low;
 }
 
-/// v[i][j] and v[j][i] change places, for a square of Count registers of Count lanes.
-template <int Count, int Distance = 1, class V>
-LORA_ALWAYS_INLINE void transpose_square(V* v) {
-  if constexpr (Distance < Count) {
+/// v[k][j] = b[j·b_row + k] for a square of as many registers as one has lanes. Quarters are put
+/// where they belong while they are loaded, since shuffling across quarters is what costs: two
+/// shuffles a register are left.
+template <class S, int Bytes, class B>
+LORA_ALWAYS_INLINE void load_transposed(typename Register<S, Bytes>::type* v, const B* b,
+                                        Size b_row) {
+  constexpr int lanes = Register<S, Bytes>::lanes;
+  constexpr int wide = lanes == 1 ? 1 : 16 / static_cast<int>(sizeof(S));
+  using All = typename LanesUpTo<lanes>::type;
+  LORA_UNROLL
+  for (int k = 0; k < lanes; k += wide) {
     LORA_UNROLL
-    for (int i = 0; i < Count; ++i) {
-      if ((i & Distance) == 0)
-        exchange<Distance>(v[i], v[i + Distance], typename LanesUpTo<Count>::type{});
+    for (int j = 0; j < wide; ++j)
+      Quarters<S, Bytes, B>::load(v[k + j], b + j * b_row + k, wide * b_row);
+    if constexpr (wide == 2) {
+      interleave<wide, 1>(v[k], v[k + 1], All{});
+    } else if constexpr (wide == 4) {
+      interleave<wide, 1>(v[k], v[k + 1], All{});
+      interleave<wide, 1>(v[k + 2], v[k + 3], All{});
+      interleave<wide, 2>(v[k], v[k + 2], All{});
+      interleave<wide, 2>(v[k + 1], v[k + 3], All{});
+      const auto second = v[k + 2];
+      v[k + 2] = v[k + 1];
+      v[k + 1] = second;
     }
-    transpose_square<Count, 2 * Distance>(v);
   }
 }
 
