@@ -24,6 +24,14 @@ using In = const Eigen::Ref<const Matrix<S>>&;
 template <class S>
 using Out = Eigen::Ref<Matrix<S>>;
 
+namespace detail {
+/// p + distance; an empty matrix has null, to which nothing may be added.
+template <class P>
+P moved(P p, Index distance) {
+  return p == nullptr ? p : p + distance;
+}
+}  // namespace detail
+
 /// A read-only strided look at a matrix that somebody else owns; transposing it costs nothing.
 /// Element (i, j) is `data[i * row_stride + j * col_stride]`, strides in elements.
 template <class S>
@@ -41,10 +49,10 @@ struct View {
 
   View transposed() const { return {data, cols, rows, col_stride, row_stride}; }
   View middle_rows(Index first, Index count) const {
-    return {data + first * row_stride, count, cols, row_stride, col_stride};
+    return {detail::moved(data, first * row_stride), count, cols, row_stride, col_stride};
   }
   View middle_cols(Index first, Index count) const {
-    return {data + first * col_stride, rows, count, row_stride, col_stride};
+    return {detail::moved(data, first * col_stride), rows, count, row_stride, col_stride};
   }
 };
 
@@ -62,10 +70,10 @@ struct MutableView {
       : MutableView(m.data(), m.rows(), m.cols(), m.outerStride()) {}
 
   MutableView middle_rows(Index first, Index count) const {
-    return {data + first * row_stride, count, cols, row_stride};
+    return {detail::moved(data, first * row_stride), count, cols, row_stride};
   }
   MutableView middle_cols(Index first, Index count) const {
-    return {data + first, rows, count, row_stride};
+    return {detail::moved(data, first), rows, count, row_stride};
   }
 };
 

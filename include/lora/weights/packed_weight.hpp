@@ -109,15 +109,29 @@ class PackedWeight {
     const MutableView<S> out(dx);
     const auto with = detail::product_kernels<S>();
     const auto stored = detail::bf16_kernels<S>();
-    if (out.rows <= kernels::few_rows && cols_ % kernels::slab_group == 0 &&
-        rows_ % kernels::slab_group == 0 && rows_ > 0) {
-      multiply_transposed_few(in, out, accumulate, terms);
-      return;
-    }
     for_pieces(cols_, out.rows, [&](Index i, Index count, Index block, Memory& memory) {
       const Index d = block * wide, cols = std::min(wide, cols_ - d);
       const auto c = out.middle_rows(i, count).middle_cols(d, cols);
       const bool add = accumulate == Accumulate::yes;
+      if (count <= kernels::few_rows && cols % kernels::slab_group == 0 &&
+          rows_ % kernels::slab_group == 0 && rows_ > 0) {
+        for (Index p = 0; p < panels(); ++p) {
+          const Index width = panel_width(p);
+          const kernels::FewRows<S, Stored> few = {
+              count,         cols,
+              width,         in.data + i * in.row_stride + p * wide,
+              in.row_stride, values_.data() + p * stride_ + d * width,
+              width,         c.data,
+              c.row_stride,  add || p > 0};
+          if constexpr (is_bf16) {
+            stored.few(few);
+          } else {
+            with.few(few);
+          }
+        }
+        add_terms(with, terms, nullptr, i, d, c, memory);
+        return;
+      }
       multiply_piece(with, in.middle_rows(i, count), terms, i, d, c, add, memory,
                      [&](Index o, Index depth) -> detail::Slab<S> {
                        for (Index q = 0; q < depth; q += wide) {
@@ -193,37 +207,6 @@ class PackedWeight {
       for (Index piece = begin; piece < end; ++piece) {
         const Index i = piece / blocks * tall;
         fn(i, std::min(tall, rows - i), piece % blocks, memory);
-      }
-    });
-  }
-
-  /// multiply_transposed() for few rows: then reading W is what costs, so each thread reads its
-  /// columns of one panel after the other, from begin to end.
-  void multiply_transposed_few(const View<S>& in, const MutableView<S>& out, Accumulate accumulate,
-                               std::span<const LowRank<S>> terms) const {
-    const auto with = detail::product_kernels<S>();
-    const auto stored = detail::bf16_kernels<S>();
-    parallel_for((cols_ + wide - 1) / wide, 1, [&](Index begin, Index end) {
-      const Index d = begin * wide, cols = std::min(end * wide, cols_) - d;
-      for (Index p = 0; p < panels(); ++p) {
-        const Index width = panel_width(p);
-        const kernels::FewRows<S, Stored> few = {
-            out.rows,       cols,
-            width,          in.data + p * wide,
-            in.row_stride,  values_.data() + p * stride_ + d * width,
-            width,          out.data + d,
-            out.row_stride, accumulate == Accumulate::yes || p > 0};
-        if constexpr (is_bf16) {
-          stored.few(few);
-        } else {
-          with.few(few);
-        }
-      }
-      Memory memory;
-      for (Index block = begin; block < end && !terms.empty(); ++block) {
-        const Index first = block * wide;
-        add_terms(with, terms, nullptr, 0, first,
-                  out.middle_cols(first, std::min(wide, cols_ - first)), memory);
       }
     });
   }

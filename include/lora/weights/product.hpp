@@ -20,6 +20,14 @@ struct Extent {
 /// Rows of A and C that are one piece of work: so few that those of A stay in the second-level cache
 /// while all of B passes by, so many that making a slab of B costs little beside its use.
 inline constexpr Index piece_rows = 128;
+
+/// The same, or fewer where otherwise there would not be a piece for each thread: rows of whole
+/// tiles, since a narrow result such as x Aᵀ has rows only to share.
+inline Index rows_of_a_piece(Index rows, Index column_pieces) {
+  const Index tile = 8, threads = num_threads();
+  const Index shared = (rows * column_pieces + threads - 1) / threads;
+  return std::clamp((shared + tile - 1) / tile * tile, tile, piece_rows);
+}
 }  // namespace detail
 
 /// C = A B, or C += A B; A (m, k), B (k, n), C (m, n). With k = 0 the product is zero.
@@ -36,8 +44,9 @@ void product(const View<S>& a, const View<S>& b, const MutableView<S>& c,
   const Index m = c.rows, n = c.cols;
   const bool add = accumulate == Accumulate::yes;
   if (m == 0 || n == 0 || (a.cols == 0 && add)) return;
-  const Index wide = kernels::slab_columns, tall = detail::piece_rows;
-  const Index column_pieces = (n + wide - 1) / wide, row_pieces = (m + tall - 1) / tall;
+  const Index wide = kernels::slab_columns, column_pieces = (n + wide - 1) / wide;
+  const Index tall = detail::rows_of_a_piece(m, column_pieces);
+  const Index row_pieces = (m + tall - 1) / tall;
   const bool small =
       static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(a.cols) < 40000;
   const auto with = detail::product_kernels<S>();

@@ -76,7 +76,7 @@ Slab<S> slab_of(const kernels::ProductKernels<S>& with, const View<S>& b, Index 
                 SlabMemory<S, Depth>& memory) {
   constexpr Index width = kernels::slab_columns, group = kernels::slab_group;
   if (b.col_stride == 1 && b.cols % group == 0 &&
-      (rows_of_a <= kernels::few_rows || b.row_stride <= 2 * width)) {
+      (rows_of_a <= 2 * kernels::few_rows || b.row_stride <= 2 * width)) {
     return {b.data, b.row_stride};
   }
   S* to = memory.values;

@@ -40,13 +40,11 @@ struct PlainLoRA {
   static LowRank<S> forward(const Adapter<S>& adapter, View<S> x, const Dropout& dropout,
                             Index first_row, AdapterTape<S>& tape) {
     tape.h.resize(x.rows, adapter.r);
-    const View<S> a_t = View<S>(adapter.A.value).transposed();
-    if (dropout.active()) {
-      for_dropped_rows(x, dropout, first_row, tape, [&](Index first, View<S> dropped) {
-        product<S>(dropped, a_t, MutableView<S>(tape.h).middle_rows(first, dropped.rows));
-      });
-    } else {
-      product<S>(x, a_t, tape.h);
+    for (Index first = 0; first < x.rows; first += piece_rows) {
+      const Index rows = std::min(piece_rows, x.rows - first);
+      product<S>(dropped(x.middle_rows(first, rows), dropout, first_row + first, tape),
+                 View<S>(adapter.A.value).transposed(),
+                 MutableView<S>(tape.h).middle_rows(first, rows));
     }
     tape.h *= adapter.scale();
     return {tape.h, View<S>(adapter.B.value).transposed(), 0};
@@ -60,31 +58,30 @@ struct PlainLoRA {
   static std::optional<LowRank<S>> backward(Adapter<S>& adapter, View<S> x, View<S> dy,
                                             const Dropout& dropout, Index first_row,
                                             AdapterTape<S>& tape, bool need_dx) {
-    if (adapter.B.trainable) {
-      // As hᵀ g the product runs along g's rows; as gᵀ h its inner loop would be only R wide.
-      tape.dB_t.resize(adapter.r, dy.cols);
-      product<S>(View<S>(tape.h).transposed(), dy, tape.dB_t);
-      adapter.B.grad += tape.dB_t.transpose();
+    const bool need_dh = adapter.A.trainable || need_dx;
+    // As hᵀ g the product for dB runs along g's rows; as gᵀ h its inner loop would be only R wide.
+    if (adapter.B.trainable) tape.dB_t.setZero(adapter.r, dy.cols);
+    if (need_dh) tape.dh.resize(dy.rows, adapter.r);
+    for (Index first = 0; first < dy.rows; first += piece_rows) {
+      const Index rows = std::min(piece_rows, dy.rows - first);
+      const View<S> g = dy.middle_rows(first, rows);
+      if (adapter.B.trainable) {
+        product<S>(View<S>(tape.h).middle_rows(first, rows).transposed(), g, tape.dB_t,
+                   Accumulate::yes);
+      }
+      if (!need_dh) continue;
+      product<S>(g, adapter.B.value, MutableView<S>(tape.dh).middle_rows(first, rows));
+      tape.dh.middleRows(first, rows) *= adapter.scale();
+      if (!adapter.A.trainable) continue;
+      product<S>(View<S>(tape.dh).middle_rows(first, rows).transposed(),
+                 dropped(x.middle_rows(first, rows), dropout, first_row + first, tape),
+                 adapter.A.grad, Accumulate::yes);
     }
+    if (adapter.B.trainable) adapter.B.grad += tape.dB_t.transpose();
     if (adapter.bias.trainable) {
       for (Index t = 0; t < dy.rows; ++t) {
         adapter.bias.grad +=
             adapter.scale() * Eigen::Map<const Matrix<S>>(dy.data + t * dy.row_stride, 1, dy.cols);
-      }
-    }
-    if (!adapter.A.trainable && !need_dx) return std::nullopt;
-    tape.dh.resize(dy.rows, adapter.r);
-    product<S>(dy, adapter.B.value, tape.dh);
-    tape.dh *= adapter.scale();
-    if (adapter.A.trainable) {
-      const View<S> dh(tape.dh);
-      if (dropout.active()) {
-        for_dropped_rows(x, dropout, first_row, tape, [&](Index first, View<S> dropped) {
-          product<S>(dh.middle_rows(first, dropped.rows).transposed(), dropped, adapter.A.grad,
-                     Accumulate::yes);
-        });
-      } else {
-        product<S>(dh.transposed(), x, adapter.A.grad, Accumulate::yes);
       }
     }
     if (!need_dx || dropout.active()) return std::nullopt;
@@ -96,9 +93,9 @@ struct PlainLoRA {
   static void add_input_gradient(const Adapter<S>& adapter, const Dropout& dropout, Index first_row,
                                  AdapterTape<S>& tape, MutableView<S> dx) {
     const View<S> dh(tape.dh);
-    for (Index first = 0; first < dx.rows; first += chunk_rows) {
-      const Index count = std::min(chunk_rows, dx.rows - first);
-      tape.dropped.resize(chunk_rows, dx.cols);
+    for (Index first = 0; first < dx.rows; first += piece_rows) {
+      const Index count = std::min(piece_rows, dx.rows - first);
+      tape.dropped.resize(piece_rows, dx.cols);
       MutableView<S> part(tape.dropped.data(), count, dx.cols, dx.cols);
       product<S>(dh.middle_rows(first, count), adapter.A.value, part);
       parallel_for(count, 8, [&](Index begin, Index end) {
@@ -117,24 +114,23 @@ struct PlainLoRA {
   }
 
  private:
-  /// Rows of drop(x) that exist at a time, so that nothing of x's size is ever made.
-  static constexpr Index chunk_rows = 64;
+  /// Rows that are worked on at a time: so few that a piece of x or dy that two products read stays
+  /// in the second-level cache between them, and that nothing of x's size is made for drop(x).
+  static constexpr Index piece_rows = 128;
 
-  template <class S, class Fn>
-  static void for_dropped_rows(View<S> x, const Dropout& dropout, Index first_row,
-                               AdapterTape<S>& tape, Fn&& fn) {
-    if (x.rows == 0) return;
-    tape.dropped.resize(chunk_rows, x.cols);
-    for (Index first = 0; first < x.rows; first += chunk_rows) {
-      const Index count = std::min(chunk_rows, x.rows - first);
-      parallel_for(count, 8, [&](Index begin, Index end) {
-        for (Index t = begin; t < end; ++t) {
-          dropout.row(first_row + first + t, x.cols, x.data + (first + t) * x.row_stride,
-                      tape.dropped.data() + t * x.cols, Accumulate::no);
-        }
-      });
-      fn(first, View<S>(tape.dropped.data(), count, x.cols, x.cols, 1));
-    }
+  /// drop(x) for rows of x that begin at `first_row` of the batch: x itself without dropout,
+  /// otherwise rows of the tape, good until the next call.
+  template <class S>
+  static View<S> dropped(View<S> x, const Dropout& dropout, Index first_row, AdapterTape<S>& tape) {
+    if (!dropout.active()) return x;
+    tape.dropped.resize(piece_rows, x.cols);
+    parallel_for(x.rows, 8, [&](Index begin, Index end) {
+      for (Index t = begin; t < end; ++t) {
+        dropout.row(first_row + t, x.cols, x.data + t * x.row_stride,
+                    tape.dropped.data() + t * x.cols, Accumulate::no);
+      }
+    });
+    return {tape.dropped.data(), x.rows, x.cols, x.cols, 1};
   }
 };
 
