@@ -5,6 +5,7 @@
 
 #include "layers/layer_tools.hpp"
 #include "support/allocations.hpp"
+#include "support/instruction_sets.hpp"
 
 namespace {
 using namespace lora;
@@ -38,6 +39,30 @@ TEST(Dropout, DropsAsOftenAsItShouldAndScalesWhatIsLeft) {
         << "the scale is exact";
   }
   EXPECT_FALSE(Dropout(0, 42).active());
+}
+
+TEST(Dropout, TheKernelsOfEveryInstructionSetMakeTheMaskThatDoubleHas) {
+  const double p = 0.3;
+  const Dropout dropout(p, 0x123456789ABCDEFu);
+  const Index row = (Index{1} << 33) + 5;
+  for_each_isa([&](const char* name) {
+    for (const Index n : {0, 1, 3, 4, 5, 15, 16, 17, 31, 63, 64, 65, 127, 128, 129, 1000}) {
+      const Matrix<float> ones = Matrix<float>::Ones(1, n);
+      Matrix<float> mask = Matrix<float>::Constant(1, n + 1, -1), sum = mask;
+      dropout.row(row, n, ones.data(), mask.data(), Accumulate::no);
+      dropout.row(row, n, ones.data(), sum.data(), Accumulate::yes);
+      const Matrix<double> expected = mask_of(dropout, 1, n, row);
+      for (Index j = 0; j < n; ++j) {
+        EXPECT_EQ(mask(0, j), static_cast<float>(expected(0, j))) << name << " n " << n << " " << j;
+        EXPECT_EQ(sum(0, j), mask(0, j) - 1) << name << " n " << n << " " << j;
+      }
+      EXPECT_EQ(mask(0, n), -1) << name << ": nothing after the last";
+      EXPECT_EQ(sum(0, n), -1) << name << ": nothing after the last";
+      Matrix<float> in_place = Matrix<float>::Ones(1, n);
+      dropout.row(row, n, in_place.data(), in_place.data(), Accumulate::no);
+      EXPECT_EQ(in_place, Matrix<float>(mask.leftCols(n))) << name;
+    }
+  });
 }
 
 TEST(Dropout, NoRowOrColumnIsSpecial) {

@@ -16,7 +16,7 @@ const std::map<std::string, std::set<std::string>> may_include = {
     {"core", {}},
     {"kernels", {"core/namespace.hpp"}},  // raw pointers and std; the namespace's name is a macro
     {"weights", {"core", "kernels"}},
-    {"layers", {"core", "weights"}},
+    {"layers", {"core", "kernels", "weights"}},
     {"adapters", {"core", "layers"}},
     {"nn", {"core", "kernels", "layers"}},
     {"models", {"core", "layers", "nn"}},

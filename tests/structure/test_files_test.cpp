@@ -14,6 +14,11 @@ const std::map<std::string, std::string> tested_elsewhere = {
     // The two halves of io/safetensors.hpp: what one writes is what the other is tested with.
     {"io/safetensors_reader.hpp", "io/safetensors_test.cpp"},
     {"io/safetensors_writer.hpp", "io/safetensors_test.cpp"},
+    // The parts of io/gguf.hpp, in the same way.
+    {"io/gguf_cursor.hpp", "io/gguf_test.cpp"},
+    {"io/gguf_reader.hpp", "io/gguf_test.cpp"},
+    {"io/gguf_types.hpp", "io/gguf_test.cpp"},
+    {"io/gguf_writer.hpp", "io/gguf_test.cpp"},
     // The optimiser's test holds the two loops together; a second adamw_test would be the same program.
     {"kernels/adamw.hpp", "optim/adamw_test.cpp"},
     // One test holds the kernels of every instruction set against plain loops.
@@ -21,6 +26,8 @@ const std::map<std::string, std::string> tested_elsewhere = {
     {"kernels/avx512.hpp", "kernels/tiles_test.cpp"},
     {"kernels/portable.hpp", "kernels/tiles_test.cpp"},
     {"kernels/vector.hpp", "kernels/tiles_test.cpp"},
+    {"kernels/dropout.hpp", "layers/dropout_test.cpp"},
+    {"kernels/elementwise.hpp", "nn/element_kernels_test.cpp"},
     // Parts of one thing, tested through the whole.
     {"adapters/code_points.hpp", "adapters/pattern_test.cpp"},
     {"adapters/config_values.hpp", "adapters/config_test.cpp"},

@@ -2,6 +2,8 @@
 // 16 registers of 32 bytes: tiles of 4 x 3.
 #pragma once
 
+#include <lora/kernels/dropout.hpp>
+#include <lora/kernels/elementwise.hpp>
 #include <lora/kernels/tiles.hpp>
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -28,6 +30,26 @@ LORA_TARGET void few(const FewRows<S, B>& f) {
 template <class S>
 LORA_TARGET void widen(Size n, const BF16* stored, S* floats) {
   widen_block<32>(n, stored, floats);
+}
+template <class = void>
+LORA_TARGET void dropout(const DropoutRow& d, Size n, const float* from, float* to, bool add) {
+  dropout_row<32>(d, n, from, to, add);
+}
+template <template <int> class F>
+LORA_TARGET void map(Size n, const float* x, const float* dy, float* out) {
+  map_elements<F, 32>(n, x, dy, out);
+}
+template <class = void>
+LORA_TARGET double exponentials(Size n, const float* x, float shift, float* e) {
+  return kernels::exponentials<32>(n, x, shift, e);
+}
+template <class = void>
+LORA_TARGET float largest(Size n, const float* x) {
+  return kernels::largest<32>(n, x);
+}
+template <class = void>
+LORA_TARGET void scale_and_shift(Size n, float factor, float subtrahend, float* x) {
+  kernels::scale_and_shift<32>(n, factor, subtrahend, x);
 }
 
 }  // namespace LORA_NAMESPACE::kernels::avx2

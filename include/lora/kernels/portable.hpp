@@ -2,6 +2,8 @@
 // x86-64, NEON on AArch64. The only ones for double and complex numbers.
 #pragma once
 
+#include <lora/kernels/dropout.hpp>
+#include <lora/kernels/elementwise.hpp>
 #include <lora/kernels/tiles.hpp>
 
 namespace LORA_NAMESPACE::kernels::portable {
@@ -25,6 +27,26 @@ void few(const FewRows<S, B>& f) {
 template <class S>
 void widen(Size n, const BF16* stored, S* floats) {
   widen_block<16>(n, stored, floats);
+}
+template <class = void>
+void dropout(const DropoutRow& d, Size n, const float* from, float* to, bool add) {
+  dropout_row<16>(d, n, from, to, add);
+}
+template <template <int> class F>
+void map(Size n, const float* x, const float* dy, float* out) {
+  map_elements<F, 16>(n, x, dy, out);
+}
+template <class = void>
+double exponentials(Size n, const float* x, float shift, float* e) {
+  return kernels::exponentials<16>(n, x, shift, e);
+}
+template <class = void>
+float largest(Size n, const float* x) {
+  return kernels::largest<16>(n, x);
+}
+template <class = void>
+void scale_and_shift(Size n, float factor, float subtrahend, float* x) {
+  kernels::scale_and_shift<16>(n, factor, subtrahend, x);
 }
 
 }  // namespace LORA_NAMESPACE::kernels::portable

@@ -133,6 +133,23 @@ LORA_ALWAYS_INLINE void interleave(V& a, V& b, Lanes<I...>) {
   a = low;
 }
 
+/// In each quarter: v[i][j] and v[j][i] change places, for Wide registers.
+template <int Wide, int Count, class V>
+LORA_ALWAYS_INLINE void transpose_quarters(V* v) {
+  using All = typename LanesUpTo<Count>::type;
+  if constexpr (Wide == 2) {
+    interleave<2, 1>(v[0], v[1], All{});
+  } else if constexpr (Wide == 4) {
+    interleave<4, 1>(v[0], v[1], All{});
+    interleave<4, 1>(v[2], v[3], All{});
+    interleave<4, 2>(v[0], v[2], All{});
+    interleave<4, 2>(v[1], v[3], All{});
+    const V second = v[2];
+    v[2] = v[1];
+    v[1] = second;
+  }
+}
+
 /// v[k][j] = b[j·b_row + k] for a square of as many registers as one has lanes. Quarters are put
 /// where they belong while they are loaded, since shuffling across quarters is what costs: two
 /// shuffles a register are left.
@@ -141,23 +158,12 @@ LORA_ALWAYS_INLINE void load_transposed(typename Register<S, Bytes>::type* v, co
                                         Size b_row) {
   constexpr int lanes = Register<S, Bytes>::lanes;
   constexpr int wide = lanes == 1 ? 1 : 16 / static_cast<int>(sizeof(S));
-  using All = typename LanesUpTo<lanes>::type;
   LORA_UNROLL
   for (int k = 0; k < lanes; k += wide) {
     LORA_UNROLL
     for (int j = 0; j < wide; ++j)
       Quarters<S, Bytes, B>::load(v[k + j], b + j * b_row + k, wide * b_row);
-    if constexpr (wide == 2) {
-      interleave<wide, 1>(v[k], v[k + 1], All{});
-    } else if constexpr (wide == 4) {
-      interleave<wide, 1>(v[k], v[k + 1], All{});
-      interleave<wide, 1>(v[k + 2], v[k + 3], All{});
-      interleave<wide, 2>(v[k], v[k + 2], All{});
-      interleave<wide, 2>(v[k + 1], v[k + 3], All{});
-      const auto second = v[k + 2];
-      v[k + 2] = v[k + 1];
-      v[k + 1] = second;
-    }
+    transpose_quarters<wide, lanes>(v + k);
   }
 }
 

@@ -2,9 +2,27 @@
 #pragma once
 
 #include <lora/core/error.hpp>
+#include <lora/core/isa.hpp>
 #include <lora/core/random.hpp>
+#include <lora/kernels/avx2.hpp>
+#include <lora/kernels/avx512.hpp>
+#include <lora/kernels/portable.hpp>
+
+#include <type_traits>
 
 namespace LORA_NAMESPACE {
+
+namespace detail {
+/// The kernel of the chosen instruction set; the mask is the same in all. Thread-safe.
+template <class = void>
+kernels::DropoutKernel dropout_kernel() {
+#if defined(__x86_64__) && defined(__GNUC__)
+  if (isa() == Isa::avx512) return kernels::avx512::dropout<>;
+  if (isa() == Isa::avx2) return kernels::avx2::dropout<>;
+#endif
+  return kernels::portable::dropout<>;
+}
+}  // namespace detail
 
 /// mask(i, j) / (1 - p) with mask = 1 with probability 1 - p; p in [0, 1). A value; safe to share between threads.
 /// The mask depends on the key and on (row, column) in the batch alone: not on the number of threads or on how the batch is
@@ -23,6 +41,12 @@ class Dropout {
   template <class S>
   void row(Index row, Index n, const S* from, S* to, Accumulate accumulate) const {
     const S scale = static_cast<S>(scale_);
+    if constexpr (std::is_same_v<S, float>) {
+      const kernels::DropoutRow d = {stream_.key(), static_cast<std::uint64_t>(row), threshold_,
+                                     scale};
+      detail::dropout_kernel()(d, n, from, to, accumulate == Accumulate::yes);
+      return;
+    }
     const std::uint32_t row_low = static_cast<std::uint32_t>(row);
     const std::uint32_t row_high =
         static_cast<std::uint32_t>(static_cast<std::uint64_t>(row) >> 32);

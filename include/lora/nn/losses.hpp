@@ -2,13 +2,18 @@
 #pragma once
 
 #include <lora/core/error.hpp>
+#include <lora/core/parallel.hpp>
 #include <lora/core/scalar.hpp>
 #include <lora/core/types.hpp>
+#include <lora/nn/element_kernels.hpp>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <span>
 #include <string>
+#include <type_traits>
 
 namespace LORA_NAMESPACE {
 
@@ -73,18 +78,28 @@ WideOf<S> cross_entropy_row(const S* x, Index V, Index label, double smoothing, 
   using RealWide = RealOf<Wide>;
   const auto keep = static_cast<RealWide>(1 - smoothing);
   const auto spread = static_cast<RealWide>(smoothing / static_cast<double>(V));
+  constexpr bool fast = std::is_same_v<S, float>;
+  [[maybe_unused]] const auto with = softmax_kernels();
   S m = x[0];
-  for (Index v = 1; v < V; ++v) m = real_part(x[v]) > real_part(m) ? x[v] : m;
+  if constexpr (fast) {
+    m = with.largest(V, x);
+  } else {
+    for (Index v = 1; v < V; ++v) m = real_part(x[v]) > real_part(m) ? x[v] : m;
+  }
   const Wide at_label = static_cast<Wide>(x[label]) - static_cast<Wide>(m);
   Wide total = 0, shifted = 0;
   // Asked first: a logit masked with −∞ has no part in a loss that is not smoothed.
   if (smoothing > 0) {
     for (Index v = 0; v < V; ++v) shifted += static_cast<Wide>(x[v]) - static_cast<Wide>(m);
   }
-  for (Index v = 0; v < V; ++v) {
-    const S e = exp(x[v] - m);
-    total += static_cast<Wide>(e);
-    if (g != nullptr) g[v] = e;
+  if constexpr (fast) {
+    total = with.exponentials(V, x, m, g);
+  } else {
+    for (Index v = 0; v < V; ++v) {
+      const S e = exp(x[v] - m);
+      total += static_cast<Wide>(e);
+      if (g != nullptr) g[v] = e;
+    }
   }
   Wide loss = log(total) - keep * at_label;
   if (smoothing > 0) loss -= spread * shifted;
@@ -92,7 +107,11 @@ WideOf<S> cross_entropy_row(const S* x, Index V, Index label, double smoothing, 
     const auto weight = static_cast<RealWide>(scale);
     const S normalise = static_cast<S>(weight / total);
     const auto everywhere = static_cast<RealOf<S>>(weight * spread);
-    for (Index v = 0; v < V; ++v) g[v] = g[v] * normalise - everywhere;
+    if constexpr (fast) {
+      with.scale_and_shift(V, normalise, everywhere, g);
+    } else {
+      for (Index v = 0; v < V; ++v) g[v] = g[v] * normalise - everywhere;
+    }
     g[label] -= static_cast<RealOf<S>>(weight * keep);
   }
   return loss;
@@ -108,16 +127,27 @@ CrossEntropyResult<S> cross_entropy(In<S> logits, std::span<const std::int64_t> 
   const Index divisor = options.num_items > 0 ? options.num_items : result.counted;
   const bool mean = options.reduction == Reduction::mean && divisor > 0;
   const double scale = mean ? 1.0 / static_cast<double>(divisor) : 1.0;
-  for (Index t = 0; t < T; ++t) {
-    const std::int64_t label = labels[static_cast<std::size_t>(t)];
-    S* g = dlogits == nullptr ? nullptr : dlogits + t * dlogits_stride;
-    if (label == options.ignore_index) {
-      for (Index v = 0; g != nullptr && v < V; ++v) g[v] = S(0);
-      continue;
-    }
-    const S* x = logits.data() + t * logits.outerStride();
-    result.loss +=
-        cross_entropy_row(x, V, static_cast<Index>(label), options.label_smoothing, scale, g);
+  // Losses of some rows, which threads fill in and which are then added in order.
+  std::array<WideOf<S>, 64> losses;
+  constexpr auto together = static_cast<Index>(losses.size());
+  for (Index first = 0; first < T; first += together) {
+    const Index rows = std::min(together, T - first);
+    parallel_for(rows, std::max<Index>(1, 4096 / V), [&](Index begin, Index end) {
+      for (Index t = first + begin; t < first + end; ++t) {
+        const std::int64_t label = labels[static_cast<std::size_t>(t)];
+        WideOf<S>& loss = losses[static_cast<std::size_t>(t - first)];
+        S* g = dlogits == nullptr ? nullptr : dlogits + t * dlogits_stride;
+        if (label == options.ignore_index) {
+          if (g != nullptr) std::fill_n(g, V, S(0));
+          loss = 0;
+          continue;
+        }
+        const S* x = logits.data() + t * logits.outerStride();
+        loss =
+            cross_entropy_row(x, V, static_cast<Index>(label), options.label_smoothing, scale, g);
+      }
+    });
+    for (Index t = 0; t < rows; ++t) result.loss += losses[static_cast<std::size_t>(t)];
   }
   result.loss *= static_cast<RealOf<WideOf<S>>>(scale);
   return result;
@@ -130,7 +160,8 @@ CrossEntropyResult<S> cross_entropy(In<S> logits, std::span<const std::int64_t> 
 /// `sum` adds the rows, `mean` divides by their number (or num_items). As
 /// torch.nn.functional.cross_entropy, but the mean over no row is 0 where PyTorch has NaN, so that
 /// a masked micro-batch adds nothing. A row with a NaN, a +∞ or only −∞ has loss NaN; a −∞ beside
-/// finite logits is a class that cannot be. Sums are double for float. Throws ShapeError (labels),
+/// finite logits is a class that cannot be. Sums are double for float. Rows are shared between threads.
+/// Throws ShapeError (labels),
 /// ConfigError (options), Error (a label outside of [0, V), with its row). No allocation.
 template <class S>
 CrossEntropyResult<S> cross_entropy(In<S> logits, std::span<const std::int64_t> labels,

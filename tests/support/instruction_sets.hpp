@@ -1,0 +1,20 @@
+// Running a check with the kernels of each instruction set that the processor has.
+#pragma once
+
+#include <lora/core/isa.hpp>
+
+namespace lora_test {
+
+/// fn(name) with isa() set to each one in turn; the one before is in force again at the end.
+template <class Fn>
+void for_each_isa(Fn&& fn) {
+  const lora::Isa before = lora::isa();
+  for (const lora::Isa one : {lora::Isa::portable, lora::Isa::avx2, lora::Isa::avx512}) {
+    if (!lora::isa_supported(one)) continue;
+    lora::set_isa(one);
+    fn(lora::isa_name(one));
+  }
+  lora::set_isa(before);
+}
+
+}  // namespace lora_test
