@@ -86,25 +86,49 @@ inline double measure_peak_flops(int threads) {
   return best;
 }
 
-/// Bytes a second that `threads` threads read from memory, over a block larger than any cache: the best of several.
+// The sum of n numbers, n a multiple of 64: so little work that reading is what takes the time.
+template <class Vector>
+__attribute__((always_inline)) inline std::uint64_t sum_of(const std::uint64_t* p, std::size_t n) {
+  constexpr std::size_t lanes = sizeof(Vector) / sizeof(std::uint64_t);
+  Vector a{}, b{}, c{}, d{};
+  for (std::size_t i = 0; i < n; i += 4 * lanes) {
+    const auto* v = reinterpret_cast<const Vector*>(p + i);
+    a += v[0];
+    b += v[1];
+    c += v[2];
+    d += v[3];
+  }
+  a += b + c + d;
+  std::uint64_t sum = 0;
+  for (std::size_t k = 0; k < lanes; ++k) sum += a[k];
+  return sum;
+}
+typedef std::uint64_t Words128 __attribute__((vector_size(16), may_alias));
+inline std::uint64_t sum_128(const std::uint64_t* p, std::size_t n) {
+  return sum_of<Words128>(p, n);
+}
+#if defined(__x86_64__)
+typedef std::uint64_t Words256 __attribute__((vector_size(32), may_alias));
+__attribute__((target("avx2"))) inline std::uint64_t sum_256(const std::uint64_t* p,
+                                                             std::size_t n) {
+  return sum_of<Words256>(p, n);
+}
+#endif
+
+/// Bytes a second that `threads` threads read from memory, over a block larger than any cache: the
+/// best of several.
 inline double measure_read_bandwidth(int threads, std::size_t bytes = std::size_t{1} << 30) {
-  const std::size_t n = bytes / sizeof(std::uint64_t),
-                    share = n / static_cast<std::size_t>(threads);
+  const std::size_t n = bytes / sizeof(std::uint64_t);
+  const std::size_t share = n / static_cast<std::size_t>(threads) / 64 * 64;
+  std::uint64_t (*sum)(const std::uint64_t*, std::size_t) = sum_128;
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2")) sum = sum_256;
+#endif
   std::vector<std::uint64_t> memory(n, 1);
   std::vector<std::uint64_t> sums(static_cast<std::size_t>(threads));
   double best = 0;
   for (int attempt = 0; attempt < 4; ++attempt) {
-    const auto read = [&](std::size_t t) {
-      typedef std::uint64_t Vector __attribute__((vector_size(64), aligned(8), may_alias));
-      const std::uint64_t* p = memory.data() + t * share;
-      Vector sum[4] = {};
-      for (std::size_t i = 0; i + 32 <= share; i += 32) {
-        for (std::size_t k = 0; k < 4; ++k)
-          sum[k] += *reinterpret_cast<const Vector*>(p + i + 8 * k);
-      }
-      sum[0] += sum[1] + sum[2] + sum[3];
-      sums[t] = sum[0][0] + sum[0][7];
-    };
+    const auto read = [&](std::size_t t) { sums[t] = sum(memory.data() + t * share, share); };
     std::vector<std::thread> others;
     const double begin = seconds_now();
     for (std::size_t t = 1; t < static_cast<std::size_t>(threads); ++t)

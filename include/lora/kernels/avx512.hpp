@@ -4,6 +4,7 @@
 
 #include <lora/kernels/dropout.hpp>
 #include <lora/kernels/elementwise.hpp>
+#include <lora/kernels/merge.hpp>
 #include <lora/kernels/tiles.hpp>
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -77,6 +78,15 @@ LORA_TARGET void few(const FewRows<S, B>& f) {
 template <class S>
 LORA_TARGET void widen(Size n, const BF16* stored, S* floats) {
   widen_block<64>(n, stored, floats);
+}
+template <class S>
+LORA_TARGET void scale(Size n, const S& factor, const S* change, S* sum, bool add) {
+  scale_elements<S, 64>(n, factor, change, sum, add);
+}
+template <class S, class Stored>
+LORA_TARGET void add_change(const Block<const Stored>& from, const S* change, Size change_stride,
+                            Stored* to, Size to_stride) {
+  kernels::add_change<S, 64>(from, change, change_stride, to, to_stride);
 }
 template <class = void>
 LORA_TARGET void dropout(const DropoutRow& d, Size n, const float* from, float* to, bool add) {

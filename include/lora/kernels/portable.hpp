@@ -4,6 +4,7 @@
 
 #include <lora/kernels/dropout.hpp>
 #include <lora/kernels/elementwise.hpp>
+#include <lora/kernels/merge.hpp>
 #include <lora/kernels/tiles.hpp>
 
 namespace LORA_NAMESPACE::kernels::portable {
@@ -27,6 +28,15 @@ void few(const FewRows<S, B>& f) {
 template <class S>
 void widen(Size n, const BF16* stored, S* floats) {
   widen_block<16>(n, stored, floats);
+}
+template <class S>
+void scale(Size n, const S& factor, const S* change, S* sum, bool add) {
+  scale_elements<S, 16>(n, factor, change, sum, add);
+}
+template <class S, class Stored>
+void add_change(const Block<const Stored>& from, const S* change, Size change_stride, Stored* to,
+                Size to_stride) {
+  kernels::add_change<S, 16>(from, change, change_stride, to, to_stride);
 }
 template <class = void>
 void dropout(const DropoutRow& d, Size n, const float* from, float* to, bool add) {

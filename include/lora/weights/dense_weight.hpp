@@ -1,6 +1,7 @@
 // The plain storage of a frozen weight: its values as they came.
 #pragma once
 
+#include <lora/weights/change.hpp>
 #include <lora/weights/low_rank.hpp>
 #include <lora/weights/product.hpp>
 
@@ -14,18 +15,6 @@ enum class Layout {
   out_in,  ///< (out, in): PyTorch's nn.Linear
   in_out,  ///< (in, out): GPT-2's Conv1D, PEFT's fan_in_fan_out
 };
-
-/// Σ scale · left · right as an (O, D) matrix: what deltas add to a weight. Allocates it and another
-/// of its size.
-template <class S>
-Matrix<S> sum_of(std::span<const LowRankDelta<S>> deltas, Index rows, Index cols) {
-  Matrix<S> change(rows, cols), sum = Matrix<S>::Zero(rows, cols);
-  for (const LowRankDelta<S>& delta : deltas) {
-    product<S>(delta.left, delta.right, change);
-    sum += delta.scale * change;
-  }
-  return sum;
-}
 
 /// A frozen matrix stored as it came. See FrozenWeight for what the functions compute; shapes are checked there.
 template <class S>
@@ -54,9 +43,16 @@ class DenseWeight {
     for (Index j = 0; j < w.cols; ++j) out[j] = w.data[row * w.row_stride + j * w.col_stride];
   }
   DenseWeight plus(std::span<const LowRankDelta<S>> deltas) const {
-    const Matrix<S> sum = sum_of(deltas, rows(), cols());
-    if (layout_ == Layout::out_in) return {values_ + sum, layout_};
-    return {values_ + sum.transpose(), layout_};
+    Matrix<S> sum(values_.rows(), values_.cols());
+    const auto with = detail::merge_kernels<S, S>();
+    const Index stride = values_.cols();
+    detail::for_changes(deltas, values_.rows(), values_.cols(), layout_ == Layout::in_out,
+                        [&](const detail::Change<S>& change) {
+                          const Index at = change.i * stride + change.j;
+                          with.add({change.rows, change.cols, values_.data() + at, stride},
+                                   change.data, kernels::slab_columns, sum.data() + at, stride);
+                        });
+    return {std::move(sum), layout_};
   }
 
  private:

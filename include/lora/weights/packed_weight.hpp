@@ -41,7 +41,7 @@ class PackedWeight {
   /// panel, row by row in it; nothing but the result is allocated.
   template <class Value>
   PackedWeight(Index rows, Index cols, Layout layout, Value&& value)
-      : rows_(rows), cols_(cols), layout_(layout), stride_(distance(cols)), values_(size()) {
+      : PackedWeight(rows, cols, layout) {
     parallel_for(panels(), 1, [&](Index begin, Index end) {
       for (Index p = begin; p < end; ++p) {
         Stored* panel = values_.data() + p * stride_;
@@ -151,10 +151,18 @@ class PackedWeight {
 
   /// W + Σ changes, summed in float32 and rounded once.
   PackedWeight plus(std::span<const LowRankDelta<S>> deltas) const {
-    Matrix<S> dense(rows_, cols_);
-    for (Index o = 0; o < rows_; ++o) copy_row(o, dense.data() + o * cols_);
-    dense += sum_of(deltas, rows_, cols_);
-    return PackedWeight(View<S>(dense), layout_);
+    PackedWeight sum(rows_, cols_, layout_);
+    const auto with = detail::merge_kernels<S, Stored>();
+    detail::for_changes(deltas, cols_, rows_, true, [&](const detail::Change<S>& change) {
+      const Index p = change.j / wide, width = panel_width(p);
+      const Index at = p * stride_ + change.i * width;
+      Stored* to = sum.values_.data() + at;
+      with.add({change.rows, change.cols, values_.data() + at, width}, change.data, wide, to,
+               width);
+      for (Index i = 0; i < change.rows; ++i)
+        std::fill(to + i * width + change.cols, to + (i + 1) * width, Stored{});
+    });
+    return sum;
   }
 
  private:
@@ -168,6 +176,10 @@ class PackedWeight {
   static constexpr Index wide = kernels::slab_columns, deep = kernels::slab_depth<S>;
   static_assert(deep % wide == 0, "a slab holds whole panels");
   static_assert(sizeof(Memory) < 100 * 1024, "it lies on the stack of a thread");
+
+  /// Values that are not set yet.
+  PackedWeight(Index rows, Index cols, Layout layout)
+      : rows_(rows), cols_(cols), layout_(layout), stride_(distance(cols)), values_(size()) {}
 
   static Stored rounded(S x) {
     if constexpr (is_bf16) {

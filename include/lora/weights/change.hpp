@@ -1,0 +1,69 @@
+// What low-rank deltas add to a weight, block by block, so that merging reads and writes it once.
+#pragma once
+
+#include <lora/core/parallel.hpp>
+#include <lora/weights/low_rank.hpp>
+#include <lora/weights/slab.hpp>
+
+#include <algorithm>
+#include <span>
+
+namespace LORA_NAMESPACE::detail {
+
+/// The kernels of isa() for merging. Thread-safe.
+template <class S, class Stored>
+kernels::MergeKernels<S, Stored> merge_kernels() {
+#if defined(__x86_64__) && defined(__GNUC__)
+  if constexpr (std::is_same_v<S, float>) {
+    if (isa() == Isa::avx512)
+      return {kernels::avx512::scale<S>, kernels::avx512::add_change<S, Stored>};
+    if (isa() == Isa::avx2) return {kernels::avx2::scale<S>, kernels::avx2::add_change<S, Stored>};
+  }
+#endif
+  return {kernels::portable::scale<S>, kernels::portable::add_change<S, Stored>};
+}
+
+/// Σ scale · left · right at rows i … and columns j … of a weight: element (a, b) at
+/// data[a · slab_columns + b].
+template <class S>
+struct Change {
+  Index i, j, rows, cols;
+  const S* data;
+};
+
+/// fn(change) for blocks of at most 64 x 48 that cover a (rows, cols) weight, shared between
+/// threads. `transposed`: the weight is stored (in, out), the deltas are (out, in). Each product is
+/// summed from zero and scaled, then the deltas are added in their order. Allocates nothing.
+template <class S, class Fn>
+void for_changes(std::span<const LowRankDelta<S>> deltas, Index rows, Index cols, bool transposed,
+                 Fn&& fn) {
+  constexpr Index wide = kernels::slab_columns, tall = 64 * 4 / static_cast<Index>(sizeof(S));
+  const auto with = product_kernels<S>();
+  const auto merge = merge_kernels<S, S>();
+  parallel_for((cols + wide - 1) / wide, 1, [&](Index begin, Index end) {
+    SlabMemory<S> memory;
+    SlabMemory<S, tall> product, sum;
+    static_assert(sizeof(memory) + sizeof(product) + sizeof(sum) < 100 * 1024, "a thread's stack");
+    for (Index j = begin * wide; j < std::min(end * wide, cols); j += wide) {
+      const Index width = std::min(wide, cols - j);
+      for (Index i = 0; i < rows; i += tall) {
+        const Index height = std::min(tall, rows - i);
+        if (deltas.empty()) std::fill_n(sum.values, height * wide, S(0));
+        bool add = false;
+        for (const LowRankDelta<S>& delta : deltas) {
+          const View<S> left = transposed ? delta.right.transposed() : delta.left;
+          const View<S> right = transposed ? delta.left.transposed() : delta.right;
+          multiply_columns(with, left.middle_rows(i, height), right.middle_cols(j, width),
+                           MutableView<S>(product.values, height, width, wide), false, memory);
+          for (Index a = 0; a < height; ++a) {
+            merge.scale(width, delta.scale, product.values + a * wide, sum.values + a * wide, add);
+          }
+          add = true;
+        }
+        fn(Change<S>{i, j, height, width, sum.values});
+      }
+    }
+  });
+}
+
+}  // namespace LORA_NAMESPACE::detail
