@@ -1,0 +1,93 @@
+// The two factors of a low-rank change of a weight, apart from any model.
+#pragma once
+
+#include <lora/core/error.hpp>
+#include <lora/core/scalar.hpp>
+
+#include <span>
+
+namespace LORA_NAMESPACE {
+
+/// delta = scaling · B A (O, D), with A (R, D) and B (O, R): what an adapter adds to one weight. Of
+/// a convolution with groups B is (O, R / groups), and the rows of delta that belong to group g are
+/// scaling · B_g A_g with the g-th part of B's and of A's rows. A plain value.
+template <class S>
+struct LowRankFactors {
+  Matrix<S> A, B;
+  double scaling = 1;
+  Index groups = 1;
+
+  Index rank() const { return A.rows(); }
+  bool finite() const { return std::isfinite(scaling) && A.allFinite() && B.allFinite(); }
+
+  /// scaling · B A (O, D), summed in WideOf<S> and rounded once. Throws as check(). Allocates it
+  /// and wide copies of A, B and itself.
+  Matrix<S> delta() const {
+    check("LowRankFactors::delta");
+    using Wide = Matrix<WideOf<S>>;
+    const Wide a = A.template cast<WideOf<S>>(), b = B.template cast<WideOf<S>>();
+    Wide sum(B.rows(), A.cols());
+    const Index rows = B.rows() / groups, r = B.cols();
+    for (Index g = 0; g < groups; ++g) {
+      sum.middleRows(g * rows, rows).noalias() =
+          b.middleRows(g * rows, rows) * a.middleRows(g * r, r);
+    }
+    return (static_cast<WideOf<S>>(scaling) * sum).template cast<S>();
+  }
+
+  /// Throws ConfigError when groups < 1, ShapeError unless R >= 1 is groups times B's columns and O
+  /// a multiple of groups. O(1).
+  void check(const char* where) const {
+    if (groups < 1) {
+      throw ConfigError(std::string(where) + ": groups is " + std::to_string(groups) +
+                        ", expected at least 1");
+    }
+    check_shape(A.rows() >= 1 && A.cols() >= 1, where, "A", A.rows(), A.cols(),
+                "at least one row and one column");
+    const bool fits = B.rows() >= 1 && B.rows() % groups == 0 && B.cols() * groups == A.rows();
+    check_shape(fits, where, "B", B.rows(), B.cols(),
+                "(O, " + std::to_string(A.rows()) + " / " + std::to_string(groups) +
+                    " groups) with O a multiple of the groups, since A is " +
+                    shape_text(A.rows(), A.cols()));
+  }
+};
+
+/// [A_1; A_2; …] and [B_1 | B_2 | …], so that B A = Σ B_i A_i exactly; the scalings are left out
+/// and that of the result is 1. With groups the rows of A are those of the first group of every
+/// part, then those of the second one, …, as the convolution reads them. The rank is Σ R_i. Throws
+/// ConfigError without parts or when their groups differ, ShapeError when O or D differ.
+template <class S>
+LowRankFactors<S> stacked(std::span<const LowRankFactors<S>> parts) {
+  if (parts.empty()) throw ConfigError("stacked: there are no factors, expected at least one");
+  const LowRankFactors<S>& first = parts.front();
+  Index rank = 0;
+  for (const LowRankFactors<S>& part : parts) {
+    part.check("stacked");
+    expect_shape("stacked", "A", part.A, part.rank(), first.A.cols());
+    expect_shape("stacked", "B", part.B, first.B.rows(), part.B.cols());
+    if (part.groups != first.groups) {
+      throw ConfigError("stacked: groups is " + std::to_string(part.groups) + ", expected " +
+                        std::to_string(first.groups) + " as of the first factors");
+    }
+    rank += part.rank();
+  }
+  LowRankFactors<S> sum;
+  sum.groups = first.groups;
+  sum.A.resize(rank, first.A.cols());
+  sum.B.resize(first.B.rows(), rank / sum.groups);
+  Index row = 0, column = 0;
+  for (Index g = 0; g < sum.groups; ++g) {
+    for (const LowRankFactors<S>& part : parts) {
+      const Index r = part.B.cols();
+      sum.A.middleRows(row, r) = part.A.middleRows(g * r, r);
+      row += r;
+    }
+  }
+  for (const LowRankFactors<S>& part : parts) {
+    sum.B.middleCols(column, part.B.cols()) = part.B;
+    column += part.B.cols();
+  }
+  return sum;
+}
+
+}  // namespace LORA_NAMESPACE

@@ -1,0 +1,108 @@
+// The largest singular values of a matrix and their vectors. The only header with Eigen's SVD.
+#pragma once
+
+#include <lora/core/error.hpp>
+
+#include <Eigen/QR>
+#include <Eigen/SVD>
+
+#include <algorithm>
+
+namespace LORA_NAMESPACE {
+
+/// X ≈ U diag(σ) Vᵀ, the best approximation of its rank (Eckart and Young 1936). The columns of U
+/// (O, K) and of V (D, K) are orthonormal, σ (1, K) does not increase. A singular vector has a free
+/// sign; here the element of each column of V that is largest in magnitude, the first of several,
+/// is positive.
+template <class Real>
+struct TruncatedSVD {
+  Matrix<Real> U, sigma, V;
+  Real energy = 0;  ///< Σ σ² of all singular values = the sum of squares of X
+
+  /// The share of the energy that is kept, 0 … 1; of a matrix of zeros all of it is.
+  double energy_kept() const {
+    if (!(energy > 0)) return 1;
+    return std::min(1.0, static_cast<double>(sigma.squaredNorm() / energy));
+  }
+};
+
+namespace detail {
+
+/// The largest element of each column of V becomes positive, U diag(σ) Vᵀ stays.
+template <class Real>
+void fix_signs(TruncatedSVD<Real>& svd) {
+  for (Index k = 0; k < svd.V.cols(); ++k) {
+    Index largest = 0;
+    svd.V.col(k).cwiseAbs().maxCoeff(&largest);
+    if (svd.V(largest, k) >= 0) continue;
+    svd.U.col(k) *= -1;
+    svd.V.col(k) *= -1;
+  }
+}
+
+template <class Real>
+using ColumnMajor = Eigen::Matrix<Real, Eigen::Dynamic, Eigen::Dynamic>;
+
+/// X = Q R with orthonormal columns of Q. A matrix that is not tall is its own R.
+template <class Real>
+struct ThinQR {
+  ColumnMajor<Real> Q, R;
+  explicit ThinQR(const ColumnMajor<Real>& X) {
+    const Index n = X.cols();
+    if (X.rows() <= n) {
+      Q.setIdentity(X.rows(), X.rows());
+      R = X;
+      return;
+    }
+    const Eigen::HouseholderQR<ColumnMajor<Real>> qr(X);
+    Q = qr.householderQ() * ColumnMajor<Real>::Identity(X.rows(), n);
+    R = qr.matrixQR().topRows(n).template triangularView<Eigen::Upper>();
+  }
+};
+
+template <class = void>
+void check_svd_rank(const char* where, Index rank) {
+  if (rank >= 1) return;
+  throw ConfigError(std::string(where) + ": rank is " + std::to_string(rank) +
+                    ", expected at least 1");
+}
+
+}  // namespace detail
+
+/// The min(rank, O, D) largest singular values of X (O, D). Exact up to rounding: all are computed,
+/// in O(O D min(O, D)). Throws ConfigError for a rank below 1, ShapeError for a matrix without
+/// elements, Error for one that is not finite.
+template <class Real>
+TruncatedSVD<Real> truncated_svd(const Matrix<Real>& X, Index rank) {
+  detail::check_svd_rank("truncated_svd", rank);
+  check_shape(X.size() > 0, "truncated_svd", "X", X.rows(), X.cols(), "a matrix with elements");
+  if (!X.allFinite()) throw Error("truncated_svd: X has values that are not finite");
+  const Eigen::BDCSVD<detail::ColumnMajor<Real>> svd(X, Eigen::ComputeThinU | Eigen::ComputeThinV);
+  const Index k = std::min({rank, X.rows(), X.cols()});
+  TruncatedSVD<Real> kept{svd.matrixU().leftCols(k), svd.singularValues().head(k).transpose(),
+                          svd.matrixV().leftCols(k), X.squaredNorm()};
+  detail::fix_signs(kept);
+  return kept;
+}
+
+/// truncated_svd(B A) for B (O, R) and A (R, D), at most R values. With R below O and D, B A is
+/// never formed: two thin QR decompositions leave an (R, R) matrix, in O((O + D) R² + R³). Throws
+/// as truncated_svd, and ShapeError when B and A do not fit.
+template <class Real>
+TruncatedSVD<Real> truncated_svd_of_product(const Matrix<Real>& B, const Matrix<Real>& A,
+                                            Index rank) {
+  detail::check_svd_rank("truncated_svd_of_product", rank);
+  expect_shape("truncated_svd_of_product", "B", B, B.rows(), A.rows());
+  const Index most = std::min(rank, A.rows());
+  if (A.rows() >= std::min(B.rows(), A.cols())) return truncated_svd<Real>(B * A, most);
+  if (!A.allFinite() || !B.allFinite())
+    throw Error("truncated_svd_of_product: a factor has values that are not finite");
+  const detail::ThinQR<Real> left(B), right(A.transpose());
+  TruncatedSVD<Real> svd = truncated_svd<Real>(left.R * right.R.transpose(), most);
+  svd.U = left.Q * svd.U;
+  svd.V = right.Q * svd.V;
+  detail::fix_signs(svd);
+  return svd;
+}
+
+}  // namespace LORA_NAMESPACE
