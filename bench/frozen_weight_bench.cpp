@@ -2,12 +2,17 @@
 // warm weights, and with cold ones (a ring of layers larger than the last cache) for few tokens.
 //
 // Names: frozen_weight/<forward|input_gradient|cold_forward>/<storage>/out:<O>/in:<D>/tokens:<T>, the
-// storage one of float32, bfloat16, dense and eigen. Counters: share of the measured peak of
+// storage one of float32, bfloat16, dense and eigen, and with LORA_BENCH_ONEDNN onednn: oneDNN's
+// matrix product over weights in the order that it asks for. Counters: share of the measured peak of
 // multiply-adds, and for cold weights share of the measured memory bandwidth.
 #include <lora/weights/frozen_weight.hpp>
 
 #include <memory>
 #include <vector>
+
+#if defined(LORA_BENCH_ONEDNN)
+#include <oneapi/dnnl/dnnl.hpp>
+#endif
 
 #include "support/run.hpp"
 
@@ -20,8 +25,8 @@ using Weight = lora::FrozenWeight<float>;
 struct Shape {
   Index O, D, T;
 };
-enum class Storage { float32, bfloat16, dense, eigen };
-const char* const storage_names[] = {"float32", "bfloat16", "dense", "eigen"};
+enum class Storage { float32, bfloat16, dense, eigen, onednn };
+const char* const storage_names[] = {"float32", "bfloat16", "dense", "eigen", "onednn"};
 
 Weight stored(const Matrix& w, Storage storage) {
   if (storage == Storage::float32) return Weight::pack(w);
@@ -67,6 +72,42 @@ void input_gradient(benchmark::State& state, Shape s, Storage storage) {
   report(state, s);
 }
 
+#if defined(LORA_BENCH_ONEDNN)
+/// y = x B with oneDNN, B (k, n) in the order that it prefers for this number of rows. The product
+/// with W and that with its transpose need a copy each.
+void onednn(benchmark::State& state, Shape s, Matrix b) {
+  using dnnl::memory;
+  const Matrix x = Matrix::Random(s.T, b.rows());
+  Matrix y(s.T, b.cols());
+  dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  dnnl::stream stream(engine);
+  const auto plain = [&](Index rows, Index cols) {
+    return memory::desc({rows, cols}, memory::data_type::f32, memory::format_tag::ab);
+  };
+  const memory::desc any({b.rows(), b.cols()}, memory::data_type::f32, memory::format_tag::any);
+  const dnnl::matmul::desc description(plain(s.T, b.rows()), any, plain(s.T, b.cols()));
+  const dnnl::matmul::primitive_desc chosen(description, engine);
+  const dnnl::matmul multiply(chosen);
+  memory from(plain(b.rows(), b.cols()), engine, b.data()), packed(chosen.weights_desc(), engine);
+  dnnl::reorder(from, packed).execute(stream, from, packed);
+  memory left(plain(s.T, b.rows()), engine, const_cast<float*>(x.data()));
+  memory right(plain(s.T, b.cols()), engine, y.data());
+  for (auto _ : state) {
+    multiply.execute(stream,
+                     {{DNNL_ARG_SRC, left}, {DNNL_ARG_WEIGHTS, packed}, {DNNL_ARG_DST, right}});
+    stream.wait();
+    benchmark::DoNotOptimize(y.data());
+  }
+  report(state, s);
+}
+void onednn_forward(benchmark::State& state, Shape s, Storage) {
+  onednn(state, s, Matrix::Random(s.D, s.O));
+}
+void onednn_input_gradient(benchmark::State& state, Shape s, Storage) {
+  onednn(state, s, Matrix::Random(s.O, s.D));
+}
+#endif
+
 /// One layer after another, so that each weight comes from memory.
 void cold_forward(benchmark::State& state, Shape s, Storage storage) {
   constexpr Index ring_bytes = Index{640} << 20;
@@ -110,6 +151,10 @@ void register_all() {
         add("forward", forward, storage, {O, D, T});
         add("input_gradient", input_gradient, storage, {O, D, T});
       }
+#if defined(LORA_BENCH_ONEDNN)
+      add("forward", onednn_forward, Storage::onednn, {O, D, T});
+      add("input_gradient", onednn_input_gradient, Storage::onednn, {O, D, T});
+#endif
     }
   }
   for (const Index T : {1, 2, 4, 8}) {

@@ -88,15 +88,15 @@ void forward_backward(benchmark::State& state, Setting s) {
   report(state, s, 2 * layer_flops(s) + 6 * adapter_flops(s));
 }
 
+/// The weight is read and the merged one written.
 void merge(benchmark::State& state, Setting s) {
   LayerSetup setup(s);
-  for (auto _ : state) {
-    setup.layer.merge();
-    state.PauseTiming();
-    setup.layer.unmerge();
-    state.ResumeTiming();
-  }
+  auto merged = setup.layer.prepare_merge();  // the memory of the one before is used again
+  for (auto _ : state) merged = setup.layer.prepare_merge();
   report(state, s, 2.0 * static_cast<double>(s.width * s.width * s.rank));
+  state.counters["share_of_bandwidth"] = benchmark::Counter(
+      2.0 * static_cast<double>(setup.layer.weight().bytes()) / bench::peaks().bytes_read,
+      benchmark::Counter::kIsIterationInvariantRate);
 }
 
 /// What a first attempt looks like: form W + sBA, and get dA and dB through dW.
@@ -147,10 +147,13 @@ void register_all() {
         add("step_bf16", step, {width, tokens, rank, lora::Precision::bfloat16});
       }
     }
-    for (const Index rank : {1, 4, 16, 64, 256}) add("merge", merge, {width, 1, rank});
+    for (const Index rank : {1, 4, 16, 64, 256}) {
+      add("merge", merge, {width, 1, rank});
+      add("merge_bf16", merge, {width, 1, rank, lora::Precision::bfloat16});
+    }
   }
 }
 
 }  // namespace
 
-int main(int argc, char** argv) { return bench::run(argc, argv, register_all); }
+int main(int argc, char** argv) { return bench::run(argc, argv, register_all, true); }
