@@ -1,20 +1,20 @@
 // Adapter files: PEFT's keys and shapes, its own files byte for byte, and what is refused.
 #include <lora/io/adapter_file.hpp>
+#include <lora/io/peft_config.hpp>
 
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <deque>
 #include <filesystem>
 #include <functional>
 #include <limits>
 #include <map>
 #include <set>
 #include <string>
-#include <variant>
 #include <vector>
 
 #include "adapters/small_model.hpp"
+#include "io/checkpoint.hpp"
 #include "support/golden.hpp"
 
 namespace {
@@ -429,100 +429,6 @@ TEST(AdapterFile, BiasesThatAreLoadedWhileAnotherAdapterIsMergedAct) {
 
 // ---- PEFT's own files ----
 
-/// A checkpoint of Hugging Face as a list of layers by name, without the computation between them.
-struct Checkpoint {
-  using Scalar = float;
-  struct Layer {
-    std::string name;
-    std::variant<LoRALinear<float>, LoRAEmbedding<float>> layer;
-  };
-  std::vector<Layer> layers;
-  std::vector<std::pair<std::string, Parameter<float>>> others;
-
-  std::string output_module() const { return "lm_head"; }
-  template <class Fn>
-  void for_each_module(const NamePath& prefix, Fn&& fn) {
-    for (Layer& one : layers) {
-      std::visit([&](auto& layer) { fn(NamePath(prefix, one.name), layer); }, one.layer);
-    }
-  }
-  template <class Fn>
-  void for_each_parameter(const NamePath& prefix, Fn&& fn) {
-    for_each_module(prefix,
-                    [&](const NamePath& name, auto& layer) { layer.for_each_parameter(name, fn); });
-    for (auto& [name, parameter] : others) fn(NamePath(prefix, name), parameter);
-  }
-
-  explicit Checkpoint(const std::filesystem::path& folder) {
-    std::map<std::string, Matrix<float>> tensors;
-    std::map<std::string, std::vector<Index>> shapes;
-    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-      if (entry.path().extension() != ".safetensors") continue;
-      const SafetensorsFile file = SafetensorsFile::open(entry.path());
-      for (const std::string& name : file.names()) {
-        tensors[name] = file.matrix<float>(name);
-        shapes[name] = file.info(name).shape;
-      }
-    }
-    std::set<std::string> used;
-    std::optional<FrozenWeight<float>> embedding;
-    for (const auto& [name, tensor] : tensors) {
-      if (!name.ends_with(".weight")) continue;
-      const std::string module = name.substr(0, name.size() - 7),
-                        last = module.substr(module.rfind('.') + 1);
-      if (last == "embed_tokens" || last == "wte" || last == "wpe") {
-        const FrozenWeight<float> table(tensor);
-        if (last != "wpe") embedding = table;
-        layers.push_back({module, LoRAEmbedding<float>(table)});
-      } else if (last == "lm_head" || last.ends_with("_proj") || last.starts_with("c_")) {
-        const bool conv1d = module.find(".h.") != module.npos;
-        const auto bias = tensors.find(module + ".bias");
-        layers.push_back(
-            {module, LoRALinear<float>(
-                         FrozenWeight<float>(tensor, conv1d ? Layout::in_out : Layout::out_in),
-                         bias == tensors.end() ? Matrix<float>() : bias->second)});
-        used.insert(module + ".bias");
-      } else {
-        continue;
-      }
-      used.insert(name);
-    }
-    if (tensors.count("lm_head.weight") == 0)
-      layers.push_back({"lm_head", LoRALinear<float>(embedding.value())});
-    for (const auto& [name, tensor] : tensors) {
-      if (used.count(name) == 0) others.emplace_back(name, Parameter<float>(tensor, shapes[name]));
-    }
-  }
-};
-
-/// The fields of PEFT's adapter_config.json that the golden models set.
-LoRAConfig config_of(const std::filesystem::path& path) {
-  const auto bytes = read_file(path, 1 << 20);
-  const Json json = parse_json(as_text(bytes), path.string());
-  LoRAConfig config;
-  config.r = json.at("r").get<Index>();
-  config.lora_alpha = json.at("lora_alpha").get<double>();
-  config.lora_dropout = json.at("lora_dropout").get<double>();
-  config.bias = json.at("bias").get<std::string>();
-  config.use_rslora = json.at("use_rslora").get<bool>();
-  const Json& targets = json.at("target_modules");
-  if (targets.is_string()) {
-    config.target_modules = targets.get<std::string>();
-  } else {
-    config.target_modules = targets.get<Names>();
-  }
-  if (!json.at("modules_to_save").is_null())
-    config.modules_to_save = json.at("modules_to_save").get<Names>();
-  const Json& layers = json.at("layers_to_transform");
-  if (layers.is_number()) config.layers_to_transform = layers.get<Index>();
-  if (layers.is_array()) config.layers_to_transform = layers.get<std::vector<Index>>();
-  for (const auto& [key, rank] : json.at("rank_pattern").items())
-    config.rank_pattern.emplace_back(key, rank.get<Index>());
-  for (const auto& [key, alpha] : json.at("alpha_pattern").items())
-    config.alpha_pattern.emplace_back(key, alpha.get<double>());
-  return config;
-}
-
 TEST(AdapterFile, PeftsOwnFilesAreReadCountedAndWrittenByteForByte) {
   LORA_NEEDS_SHARED("golden/models");
   Names models;
@@ -534,8 +440,9 @@ TEST(AdapterFile, PeftsOwnFilesAreReadCountedAndWrittenByteForByte) {
       continue;
     SCOPED_TRACE(entry.path().filename().string());
     models.push_back(entry.path().filename().string());
-    LoRAModel<Checkpoint> model(Checkpoint(entry.path() / "base"),
-                                config_of(adapter / "adapter_config.json"));
+    LoRAConfig config = read_peft_config(adapter / "adapter_config.json").config;
+    config.inference_mode = false;
+    LoRAModel<Checkpoint> model(Checkpoint(entry.path() / "base"), config);
     const auto bytes = read_file(entry.path() / "golden.json", 1 << 20);
     const Json golden = parse_json(as_text(bytes), "golden.json");
     const auto [trained, all] = model.get_nb_trainable_parameters();

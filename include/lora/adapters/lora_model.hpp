@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <initializer_list>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 
 namespace LORA_NAMESPACE {
@@ -54,8 +55,12 @@ class LoRAModel {
   /// ConfigError: an invalid config, a name that is taken, nothing matched, a module that is no
   /// layer for adapters, a second adapter with biases, what a layer refuses; Error for a layer
   /// whose base is being trained. With a layer's first adapter its bias changes its name, see
-  /// LoRALinear::add_adapter.
-  MatchReport add_adapter(const std::string& name, const Config& config, std::uint64_t seed = 0) {
+  /// LoRALinear::add_adapter. `fill` is called to set the new A and B, which hold anything until
+  /// then; biases begin as zero and trained copies as what they are copies of. When it throws,
+  /// nothing has changed.
+  template <class Fill = KeepValues>
+  MatchReport add_adapter(const std::string& name, const Config& config, std::uint64_t seed = 0,
+                          Fill&& fill = {}) {
     config.validate();
     if (has_adapter(name))
       throw ConfigError("LoRAModel::add_adapter: adapter \"" + name + "\" is there already");
@@ -63,10 +68,13 @@ class LoRAModel {
     if (name.empty() || name == base_adapter_name) make_adapter<Scalar>(name, {});
     const MatchReport report = select_modules(base_, config);
     check_free(name);
+    const bool filled = !std::is_same_v<std::remove_cvref_t<Fill>, KeepValues>;
+    const AdapterInit init = filled ? AdapterInit::none : adapter_init(config);
     try {
       for_each_layer([&](const NamePath& path, auto& layer) {
-        add_to_layer(path, layer, name, config, report, seed);
+        add_to_layer(path, layer, name, config, report, seed, init);
       });
+      fill();
     } catch (...) {
       for_each_layer([&](const NamePath&, auto& layer) { remove_from_layer(layer, name); });
       throw;
@@ -344,16 +352,6 @@ class LoRAModel {
   }
   bool any_merged() const { return !merged_adapters().empty(); }
 
-  template <class Layer>
-  void add_to_layer(const NamePath& path, Layer& layer, const std::string& name,
-                    const Config& config, const MatchReport& report, std::uint64_t seed) {
-    const std::string module = path.str();
-    if (std::count(report.saved.begin(), report.saved.end(), module) != 0)
-      layer.add_trained_copy(name);
-    for (const MatchedModule& target : report.targets) {
-      if (target.name == module) layer.add_adapter(name, adapter_options(config, target, seed));
-    }
-  }
   template <class Layer>
   static void remove_from_layer(Layer& layer, const std::string& name) {
     if (layer.knows(name)) layer.delete_adapter(name);

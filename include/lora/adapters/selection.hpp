@@ -4,6 +4,7 @@
 #include <lora/adapters/adaptable.hpp>
 #include <lora/adapters/matching.hpp>
 
+#include <algorithm>
 #include <set>
 #include <string>
 #include <vector>
@@ -44,6 +45,11 @@ MatchReport select_modules(Base& base, const BasicLoRAConfig<Tag>& config) {
   return report;
 }
 
+/// LoRAModel::add_adapter's way to leave the new tensors as the configuration initialises them.
+struct KeepValues {
+  void operator()() const {}
+};
+
 /// PEFT's init_lora_weights of a config that is valid.
 template <class Tag>
 AdapterInit adapter_init(const BasicLoRAConfig<Tag>& config) {
@@ -68,6 +74,22 @@ AdapterOptions adapter_options(const BasicLoRAConfig<Tag>& config, const Matched
   options.seed = seed;
   options.path = module.name;
   return options;
+}
+
+/// Gives one layer of a model what `report` says that it gets of the adapter `name`.
+template <class Layer, class Tag>
+void add_to_layer(const NamePath& path, Layer& layer, const std::string& name,
+                  const BasicLoRAConfig<Tag>& config, const MatchReport& report, std::uint64_t seed,
+                  AdapterInit init) {
+  const std::string module = path.str();
+  if (std::count(report.saved.begin(), report.saved.end(), module) != 0)
+    layer.add_trained_copy(name);
+  for (const MatchedModule& target : report.targets) {
+    if (target.name != module) continue;
+    AdapterOptions options = adapter_options(config, target, seed);
+    options.init = init;
+    layer.add_adapter(name, options);
+  }
 }
 
 }  // namespace LORA_NAMESPACE

@@ -4,8 +4,12 @@
 #include <lora/adapters/lora_model.hpp>
 #include <lora/io/safetensors.hpp>
 
+#include <map>
 #include <set>
+#include <span>
 #include <string>
+#include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -31,6 +35,116 @@ inline std::string adapter_file_name(const std::string& name, const std::string&
 
 }  // namespace detail
 
+/// A tensor of an adapter and its key in the file.
+template <class S>
+using KeyedTensor = std::pair<std::string, Parameter<S>*>;
+
+namespace detail {
+
+/// adapter_tensors for an adapter that the layers have and the model does not know yet.
+template <class Base>
+std::vector<KeyedTensor<typename Base::Scalar>> tensors_on_layers(LoRAModel<Base>& model,
+                                                                  const std::string& adapter,
+                                                                  const std::string& bias_mode) {
+  using S = typename Base::Scalar;
+  const std::string prefix = "base_model.model.";
+  std::vector<KeyedTensor<S>> tensors;
+  std::set<const void*> of_layers;
+  model.for_each_layer([&](const NamePath& path, auto& layer) {
+    const bool bias =
+        layer.trained_copies().find(adapter) == nullptr &&
+        (bias_mode == "all" || (bias_mode == "lora_only" && layer.adapters().contains(adapter)));
+    layer.for_each_parameter("", [&](const NamePath& own, Parameter<S>& parameter) {
+      of_layers.insert(&parameter);
+      std::string name = adapter_file_name(own.str(), adapter);
+      if (bias && &parameter == &layer.bias())
+        name = layer.adapters().contains(adapter) ? "base_layer.bias" : "bias";
+      if (!name.empty()) tensors.emplace_back(prefix + NamePath(path, name).str(), &parameter);
+    });
+  });
+  if (bias_mode != "all") return tensors;
+  model.for_each_parameter("", [&](const NamePath& path, Parameter<S>& parameter) {
+    const std::string name = path.str();
+    if (of_layers.count(&parameter) == 0 && is_bias_name(name))
+      tensors.emplace_back(prefix + name, &parameter);
+  });
+  return tensors;
+}
+
+/// Whether keys without "base_model.model." are taken for those with it.
+enum class BareKeys { refuse, accept };
+
+/// Gives `tensors` the values that the file has under their keys. Throws FormatError that names all
+/// keys that are missing, unexpected or of another shape or type; then nothing has changed. Nothing
+/// is allocated for values.
+template <class S>
+void read_tensors(const std::vector<KeyedTensor<S>>& tensors, const SafetensorsFile& file,
+                  const std::string& adapter, BareKeys bare_keys) {
+  constexpr std::string_view prefix = "base_model.model.";
+  std::map<std::string, std::string> in_file;  // key with the prefix -> key as it stands
+  std::string problems;
+  for (const std::string& name : file.names()) {
+    const bool bare = bare_keys == BareKeys::accept && !name.starts_with(prefix);
+    const auto [other, fresh] = in_file.emplace(bare ? std::string(prefix) + name : name, name);
+    if (!fresh)
+      problems += "\n  " + printable(name) + ": stands for the same as " + printable(other->second);
+  }
+  for (const auto& [key, parameter] : tensors) {
+    const auto found = in_file.find(key);
+    if (found == in_file.end()) {
+      problems += "\n  missing: " + key;
+      continue;
+    }
+    const TensorInfo& info = file.info(found->second);
+    if (info.shape != parameter->shape) {
+      problems += "\n  " + key + ": shape is " + shape_text(info.shape) + ", expected " +
+                  shape_text(parameter->shape);
+    } else if (!is_matrix_dtype(info.dtype)) {
+      problems += "\n  " + key + ": dtype is " + std::string(dtype_name(info.dtype)) +
+                  ", expected F32, F64, F16 or BF16";
+    }
+  }
+  std::set<std::string_view> expected;
+  for (const auto& [key, parameter] : tensors) expected.insert(key);
+  for (const std::string& name : file.names()) {
+    const bool bare = bare_keys == BareKeys::accept && !name.starts_with(prefix);
+    if (expected.count(bare ? std::string(prefix) + name : name) != 0) continue;
+    problems += "\n  unexpected: " + printable(name);
+    if (name.ends_with(".base_layer.weight"))
+      problems += " (a weight of the base, which PEFT leaves out with save_embedding_layers=False)";
+  }
+  if (!problems.empty()) {
+    throw FormatError(file.where() + ": does not hold adapter \"" + adapter +
+                      "\" of this model:" + problems);
+  }
+  for (const auto& [key, parameter] : tensors) {
+    const std::string& name = in_file.at(key);
+    Matrix<S>& value = parameter->value;
+    decode_elements(file.info(name).dtype, file.bytes(name).data(),
+                    std::span<S>(value.data(), static_cast<std::size_t>(value.size())));
+  }
+}
+
+template <class S>
+inline constexpr DType own_dtype = std::is_same_v<S, float> ? DType::F32 : DType::F64;
+
+/// Adds the tensors to a file; as F32 or F64 of the same type their bytes stay where they are.
+template <class S>
+void add_tensors(SafetensorsWriter& writer, const std::vector<KeyedTensor<S>>& tensors,
+                 DType dtype) {
+  for (const auto& [key, parameter] : tensors) {
+    const Matrix<S>& value = parameter->value;
+    if (dtype == own_dtype<S>) {
+      writer.add(key, dtype, parameter->shape,
+                 std::as_bytes(std::span(value.data(), static_cast<std::size_t>(value.size()))));
+    } else {
+      writer.add(key, value, dtype, parameter->shape);
+    }
+  }
+}
+
+}  // namespace detail
+
 /// (key in the file, Parameter*) of everything that belongs to an adapter: A and B, lora_bias,
 /// modules_to_save, and the base's biases as the config's `bias` says, but for those that a copy of
 /// modules_to_save replaces. The keys depend on this adapter alone: the bias of a layer that only
@@ -39,32 +153,9 @@ inline std::string adapter_file_name(const std::string& name, const std::string&
 /// may be called as it likes. Throws ConfigError for an unknown adapter. Source: PEFT's
 /// get_peft_model_state_dict, which forgets the biases of "lora_only" in some versions.
 template <class Base>
-std::vector<std::pair<std::string, Parameter<typename Base::Scalar>*>> adapter_tensors(
+std::vector<KeyedTensor<typename Base::Scalar>> adapter_tensors(
     LoRAModel<Base>& model, const std::string& adapter = "default") {
-  using S = typename Base::Scalar;
-  const std::string mode = model.config(adapter).bias;
-  const std::string prefix = "base_model.model.";
-  std::vector<std::pair<std::string, Parameter<S>*>> tensors;
-  std::set<const void*> of_layers;
-  model.for_each_layer([&](const NamePath& path, auto& layer) {
-    const bool bias =
-        layer.trained_copies().find(adapter) == nullptr &&
-        (mode == "all" || (mode == "lora_only" && layer.adapters().contains(adapter)));
-    layer.for_each_parameter("", [&](const NamePath& own, Parameter<S>& parameter) {
-      of_layers.insert(&parameter);
-      std::string name = detail::adapter_file_name(own.str(), adapter);
-      if (bias && &parameter == &layer.bias())
-        name = layer.adapters().contains(adapter) ? "base_layer.bias" : "bias";
-      if (!name.empty()) tensors.emplace_back(prefix + NamePath(path, name).str(), &parameter);
-    });
-  });
-  if (mode != "all") return tensors;
-  model.for_each_parameter("", [&](const NamePath& path, Parameter<S>& parameter) {
-    const std::string name = path.str();
-    if (of_layers.count(&parameter) == 0 && is_bias_name(name))
-      tensors.emplace_back(prefix + name, &parameter);
-  });
-  return tensors;
+  return detail::tensors_on_layers(model, adapter, model.config(adapter).bias);
 }
 
 /// Writes an adapter's tensors to one file, all or nothing; `dtype` is F32, F64, BF16 or F16,
@@ -75,9 +166,7 @@ void save_adapter_file(LoRAModel<Base>& model, const std::filesystem::path& path
                        const std::string& adapter = "default", DType dtype = DType::F32) {
   SafetensorsWriter writer;
   writer.set_metadata("format", "pt");
-  for (const auto& [key, parameter] : adapter_tensors(model, adapter)) {
-    writer.add(key, parameter->value, dtype, parameter->shape);
-  }
+  detail::add_tensors(writer, adapter_tensors(model, adapter), dtype);
   writer.write(path);
 }
 
@@ -88,37 +177,12 @@ void save_adapter_file(LoRAModel<Base>& model, const std::filesystem::path& path
 template <class Base>
 void load_adapter_file(LoRAModel<Base>& model, const std::filesystem::path& path,
                        const std::string& adapter = "default") {
-  using S = typename Base::Scalar;
   const auto tensors = adapter_tensors(model, adapter);
   for (const std::string& merged : model.merged_adapters()) {
     if (merged != adapter) continue;
     throw Error("load_adapter_file: adapter \"" + adapter + "\" is merged; unmerge it first");
   }
-  const SafetensorsFile file = SafetensorsFile::open(path);
-  std::string problems;
-  std::set<std::string> expected;
-  for (const auto& [key, parameter] : tensors) {
-    expected.insert(key);
-    if (!file.contains(key)) {
-      problems += "\n  missing: " + key;
-    } else if (file.info(key).shape != parameter->shape) {
-      problems += "\n  " + key + ": shape is " + shape_text(file.info(key).shape) + ", expected " +
-                  shape_text(parameter->shape);
-    } else if (!is_matrix_dtype(file.info(key).dtype)) {
-      problems += "\n  " + key + ": dtype is " + std::string(dtype_name(file.info(key).dtype)) +
-                  ", expected F32, F64, F16 or BF16";
-    }
-  }
-  for (const std::string& name : file.names()) {
-    if (expected.count(name) == 0) problems += "\n  unexpected: " + printable(name);
-  }
-  if (!problems.empty()) {
-    throw FormatError(path.string() + ": does not hold adapter \"" + adapter +
-                      "\" of this model:" + problems);
-  }
-  std::vector<Matrix<S>> values;
-  for (const auto& [key, parameter] : tensors) values.push_back(file.template matrix<S>(key));
-  for (std::size_t i = 0; i < tensors.size(); ++i) tensors[i].second->value = std::move(values[i]);
+  detail::read_tensors(tensors, SafetensorsFile::open(path), adapter, detail::BareKeys::refuse);
 }
 
 }  // namespace LORA_NAMESPACE

@@ -8,6 +8,7 @@
 #include <lora/io/safetensors_reader.hpp>
 
 #include <deque>
+#include <functional>
 #include <map>
 
 namespace LORA_NAMESPACE {
@@ -24,6 +25,12 @@ class SafetensorsWriter {
   void add(const std::string& name, DType dtype, std::vector<Index> shape,
            std::span<const std::byte> bytes) {
     insert(name, dtype, std::move(shape), bytes);
+  }
+  /// The same for bytes that move in.
+  void add(const std::string& name, DType dtype, std::vector<Index> shape,
+           std::vector<std::byte>&& bytes) {
+    insert(name, dtype, std::move(shape), bytes);
+    owned_.push_back(std::move(bytes));  // moving keeps the address that insert has stored
   }
   /// Adds float or double values as `dtype` (F16, BF16, F32 or F64), rounded once to nearest even;
   /// of the same type, bit for bit. `shape` is PyTorch's, and {rows, cols} when left out. The
@@ -47,6 +54,16 @@ class SafetensorsWriter {
     insert(name, dtype, std::move(shape), bytes);
     owned_.push_back(std::move(bytes));  // moving keeps the address that insert has stored
   }
+  /// Takes the next bytes of a tensor.
+  using ByteSink = std::function<void(std::span<const std::byte>)>;
+  /// Adds a tensor that is not in memory: whenever the file is written, `produce` gives its bytes
+  /// to the sink, from the first to the last, in as many parts as it likes. What it throws passes
+  /// through write(), which throws Error when it gives another number of bytes; then the old file
+  /// stays. Throws as add().
+  void add_computed(const std::string& name, DType dtype, std::vector<Index> shape,
+                    std::function<void(const ByteSink&)> produce) {
+    insert(name, dtype, std::move(shape), {}, std::move(produce));
+  }
   /// Sets an entry of `__metadata__`. Throws ConfigError when key or value is not UTF-8.
   void set_metadata(const std::string& key, const std::string& value) {
     json_string(key, "SafetensorsWriter: metadata key");
@@ -54,14 +71,21 @@ class SafetensorsWriter {
     metadata_[key] = value;
   }
 
+  /// fn(name, dtype, shape) for every tensor, in the order of the file.
+  template <class Fn>
+  void for_each_tensor(Fn&& fn) const {
+    for (const auto& [key, tensor] : tensors_) fn(key.name, key.dtype, tensor.shape);
+  }
+
   /// Writes the file: the old one or the new one, never half of one (see AtomicFile), so that a
   /// file may be written over while it is open for reading. Throws IoError, or ConfigError when the
-  /// header exceeds safetensors_max_header.
+  /// header exceeds safetensors_max_header. Allocates the header.
   void write(const std::filesystem::path& path, const FileCalls& calls = posix_calls()) const {
     const std::string head = header();
     AtomicFile file(path, calls);
     file.write(std::as_bytes(std::span(head)));
-    for (const auto& [key, tensor] : tensors_) file.write(tensor.bytes);
+    for (const auto& [key, tensor] : tensors_)
+      emit(key.name, tensor, [&](std::span<const std::byte> bytes) { file.write(bytes); });
     file.commit();
   }
   /// The bytes that write() would write.
@@ -69,8 +93,11 @@ class SafetensorsWriter {
     const std::string head = header();
     const auto head_bytes = std::as_bytes(std::span(head));
     std::vector<std::byte> bytes(head_bytes.begin(), head_bytes.end());
-    for (const auto& [key, tensor] : tensors_)
-      bytes.insert(bytes.end(), tensor.bytes.begin(), tensor.bytes.end());
+    for (const auto& [key, tensor] : tensors_) {
+      emit(key.name, tensor, [&](std::span<const std::byte> part) {
+        bytes.insert(bytes.end(), part.begin(), part.end());
+      });
+    }
     return bytes;
   }
 
@@ -84,28 +111,47 @@ class SafetensorsWriter {
   };
   struct Tensor {
     std::vector<Index> shape;
+    std::uint64_t size;
     std::span<const std::byte> bytes;
+    std::function<void(const ByteSink&)> produce;  // instead of bytes
   };
 
   static std::string about(const std::string& name) {
     return "SafetensorsWriter: tensor " + in_quotes(name) + ": ";
   }
 
+  static void emit(const std::string& name, const Tensor& tensor, const ByteSink& sink) {
+    if (!tensor.produce) return sink(tensor.bytes);
+    std::uint64_t left = tensor.size;
+    const auto expect = [&](bool good, const char* what) {
+      if (good) return;
+      throw Error(about(name) + "was computed with " + what + " than the " +
+                  std::to_string(tensor.size) + " bytes of its shape");
+    };
+    tensor.produce([&](std::span<const std::byte> part) {
+      expect(part.size() <= left, "more");
+      sink(part);
+      left -= part.size();
+    });
+    expect(left == 0, "fewer");
+  }
+
   void insert(const std::string& name, DType dtype, std::vector<Index> shape,
-              std::span<const std::byte> bytes) {
+              std::span<const std::byte> bytes,
+              std::function<void(const ByteSink&)> produce = nullptr) {
     if (name.empty() || name == "__metadata__") {
       throw ConfigError(about(name) + "the format allows no tensor of this name");
     }
     json_string(name, "SafetensorsWriter: tensor name");
     const std::uint64_t needed =
         tensor_byte_count<ShapeError>(dtype, shape, "SafetensorsWriter: tensor " + in_quotes(name));
-    if (needed != bytes.size()) {
+    if (!produce && needed != bytes.size()) {
       throw ShapeError(about(name) + std::to_string(bytes.size()) + " bytes given, expected " +
                        std::to_string(needed) + " for shape " + shape_text(shape) + " of " +
                        std::string(dtype_name(dtype)));
     }
     if (!names_.insert(name).second) throw ConfigError(about(name) + "added twice");
-    tensors_.emplace(Key{dtype, name}, Tensor{std::move(shape), bytes});
+    tensors_.emplace(Key{dtype, name}, Tensor{std::move(shape), needed, bytes, std::move(produce)});
   }
 
   // The length, the JSON and its padding.
@@ -130,7 +176,7 @@ inline std::string SafetensorsWriter::header() const {
   }
   std::uint64_t begin = 0;
   for (const auto& [key, tensor] : tensors_) {
-    const std::uint64_t end = begin + tensor.bytes.size();
+    const std::uint64_t end = begin + tensor.size;
     text += separator + json_string(key.name, "") + ":{\"dtype\":\"" +
             std::string(dtype_name(key.dtype)) + "\",\"shape\":[";
     for (std::size_t i = 0; i < tensor.shape.size(); ++i)

@@ -14,6 +14,7 @@ enum class AdapterInit {
   torch_default,    ///< false: A as above, B uniform in ±1/√R: not the identity at the start
   gaussian,         ///< "gaussian": A normal with standard deviation 1/R, B = 0
   orthogonal,  ///< "orthogonal": A and B span orthogonal halves, so that B A = 0 with neither zero; R even
+  none,        ///< not PEFT's: A and B hold anything, for callers that set them at once
 };
 
 namespace detail {
@@ -56,6 +57,7 @@ void init_orthogonal(Matrix<S>& a, Matrix<S>& b, const RandomStream& a_stream,
 template <class S>
 void initialize_adapter(AdapterInit init, Index fan_in, Matrix<S>& a, Matrix<S>& b,
                         const RandomStream& a_stream, const RandomStream& b_stream) {
+  if (init == AdapterInit::none) return;
   const Index r = a.rows();
   b.setZero();
   switch (init) {
@@ -75,6 +77,7 @@ void initialize_adapter(AdapterInit init, Index fan_in, Matrix<S>& a, Matrix<S>&
       return;
     case AdapterInit::kaiming_uniform:
     case AdapterInit::torch_default:
+    case AdapterInit::none:
       break;
   }
   const double bound = 1.0 / std::sqrt(static_cast<double>(fan_in));
@@ -93,6 +96,7 @@ void initialize_embedding_adapter(AdapterInit init, Matrix<S>& a, Matrix<S>& b,
   if (init == AdapterInit::orthogonal) {
     throw ConfigError("init_lora_weights \"orthogonal\" is not defined for an embedding");
   }
+  if (init == AdapterInit::none) return;
   a.setZero();
   if (init == AdapterInit::torch_default) fill_normal(a, a_stream, 1.0);
   fill_normal(b, b_stream, 1.0);

@@ -1,0 +1,361 @@
+// LoRAConfig as PEFT's adapter_config.json, both ways.
+#pragma once
+
+#include <lora/adapters/config.hpp>
+#include <lora/io/file.hpp>
+#include <lora/io/python_json.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <concepts>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace LORA_NAMESPACE {
+
+/// An adapter_config.json that was read.
+struct PeftConfig {
+  LoRAConfig config;                        ///< valid: validate() has passed
+  Json fields = Json::object();             ///< as in the file, unknown ones included
+  std::vector<std::string> unknown_fields;  ///< names that LoRAConfig does not have
+};
+
+/// The largest adapter_config.json that is read, and what it may hold.
+inline constexpr std::uint64_t peft_config_max_bytes = std::uint64_t{4} << 20;
+inline constexpr JsonLimits peft_config_limits{.depth = 32, .values = 200'000};
+
+/// What peft_config_fields writes for a configuration that names no version: the release of PEFT
+/// that has these fields and no others.
+inline constexpr const char* peft_fields_version = "0.21.2";
+
+namespace detail {
+
+/// A field that nothing here understands, held as its JSON text.
+template <class Text>
+struct JsonText {
+  Text& text;
+};
+/// A number that Python has as an int or a float: 8.0 in C++ is written as 8.
+template <class Number>
+struct IntOrFloat {
+  Number& value;
+};
+
+/// visit(name, field) for every field of LoRAConfig: the one list of them for reading and writing.
+template <class Config, class Visit>
+void visit_peft_fields(Config& c, Visit&& visit) {
+  const auto json = [&](const char* name, auto& text) {
+    visit(name, JsonText<decltype(text)>{text});
+  };
+  visit("peft_type", c.peft_type);
+  visit("task_type", c.task_type);
+  visit("base_model_name_or_path", c.base_model_name_or_path);
+  visit("revision", c.revision);
+  visit("inference_mode", c.inference_mode);
+  json("auto_mapping", c.auto_mapping);
+  visit("peft_version", c.peft_version);
+  visit("r", c.r);
+  visit("target_modules", c.target_modules);
+  visit("exclude_modules", c.exclude_modules);
+  visit("lora_alpha", IntOrFloat<decltype((c.lora_alpha))>{c.lora_alpha});
+  visit("lora_dropout", c.lora_dropout);
+  visit("fan_in_fan_out", c.fan_in_fan_out);
+  visit("bias", c.bias);
+  visit("use_rslora", c.use_rslora);
+  visit("modules_to_save", c.modules_to_save);
+  visit("init_lora_weights", c.init_lora_weights);
+  visit("layers_to_transform", c.layers_to_transform);
+  visit("layers_pattern", c.layers_pattern);
+  visit("rank_pattern", c.rank_pattern);
+  visit("alpha_pattern", c.alpha_pattern);
+  json("megatron_config", c.megatron_config);
+  visit("megatron_core", c.megatron_core);
+  json("trainable_token_indices", c.trainable_token_indices);
+  json("loftq_config", c.loftq_config);
+  json("eva_config", c.eva_config);
+  json("corda_config", c.corda_config);
+  json("lora_ga_config", c.lora_ga_config);
+  visit("use_dora", c.use_dora);
+  json("velora_config", c.velora_config);
+  json("kasa_config", c.kasa_config);
+  json("monteclora_config", c.monteclora_config);
+  json("alora_invocation_tokens", c.alora_invocation_tokens);
+  json("arrow_config", c.arrow_config);
+  json("use_bdlora", c.use_bdlora);
+  visit("use_qalora", c.use_qalora);
+  visit("qalora_group_size", c.qalora_group_size);
+  json("layer_replication", c.layer_replication);
+  json("runtime_config", c.runtime_config);
+  visit("lora_bias", c.lora_bias);
+  visit("target_parameters", c.target_parameters);
+  visit("ensure_weight_tying", c.ensure_weight_tying);
+}
+
+/// Reads one field; every overload refuses another type than its own.
+class PeftFieldReader {
+ public:
+  PeftFieldReader(const std::string& where, const char* field, const Json& value)
+      : where_(where), field_(field), value_(value) {}
+
+  void read(bool& out) const {
+    if (!value_.is_boolean()) refuse("true or false");
+    out = value_.get<bool>();
+  }
+  void read(std::string& out) const { out = text(value_, "a string"); }
+  void read(double& out) const { out = number(value_, "a number"); }
+  template <class Number>
+  void read(IntOrFloat<Number> out) const {
+    read(out.value);
+  }
+  void read(Index& out) const { out = integer(value_, "an integer"); }
+  void read(std::optional<std::string>& out) const {
+    out.reset();
+    if (!value_.is_null()) out = text(value_, "a string or null");
+  }
+  template <class Text>
+  void read(JsonText<Text> out) const {
+    out.text.reset();
+    if (!value_.is_null()) out.text = value_.dump();
+  }
+  void read(std::optional<std::vector<std::string>>& out) const {
+    out.reset();
+    if (!value_.is_null()) out = texts("a list of strings or null");
+  }
+  void read(NameSelection& out) const {
+    constexpr const char* expected = "a list of strings, a string or null";
+    if (value_.is_null()) {
+      out = NameSelection();
+    } else if (value_.is_string()) {
+      out = value_.get<std::string>();
+    } else {
+      out = texts(expected);
+    }
+  }
+  void read(LayerSelection& out) const {
+    constexpr const char* expected = "an integer, a list of integers or null";
+    if (value_.is_null()) {
+      out = LayerSelection();
+    } else if (value_.is_array()) {
+      std::vector<Index> layers;
+      for (const Json& entry : value_) layers.push_back(integer(entry, expected));
+      out = LayerSelection(std::move(layers));
+    } else {
+      out = LayerSelection(integer(value_, expected));
+    }
+  }
+  void read(InitSelection& out) const {
+    if (value_.is_boolean()) {
+      out = value_.get<bool>();
+    } else {
+      out = text(value_, "true, false or a string");
+    }
+  }
+  void read(std::vector<std::pair<std::string, Index>>& out) const {
+    pattern(out, "an object of integers",
+            [&](const Json& entry, const char* expected) { return integer(entry, expected); });
+  }
+  void read(std::vector<std::pair<std::string, double>>& out) const {
+    pattern(out, "an object of numbers",
+            [&](const Json& entry, const char* expected) { return number(entry, expected); });
+  }
+
+ private:
+  [[noreturn]] void refuse(const char* expected) const {
+    throw FormatError(where_ + ": " + field_ + " is " + printable(value_.dump(), 80) +
+                      ", expected " + expected);
+  }
+  std::string text(const Json& value, const char* expected) const {
+    if (!value.is_string()) refuse(expected);
+    return value.get<std::string>();
+  }
+  std::vector<std::string> texts(const char* expected) const {
+    if (!value_.is_array()) refuse(expected);
+    std::vector<std::string> out;
+    for (const Json& entry : value_) out.push_back(text(entry, expected));
+    return out;
+  }
+  double number(const Json& value, const char* expected) const {
+    if (!value.is_number()) refuse(expected);
+    return value.get<double>();
+  }
+  // Python's 8.0 is taken for 8, as its own arithmetic does.
+  Index integer(const Json& value, const char* expected) const {
+    const double x = number(value, expected);
+    if (!(std::abs(x) <= 0x1p53) || x != std::floor(x)) refuse(expected);
+    return static_cast<Index>(x);
+  }
+  template <class Entries, class Read>
+  void pattern(Entries& out, const char* expected, Read&& read_entry) const {
+    out.clear();
+    if (value_.is_null()) return;
+    if (!value_.is_object()) refuse(expected);
+    for (const auto& [key, entry] : value_.items())
+      out.emplace_back(key, read_entry(entry, expected));
+  }
+
+  const std::string& where_;
+  const char* field_;
+  const Json& value_;
+};
+
+/// The JSON of one field.
+class PeftFieldWriter {
+ public:
+  explicit PeftFieldWriter(const char* field) : field_(field) {}
+
+  template <class Value>
+  requires std::same_as<Value, bool> || std::same_as<Value, double> || std::same_as<Value, Index> ||
+      std::same_as<Value, std::string> || std::same_as<Value, std::vector<std::string>>
+          Json write(const Value& value)
+  const { return Json(value); }
+  template <class Number>
+  Json write(IntOrFloat<Number> number) const {
+    const double x = number.value;
+    if (std::abs(x) < 0x1p53 && x == std::floor(x)) return Json(static_cast<std::int64_t>(x));
+    return Json(x);
+  }
+  template <class Value>
+  Json write(const std::optional<Value>& value) const {
+    return value ? write(*value) : Json();
+  }
+  template <class Text>
+  Json write(JsonText<Text> json) const {
+    if (!json.text) return Json();
+    try {
+      return parse_json(*json.text, std::string("LoRAConfig: ") + field_, peft_config_limits);
+    } catch (const FormatError& error) {
+      throw ConfigError(error.what());
+    }
+  }
+  Json write(const NameSelection& names) const {
+    if (names.pattern() != nullptr) return Json(*names.pattern());
+    return names.list() != nullptr ? Json(*names.list()) : Json();
+  }
+  Json write(const LayerSelection& layers) const {
+    if (layers.is_null()) return Json();
+    return layers.is_list() ? Json(layers.indices()) : Json(layers.indices().front());
+  }
+  Json write(const InitSelection& init) const {
+    return init.flag() != nullptr ? Json(*init.flag()) : Json(*init.name());
+  }
+  template <class Value>
+  Json write(const std::vector<std::pair<std::string, Value>>& entries) const {
+    Json object = Json::object();
+    for (const auto& [key, value] : entries) {
+      if constexpr (std::same_as<Value, double>) {
+        object[key] = write(IntOrFloat<const double&>{value});
+      } else {
+        object[key] = value;
+      }
+    }
+    return object;
+  }
+
+ private:
+  const char* field_;
+};
+
+/// Every field of the config under its name, as PEFT writes it.
+inline Json canonical_peft_fields(const LoRAConfig& config) {
+  Json fields = Json::object();
+  visit_peft_fields(config, [&](const char* name, const auto& field) {
+    fields[name] = PeftFieldWriter(name).write(field);
+  });
+  if (fields["loftq_config"].is_null()) fields["loftq_config"] = Json::object();
+  return fields;
+}
+
+/// The config that the fields stand for, not validated.
+inline LoRAConfig config_of_peft_fields(const Json& fields, const std::string& where) {
+  LoRAConfig config;
+  visit_peft_fields(config, [&](const char* name, auto&& field) {
+    const auto found = fields.find(name);
+    if (found != fields.end()) PeftFieldReader(where, name, *found).read(field);
+  });
+  return config;
+}
+
+}  // namespace detail
+
+/// Reads the text of an adapter_config.json; `where` names it in errors. A field that is missing
+/// has its default (peft_type must be there), one that LoRAConfig does not have is kept and
+/// reported. Throws FormatError (empty, a Git LFS pointer, not JSON, beyond peft_config_limits, a
+/// field of another type) or ConfigError (a value that is not valid or not supported), naming field
+/// and value.
+inline PeftConfig parse_peft_config(std::string_view text, const std::string& where) {
+  PeftConfig read;
+  if (text.empty()) throw FormatError(where + ": is empty: a download or a save was cut short");
+  if (is_git_lfs_pointer(std::as_bytes(std::span(text)))) {
+    throw FormatError(where +
+                      ": is a Git LFS pointer (three lines of text that stand for the real file): "
+                      "run `git lfs pull` in the repository it came from");
+  }
+  read.fields = parse_json(text, where, peft_config_limits);
+  if (!read.fields.is_object()) {
+    throw FormatError(where + ": is " + read.fields.type_name() + ", expected an object");
+  }
+  if (!read.fields.contains("peft_type")) {
+    throw FormatError(
+        where + ": peft_type is missing, expected \"LORA\": is this a configuration of PEFT?");
+  }
+  std::set<std::string_view> known;
+  for (const ConfigField& field : lora_config_fields()) known.insert(field.name);
+  for (const auto& [name, value] : read.fields.items()) {
+    if (known.count(name) == 0) read.unknown_fields.push_back(name);
+  }
+  read.config = detail::config_of_peft_fields(read.fields, where);
+  try {
+    read.config.validate();
+  } catch (const ConfigError& error) {
+    throw ConfigError(where + ": " + error.what());
+  }
+  return read;
+}
+
+/// The same for a file of at most peft_config_max_bytes. Throws also IoError.
+inline PeftConfig read_peft_config(const std::filesystem::path& path) {
+  return parse_peft_config(as_text(read_file(path, peft_config_max_bytes)), path.string());
+}
+
+/// What PEFT writes for `config`: every field but runtime_config, in the order of their names,
+/// inference_mode true. `as_read` are the fields of the file that the configuration came from: its
+/// unknown fields are kept, a value that still says the same keeps its spelling (8.0 stays 8.0),
+/// and a field that it lacks is left out while it is at its default, as an older PEFT left it out.
+/// rank_pattern and alpha_pattern keep their order, since the first key that matches wins; PEFT
+/// sorts them. Throws ConfigError for a field whose text is no JSON. Source: PeftConfigMixin's
+/// save_pretrained.
+inline Json peft_config_fields(const LoRAConfig& config, const Json& as_read = Json::object()) {
+  const Json now = detail::canonical_peft_fields(config);
+  const Json standard = detail::canonical_peft_fields(LoRAConfig());
+  const Json before =
+      detail::canonical_peft_fields(detail::config_of_peft_fields(as_read, "fields as read"));
+  std::map<std::string, Json> sorted;
+  for (const auto& [name, value] : as_read.items()) sorted[name] = value;
+  for (const auto& [name, value] : now.items()) {
+    const bool read = as_read.contains(name);
+    if (read && before.at(name) == value) continue;
+    if (!read && !as_read.empty() && value == standard.at(name)) continue;
+    sorted[name] = value;
+  }
+  sorted.erase("runtime_config");
+  sorted["inference_mode"] = true;
+  if (as_read.empty() && sorted["peft_version"].is_null())
+    sorted["peft_version"] = peft_fields_version;
+  Json fields = Json::object();
+  for (auto& [name, value] : sorted) fields[name] = std::move(value);
+  return fields;
+}
+
+/// The bytes of an adapter_config.json with these fields, in their order. Throws ConfigError for
+/// text that is not UTF-8 and for a number that is not finite.
+inline std::string peft_config_text(const Json& fields) {
+  return python_json(fields, "adapter_config.json");
+}
+
+}  // namespace LORA_NAMESPACE

@@ -1,0 +1,201 @@
+// The two files of an adapter's directory, replaced so that whoever reads them finds the old pair
+// or the new one.
+#pragma once
+
+#include <lora/io/peft_config.hpp>
+#include <lora/io/safetensors_writer.hpp>
+
+#include <cstdio>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+namespace LORA_NAMESPACE {
+
+inline constexpr const char* peft_config_file = "adapter_config.json";
+inline constexpr const char* peft_weights_file = "adapter_model.safetensors";
+
+namespace detail {
+
+inline constexpr std::string_view peft_staged_prefix = ".lora-next-";
+
+/// The two files of one adapter.
+struct PeftPaths {
+  std::filesystem::path config, weights;
+};
+
+inline PeftPaths peft_paths(const std::filesystem::path& directory) {
+  return {directory / peft_config_file, directory / peft_weights_file};
+}
+/// Where the pair that replaces a configuration of these bytes waits. A pair that waits for another
+/// configuration has another name and is not looked at.
+inline PeftPaths staged_peft_paths(const std::filesystem::path& directory,
+                                   std::string_view old_config) {
+  std::uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
+  for (const char ch : old_config) hash = (hash ^ static_cast<unsigned char>(ch)) * 0x100000001b3u;
+  char name[32];
+  std::snprintf(name, sizeof name, "%s%016llx", peft_staged_prefix.data(),
+                static_cast<unsigned long long>(hash));
+  return {directory / (std::string(name) + ".json"),
+          directory / (std::string(name) + ".safetensors")};
+}
+
+inline bool file_exists(const std::filesystem::path& path) {
+  std::error_code ignored;
+  return std::filesystem::exists(std::filesystem::symlink_status(path, ignored));
+}
+
+/// What stands for the adapter in this directory, and the bytes of its configuration.
+struct LocatedPeftFiles {
+  PeftPaths paths;
+  std::vector<std::byte> config;
+};
+
+/// The pair that is waiting when it is complete, else the two files under their own names; throws
+/// as read_file.
+inline LocatedPeftFiles locate_peft_files(const std::filesystem::path& directory,
+                                          const FileCalls& calls = posix_calls()) {
+  LocatedPeftFiles found{peft_paths(directory), {}};
+  found.config = read_file(found.paths.config, peft_config_max_bytes, calls);
+  const PeftPaths staged = staged_peft_paths(directory, as_text(found.config));
+  if (!file_exists(staged.config)) return found;  // the configuration is put there last
+  found.config = read_file(staged.config, peft_config_max_bytes, calls);
+  found.paths.config = staged.config;
+  if (file_exists(staged.weights)) found.paths.weights = staged.weights;
+  return found;
+}
+
+/// The errno of syncing a folder, 0 also where folders have no sync.
+inline int sync_folder(const std::filesystem::path& folder, const FileCalls& calls) {
+  using file_detail::again_if_interrupted;
+  const file_detail::Descriptor fd(
+      again_if_interrupted(
+          [&] { return calls.open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0); }),
+      calls);
+  if (!fd.valid()) return errno;
+  if (again_if_interrupted([&] { return calls.fsync(fd.get()); }) == 0) return 0;
+  return errno == EINVAL || errno == ENOTSUP ? 0 : errno;
+}
+
+/// Replaces the pair in a directory that has one.
+class PeftReplacement {
+ public:
+  PeftReplacement(const std::filesystem::path& directory, const FileCalls& calls)
+      : directory_(directory), calls_(calls), paths_(peft_paths(directory)) {}
+
+  void run(const SafetensorsWriter& tensors, std::string_view config) {
+    finish_interrupted();
+    const std::vector<std::byte> old = read_file(paths_.config, peft_config_max_bytes, calls_);
+    if (as_text(old) == config) return tensors.write(paths_.weights, calls_);
+    const PeftPaths staged = staged_peft_paths(directory_, as_text(old));
+    try {
+      tensors.write(staged.weights, calls_);
+      keep_permissions(paths_.weights, staged.weights);
+      atomic_write(staged.config, config, calls_);
+      move_weights(staged);
+    } catch (const IoError& error) {
+      discard(staged);
+      throw IoError(std::string(error.what()) + "; the adapter that was there stays");
+    } catch (...) {
+      discard(staged);
+      throw;
+    }
+    move_config(staged);
+  }
+
+ private:
+  void discard(const PeftPaths& staged) {
+    calls_.unlink(staged.config.c_str());  // first: while it is there the pair counts
+    calls_.unlink(staged.weights.c_str());
+  }
+  static void keep_permissions(const std::filesystem::path& from, const std::filesystem::path& to) {
+    std::error_code ignored;
+    const auto status = std::filesystem::status(from, ignored);
+    if (std::filesystem::is_regular_file(status))
+      std::filesystem::permissions(to, status.permissions(), ignored);
+  }
+  void move_weights(const PeftPaths& staged) {
+    if (calls_.rename(staged.weights.c_str(), paths_.weights.c_str()) != 0)
+      throw_io_error(paths_.weights, "put the new file in place", errno);
+  }
+  void move_config(const PeftPaths& staged) {
+    // The configuration must not reach the disk before the weights that it is for.
+    const int first = sync_folder(directory_, calls_);
+    keep_permissions(paths_.config, staged.config);
+    if (calls_.rename(staged.config.c_str(), paths_.config.c_str()) != 0) {
+      const std::string what =
+          "put the new file in place (the adapter is the new one; its "
+          "configuration waits as " +
+          staged.config.filename().string() + " for the next save)";
+      throw_io_error(paths_.config, what.c_str(), errno);
+    }
+    const int last = sync_folder(directory_, calls_);
+    if (first != 0 || last != 0) {
+      throw_io_error(directory_,
+                     "sync the folder (the new adapter is in place, a loss of power could undo it)",
+                     last != 0 ? last : first);
+    }
+  }
+  /// Puts a complete pair that an earlier process left waiting in place, and removes what is left
+  /// of others.
+  void finish_interrupted() {
+    const LocatedPeftFiles found = locate_peft_files(directory_, calls_);
+    if (found.paths.config != paths_.config) {
+      const std::vector<std::byte> old = read_file(paths_.config, peft_config_max_bytes, calls_);
+      const PeftPaths staged = staged_peft_paths(directory_, as_text(old));
+      if (file_exists(staged.weights)) move_weights(staged);
+      move_config(staged);
+    }
+    std::vector<std::filesystem::path> left;
+    std::error_code ignored;
+    for (const auto& entry : std::filesystem::directory_iterator(directory_, ignored)) {
+      if (entry.path().filename().string().starts_with(peft_staged_prefix))
+        left.push_back(entry.path());
+    }
+    for (const std::filesystem::path& path : left) calls_.unlink(path.c_str());
+  }
+
+  const std::filesystem::path& directory_;
+  const FileCalls& calls_;
+  PeftPaths paths_;
+};
+
+}  // namespace detail
+
+/// Puts weights and configuration into `directory`, which is created when missing, as one: a
+/// process that is killed at any point leaves the old adapter or the new one for PeftAdapter::open,
+/// and an error leaves the old one and no hidden file.
+///
+/// Where there is no configuration yet, or the same one, each file is written atomically, the
+/// weights first. Else both are written under hidden names (".lora-next-" and a hash of the
+/// configuration that they replace), the configuration last, and then renamed, weights first; from
+/// the moment that both are there under their hidden names, readers of this library take them.
+/// Another reader, PEFT say, sees new weights with the old configuration between the two renames,
+/// and after a process was killed just there until the next save here. One writer at a time. Throws
+/// IoError; two of its messages say that the new adapter is there nonetheless: the second rename
+/// failed, or the last sync of the folder.
+inline void replace_peft_files(const std::filesystem::path& directory,
+                               const SafetensorsWriter& tensors, std::string_view config,
+                               const FileCalls& calls = posix_calls()) {
+  std::error_code failure;
+  std::filesystem::create_directories(directory, failure);
+  if (failure) throw_io_error(directory, "create this folder", failure.value());
+  const detail::PeftPaths paths = detail::peft_paths(directory);
+  if (detail::file_exists(paths.config)) {
+    detail::PeftReplacement(directory, calls).run(tensors, config);
+  } else {
+    const bool had_weights = detail::file_exists(paths.weights);
+    tensors.write(paths.weights, calls);
+    try {
+      atomic_write(paths.config, config, calls);
+    } catch (...) {
+      if (!had_weights && !detail::file_exists(paths.config)) calls.unlink(paths.weights.c_str());
+      throw;
+    }
+  }
+}
+
+}  // namespace LORA_NAMESPACE

@@ -1,0 +1,524 @@
+// Models and PEFT's directories: saving, loading, and models that an error leaves as they were.
+#include <lora/io/pretrained.hpp>
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <functional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "adapters/small_model.hpp"
+#include "io/checkpoint.hpp"
+#include "support/shared.hpp"
+
+namespace {
+using namespace lora;
+using namespace lora_test;
+namespace fs = std::filesystem;
+using Names = std::vector<std::string>;
+using Small = SmallModel<float>;
+using Model = LoRAModel<Small>;
+
+std::string bytes_of(const fs::path& path) {
+  const auto bytes = read_file(path, std::uint64_t{1} << 30);
+  return std::string(as_text(bytes));
+}
+Names files(const fs::path& directory) {
+  Names names;
+  for (const auto& entry : fs::recursive_directory_iterator(directory)) {
+    if (!entry.is_directory()) names.push_back(fs::relative(entry.path(), directory).string());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+LoRAConfig rich_config() {
+  LoRAConfig config = config_for({"q", "c", "conv", "grouped"}, 4);
+  config.bias = "all";
+  config.modules_to_save = {"head", "embed"};
+  config.rank_pattern = {{"c", 3}};
+  config.alpha_pattern = {{"q", 7.5}};
+  return config;
+}
+void fill_all(Model& model, const std::string& name = "default") {
+  fill_adapter(model, name);
+  for (const auto& [key, parameter] : adapter_tensors(model, name)) {
+    if (key.ends_with("bias")) parameter->value = random_matrix<float>(1, parameter->size(), key);
+  }
+}
+Model saved(const fs::path& directory, const LoRAConfig& config,
+            const SavePretrainedOptions& options = {}) {
+  Model model(Small{}, config);
+  fill_all(model);
+  save_pretrained(model, directory, options);
+  return model;
+}
+
+// ---- PEFT's own adapters ----
+
+/// (base, adapter, its folder) of each model of golden/models that has one.
+struct Golden {
+  fs::path folder, base, adapter;
+};
+std::vector<Golden> golden_adapters() {
+  std::vector<Golden> found;
+  for (const auto& entry : fs::directory_iterator(shared_dir() / "golden" / "models")) {
+    Golden one{entry.path(), entry.path() / "base", entry.path() / "adapter"};
+    if (!fs::exists(one.adapter)) continue;
+    if (!fs::exists(one.base)) one.base = shared_dir() / "data" / "stories260K-hf";
+    if (fs::exists(one.base)) found.push_back(one);
+  }
+  EXPECT_GE(found.size(), 12u) << "golden/models has fewer adapters than it had";
+  return found;
+}
+
+TEST(Pretrained, GoldenAdaptersLoadOverTheirBaseAndAreWrittenAgainByteForByte) {
+  LORA_NEEDS_SHARED("golden/models");
+  const TemporaryFolder folder;
+  for (const Golden& golden : golden_adapters()) {
+    const fs::path source = golden.adapter;
+    SCOPED_TRACE(source.string());
+    auto [model, report] = from_pretrained(Checkpoint(golden.base), source);
+    EXPECT_EQ(report.unknown_fields, Names{});
+    EXPECT_EQ(report.warnings, Names{});
+    EXPECT_EQ(report.matched.targets.size(), PeftAdapter::open(source).modules().size());
+    EXPECT_EQ(model.active_adapters(), Names{"default"});
+    EXPECT_EQ(model.get_nb_trainable_parameters().first, 0) << "inference_mode";
+    const SafetensorsFile file = SafetensorsFile::open(source / peft_weights_file);
+    EXPECT_EQ(adapter_tensors(model).size(), file.names().size());
+    for (const auto& [key, parameter] : adapter_tensors(model))
+      EXPECT_TRUE(same_bits(parameter->value, file.matrix<float>(key))) << key;
+    const fs::path target = folder.path / golden.folder.filename();
+    SavePretrainedOptions options;
+    options.fields["default"] = report.fields;
+    save_pretrained(model, target, options);
+    for (const char* name : {peft_config_file, peft_weights_file})
+      EXPECT_EQ(bytes_of(target / name), bytes_of(source / name)) << name;
+    EXPECT_EQ(files(target), (Names{"README.md", peft_config_file, peft_weights_file}));
+    LoadOptions trainable;
+    trainable.is_trainable = true;
+    auto [again, same] = from_pretrained(Checkpoint(golden.base), target, trainable);
+    const Json numbers = parse_json(bytes_of(golden.folder / "golden.json"), "golden.json");
+    EXPECT_EQ(again.get_nb_trainable_parameters().first, numbers.at("trainable").get<Index>());
+  }
+}
+
+TEST(Pretrained, GoldenAdaptersMergeToTheSumWithinOneRounding) {
+  LORA_NEEDS_SHARED("golden/models");
+  for (const Golden& golden : golden_adapters()) {
+    SCOPED_TRACE(golden.folder.string());
+    const Checkpoint base(golden.base);
+    auto [model, report] = from_pretrained(base, golden.adapter);
+    const PeftAdapter adapter = PeftAdapter::open(golden.adapter);
+    Checkpoint merged = model.merge_and_unload();
+    std::size_t checked = 0;
+    for (const PeftModule& module : adapter.modules()) {
+      const auto find = [&](const Checkpoint& c) -> const Checkpoint::Layer& {
+        return *std::find_if(c.layers.begin(), c.layers.end(),
+                             [&](const auto& layer) { return layer.name == module.name; });
+      };
+      const auto dense = [](const Checkpoint::Layer& layer) {
+        return std::visit(
+            [](const auto& l) {
+              return Matrix<double>(l.weight().dense().template cast<double>());
+            },
+            layer.layer);
+      };
+      const Matrix<double> A = adapter.tensors().matrix<double>(module.a_key),
+                           B = adapter.tensors().matrix<double>(module.b_key),
+                           W = dense(find(base)), got = dense(find(merged));
+      const Matrix<double> delta = module.scaling * (B * A);
+      const bool turned = module.embedding;  // an embedding's table is (V, D)
+      const Matrix<double> sum = W + (turned ? Matrix<double>(delta.transpose()) : delta);
+      // Rounding of the sum once, and of s and the float product of r terms.
+      const double u = 0x1p-24, r = static_cast<double>(module.r);
+      const Matrix<double> terms = std::abs(module.scaling) * (B.cwiseAbs() * A.cwiseAbs());
+      const Matrix<double> bound =
+          u * sum.cwiseAbs() + (r + 3) * u * (turned ? Matrix<double>(terms.transpose()) : terms);
+      EXPECT_TRUE(((got - sum).cwiseAbs().array() <= 1.001 * bound.array()).all()) << module.name;
+      ++checked;
+    }
+    EXPECT_GT(checked, 0u);
+  }
+}
+
+// ---- round trips of our own ----
+
+TEST(Pretrained, EverythingComesBackBitForBit) {
+  const TemporaryFolder folder;
+  Model model = saved(folder.path, rich_config());
+  auto [loaded, report] = from_pretrained(Small{}, folder.path);
+  EXPECT_TRUE(same_bits(loaded.base().run(), model.base().run()));
+  const auto a = adapter_tensors(model), b = adapter_tensors(loaded);
+  ASSERT_EQ(a.size(), b.size());
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    EXPECT_EQ(a[i].first, b[i].first);
+    EXPECT_TRUE(same_bits(a[i].second->value, b[i].second->value)) << a[i].first;
+    EXPECT_FALSE(b[i].second->trainable);
+  }
+  EXPECT_EQ(files(folder.path), (Names{"README.md", peft_config_file, peft_weights_file}));
+  EXPECT_EQ(SafetensorsFile::open(folder.path / peft_weights_file).metadata(),
+            (std::map<std::string, std::string>{{"format", "pt"}}));
+}
+
+TEST(Pretrained, IsTrainable) {
+  const TemporaryFolder folder;
+  Model model = saved(folder.path, rich_config());
+  LoadOptions options;
+  options.is_trainable = true;
+  auto [loaded, report] = from_pretrained(Small{}, folder.path, options);
+  EXPECT_EQ(trained_names(loaded), trained_names(model));
+  EXPECT_FALSE(loaded.config().inference_mode);
+  auto [frozen, same] = from_pretrained(Small{}, folder.path);
+  EXPECT_EQ(trained_names(frozen), Names{});
+  EXPECT_TRUE(frozen.config().inference_mode);
+}
+
+TEST(Pretrained, LoraBiasAndDouble) {
+  const TemporaryFolder folder;
+  LoRAConfig config = config_for({"q", "conv"});
+  config.lora_bias = true;
+  LoRAModel<SmallModel<double>> model(SmallModel<double>{}, config);
+  fill_adapter(model, "default");
+  save_pretrained(model, folder.path);
+  const std::string key = "base_model.model.block.0.q.lora_B.bias";
+  EXPECT_EQ(PeftAdapter::open(folder.path).tensors().info(key).dtype, DType::F64);
+  auto [loaded, report] = from_pretrained(SmallModel<double>{}, folder.path);
+  EXPECT_TRUE(same_bits(loaded.base().run(), model.base().run()));
+}
+
+TEST(Pretrained, Dtypes) {
+  const TemporaryFolder folder;
+  for (const DType dtype : {DType::F32, DType::F64, DType::BF16, DType::F16}) {
+    SavePretrainedOptions options;
+    options.dtype = dtype;
+    Model model = saved(folder.path, rich_config(), options);
+    const PeftAdapter adapter = PeftAdapter::open(folder.path);
+    for (const std::string& name : adapter.tensors().names())
+      EXPECT_EQ(adapter.tensors().info(name).dtype, dtype);
+    auto [loaded, report] = from_pretrained(Small{}, folder.path);
+    for (const auto& [key, parameter] : adapter_tensors(loaded))
+      EXPECT_TRUE(same_bits(parameter->value, adapter.tensors().matrix<float>(key))) << key;
+    // What was rounded once stays.
+    const std::string first = bytes_of(folder.path / peft_weights_file);
+    options.fields["default"] = report.fields;
+    save_pretrained(loaded, folder.path, options);
+    EXPECT_EQ(bytes_of(folder.path / peft_weights_file), first);
+  }
+  Model model(Small{}, config_for({"q"}));
+  SavePretrainedOptions options;
+  options.dtype = DType::I32;
+  EXPECT_TRUE(
+      throws<ConfigError>([&] { save_pretrained(model, folder.path / "x", options); }, {"I32"}));
+  EXPECT_FALSE(fs::exists(folder.path / "x"));
+}
+
+TEST(Pretrained, ManyAdaptersInSubFolders) {
+  const TemporaryFolder folder;
+  Model model(Small{}, config_for({"q"}, 2));
+  model.add_adapter("other", config_for({"v", "embed"}, 3));
+  model.add_adapter("third", config_for({"c"}, 1));
+  fill_adapter(model, "default"), fill_adapter(model, "other"), fill_adapter(model, "third");
+  save_pretrained(model, folder.path / "all");
+  EXPECT_EQ(files(folder.path / "all"),
+            (Names{"README.md", peft_config_file, peft_weights_file, "other/adapter_config.json",
+                   "other/adapter_model.safetensors", "third/adapter_config.json",
+                   "third/adapter_model.safetensors"}));
+  SavePretrainedOptions options;
+  options.selected_adapters = {"third"};
+  options.model_card = Write::no;
+  save_pretrained(model, folder.path / "one", options);
+  EXPECT_EQ(files(folder.path / "one"),
+            (Names{"third/adapter_config.json", "third/adapter_model.safetensors"}));
+  Model loaded(Small{});
+  load_adapter(loaded, folder.path / "all");
+  load_adapter(loaded, folder.path / "all" / "other", "beside");
+  load_adapter(loaded, folder.path / "one" / "third", "third");
+  EXPECT_EQ(loaded.active_adapters(), Names{"default"});
+  loaded.set_adapter({"default", "beside", "third"});
+  model.set_adapter({"default", "other", "third"});
+  EXPECT_TRUE(same_bits(loaded.base().run(), model.base().run()));
+  options.selected_adapters = {"no"};
+  EXPECT_TRUE(throws<ConfigError>([&] { save_pretrained(model, folder.path / "x", options); },
+                                  {"no adapter is called \"no\""}));
+  EXPECT_FALSE(fs::exists(folder.path / "x"));
+}
+
+TEST(Pretrained, NamesThatAreNoFolders) {
+  const TemporaryFolder folder;
+  for (const std::string& name :
+       {std::string("a/b"), std::string("/etc"), std::string("a\0b", 3)}) {
+    Model model(Small{}, config_for({"q"}), name);
+    EXPECT_TRUE(
+        throws<ConfigError>([&] { save_pretrained(model, folder.path / "x"); },
+                            {"save_pretrained: the adapter's name ", "cannot be the name of its"}));
+  }
+  EXPECT_FALSE(fs::exists(folder.path / "x"));
+  for (const char* name : {"", ".", ".."}) {
+    EXPECT_TRUE(
+        throws<ConfigError>([&] { detail::check_adapter_folder(name); }, {"cannot be the name"}));
+  }
+  Model none(Small{});
+  EXPECT_TRUE(throws<ConfigError>([&] { save_pretrained(none, folder.path / "x"); },
+                                  {"save_pretrained: the model has no adapter"}));
+}
+
+/// A second layer whose name ends as another's does.
+struct Twice : Small {
+  LoRALinear<float> q2 = Small::q;
+  template <class Fn>
+  void for_each_module(const NamePath& prefix, Fn&& fn) {
+    Small::for_each_module(prefix, fn);
+    fn(NamePath(prefix, "block.1.q"), q2);
+  }
+};
+TEST(Pretrained, TargetsThatDependOnTheModelAreWrittenByName) {
+  const TemporaryFolder folder;
+  LoRAConfig config = config_for({}, 2);
+  config.target_modules = "All-Linear";
+  saved(folder.path, config);
+  const auto targets = [&] {
+    return read_peft_config(folder.path / peft_config_file).fields.at("target_modules").dump();
+  };
+  EXPECT_EQ(targets(), R"(["c","default","q","v"])");
+  // Ends of names would take more than was adapted: whole names.
+  config.exclude_modules = {"block.0.q"};
+  LoRAModel<Twice> twice(Twice{}, config);
+  save_pretrained(twice, folder.path);
+  EXPECT_EQ(targets(), R"(["block.0.v","block.0.c","lora_A.default","block.1.q"])");
+  config.exclude_modules = {};
+  config.target_modules = ".*\\.q";
+  saved(folder.path, config);
+  EXPECT_EQ(targets(), R"(".*\\.q")");
+}
+
+TEST(Pretrained, WhatWasReadIsWrittenAgain) {
+  const TemporaryFolder folder;
+  Model model = saved(folder.path / "a", config_for({"q"}));
+  Json fields = PeftAdapter::open(folder.path / "a").fields();
+  fields["zz_new_in_2031"] = {{"deep", {1, 2.5}}};
+  fields["lora_alpha"] = 3.0;
+  fields.erase("kasa_config");
+  atomic_write(folder.path / "a" / peft_config_file, peft_config_text(fields));
+  auto [loaded, report] = from_pretrained(Small{}, folder.path / "a");
+  EXPECT_EQ(report.unknown_fields, Names{"zz_new_in_2031"});
+  SavePretrainedOptions options;
+  options.fields["default"] = report.fields;
+  save_pretrained(loaded, folder.path / "b", options);
+  for (const char* name : {peft_config_file, peft_weights_file})
+    EXPECT_EQ(bytes_of(folder.path / "a" / name), bytes_of(folder.path / "b" / name));
+}
+
+TEST(Pretrained, BaseModelNameAndReadme) {
+  const TemporaryFolder folder;
+  SavePretrainedOptions options;
+  options.base_model_name_or_path = "some/base";
+  saved(folder.path, config_for({"q"}), options);
+  EXPECT_EQ(PeftAdapter::open(folder.path).config().base_model_name_or_path, "some/base");
+  EXPECT_NE(bytes_of(folder.path / "README.md").find("base_model: some/base\n"), std::string::npos);
+  atomic_write(folder.path / "README.md", "mine");
+  saved(folder.path, config_for({"v"}));
+  EXPECT_EQ(bytes_of(folder.path / "README.md"), "mine");
+}
+
+TEST(Pretrained, KeysWithoutThePrefixAreAccepted) {
+  const TemporaryFolder folder;
+  Model model = saved(folder.path, rich_config());
+  const PeftAdapter adapter = PeftAdapter::open(folder.path);
+  SafetensorsWriter bare;
+  for (const std::string& name : adapter.tensors().names())
+    bare.add(name.substr(17), adapter.tensors().info(name).dtype,
+             adapter.tensors().info(name).shape, adapter.tensors().bytes(name));
+  write_peft_adapter(folder.path / "bare", adapter.fields(), bare);
+  auto [loaded, report] = from_pretrained(Small{}, folder.path / "bare");
+  EXPECT_TRUE(same_bits(loaded.base().run(), model.base().run()));
+}
+
+// ---- warnings ----
+
+TEST(Pretrained, Warnings) {
+  const TemporaryFolder folder;
+  const auto warnings = [&](const LoRAConfig& config, bool filled,
+                            const LoadOptions& options = {}) {
+    Model model(Small{}, config);
+    if (filled) fill_adapter(model, "default");
+    save_pretrained(model, folder.path);
+    return from_pretrained(Small{}, folder.path, options).report.warnings;
+  };
+  LoRAConfig config = config_for({"q", "embed"});
+  EXPECT_EQ(warnings(config, true), Names{});
+  EXPECT_EQ(warnings(config, false),
+            Names{"every B (of an embedding: A) is zero, so the adapter changes nothing"});
+  config.base_model_name_or_path = "a/b";
+  LoadOptions options;
+  EXPECT_EQ(warnings(config, true, options), Names{});
+  options.base_model_name_or_path = "a/b";
+  EXPECT_EQ(warnings(config, true, options), Names{});
+  options.base_model_name_or_path = "a/c";
+  EXPECT_EQ(warnings(config, true, options),
+            Names{"base_model_name_or_path is \"a/b\", the model is \"a/c\""});
+  config.lora_alpha = 0.25;
+  EXPECT_EQ(
+      warnings(config, true),
+      Names{"the scale of \"block.0.q\" and others is 0.125 (alpha 0.25, r 2): was lora_alpha "
+            "left at its default?"});
+  config.lora_alpha = 3;
+  config.alpha_pattern = {{"q", 0.1}, {"nothing", 1}};
+  const Names two = warnings(config, true);
+  ASSERT_EQ(two.size(), 2u);
+  EXPECT_NE(two[0].find("alpha_pattern: \"nothing\" matches no adapted module"), std::string::npos);
+  EXPECT_NE(two[1].find("the scale of \"block.0.q\" is 0.05"), std::string::npos) << two[1];
+  LoRAConfig bias = config_for({"q"});
+  bias.lora_bias = true;
+  Model model(Small{}, bias);
+  model.base().q.adapters().get("default").bias.value.setConstant(1);
+  save_pretrained(model, folder.path);
+  EXPECT_EQ(from_pretrained(Small{}, folder.path).report.warnings, Names{}) << "the bias acts";
+}
+
+// ---- errors leave the model as it was ----
+
+TEST(Pretrained, AllThatDoesNotFitIsListedAndTheModelIsAsBefore) {
+  const TemporaryFolder folder;
+  saved(folder.path, config_for({"q", "v", "conv"}, 2));
+  const PeftAdapter good = PeftAdapter::open(folder.path);
+  SafetensorsWriter writer;
+  const std::string p = "base_model.model.";
+  for (const std::string& name : good.tensors().names()) {
+    if (name.find(".v.") != name.npos) continue;
+    writer.add(name, good.tensors().info(name).dtype, good.tensors().info(name).shape,
+               good.tensors().bytes(name));
+  }
+  const auto add = [&](const std::string& name, Index rows, Index cols) {
+    writer.add(p + name, random_matrix<float>(rows, cols, name), DType::F32);
+  };
+  add("block.0.c.lora_A.weight", 2, 6), add("block.0.c.lora_B.weight", 7, 2);
+  add("block.0.v.lora_A.weight", 2, 5), add("block.0.v.lora_B.weight", 6, 2);
+  add("block.0.q.weight", 6, 6);          // the base's own weight
+  add("embed.base_layer.weight", 11, 6);  // what PEFT's save_embedding_layers leaves
+  write_peft_adapter(folder.path / "bad", good.fields(), writer);
+  LoRAConfig trained = config_for({"head"}, 3);
+  trained.bias = "all";
+  const std::function<Model()> models[] = {[] { return Model(Small{}); },
+                                           [&] { return Model(Small{}, trained, "there"); },
+                                           [&] {  // none active, one trained all the same
+                                             Model model(Small{}, config_for({"q"}), "there");
+                                             model.set_adapter(Names{});
+                                             model.set_requires_grad({"there"});
+                                             return model;
+                                           },
+                                           [&] {
+                                             Model model(Small{}, config_for({"q"}), "there");
+                                             fill_adapter(model, "there");
+                                             model.merge_adapter();
+                                             model.base().head.bias().set_trainable(true);
+                                             return model;
+                                           }};
+  for (const auto& make : models) {
+    Model model = make();
+    const auto before = snapshot(model);
+    const auto out = model.base().run();
+    EXPECT_TRUE(throws<FormatError>(
+        [&] { load_adapter(model, folder.path / "bad", "x"); },
+        {"adapter_model.safetensors: does not hold adapter \"x\" of this model:",
+         "\n  base_model.model.block.0.v.lora_A.weight: shape is [2, 5], expected [2, 6]",
+         "\n  unexpected: base_model.model.block.0.c.lora_A.weight",
+         "\n  unexpected: base_model.model.block.0.c.lora_B.weight",
+         "\n  unexpected: base_model.model.block.0.q.weight",
+         "\n  unexpected: base_model.model.embed.base_layer.weight (a weight of the base, which "
+         "PEFT "
+         "leaves out with save_embedding_layers=False)"}));
+    EXPECT_EQ(snapshot(model), before);
+    EXPECT_TRUE(same_bits(model.base().run(), out));
+  }
+}
+
+TEST(Pretrained, EachOneFaultIsEnough) {
+  const TemporaryFolder folder;
+  LoRAConfig config = config_for({"q"}, 2);
+  config.bias = "lora_only";
+  config.modules_to_save = {"head"};
+  saved(folder.path, config);
+  const PeftAdapter good = PeftAdapter::open(folder.path);
+  const std::string p = "base_model.model.";
+  struct Fault {
+    std::string left_out, added;
+    const char* message;
+  };
+  for (const Fault& fault : {Fault{"head.weight", "", "\n  missing: base_model.model.head.weight"},
+                             {"block.0.q.base_layer.bias", "",
+                              "\n  missing: base_model.model.block.0.q.base_layer.bias"},
+                             {"head.bias", "", "\n  missing: base_model.model.head.bias"},
+                             {"", "block.0.q.lora_magnitude_vector",
+                              "\n  unexpected: base_model.model.block.0.q.lora_mag"},
+                             {"", "conv.bias", "\n  unexpected: base_model.model.conv.bias"}}) {
+    SafetensorsWriter writer;
+    for (const std::string& name : good.tensors().names()) {
+      if (name == p + fault.left_out) continue;
+      writer.add(name, good.tensors().info(name).dtype, good.tensors().info(name).shape,
+                 good.tensors().bytes(name));
+    }
+    if (!fault.added.empty())
+      writer.add(p + fault.added, random_matrix<float>(1, 3, "x"), DType::F32, {3});
+    write_peft_adapter(folder.path / "bad", good.fields(), writer);
+    Model model(Small{});
+    const auto before = snapshot(model);
+    EXPECT_TRUE(
+        throws<FormatError>([&] { load_adapter(model, folder.path / "bad"); }, {fault.message}));
+    EXPECT_EQ(snapshot(model), before);
+  }
+  // The same name twice, with and without the prefix.
+  SafetensorsWriter writer;
+  for (const std::string& name : good.tensors().names())
+    writer.add(name, good.tensors().info(name).dtype, good.tensors().info(name).shape,
+               good.tensors().bytes(name));
+  writer.add("head.bias", random_matrix<float>(1, 5, "x"), DType::F32, {5});
+  write_peft_adapter(folder.path / "bad", good.fields(), writer);
+  EXPECT_TRUE(throws<FormatError>([&] { from_pretrained(Small{}, folder.path / "bad"); },
+                                  {"head.bias: stands for the same as "}));
+}
+
+TEST(Pretrained, OtherErrors) {
+  const TemporaryFolder folder;
+  saved(folder.path, config_for({"q"}));
+  Model model(Small{}, config_for({"v"}));
+  const auto before = snapshot(model);
+  EXPECT_TRUE(throws<ConfigError>([&] { load_adapter(model, folder.path); },
+                                  {"adapter \"default\" is there already"}));
+  EXPECT_TRUE(
+      throws<ConfigError>([&] { load_adapter(model, folder.path, "a.b"); }, {"a.b", "dot"}));
+  EXPECT_TRUE(
+      throws<IoError>([&] { load_adapter(model, folder.path / "no", "x"); }, {"no: cannot"}));
+  Json fields = PeftAdapter::open(folder.path).fields();
+  fields["target_modules"] = {"nowhere"};
+  atomic_write(folder.path / peft_config_file, peft_config_text(fields));
+  EXPECT_TRUE(
+      throws<ConfigError>([&] { load_adapter(model, folder.path, "x"); }, {"matches none of"}));
+  EXPECT_EQ(snapshot(model), before);
+}
+
+TEST(Pretrained, AFullDiskLeavesTheOldAdapter) {
+  const TemporaryFolder folder;
+  saved(folder.path, config_for({"q"}, 2));
+  const std::string weights = bytes_of(folder.path / peft_weights_file),
+                    config = bytes_of(folder.path / peft_config_file);
+  FileCalls full = posix_calls();
+  full.write = [](int, const void*, std::size_t) -> ssize_t {
+    errno = ENOSPC;
+    return -1;
+  };
+  SavePretrainedOptions options;
+  options.calls = &full;
+  EXPECT_TRUE(throws<IoError>(
+      [&] {
+        saved(folder.path, config_for({"q", "v"}, 3), options);
+      },
+      {"No space left on device"}));
+  EXPECT_EQ(bytes_of(folder.path / peft_weights_file), weights);
+  EXPECT_EQ(bytes_of(folder.path / peft_config_file), config);
+  EXPECT_EQ(files(folder.path), (Names{"README.md", peft_config_file, peft_weights_file}));
+}
+
+}  // namespace
