@@ -27,6 +27,7 @@ const std::map<std::string, std::string> tested_elsewhere = {
     {"kernels/portable.hpp", "kernels/tiles_test.cpp"},
     {"kernels/vector.hpp", "kernels/tiles_test.cpp"},
     {"kernels/dropout.hpp", "layers/dropout_test.cpp"},
+    {"kernels/merge.hpp", "weights/change_test.cpp"},
     {"kernels/elementwise.hpp", "nn/element_kernels_test.cpp"},
     // Parts of one thing, tested through the whole.
     {"adapters/code_points.hpp", "adapters/pattern_test.cpp"},
