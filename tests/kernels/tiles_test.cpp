@@ -23,7 +23,7 @@ struct Portable {
   using Scalar = S;
   static constexpr int rows = 4, isa = 0;
   static constexpr kernels::ProductKernels<S> with{
-      kernels::portable::multiply<S>, kernels::portable::transpose<S>, kernels::portable::copy<S>,
+      kernels::portable::multiply<S, S>, kernels::portable::transpose<S>, kernels::portable::copy<S>,
       kernels::portable::few<S, S>};
 };
 #if defined(__x86_64__)
@@ -31,14 +31,14 @@ struct Avx2 {
   using Scalar = float;
   static constexpr int rows = 4, isa = 2;
   static constexpr kernels::ProductKernels<float> with{
-      kernels::avx2::multiply, kernels::avx2::transpose, kernels::avx2::copy,
+      kernels::avx2::multiply<float, float>, kernels::avx2::transpose, kernels::avx2::copy,
       kernels::avx2::few<float, float>};
 };
 struct Avx512 {
   using Scalar = float;
   static constexpr int rows = 8, isa = 512;
   static constexpr kernels::ProductKernels<float> with{
-      kernels::avx512::multiply, kernels::avx512::transpose, kernels::avx512::copy,
+      kernels::avx512::multiply<float, float>, kernels::avx512::transpose, kernels::avx512::copy,
       kernels::avx512::few<float, float>};
 };
 #endif

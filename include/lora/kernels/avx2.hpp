@@ -12,8 +12,8 @@
 
 namespace LORA_NAMESPACE::kernels::avx2 {
 
-template <class S>
-LORA_TARGET void multiply(const BlockProduct<S>& p) {
+template <class B, class S>
+LORA_TARGET void multiply(const BlockProduct<S, B>& p) {
   multiply_block<S, 32, 4>(p);
 }
 template <class B, class S>

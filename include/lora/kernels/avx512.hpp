@@ -59,8 +59,8 @@ struct Quarters<float, 64, BF16> {
 
 namespace LORA_NAMESPACE::kernels::avx512 {
 
-template <class S>
-LORA_TARGET void multiply(const BlockProduct<S>& p) {
+template <class B, class S>
+LORA_TARGET void multiply(const BlockProduct<S, B>& p) {
   multiply_block<S, 64, 8>(p);
 }
 template <class B, class S>

@@ -9,8 +9,8 @@
 
 namespace LORA_NAMESPACE::kernels::portable {
 
-template <class S>
-void multiply(const BlockProduct<S>& p) {
+template <class B, class S>
+void multiply(const BlockProduct<S, B>& p) {
   multiply_block<S, 16, 4>(p);
 }
 template <class B, class S>

@@ -20,13 +20,14 @@ template <class S>
 inline constexpr Size slab_depth = 384 * 4 / static_cast<Size>(sizeof(S));
 
 /// The terms k = 0 … depth - 1 of the chains: A(m, k) at a[m·a_row + k·a_col], B(k, n) at
-/// b[k·b_row + n]. B's rows can be read up to the next multiple of slab_group columns.
-template <class S>
+/// b[k·b_row + n]. B's rows can be read up to the next multiple of slab_group columns. B is stored
+/// as S or as bfloat16.
+template <class S, class B = S>
 struct Terms {
   Size depth = 0;
   const S* a = nullptr;
   Size a_row = 0, a_col = 0;
-  const S* b = nullptr;
+  const B* b = nullptr;
   Size b_row = 0;
 
   /// Those of rows m … and columns n … of C.
@@ -36,10 +37,10 @@ struct Terms {
 };
 
 /// C (rows, cols) = or += the terms, those of `more` after the others: C(m, n) at c[m·c_row + n].
-template <class S>
+template <class S, class B = S>
 struct BlockProduct {
   Size rows, cols;
-  Terms<S> terms;
+  Terms<S, B> terms;
   S* c;
   Size c_row;
   bool add;
@@ -67,7 +68,8 @@ struct Tile {
       }
     }
   }
-  LORA_ALWAYS_INLINE void add(Terms<S> t) {
+  template <class B>
+  LORA_ALWAYS_INLINE void add(Terms<S, B> t) {
     for (Size k = 0; k < t.depth; ++k, t.a += t.a_col, t.b += t.b_row) {
       V w[Vecs];
       LORA_UNROLL
@@ -90,8 +92,8 @@ struct Tile {
 };
 
 /// The tile of C at (m, n), which lies at c.
-template <class S, int Bytes, int Rows, int Vecs>
-LORA_ALWAYS_INLINE void tile(const BlockProduct<S>& p, Size m, Size n, S* c, Size c_row) {
+template <class S, int Bytes, int Rows, int Vecs, class B>
+LORA_ALWAYS_INLINE void tile(const BlockProduct<S, B>& p, Size m, Size n, S* c, Size c_row) {
   Tile<S, Bytes, Rows, Vecs> t;
   t.begin(c, c_row, p.add);
   t.add(p.terms.from(m, n));
@@ -101,8 +103,8 @@ LORA_ALWAYS_INLINE void tile(const BlockProduct<S>& p, Size m, Size n, S* c, Siz
 
 /// Vecs registers of columns from n on, rows m to m + rows of C, which lie at c. Most is the largest
 /// number of rows of a tile.
-template <class S, int Bytes, int Most, int Vecs>
-LORA_ALWAYS_INLINE void columns(const BlockProduct<S>& p, Size m, Size rows, Size n, S* c,
+template <class S, int Bytes, int Most, int Vecs, class B>
+LORA_ALWAYS_INLINE void columns(const BlockProduct<S, B>& p, Size m, Size rows, Size n, S* c,
                                 Size c_row) {
   if constexpr (Most == 8) {
     for (; rows >= 8; rows -= 8, m += 8, c += 8 * c_row) tile<S, Bytes, 8, Vecs>(p, m, n, c, c_row);
@@ -113,8 +115,8 @@ LORA_ALWAYS_INLINE void columns(const BlockProduct<S>& p, Size m, Size rows, Siz
 }
 
 /// The last columns of C, fewer than a register has: C goes through a copy that is as wide as one.
-template <class S, int Bytes, int Most>
-LORA_ALWAYS_INLINE void last_columns(const BlockProduct<S>& p, Size n) {
+template <class S, int Bytes, int Most, class B>
+LORA_ALWAYS_INLINE void last_columns(const BlockProduct<S, B>& p, Size n) {
   constexpr Size lanes = Register<S, Bytes>::lanes;
   S wide[Most * lanes] = {};
   for (Size m = 0; m < p.rows; m += Most) {
@@ -130,8 +132,8 @@ LORA_ALWAYS_INLINE void last_columns(const BlockProduct<S>& p, Size n) {
   }
 }
 
-template <class S, int Bytes, int Most>
-LORA_ALWAYS_INLINE void multiply_block(const BlockProduct<S>& p) {
+template <class S, int Bytes, int Most, class B>
+LORA_ALWAYS_INLINE void multiply_block(const BlockProduct<S, B>& p) {
   constexpr Size lanes = Register<S, Bytes>::lanes;
   Size n = 0;
   for (; n + 3 * lanes <= p.cols; n += 3 * lanes)
@@ -272,6 +274,7 @@ struct ProductKernels {
 /// The functions of one instruction set for stored bfloat16.
 template <class S = float>
 struct BF16Kernels {
+  void (*multiply)(const BlockProduct<S, BF16>&);
   void (*transpose)(Size depth, Size cols, const BF16* b, Size b_row, S* slab);
   void (*widen)(Size n, const BF16* stored, S* floats);
   void (*few)(const FewRows<S, BF16>&);

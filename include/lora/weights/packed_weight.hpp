@@ -91,14 +91,20 @@ class PackedWeight {
       const Index width = panel_width(p), cols = std::min(wide, rows_ - p * wide);
       const auto c = out.middle_rows(i, count).middle_cols(p * wide, cols);
       const Stored* panel = values_.data() + p * stride_;
+      const auto in_place = [&](Index d, Index) {
+        return detail::Slab<Stored>{panel + d * width, width};
+      };
+      if (!is_bf16 || count <= kernels::few_rows) {
+        multiply_piece(with, in.middle_rows(i, count), terms, i, p * wide, c, false, memory,
+                       in_place);
+        return;
+      }
+      // Many rows: the floats are made once instead of once in each tile.
       multiply_piece(with, in.middle_rows(i, count), terms, i, p * wide, c, false, memory,
-                     [&](Index d, Index depth) -> detail::Slab<S> {
-                       if constexpr (is_bf16) {
+                     [&](Index d, Index depth) {
+                       if constexpr (is_bf16)
                          stored.widen(depth * width, panel + d * width, memory.slab.values);
-                         return {memory.slab.values, width};
-                       } else {
-                         return {panel + d * width, width};
-                       }
+                       return detail::Slab<S>{memory.slab.values, width};
                      });
     });
   }
@@ -237,8 +243,9 @@ class PackedWeight {
       fused = nullptr;
     for (Index k = 0; k < a.cols; k += deep, add = true) {
       const Index depth = std::min(deep, a.cols - k);
-      const detail::Slab<S> slab = weight_slab(k, depth);
-      kernels::BlockProduct<S> block = {
+      const auto slab = weight_slab(k, depth);
+      using B = std::remove_cvref_t<decltype(*slab.data)>;
+      kernels::BlockProduct<S, B> block = {
           c.rows, c.cols,       {depth, a.data + k, a.row_stride, 1, slab.data, slab.stride},
           c.data, c.row_stride, add};
       if (fused != nullptr && k + depth == a.cols) {
@@ -248,7 +255,11 @@ class PackedWeight {
         block.more = {right.rows,      left.data, left.row_stride,
                       left.col_stride, more.data, more.stride};
       }
-      with.multiply(block);
+      if constexpr (std::is_same_v<B, S>) {
+        with.multiply(block);
+      } else {
+        detail::bf16_kernels<S>().multiply(block);
+      }
     }
     if (!add) {
       for (Index row = 0; row < c.rows; ++row)

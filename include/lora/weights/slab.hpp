@@ -22,17 +22,17 @@ kernels::ProductKernels<S> product_kernels() {
   if constexpr (std::is_same_v<S, float>) {
     switch (isa()) {
       case Isa::avx512:
-        return {kernels::avx512::multiply<S>, kernels::avx512::transpose<S, S>,
+        return {kernels::avx512::multiply<S, S>, kernels::avx512::transpose<S, S>,
                 kernels::avx512::copy<S>, kernels::avx512::few<S, S>};
       case Isa::avx2:
-        return {kernels::avx2::multiply<S>, kernels::avx2::transpose<S, S>, kernels::avx2::copy<S>,
-                kernels::avx2::few<S, S>};
+        return {kernels::avx2::multiply<S, S>, kernels::avx2::transpose<S, S>,
+                kernels::avx2::copy<S>, kernels::avx2::few<S, S>};
       default:
         break;
     }
   }
 #endif
-  return {kernels::portable::multiply<S>, kernels::portable::transpose<S, S>,
+  return {kernels::portable::multiply<S, S>, kernels::portable::transpose<S, S>,
           kernels::portable::copy<S>, kernels::portable::few<S, S>};
 }
 
@@ -42,16 +42,18 @@ kernels::BF16Kernels<S> bf16_kernels() {
 #if defined(__x86_64__) && defined(__GNUC__)
   switch (isa()) {
     case Isa::avx512:
-      return {kernels::avx512::transpose<kernels::BF16, S>, kernels::avx512::widen<S>,
+      return {kernels::avx512::multiply<kernels::BF16, S>,
+              kernels::avx512::transpose<kernels::BF16, S>, kernels::avx512::widen<S>,
               kernels::avx512::few<kernels::BF16, S>};
     case Isa::avx2:
-      return {kernels::avx2::transpose<kernels::BF16, S>, kernels::avx2::widen<S>,
-              kernels::avx2::few<kernels::BF16, S>};
+      return {kernels::avx2::multiply<kernels::BF16, S>, kernels::avx2::transpose<kernels::BF16, S>,
+              kernels::avx2::widen<S>, kernels::avx2::few<kernels::BF16, S>};
     default:
       break;
   }
 #endif
-  return {kernels::portable::transpose<kernels::BF16, S>, kernels::portable::widen<S>,
+  return {kernels::portable::multiply<kernels::BF16, S>,
+          kernels::portable::transpose<kernels::BF16, S>, kernels::portable::widen<S>,
           kernels::portable::few<kernels::BF16, S>};
 }
 
