@@ -257,6 +257,62 @@ TEST(LoRAModel, AGuardRestoresAfterAnException) {
 
 // ---- deleting ----
 
+TEST(LoRAModel, RenamingChangesTheNameAlone) {
+  Model model = two_adapters(), before = two_adapters();
+  model.set_adapter({"b", "a"});
+  before.set_adapter({"b", "a"});
+  model.rename_adapter(model.active_adapters().front(), "c");  // the name is the model's own
+  EXPECT_EQ(model.active_adapters(), (Names{"c", "a"}));
+  EXPECT_EQ(model.adapter_names(), (Names{"a", "c"}));
+  EXPECT_EQ(model.base().q.adapters().active(), (Names{"c", "a"}));
+  EXPECT_EQ(model.config("c").r, before.config("b").r);
+  EXPECT_TRUE(contains(trained_names(model), "block.0.q.lora_A.c.weight"));
+  EXPECT_FALSE(contains(trained_names(model), "block.0.q.lora_A.b.weight"));
+  EXPECT_TRUE(same_bits(model.base().run(), before.base().run()));
+  model.merge_adapter({"c"});
+  model.rename_adapter("c", "d");
+  EXPECT_EQ(model.merged_adapters(), Names{"d"});
+  model.unmerge_adapter();
+  EXPECT_TRUE(same_bits(model.base().run(), before.base().run()));
+  model.rename_adapter("d", "d");
+  model.delete_adapter("d");
+  EXPECT_EQ(model.adapter_names(), Names{"a"});
+}
+
+TEST(LoRAModel, RenamingTakesTrainedCopiesAlong) {
+  LoRAConfig config = config_for({"q"});
+  config.modules_to_save = Names{"head"};
+  Model model(Small{}, config, "a");
+  model.rename_adapter("a", "b");
+  EXPECT_TRUE(contains(trained_names(model), "head.modules_to_save.b.weight"));
+  EXPECT_NE(model.base().head.trained_copies().acting(), nullptr);
+  EXPECT_EQ(model.base().head.trained_copies().acting()->name, "b");
+}
+
+TEST(LoRAModel, RenamingRefusesNamesThatAreUnknownTakenOrInvalid) {
+  Model model = two_adapters();
+  const auto message = [&](const char* from, const char* to) -> std::string {
+    try {
+      model.rename_adapter(from, to);
+    } catch (const ConfigError& error) {
+      return error.what();
+    }
+    return "no error";
+  };
+  EXPECT_NE(message("x", "y").find("rename_adapter: no adapter is called \"x\""),
+            std::string::npos);
+  EXPECT_NE(message("a", "b").find("rename_adapter: adapter \"b\" is there already"),
+            std::string::npos);
+  EXPECT_NE(message("a", "").find("the name is empty"), std::string::npos);
+  EXPECT_NE(message("a", "x.y").find("must not have a dot"), std::string::npos);
+  EXPECT_NE(message("a", "__base__").find("stands for \"no adapter\""), std::string::npos);
+  EXPECT_EQ(model.adapter_names(), (Names{"a", "b"}));
+  auto& layer = model.base().q;
+  EXPECT_THROW(layer.rename_adapter("a", "b"), ConfigError);
+  layer.rename_adapter("unknown", "y");
+  EXPECT_FALSE(layer.knows("y"));
+}
+
 TEST(LoRAModel, DeletingTheActiveAdapterActivatesTheFirstOfTheOthersByName) {
   Model model(Small{}, everything(), "m");
   for (const char* name : {"z", "k", "p"}) model.add_adapter(name, everything());

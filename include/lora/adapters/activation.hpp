@@ -92,4 +92,21 @@ void train_adapter(Base& base, const std::string& name, bool train) {
   });
 }
 
+/// Lets a model's adapters act again, if they did, at the end of its life. Must not outlive the
+/// model, nor the model be moved meanwhile.
+template <class Model>
+class [[nodiscard]] DisableGuard {
+ public:
+  explicit DisableGuard(Model& model) : model_(model), was_enabled_(model.enabled()) {
+    model_.set_enabled(false);
+  }
+  DisableGuard(const DisableGuard&) = delete;
+  DisableGuard& operator=(const DisableGuard&) = delete;
+  ~DisableGuard() { model_.set_enabled(was_enabled_); }
+
+ private:
+  Model& model_;
+  bool was_enabled_;
+};
+
 }  // namespace LORA_NAMESPACE

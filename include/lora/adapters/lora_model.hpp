@@ -62,12 +62,9 @@ class LoRAModel {
   MatchReport add_adapter(const std::string& name, const Config& config, std::uint64_t seed = 0,
                           Fill&& fill = {}) {
     config.validate();
-    if (has_adapter(name))
-      throw ConfigError("LoRAModel::add_adapter: adapter \"" + name + "\" is there already");
+    check_new_name(name, "add_adapter");
     if (config.bias != "none") check_no_other_bias(name);
-    if (name.empty() || name == base_adapter_name) make_adapter<Scalar>(name, {});
     const MatchReport report = select_modules(base_, config);
-    check_free(name);
     const bool filled = !std::is_same_v<std::remove_cvref_t<Fill>, KeepValues>;
     const AdapterInit init = filled ? AdapterInit::none : adapter_init(config);
     try {
@@ -119,6 +116,18 @@ class LoRAModel {
   void set_adapter(const char* name) { set_adapter(std::string(name)); }
   const std::vector<std::string>& active_adapters() const { return active_; }
 
+  /// Calls an adapter by another name, whatever its state; an optimiser, which keeps its state by
+  /// name, begins anew with it. Throws ConfigError for an unknown name and for one that is taken or
+  /// invalid, with nothing changed.
+  void rename_adapter(std::string name, const std::string& new_name) {  // by value, as below
+    check_known({name}, "rename_adapter");
+    if (name == new_name) return;
+    check_new_name(new_name, "rename_adapter");
+    for_each_layer([&](const NamePath&, auto& layer) { layer.rename_adapter(name, new_name); });
+    for (auto& entry : adapters_) entry.name = entry.name == name ? new_name : entry.name;
+    std::replace(active_.begin(), active_.end(), name, new_name);
+  }
+
   /// Turns the training of these adapters and their trained copies on or off without activating
   /// them, until the next set_adapter. Throws ConfigError for an unknown name.
   void set_requires_grad(const std::vector<std::string>& names, bool train = true) {
@@ -136,24 +145,9 @@ class LoRAModel {
     });
   }
 
-  /// Restores what it changed at the end of its life. Must not outlive the model, nor the model be
-  /// moved meanwhile.
-  class [[nodiscard]] DisableGuard {
-   public:
-    explicit DisableGuard(LoRAModel& model) : model_(model), was_enabled_(model.enabled_) {
-      model_.set_enabled(false);
-    }
-    DisableGuard(const DisableGuard&) = delete;
-    DisableGuard& operator=(const DisableGuard&) = delete;
-    ~DisableGuard() { model_.set_enabled(was_enabled_); }
-
-   private:
-    LoRAModel& model_;
-    bool was_enabled_;
-  };
   /// While the guard lives, the model is the base model, merged or not, but for biases of the base
   /// that were trained: { auto off = model.disable_adapters(); … }
-  DisableGuard disable_adapters() { return DisableGuard(*this); }
+  DisableGuard<LoRAModel> disable_adapters() { return DisableGuard<LoRAModel>(*this); }
   /// Lets adapters and their trained copies act or not, on every layer; which are active or merged
   /// stays as it is. See disable_adapters.
   void set_enabled(bool on) {
@@ -334,12 +328,17 @@ class LoRAModel {
                         "\" is named twice");
     }
   }
-  /// Layers may have been given adapters behind this model's back.
-  void check_free(const std::string& name) {
+  /// Throws ConfigError unless `name` is a valid one that neither this model nor, behind its back, a
+  /// layer has.
+  void check_new_name(const std::string& name, const char* where) {
+    if (has_adapter(name))
+      throw ConfigError("LoRAModel::" + std::string(where) + ": adapter \"" + name +
+                        "\" is there already");
+    make_adapter<Scalar>(name, {});
     for_each_layer([&](const NamePath& path, auto& layer) {
       if (!layer.knows(name)) return;
-      throw ConfigError("LoRAModel::add_adapter: layer \"" + path.str() + "\" has an adapter \"" +
-                        name + "\" that was not added by this model");
+      throw ConfigError("LoRAModel::" + std::string(where) + ": layer \"" + path.str() +
+                        "\" has an adapter \"" + name + "\" that was not added by this model");
     });
   }
   void check_no_other_bias(const std::string& name) const {

@@ -1,6 +1,7 @@
 // What every adapted layer is made of: a frozen weight, a bias, named adapters, trained copies, and the merged state.
 #pragma once
 
+#include <lora/core/printable.hpp>
 #include <lora/layers/adapter_set.hpp>
 #include <lora/layers/merging.hpp>
 #include <lora/layers/trained_copy.hpp>
@@ -41,6 +42,21 @@ class AdaptedWeight {
           "full fine-tuning");
     if (adapters_.contains(name) || copies_.find(name) == nullptr) adapters_.remove(name);
     copies_.remove(name);
+  }
+
+  /// Calls the adapter and the trained copy `name` by another name, merged or active as they are;
+  /// without either, nothing happens. Throws ConfigError for a name that is taken or not valid.
+  void rename_adapter(const std::string& name, const std::string& new_name) {
+    if (!knows(name) || name == new_name) return;
+    if (name == base_adapter_name || knows(new_name)) {
+      throw ConfigError("rename_adapter: " + in_quotes(name) + " cannot be called " +
+                        in_quotes(new_name) + ": " +
+                        (knows(new_name) ? "the name is taken" : "it is no adapter"));
+    }
+    make_adapter<S>(new_name, {});  // for its checks of the name
+    if (adapters_.contains(name)) adapters_.rename(name, new_name);
+    copies_.rename(name, new_name);
+    if (merged_) std::replace(merged_->names.begin(), merged_->names.end(), name, new_name);
   }
 
   /// Trains a dense copy of weight and bias under `name`, an adapter's (modules_to_save) or

@@ -74,6 +74,13 @@ class AdapterSet {
     std::erase(active_, name);
   }
 
+  /// Calls an adapter by a name that is free and valid; it keeps its id, so tapes know it still.
+  void rename(const std::string& name, const std::string& new_name) {
+    get(name).name = new_name;
+    std::replace(active_.begin(), active_.end(), name, new_name);
+    std::replace(merged_.begin(), merged_.end(), name, new_name);
+  }
+
   /// Removes all adapters, merged ones too, and enables the set. Their ids stay used up: a tape made before is refused still.
   void clear() {
     adapters_.clear();

@@ -54,6 +54,11 @@ class TrainedCopies {
     std::erase_if(copies_, [&](const TrainedCopy<S>& copy) { return copy.name == name; });
     if (active_ == name) active_.clear();
   }
+  /// Calls a copy by a name that is free and valid.
+  void rename(const std::string& name, const std::string& new_name) {
+    if (TrainedCopy<S>* copy = find(name)) copy->name = new_name;
+    if (active_ == name) active_ = new_name;
+  }
   /// Removes all copies. Their ids stay used up.
   void clear() {
     copies_.clear();
