@@ -336,6 +336,34 @@ TEST(Pretrained, KeysWithoutThePrefixAreAccepted) {
   EXPECT_TRUE(same_bits(loaded.base().run(), model.base().run()));
 }
 
+TEST(Pretrained, WeightsOfTheBaseBesideTheAdapterMustBeThoseOfTheModel) {
+  // What PEFT's save_embedding_layers leaves: the adapted embedding's own weight, and the head's.
+  const TemporaryFolder folder;
+  Model model = saved(folder.path, config_for({"embed", "q"}));
+  const PeftAdapter adapter = PeftAdapter::open(folder.path);
+  const auto with_base = [&](const char* name, float change) {
+    Matrix<float> embed = model.base().embed.weight().stored();
+    embed(3, 2) += change;
+    SafetensorsWriter writer;
+    for (const std::string& key : adapter.tensors().names())
+      writer.add(key, adapter.tensors().info(key).dtype, adapter.tensors().info(key).shape,
+                 adapter.tensors().bytes(key));
+    writer.add("base_model.model.embed.base_layer.weight", embed, DType::F32);
+    writer.add("base_model.model.head.weight", model.base().head.weight().stored(), DType::F32);
+    write_peft_adapter(folder.path / name, adapter.fields(), writer);
+    return folder.path / name;
+  };
+  auto [loaded, report] = from_pretrained(Small{}, with_base("same", 0));
+  EXPECT_TRUE(same_bits(loaded.base().run(), model.base().run()));
+  EXPECT_EQ(report.warnings, Names{});
+  const fs::path other = with_base("other", 1e-3f);
+  EXPECT_TRUE(throws<FormatError>(
+      [&] { from_pretrained(Small{}, other); },
+      {"\n  unexpected: base_model.model.embed.base_layer.weight (a weight of the base, and not "
+       "that "
+       "of this model, which is frozen: load the base that the adapter was trained on)"}));
+}
+
 // ---- warnings ----
 
 TEST(Pretrained, Warnings) {
@@ -397,7 +425,7 @@ TEST(Pretrained, AllThatDoesNotFitIsListedAndTheModelIsAsBefore) {
   add("block.0.c.lora_A.weight", 2, 6), add("block.0.c.lora_B.weight", 7, 2);
   add("block.0.v.lora_A.weight", 2, 5), add("block.0.v.lora_B.weight", 6, 2);
   add("block.0.q.weight", 6, 6);          // the base's own weight
-  add("embed.base_layer.weight", 11, 6);  // what PEFT's save_embedding_layers leaves
+  add("embed.base_layer.weight", 11, 6);  // of a layer that has no adapter
   write_peft_adapter(folder.path / "bad", good.fields(), writer);
   LoRAConfig trained = config_for({"head"}, 3);
   trained.bias = "all";
@@ -427,9 +455,7 @@ TEST(Pretrained, AllThatDoesNotFitIsListedAndTheModelIsAsBefore) {
          "\n  unexpected: base_model.model.block.0.c.lora_A.weight",
          "\n  unexpected: base_model.model.block.0.c.lora_B.weight",
          "\n  unexpected: base_model.model.block.0.q.weight",
-         "\n  unexpected: base_model.model.embed.base_layer.weight (a weight of the base, which "
-         "PEFT "
-         "leaves out with save_embedding_layers=False)"}));
+         "\n  unexpected: base_model.model.embed.base_layer.weight"}));
     EXPECT_EQ(snapshot(model), before);
     EXPECT_TRUE(same_bits(model.base().run(), out));
   }

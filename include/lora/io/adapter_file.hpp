@@ -17,6 +17,9 @@ namespace LORA_NAMESPACE {
 
 namespace detail {
 
+/// What PEFT's keys begin with.
+inline constexpr std::string_view peft_prefix = "base_model.model.";
+
 /// What PEFT's file calls a tensor of `adapter`, from its name within its layer:
 /// "lora_A.default.weight" is "lora_A.weight", "modules_to_save.default.weight" is "weight". Empty
 /// for a tensor that does not belong to the adapter.
@@ -47,7 +50,7 @@ std::vector<KeyedTensor<typename Base::Scalar>> tensors_on_layers(LoRAModel<Base
                                                                   const std::string& adapter,
                                                                   const std::string& bias_mode) {
   using S = typename Base::Scalar;
-  const std::string prefix = "base_model.model.";
+  const std::string prefix(peft_prefix);
   std::vector<KeyedTensor<S>> tensors;
   std::set<const void*> of_layers;
   model.for_each_layer([&](const NamePath& path, auto& layer) {
@@ -74,13 +77,44 @@ std::vector<KeyedTensor<typename Base::Scalar>> tensors_on_layers(LoRAModel<Base
 /// Whether keys without "base_model.model." are taken for those with it.
 enum class BareKeys { refuse, accept };
 
-/// Gives `tensors` the values that the file has under their keys. Throws FormatError that names all
+/// The frozen weights of a model under the keys that PEFT gives them in an adapter's file, which it
+/// does for embeddings and heads unless save_embedding_layers is off.
+template <class S>
+struct BaseWeight {
+  FrozenWeight<S> weight;
+  std::vector<Index> shape;
+
+  /// Whether the file's tensor holds these values, once they are stored as here.
+  bool equals(const SafetensorsFile& file, const std::string& name) const {
+    const TensorInfo& info = file.info(name);
+    if (info.shape != shape || !is_matrix_dtype(info.dtype)) return false;
+    const Matrix<S> own = weight.stored();
+    Matrix<S> values(own.rows(), own.cols());
+    decode_elements(info.dtype, file.bytes(name).data(),
+                    std::span<S>(values.data(), static_cast<std::size_t>(values.size())));
+    return values == own;
+  }
+};
+template <class Base>
+std::map<std::string, BaseWeight<typename Base::Scalar>> base_weights(LoRAModel<Base>& model) {
+  std::map<std::string, BaseWeight<typename Base::Scalar>> weights;
+  model.for_each_layer([&](const NamePath& path, auto& layer) {
+    const std::string key =
+        std::string(peft_prefix) + path.str() + (layer.adapters().empty() ? "" : ".base_layer");
+    weights.insert({key + ".weight", {layer.weight(), layer.weight_shape()}});
+  });
+  return weights;
+}
+
+/// Gives `tensors` the values that the file has under their keys. Weights of the base that the file
+/// holds beside them must be those of `base`, and are left out. Throws FormatError that names all
 /// keys that are missing, unexpected or of another shape or type; then nothing has changed. Nothing
 /// is allocated for values.
 template <class S>
 void read_tensors(const std::vector<KeyedTensor<S>>& tensors, const SafetensorsFile& file,
-                  const std::string& adapter, BareKeys bare_keys) {
-  constexpr std::string_view prefix = "base_model.model.";
+                  const std::string& adapter, BareKeys bare_keys,
+                  const std::map<std::string, BaseWeight<S>>& base = {}) {
+  constexpr std::string_view prefix = peft_prefix;
   std::map<std::string, std::string> in_file;  // key with the prefix -> key as it stands
   std::string problems;
   for (const std::string& name : file.names()) {
@@ -108,10 +142,16 @@ void read_tensors(const std::vector<KeyedTensor<S>>& tensors, const SafetensorsF
   for (const auto& [key, parameter] : tensors) expected.insert(key);
   for (const std::string& name : file.names()) {
     const bool bare = bare_keys == BareKeys::accept && !name.starts_with(prefix);
-    if (expected.count(bare ? std::string(prefix) + name : name) != 0) continue;
+    const std::string key = bare ? std::string(prefix) + name : name;
+    if (expected.count(key) != 0) continue;
+    const auto frozen = base.find(key);
+    if (frozen != base.end() && frozen->second.equals(file, name)) continue;
     problems += "\n  unexpected: " + printable(name);
-    if (name.ends_with(".base_layer.weight"))
-      problems += " (a weight of the base, which PEFT leaves out with save_embedding_layers=False)";
+    if (frozen != base.end()) {
+      problems +=
+          " (a weight of the base, and not that of this model, which is frozen: load the base that "
+          "the adapter was trained on)";
+    }
   }
   if (!problems.empty()) {
     throw FormatError(file.where() + ": does not hold adapter \"" + adapter +

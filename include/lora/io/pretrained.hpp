@@ -166,9 +166,10 @@ void save_pretrained(LoRAModel<Base>& model, const std::filesystem::path& direct
 
 /// Adds the adapter of a directory to a model that has none of this name: on the layers that its
 /// configuration selects, with its tensors, active when no adapter is. Keys that are missing,
-/// unexpected or of another shape are all named in one FormatError; a tensor of the base, or any
-/// other that the adapter has not, is unexpected, and no weight of the base is changed but the
-/// biases that the configuration's `bias` says are the adapter's. On any error the model is as it
+/// unexpected or of another shape are all named in one FormatError; a tensor that the adapter has
+/// not is unexpected, but for weights of the base that are equal to this model's (PEFT writes those
+/// of an adapted embedding or head by default), and no weight of the base is changed but the biases
+/// that the configuration's `bias` says are the adapter's. On any error the model is as it
 /// was. Throws as PeftAdapter::open and LoRAModel::add_adapter. Source: PEFT's
 /// PeftModel.load_adapter, which ignores missing and unexpected keys.
 template <class Base>
@@ -182,7 +183,7 @@ LoadReport load_adapter(LoRAModel<Base>& model, const std::filesystem::path& dir
   report.unknown_fields = adapter.unknown_fields();
   report.matched = model.add_adapter(name, config, options.seed, [&] {
     detail::read_tensors(detail::tensors_on_layers(model, name, config.bias), adapter.tensors(),
-                         name, detail::BareKeys::accept);
+                         name, detail::BareKeys::accept, detail::base_weights(model));
   });
   report.warnings = report.matched.warnings;
   detail::warn_of_loaded(model, name, adapter, options, report);
