@@ -451,4 +451,16 @@ TEST(Combine, SourcesThatDoNotFit) {
                                   {"svd_clamp = 0.5 is the quantile -1", "use a larger share"}));
 }
 
+TEST(CombineFactors, AResultThatIsNotFiniteIsRefused) {
+  const LowRankFactors<float> one{Matrix<float>::Ones(2, 5), Matrix<float>::Ones(4, 2), 1.0};
+  for (const CombinationType type : {linear, cat, magnitude_prune}) {
+    const std::vector<LowRankFactors<float>> sources = {one};
+    const Weights huge = {1e80};
+    EXPECT_TRUE(
+        throws<Error>([&] { combine_factors<float>(sources, huge, options_for(type, 0.5)); },
+                      {"are the weights, or the scales of the factors, too large?"}))
+        << combination_type_name(type);
+  }
+}
+
 }  // namespace

@@ -226,11 +226,13 @@ TEST(GgufImport, EveryTensorThatDoesNotFitIsListed) {
         "\n  rope_freqs.weight: expected a name that ends in .lora_a or .lora_b",
         "\n  lm_head: the head of this base is its embedding",
         "\n  model.embed_tokens: the embedding of this base is its head too",
-        "\n  blk.0.ffn_up.weight.lora_b: shape is [7, 2], expected [6, r] with r > 0",
+        "\n  blk.0.ffn_up.weight.lora_b: shape is [7, 2], expected [6, r] with r from 1 to 1048576",
         "\n  blk.1.ffn_up.weight.lora_a: shape is [2, 9], expected [2, 8] for this base",
         "\n  blk.0.ffn_down.weight.lora_a: shape is [2, 6], expected [3, 6] for this base",
-        "\n  blk.1.ffn_down.weight.lora_b: shape is [8, 0], expected [8, r] with r > 0",
-        "\n  blk.0.ffn_gate.weight.lora_b: shape is [12], expected [6, r] with r > 0"})
+        "\n  blk.1.ffn_down.weight.lora_b: shape is [8, 0], expected [8, r] with r from 1 to "
+        "1048576",
+        "\n  blk.0.ffn_gate.weight.lora_b: shape is [12], expected [6, r] with r from 1 to "
+        "1048576"})
     EXPECT_NE(said.find(line), std::string::npos) << line << "\nin\n" << said;
   EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 13);
 }

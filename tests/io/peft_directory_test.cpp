@@ -5,10 +5,12 @@
 
 #include <sys/wait.h>
 
+#include <atomic>
 #include <filesystem>
 #include <functional>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "layers/layer_tools.hpp"
@@ -381,6 +383,66 @@ TEST(PeftDirectory, AnOpenAdapterKeepsItsTensorsWhileItIsReplaced) {
   save(folder.path / "a", sample(4, "next"));
   EXPECT_TRUE(same_bits(adapter.tensors().matrix<float>("base_model.model.q.lora_A.weight"),
                         random_matrix<float>(2, 40, "Aold")));
+}
+
+TEST(PeftDirectory, APairLeftByAKilledSaveDoesNotHideWhatIsPutThereLater) {
+  const Sample a = sample(2, "a"), b = sample(3, "b"), c = sample(2, "c");  // c: a's configuration
+  const TemporaryFolder folder;
+  for (int calls = 0;; ++calls) {
+    const fs::path directory = folder.path / std::to_string(calls), other = folder.path / "c";
+    save(directory, a);
+    if (calls == 0) save(other, c);
+    const pid_t child = ::fork();
+    if (child == 0) {
+      faults = {calls, 0};
+      save(directory, b);
+      ::_exit(0);
+    }
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    const bool waiting = staged_files(directory);
+    // As PEFT, or a copy, would do it.
+    for (const char* name : {peft_weights_file, peft_config_file})
+      fs::copy_file(other / name, directory / name, fs::copy_options::overwrite_existing);
+    EXPECT_EQ(content(directory), content(c)) << "killed at call " << calls;
+    save(directory, b);
+    EXPECT_EQ(content(directory), content(b));
+    EXPECT_FALSE(staged_files(directory));
+    if (WEXITSTATUS(status) == 0) {
+      EXPECT_FALSE(waiting);
+      break;
+    }
+  }
+}
+
+TEST(PeftDirectory, AReaderSeesOneAdapterOrTheOtherWhileTheyAreSaved) {
+  const Sample a = sample(2, "a"), b = sample(3, "b");
+  const TemporaryFolder folder;
+  save(folder.path, a);
+  const std::set<std::string> valid = {content(a), content(b)};
+  std::atomic<bool> done = false;
+  std::thread writer([&] {
+    for (int i = 0; i < 150; ++i) save(folder.path, i % 2 == 0 ? b : a);
+    done = true;
+  });
+  int reads = 0, wrong = 0;
+  std::string error;
+  for (; !done && error.empty(); ++reads) try {
+      const PeftAdapter adapter = PeftAdapter::open(folder.path);
+      SafetensorsWriter tensors;
+      tensors.set_metadata("format", "pt");
+      for (const std::string& name : adapter.tensors().names())
+        tensors.add(name, adapter.tensors().info(name).dtype, adapter.tensors().info(name).shape,
+                    adapter.tensors().bytes(name));
+      const auto bytes = tensors.to_bytes();
+      wrong += valid.count(peft_config_text(adapter.fields()) + std::string(as_text(bytes))) == 0;
+    } catch (const Error& caught) {
+      error = caught.what();
+    }
+  writer.join();
+  EXPECT_EQ(error, "");
+  EXPECT_EQ(wrong, 0) << "of " << reads;
+  EXPECT_GT(reads, 0);
 }
 
 }  // namespace

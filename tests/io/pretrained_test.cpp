@@ -525,6 +525,50 @@ TEST(Pretrained, OtherErrors) {
   EXPECT_EQ(snapshot(model), before);
 }
 
+TEST(Pretrained, ValuesThatTheTypeCannotHoldAreRefused) {
+  const TemporaryFolder folder;
+  Model model(Small{}, config_for({"q"}, 2));
+  fill_all(model);
+  model.base().q.adapters().get("default").A.value(1, 2) = 70000;
+  SavePretrainedOptions half;
+  half.dtype = DType::F16;
+  EXPECT_TRUE(throws<ConfigError>([&] { save_pretrained(model, folder.path / "half", half); },
+                                  {"saving base_model.model.block.0.q.lora_A.weight as F16",
+                                   "element 8 is 70000, which would become an infinity"}));
+  EXPECT_FALSE(fs::exists(folder.path / "half"));
+  model.base().q.adapters().get("default").A.value(1, 2) = 65519;
+  EXPECT_NO_THROW(save_pretrained(model, folder.path / "half", half));
+}
+
+TEST(Pretrained, ARankThatTheFileHasNotIsRefusedBeforeItIsAllocated) {
+  const TemporaryFolder folder;
+  saved(folder.path, config_for({"q"}, 2));
+  const PeftAdapter good = PeftAdapter::open(folder.path);
+  SafetensorsWriter tensors;
+  for (const std::string& name : good.tensors().names())
+    tensors.add(name, good.tensors().info(name).dtype, good.tensors().info(name).shape,
+                good.tensors().bytes(name));
+  Json fields = good.fields();
+  fields["r"] = 1 << 20;
+  fields["rank_pattern"] = {{"q", 2}};
+  fields["target_modules"] = {"q", "v", "head"};
+  write_peft_adapter(folder.path / "huge", fields, tensors);
+  Model model(Small{});
+  EXPECT_TRUE(throws<FormatError>([&] { load_adapter(model, folder.path / "huge", "x"); },
+                                  {"does not hold adapter \"x\" of this model:",
+                                   "missing: A and B of block.0.v", "missing: A and B of head"}));
+  EXPECT_TRUE(model.adapter_names().empty());
+}
+
+TEST(Pretrained, FieldsOfAnAdapterThatIsNotThereAreRefused) {
+  const TemporaryFolder folder;
+  Model model(Small{}, config_for({"q"}, 2));
+  SavePretrainedOptions options;
+  options.fields["defualt"] = Json::object();
+  EXPECT_TRUE(throws<ConfigError>([&] { save_pretrained(model, folder.path, options); },
+                                  {"fields for \"defualt\", which is no adapter of the model"}));
+}
+
 TEST(Pretrained, AFullDiskLeavesTheOldAdapter) {
   const TemporaryFolder folder;
   saved(folder.path, config_for({"q"}, 2));

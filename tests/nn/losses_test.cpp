@@ -384,4 +384,13 @@ TEST(MseLoss, ShapeErrors) {
   EXPECT_EQ(dy, (Matrix<double>::Constant(4, 6, 7)));
 }
 
+TEST(CrossEntropy, RowsWithoutClassesMayBeIgnored) {
+  const Matrix<float> logits(3, 0);
+  const std::vector<std::int64_t> labels(3, -100);
+  Matrix<float> gradient(3, 0);
+  const auto result = cross_entropy<float>(logits, labels, Out<float>(gradient));
+  EXPECT_EQ(result.loss, 0);
+  EXPECT_EQ(result.counted, 0);
+}
+
 }  // namespace

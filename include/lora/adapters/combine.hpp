@@ -188,8 +188,13 @@ class Combiner {
   }
 
   LowRankFactors<S> run() const {
-    if (options_.type == CombinationType::cat) return concatenated();
-    return rule_.by_svd ? by_svd() : by_factors();
+    LowRankFactors<S> sum = options_.type == CombinationType::cat ? concatenated()
+                            : rule_.by_svd                        ? by_svd()
+                                                                  : by_factors();
+    if (sum.A.allFinite() && sum.B.allFinite()) return sum;
+    throw Error(
+        "combine_factors: the result has values that are not finite; are the weights, or the "
+        "scales of the factors, too large?");
   }
 
  private:

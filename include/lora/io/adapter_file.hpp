@@ -4,6 +4,7 @@
 #include <lora/adapters/lora_model.hpp>
 #include <lora/io/safetensors.hpp>
 
+#include <cmath>
 #include <map>
 #include <set>
 #include <span>
@@ -168,11 +169,29 @@ void read_tensors(const std::vector<KeyedTensor<S>>& tensors, const SafetensorsF
 template <class S>
 inline constexpr DType own_dtype = std::is_same_v<S, float> ? DType::F32 : DType::F64;
 
+/// Throws ConfigError when a finite value would be an infinity in a file of this type.
+template <class S>
+void check_fits(const std::string& key, const Matrix<S>& values, DType dtype) {
+  const double largest = dtype == DType::F16                            ? 65520
+                         : dtype == DType::F64 || own_dtype<S> == dtype ? HUGE_VAL
+                         : dtype == DType::BF16                         ? 0x1.FFp127
+                                                                        : 0x1.FFFFFFp127;
+  for (Index i = 0; i < values.size() && largest < HUGE_VAL; ++i) {
+    const double x = static_cast<double>(values.data()[i]);
+    if (!(std::abs(x) >= largest) || std::isinf(x)) continue;
+    throw ConfigError("saving " + key + " as " + std::string(dtype_name(dtype)) + ": element " +
+                      std::to_string(i) + " is " + number_text(x) +
+                      ", which would become an infinity; choose a wider type");
+  }
+}
+
 /// Adds the tensors to a file; as F32 or F64 of the same type their bytes stay where they are.
+/// Throws as check_fits.
 template <class S>
 void add_tensors(SafetensorsWriter& writer, const std::vector<KeyedTensor<S>>& tensors,
                  DType dtype) {
   for (const auto& [key, parameter] : tensors) {
+    check_fits(key, parameter->value, dtype);
     const Matrix<S>& value = parameter->value;
     if (dtype == own_dtype<S>) {
       writer.add(key, dtype, parameter->shape,
@@ -200,7 +219,7 @@ std::vector<KeyedTensor<typename Base::Scalar>> adapter_tensors(
 
 /// Writes an adapter's tensors to one file, all or nothing; `dtype` is F32, F64, BF16 or F16,
 /// rounded to nearest even. PEFT reads it as adapter_model.safetensors. Throws ConfigError for an
-/// unknown adapter, IoError.
+/// unknown adapter and for a value that the type cannot hold, IoError.
 template <class Base>
 void save_adapter_file(LoRAModel<Base>& model, const std::filesystem::path& path,
                        const std::string& adapter = "default", DType dtype = DType::F32) {

@@ -93,9 +93,11 @@ class Importer {
     const Index in = base_.size(pair.place.module->in), out = base_.size(pair.place.module->out);
     const std::vector<Index>& b = file_.info(pair.b).shape;
     const Index r = b.size() == 2 ? b[1] : 0;
-    if (r < 1 || b[0] != out) {
+    constexpr Index most = 1 << 20;  // LoRAConfig's bound
+    if (r < 1 || r > most || b[0] != out) {
       return problem(pair.b, "shape is " + shape_text(b) + ", expected [" + std::to_string(out) +
-                                 ", r] with r > 0 for this base");
+                                 ", r] with r from 1 to " + std::to_string(most) +
+                                 " for this base");
     }
     const auto a = is_embedding(pair.place) ? std::vector{in, r} : std::vector{r, in};
     if (file_.info(pair.a).shape != a) {
@@ -177,7 +179,7 @@ class Importer {
 
 /// The adapter of a GGUF file for PEFT: A and B bit for bit and in the file's types, the rows of
 /// interleaved modules and the A of an embedding back in PEFT's order, so that exporting the result
-/// in the same type gives the same tensors. The configuration is that of a plain LoRA: lora_alpha
+/// in the same type gives the same tensors, if all had one type and alpha was not 0. The configuration is that of a plain LoRA: lora_alpha
 /// is adapter.lora.alpha (factors that an export has put into B stay there), r the commonest rank,
 /// other ranks in rank_pattern, target_modules the ends of the names where those select no other
 /// module of the base.

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -197,7 +198,8 @@ class PeftAdapter {
  public:
   /// Reads adapter_config.json and adapter_model.safetensors of `directory`, whose keys may lack
   /// "base_model.model.". Where a save of this library was killed between its two renames
-  /// (replace_peft_files), the new adapter is read. All faults of the tensors are named in one
+  /// (replace_peft_files), the new adapter is read; while one saves, the old one or the new. All
+  /// faults of the tensors are named in one
   /// FormatError: A without B, shapes that do not fit each other, ranks other than r and
   /// rank_pattern say, types that are no numbers. Throws FormatError, ConfigError (a field that is
   /// not valid or not supported), IoError.
@@ -279,11 +281,34 @@ inline SafetensorsFile open_peft_weights(const std::filesystem::path& directory,
 
 inline PeftAdapter PeftAdapter::open(const std::filesystem::path& directory) {
   if (!detail::file_exists(directory / peft_config_file)) detail::throw_no_peft_adapter(directory);
-  const detail::LocatedPeftFiles found = detail::locate_peft_files(directory);
-  const std::string where = found.paths.config.string();
-  PeftConfig config = parse_peft_config(as_text(found.config), where);
-  return PeftAdapter(std::move(config), where,
-                     detail::open_peft_weights(directory, found.paths.weights));
+  // Another process may replace the pair meanwhile: what was opened counts when it is still there.
+  for (int attempt = 1;; ++attempt) {
+    std::optional<SafetensorsFile> tensors;
+    detail::LocatedPeftFiles found;
+    const auto still_there = [&] {
+      try {
+        return detail::locate_peft_files(directory) == found;
+      } catch (const Error&) {
+        return false;
+      }
+    };
+    try {
+      found = detail::locate_peft_files(directory);
+      tensors = detail::open_peft_weights(directory, found.paths.weights);
+      if (!still_there()) tensors.reset();
+    } catch (const Error&) {
+      if (attempt == 100 || still_there()) throw;
+    }
+    if (tensors) {
+      const std::string where = found.paths.config.string();
+      PeftConfig config = parse_peft_config(as_text(found.config), where);
+      return PeftAdapter(std::move(config), where, std::move(*tensors));
+    }
+    if (attempt == 100) {
+      throw IoError(directory.string() +
+                    ": the adapter was replaced again and again while it was read");
+    }
+  }
 }
 
 /// Throws what PeftAdapter::open would throw for these fields and tensors, FormatError or

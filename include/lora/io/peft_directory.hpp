@@ -5,8 +5,12 @@
 #include <lora/io/peft_config.hpp>
 #include <lora/io/safetensors_writer.hpp>
 
+#include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -30,18 +34,56 @@ struct PeftPaths {
 inline PeftPaths peft_paths(const std::filesystem::path& directory) {
   return {directory / peft_config_file, directory / peft_weights_file};
 }
-/// Where the pair that replaces a configuration of these bytes waits. A pair that waits for another
-/// configuration has another name and is not looked at.
-inline PeftPaths staged_peft_paths(const std::filesystem::path& directory,
-                                   std::string_view old_config) {
-  std::uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
-  for (const char ch : old_config) hash = (hash ^ static_cast<unsigned char>(ch)) * 0x100000001b3u;
-  char name[32];
-  std::snprintf(name, sizeof name, "%s%016llx", peft_staged_prefix.data(),
-                static_cast<unsigned long long>(hash));
-  return {directory / (std::string(name) + ".json"),
-          directory / (std::string(name) + ".safetensors")};
+/// FNV-1a.
+inline std::uint64_t hash_of(std::string_view bytes) {
+  std::uint64_t hash = 0xcbf29ce484222325u;
+  for (const char ch : bytes) hash = (hash ^ static_cast<unsigned char>(ch)) * 0x100000001b3u;
+  return hash;
 }
+/// Tells weights from others by their size and up to 256 blocks of 1 KiB spread over them: adapters
+/// that differ do so nearly everywhere, and a copy is the same. 0: there is no file.
+inline std::uint64_t weights_identity(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary | std::ios::ate);
+  if (!file) return 0;
+  const auto size = static_cast<std::int64_t>(file.tellg());
+  constexpr std::int64_t block = 1024, most = 256;
+  const std::int64_t count = std::clamp<std::int64_t>(size / block, 1, most);
+  std::string sample = std::to_string(size) + ":";
+  for (std::int64_t i = 0; i < count; ++i) {
+    char bytes[block];
+    file.clear();
+    file.seekg(count == 1 ? 0 : (size - block) / (count - 1) * i);
+    file.read(bytes, block);
+    sample.append(bytes, static_cast<std::size_t>(file.gcount()));
+  }
+  return hash_of(sample);
+}
+
+/// The names of the pair that waits to replace a pair: they say which configuration and which
+/// weights it replaces, and that of the configuration also which weights belong to it. A pair that
+/// waits for others, because they were replaced meanwhile, is not looked at.
+struct StagedNames {
+  std::uint64_t old_config, old_weights;
+
+  std::filesystem::path weights(const std::filesystem::path& directory) const {
+    return directory / (name({old_config, old_weights}) + ".safetensors");
+  }
+  std::filesystem::path config(const std::filesystem::path& directory,
+                               std::uint64_t new_weights) const {
+    return directory / (name({old_config, old_weights, new_weights}) + ".json");
+  }
+
+ private:
+  static std::string name(std::initializer_list<std::uint64_t> numbers) {
+    std::string text(peft_staged_prefix);
+    for (const std::uint64_t number : numbers) {
+      char digits[20];
+      std::snprintf(digits, sizeof digits, "%016llx", static_cast<unsigned long long>(number));
+      text += digits;
+    }
+    return text;
+  }
+};
 
 inline bool file_exists(const std::filesystem::path& path) {
   std::error_code ignored;
@@ -52,7 +94,29 @@ inline bool file_exists(const std::filesystem::path& path) {
 struct LocatedPeftFiles {
   PeftPaths paths;
   std::vector<std::byte> config;
+  std::uint64_t weights = 0;  ///< weights_identity of those
+
+  bool operator==(const LocatedPeftFiles& other) const {
+    return paths.config == other.paths.config && paths.weights == other.paths.weights &&
+           config == other.config && weights == other.weights;
+  }
 };
+
+/// The configuration that waits for the weights that are there now, while the old one is still in
+/// place: its name ends with their identity. Empty when there is none.
+inline std::filesystem::path waiting_peft_config(const std::filesystem::path& directory,
+                                                 std::uint64_t old_config, std::uint64_t weights) {
+  const std::string begin =
+      StagedNames{old_config, 0}.weights("").string().substr(0, peft_staged_prefix.size() + 16);
+  const std::string end =
+      StagedNames{0, 0}.config("", weights).string().substr(peft_staged_prefix.size() + 32);
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(directory, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(begin) && name.ends_with(end)) return entry.path();
+  }
+  return {};
+}
 
 /// The pair that is waiting when it is complete, else the two files under their own names; throws
 /// as read_file.
@@ -60,11 +124,22 @@ inline LocatedPeftFiles locate_peft_files(const std::filesystem::path& directory
                                           const FileCalls& calls = posix_calls()) {
   LocatedPeftFiles found{peft_paths(directory), {}};
   found.config = read_file(found.paths.config, peft_config_max_bytes, calls);
-  const PeftPaths staged = staged_peft_paths(directory, as_text(found.config));
-  if (!file_exists(staged.config)) return found;  // the configuration is put there last
-  found.config = read_file(staged.config, peft_config_max_bytes, calls);
-  found.paths.config = staged.config;
-  if (file_exists(staged.weights)) found.paths.weights = staged.weights;
+  found.weights = weights_identity(found.paths.weights);
+  const std::uint64_t old_config = hash_of(as_text(found.config));
+  const StagedNames names{old_config, found.weights};
+  const std::filesystem::path weights = names.weights(directory);
+  const std::uint64_t identity = weights_identity(weights);
+  // The configuration is put there last, and removed first.
+  std::filesystem::path config = names.config(directory, identity);
+  if (identity != 0 && file_exists(config)) {
+    found.paths = {config, weights};
+    found.weights = identity;
+  } else {
+    config = waiting_peft_config(directory, old_config, found.weights);
+    if (config.empty()) return found;
+    found.paths.config = config;
+  }
+  found.config = read_file(found.paths.config, peft_config_max_bytes, calls);
   return found;
 }
 
@@ -90,10 +165,12 @@ class PeftReplacement {
     finish_interrupted();
     const std::vector<std::byte> old = read_file(paths_.config, peft_config_max_bytes, calls_);
     if (as_text(old) == config) return tensors.write(paths_.weights, calls_);
-    const PeftPaths staged = staged_peft_paths(directory_, as_text(old));
+    const StagedNames names{hash_of(as_text(old)), weights_identity(paths_.weights)};
+    PeftPaths staged{{}, names.weights(directory_)};
     try {
       tensors.write(staged.weights, calls_);
       keep_permissions(paths_.weights, staged.weights);
+      staged.config = names.config(directory_, weights_identity(staged.weights));
       atomic_write(staged.config, config, calls_);
       move_weights(staged);
     } catch (const IoError& error) {
@@ -108,7 +185,8 @@ class PeftReplacement {
 
  private:
   void discard(const PeftPaths& staged) {
-    calls_.unlink(staged.config.c_str());  // first: while it is there the pair counts
+    // First: while it is there the pair counts.
+    if (!staged.config.empty()) calls_.unlink(staged.config.c_str());
     calls_.unlink(staged.weights.c_str());
   }
   static void keep_permissions(const std::filesystem::path& from, const std::filesystem::path& to) {
@@ -144,10 +222,8 @@ class PeftReplacement {
   void finish_interrupted() {
     const LocatedPeftFiles found = locate_peft_files(directory_, calls_);
     if (found.paths.config != paths_.config) {
-      const std::vector<std::byte> old = read_file(paths_.config, peft_config_max_bytes, calls_);
-      const PeftPaths staged = staged_peft_paths(directory_, as_text(old));
-      if (file_exists(staged.weights)) move_weights(staged);
-      move_config(staged);
+      if (found.paths.weights != paths_.weights) move_weights(found.paths);
+      move_config(found.paths);
     }
     std::vector<std::filesystem::path> left;
     std::error_code ignored;
@@ -170,9 +246,10 @@ class PeftReplacement {
 /// and an error leaves the old one and no hidden file.
 ///
 /// Where there is no configuration yet, or the same one, each file is written atomically, the
-/// weights first. Else both are written under hidden names (".lora-next-" and a hash of the
-/// configuration that they replace), the configuration last, and then renamed, weights first; from
-/// the moment that both are there under their hidden names, readers of this library take them.
+/// weights first. Else both are written under hidden names (".lora-next-" and digits that say which
+/// files they replace), the configuration last, and then renamed, weights first; from the moment
+/// that both are there under their hidden names, readers of this library take them. A pair that a
+/// killed process left waiting counts only while the files that it replaces are still there.
 /// Another reader, PEFT say, sees new weights with the old configuration between the two renames,
 /// and after a process was killed just there until the next save here. One writer at a time. Throws
 /// IoError; two of its messages say that the new adapter is there nonetheless: the second rename

@@ -117,6 +117,32 @@ void warn_of_loaded(LoRAModel<Base>& model, const std::string& name, const PeftA
         "every B (of an embedding: A) is zero, so the adapter changes nothing");
 }
 
+/// Throws FormatError when the file has another rank than its configuration gives a layer, before
+/// anything of that size is allocated.
+template <class Base>
+void check_ranks(LoRAModel<Base>& model, const std::string& name, const LoRAConfig& config,
+                 const PeftAdapter& adapter) {
+  std::map<std::string, Index> in_file;
+  for (const PeftModule& module : adapter.modules()) in_file[module.name] = module.r;
+  std::string problems;
+  Index largest = 0;
+  for (const MatchedModule& target : select_modules(model.base(), config).targets) {
+    const auto found = in_file.find(target.name);
+    if (found != in_file.end() && found->second == target.r) continue;
+    largest = std::max(largest, target.r);
+    if (found == in_file.end()) {
+      problems += "\n  missing: A and B of " + printable(target.name);
+    } else {
+      problems += "\n  " + printable(target.name) + ": r is " + std::to_string(found->second) +
+                  ", expected " + std::to_string(target.r);
+    }
+  }
+  constexpr Index much = 1 << 12;  // smaller ranks are listed with all other faults, later
+  if (largest <= much) return;
+  throw FormatError(adapter.tensors().where() + ": does not hold adapter \"" + name +
+                    "\" of this model:" + problems);
+}
+
 }  // namespace detail
 
 /// Saves adapters as PEFT does: "default" into `directory`, any other into `directory`/<its name>,
@@ -125,7 +151,8 @@ void warn_of_loaded(LoRAModel<Base>& model, const std::string& name, const PeftA
 /// adapter_tensors'. The configuration is that the adapter was added with, see peft_config_fields;
 /// "all-linear" and a target_modules of null become the names that they stand for. All adapters are
 /// checked before the first is written; when writing one fails, those before it are saved. Throws
-/// ConfigError for an unknown adapter, a name that is no name of a folder, another dtype; IoError.
+/// ConfigError for an unknown adapter, a name that is no name of a folder, another dtype, a value
+/// that the dtype cannot hold; IoError.
 /// Allocates the tensors' bytes only for another dtype than the model's own. Source: PEFT's
 /// PeftModel.save_pretrained, save_embedding_layers=False.
 template <class Base>
@@ -142,6 +169,11 @@ void save_pretrained(LoRAModel<Base>& model, const std::filesystem::path& direct
   const std::vector<std::string> names =
       options.selected_adapters.empty() ? model.adapter_names() : options.selected_adapters;
   if (names.empty()) throw ConfigError("save_pretrained: the model has no adapter");
+  for (const auto& [name, fields] : options.fields) {
+    if (!model.has_adapter(name))
+      throw ConfigError("save_pretrained: there are fields for " + in_quotes(name) +
+                        ", which is no adapter of the model");
+  }
   for (const std::string& name : names) {
     detail::check_adapter_folder(name);
     const auto read = options.fields.find(name);
@@ -178,6 +210,7 @@ LoadReport load_adapter(LoRAModel<Base>& model, const std::filesystem::path& dir
   const PeftAdapter adapter = PeftAdapter::open(directory);
   LoRAConfig config = adapter.config();
   config.inference_mode = !options.is_trainable;
+  detail::check_ranks(model, name, config, adapter);
   LoadReport report;
   report.fields = adapter.fields();
   report.unknown_fields = adapter.unknown_fields();

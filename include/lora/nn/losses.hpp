@@ -132,7 +132,7 @@ CrossEntropyResult<S> cross_entropy(In<S> logits, std::span<const std::int64_t> 
   constexpr auto together = static_cast<Index>(losses.size());
   for (Index first = 0; first < T; first += together) {
     const Index rows = std::min(together, T - first);
-    parallel_for(rows, std::max<Index>(1, 4096 / V), [&](Index begin, Index end) {
+    parallel_for(rows, std::max<Index>(1, 4096 / std::max<Index>(V, 1)), [&](Index begin, Index end) {
       for (Index t = first + begin; t < first + end; ++t) {
         const std::int64_t label = labels[static_cast<std::size_t>(t)];
         WideOf<S>& loss = losses[static_cast<std::size_t>(t - first)];
