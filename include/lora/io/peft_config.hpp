@@ -285,7 +285,8 @@ inline LoRAConfig config_of_peft_fields(const Json& fields, const std::string& w
 
 /// Reads the text of an adapter_config.json; `where` names it in errors. A field that is missing
 /// has its default (peft_type must be there), one that LoRAConfig does not have is kept and
-/// reported. Throws FormatError (empty, a Git LFS pointer, not JSON, beyond peft_config_limits, a
+/// reported; a runtime_config, which is of the process that wrote the file, is reported and not
+/// used, as in PEFT. Throws FormatError (empty, a Git LFS pointer, not JSON, beyond peft_config_limits, a
 /// field of another type) or ConfigError (a value that is not valid or not supported), naming field
 /// and value.
 inline PeftConfig parse_peft_config(std::string_view text, const std::string& where) {
@@ -310,6 +311,12 @@ inline PeftConfig parse_peft_config(std::string_view text, const std::string& wh
     if (known.count(name) == 0) read.unknown_fields.push_back(name);
   }
   read.config = detail::config_of_peft_fields(read.fields, where);
+  if (read.config.runtime_config) {  // of another process; PEFT drops it too
+    const Json& runtime = read.fields.at("runtime_config");
+    if (!runtime.is_null() && runtime != Json{{"ephemeral_gpu_offload", false}})
+      read.unknown_fields.push_back("runtime_config");
+    read.config.runtime_config.reset();
+  }
   try {
     read.config.validate();
   } catch (const ConfigError& error) {
