@@ -249,7 +249,7 @@ Bytes small_file() {
   writer.add("half.bias", lora::Matrix<float>::Random(1, 3), DType::F16, {3});
   const std::int64_t id = -5;
   writer.add("id", DType::I64, {}, std::as_bytes(std::span(&id, 1)));
-  writer.add("nothing", DType::U8, {0, 7}, {});
+  writer.add("nothing", DType::U8, {0, 7}, std::span<const std::byte>());
   return writer.to_bytes();
 }
 
@@ -805,6 +805,51 @@ TEST(SafetensorsWriter, AFailedWriteLeavesTheOldFile) {
   expect_part(message_of<lora::IoError>([&] { SafetensorsWriter().write(path, full); }),
               path.string() + ": cannot write: No space left");
   EXPECT_TRUE(lora::read_file(path, UINT64_MAX) == old);
+}
+
+TEST(SafetensorsWriter, ComputedTensorsAreWrittenAsOthersAre) {
+  const Bytes values = bytes_of("abcdefgh");
+  SafetensorsWriter at_once, in_parts;
+  int runs = 0;
+  for (SafetensorsWriter* writer : {&at_once, &in_parts})
+    writer->add("b", DType::U8, {3}, std::span(values).first(3));
+  at_once.add("a", DType::I16, {2, 2}, values);
+  in_parts.add_computed("a", DType::I16, {2, 2}, [&](const SafetensorsWriter::ByteSink& sink) {
+    ++runs;
+    sink(std::span(values).first(5));
+    sink({});
+    sink(std::span(values).subspan(5));
+  });
+  EXPECT_EQ(runs, 0);
+  EXPECT_EQ(in_parts.to_bytes(), at_once.to_bytes());
+  const lora_test::TemporaryFolder folder;
+  in_parts.write(folder.path / "file");
+  EXPECT_EQ(lora::read_file(folder.path / "file", 1 << 20), at_once.to_bytes());
+  EXPECT_EQ(runs, 2);
+}
+
+TEST(SafetensorsWriter, AComputedTensorOfAnotherSizeLeavesTheOldFile) {
+  const lora_test::TemporaryFolder folder;
+  const fs::path path = folder.path / "file";
+  lora::atomic_write(path, "old");
+  const auto failure = [&](const std::vector<std::size_t>& sizes) {
+    SafetensorsWriter writer;
+    writer.add_computed("a", DType::U8, {4}, [&](const SafetensorsWriter::ByteSink& sink) {
+      for (const std::size_t size : sizes) sink(Bytes(size));
+    });
+    try {
+      writer.write(path);
+    } catch (const lora::Error& error) {
+      return std::string(error.what());
+    }
+    return std::string("nothing was thrown");
+  };
+  const std::string about = "SafetensorsWriter: tensor \"a\": was computed with ";
+  EXPECT_EQ(failure({3, 2}), about + "more than the 4 bytes of its shape");
+  EXPECT_EQ(failure({3}), about + "fewer than the 4 bytes of its shape");
+  EXPECT_EQ(failure({}), about + "fewer than the 4 bytes of its shape");
+  EXPECT_EQ(lora::read_file(path, 10), bytes_of("old"));
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder.path), fs::directory_iterator()), 1);
 }
 
 TEST(DType, NamesAndWidths) {

@@ -1,0 +1,163 @@
+// lora_tool combine: several adapters' files as one.
+#pragma once
+
+#include "tool_output.hpp"
+
+#include <lora/adapters/combine.hpp>
+#include <lora/adapters/combined_config.hpp>
+
+#include <map>
+
+namespace examples {
+
+struct CombineRequest {
+  std::vector<std::filesystem::path> adapters;
+  std::vector<double> weights;
+  lora::CombineOptions options;
+  std::filesystem::path output;
+  ProgressMode progress = ProgressMode::automatic;
+};
+
+namespace detail {
+
+class AdapterCombination {
+ public:
+  explicit AdapterCombination(const CombineRequest& request) : request_(request) {
+    request.options.validate();
+    if (request.weights.size() != request.adapters.size()) {
+      throw lora::ConfigError("combine: there are " + std::to_string(request.weights.size()) +
+                              " weights, expected " + std::to_string(request.adapters.size()) +
+                              ", one --weight for each --adapter");
+    }
+    for (const auto& path : request.adapters) {
+      adapters_.push_back(lora::PeftAdapter::open(path));
+      check_source(adapters_.back());
+    }
+    for (std::size_t i = 0; i < adapters_.size(); ++i) {
+      for (const lora::PeftModule& module : adapters_[i].modules()) collect(i, module);
+    }
+  }
+
+  void write() {
+    Progress progress("combine", static_cast<Index>(order_.size()), {.mode = request_.progress});
+    tensors_.set_metadata("format", "pt");
+    for (const std::string& name : order_) {
+      combine(name);
+      progress.advance(1, name);
+    }
+    keep_saved();
+    std::vector<lora::LoRAConfig> configs;
+    for (const auto& adapter : adapters_) configs.push_back(adapter.config());
+    const lora::LoRAConfig config = lora::combined_config(configs, ranks_, saved_, modules_);
+    progress.finish();
+    write_adapter(request_.output, config, lora::peft_config_fields(config), tensors_);
+  }
+
+ private:
+  struct Source {
+    std::size_t adapter;
+    const lora::PeftModule* module;
+  };
+
+  static void check_source(const lora::PeftAdapter& adapter) {
+    const lora::LoRAConfig& config = adapter.config();
+    const std::string where = adapter.tensors().where() + ": ";
+    if (config.lora_bias)
+      throw lora::ConfigError(where + "has lora_bias, which no combination keeps");
+    if (config.bias != "none") {
+      throw lora::ConfigError(where +
+                              "holds biases of the base (bias = " + lora::in_quotes(config.bias) +
+                              "), which belong to one adapter alone");
+    }
+  }
+  void collect(std::size_t adapter, const lora::PeftModule& module) {
+    std::vector<Source>& sources = sources_[module.name];
+    if (sources.empty()) order_.push_back(module.name);
+    if (!sources.empty() && sources[0].module->embedding != module.embedding) {
+      throw lora::ConfigError(adapters_[adapter].tensors().where() + ": layer " +
+                              lora::in_quotes(module.name) +
+                              " is an embedding in one adapter and none in another");
+    }
+    sources.push_back({adapter, &module});
+  }
+
+  void combine(const std::string& name) {
+    std::vector<lora::LowRankFactors<float>> factors;
+    std::vector<double> weights;
+    const Source& first = sources_[name].front();
+    for (const Source& source : sources_[name]) {
+      factors.push_back(read_factors<float>(adapters_[source.adapter], *source.module));
+      weights.push_back(request_.weights[source.adapter]);
+    }
+    lora::CombineOptions options = request_.options;
+    options.path = name;
+    lora::LowRankFactors<float> sum;
+    try {
+      sum = lora::combine_factors<float>(factors, weights, options);
+    } catch (const lora::Error& error) {
+      throw lora::Error("layer " + lora::in_quotes(name) + ": " + error.what());
+    }
+    const lora::SafetensorsFile& file = adapters_[first.adapter].tensors();
+    const auto add = [&](const std::string& key, const lora::Matrix<float>& values) {
+      std::vector<Index> shape = file.info(key).shape;  // a convolution's has its kernel too
+      shape[0] = values.rows();
+      if (shape.size() == 2) shape[1] = values.cols();
+      if (shape.size() > 2 && &values == &sum.B) shape[1] = values.cols();
+      tensors_.add(with_prefix(key), values, DType::F32, shape);
+    };
+    add(first.module->a_key, sum.A);
+    add(first.module->b_key, sum.B);
+    ranks_.push_back({name, sum.rank()});
+    modules_.push_back({name, first.module->embedding ? "Embedding" : "Linear"});
+  }
+  static std::string with_prefix(const std::string& key) {
+    return key.starts_with("base_model.model.") ? key : "base_model.model." + key;
+  }
+
+  /// What one adapter has saved whole is taken over; it cannot be weighted.
+  void keep_saved() {
+    std::map<std::string, std::size_t> owners;
+    for (std::size_t i = 0; i < adapters_.size(); ++i) {
+      for (const std::string& key : adapters_[i].other_tensors()) {
+        const std::string full = with_prefix(key), module = full.substr(17, full.rfind('.') - 17);
+        const auto [owner, fresh] = owners.emplace(module, i);
+        if (owner->second != i) {
+          throw lora::ConfigError("layer " + lora::in_quotes(module) + " is saved whole by both " +
+                                  adapters_[owner->second].tensors().where() + " and " +
+                                  adapters_[i].tensors().where() +
+                                  "; such modules cannot be combined");
+        }
+        if (sources_.count(module) != 0) {
+          throw lora::ConfigError(adapters_[i].tensors().where() + ": layer " +
+                                  lora::in_quotes(module) +
+                                  " is saved whole here, while an adapter has low-rank factors "
+                                  "there");
+        }
+        if (fresh) {
+          saved_.push_back(module);
+          modules_.push_back({module, "Linear"});
+        }
+        const lora::TensorInfo& info = adapters_[i].tensors().info(key);
+        tensors_.add(full, info.dtype, info.shape, adapters_[i].tensors().bytes(key));
+      }
+    }
+  }
+
+  const CombineRequest& request_;
+  std::vector<lora::PeftAdapter> adapters_;
+  std::map<std::string, std::vector<Source>> sources_;
+  std::vector<std::string> order_, saved_;
+  std::vector<lora::ModuleRank> ranks_;
+  std::vector<lora::ModuleInfo> modules_;
+  lora::SafetensorsWriter tensors_;
+};
+
+}  // namespace detail
+
+/// Writes the combination of adapters of one base, as lora::add_weighted_adapter makes it.
+inline void combine_adapters(const CombineRequest& request) {
+  check_adapter_output(request.output);
+  detail::AdapterCombination(request).write();
+}
+
+}  // namespace examples

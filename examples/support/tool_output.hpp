@@ -1,0 +1,112 @@
+// What the commands of lora_tool share: reading tensors, writing adapters, numbers for people.
+#pragma once
+
+#include "progress.hpp"
+
+#include <lora/adapters/low_rank_factors.hpp>
+#include <lora/io/model_card.hpp>
+#include <lora/io/peft_adapter.hpp>
+
+#include <cmath>
+#include <cstdint>
+#include <filesystem>
+#include <iostream>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace examples {
+
+using lora::DType;
+using lora::printable;
+
+/// "1,234,567".
+inline std::string thousands(std::uint64_t n) {
+  std::string digits = std::to_string(n);
+  for (std::size_t at = digits.size(); at > 3; at -= 3) digits.insert(at - 3, ",");
+  return digits;
+}
+
+/// x in six digits.
+inline std::string short_number(double x) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.6g", x);
+  return text;
+}
+
+/// Rows of text as columns: numbers' columns to the right of a name's.
+inline std::string table_text(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<std::size_t> widths;
+  for (const auto& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+  }
+  std::string text;
+  for (const auto& row : rows) {
+    std::string line;
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      const std::string fill(widths[i] - row[i].size(), ' ');
+      line += (i == 0 ? "  " : "  ") + (i == 0 ? row[i] + fill : fill + row[i]);
+    }
+    text += line + "\n";
+  }
+  return text;
+}
+
+/// Refuses an output folder that holds something else than an adapter to be overwritten.
+inline void check_adapter_output(const std::filesystem::path& directory) {
+  std::error_code failure;
+  const auto status = std::filesystem::status(directory, failure);
+  if (!std::filesystem::exists(status)) return;
+  if (!std::filesystem::is_directory(status))
+    throw lora::ConfigError(directory.string() + ": is a file, expected a folder for an adapter");
+  if (std::filesystem::exists(directory / lora::peft_config_file)) return;
+  if (!std::filesystem::is_empty(directory, failure) || failure) {
+    throw lora::ConfigError(directory.string() +
+                            ": is not empty and holds no adapter that could be overwritten, "
+                            "expected a new folder, an empty one, or that of an adapter");
+  }
+}
+
+/// Adds a tensor in another type. Throws lora::Error, naming it, when a finite number of the file
+/// would not be finite any more.
+inline void add_converted(lora::SafetensorsWriter& writer, const lora::SafetensorsFile& file,
+                          const std::string& name, DType dtype) {
+  const lora::TensorInfo& info = file.info(name);
+  if (!lora::is_matrix_dtype(info.dtype) || info.dtype == dtype)
+    return writer.add(name, info.dtype, info.shape, file.bytes(name));
+  const lora::Matrix<double> before = file.matrix<double>(name);
+  const auto count = static_cast<std::size_t>(before.size());
+  std::vector<std::byte> bytes(count * lora::dtype_bits(dtype) / 8);
+  lora::encode_elements(dtype, std::span<const double>(before.data(), count), bytes.data());
+  std::vector<double> after(count);
+  lora::decode_elements(dtype, bytes.data(), std::span<double>(after));
+  for (std::size_t i = 0; i < count; ++i) {
+    if (std::isfinite(after[i]) || !std::isfinite(before.data()[i])) continue;
+    throw lora::Error(file.where() + ": tensor " + lora::in_quotes(name) + ": element " +
+                      std::to_string(i) + " is " + lora::number_text(before.data()[i]) +
+                      ", too large for " + std::string(lora::dtype_name(dtype)));
+  }
+  writer.add(name, dtype, info.shape, std::move(bytes));
+}
+
+/// Writes an adapter and, where there is none, its README.md.
+inline void write_adapter(const std::filesystem::path& directory, const lora::LoRAConfig& config,
+                          const lora::Json& fields, const lora::SafetensorsWriter& tensors) {
+  lora::write_peft_adapter(directory, fields, tensors);
+  lora::write_model_card(directory, config);
+  std::cout << "wrote " << directory.string() << "\n";
+}
+
+/// A (r, D) and B (O, r) of a module as matrices, kernels flattened, and its scale. An embedding's
+/// change the transposed table.
+template <class S>
+lora::LowRankFactors<S> read_factors(const lora::PeftAdapter& adapter,
+                                     const lora::PeftModule& module) {
+  lora::LowRankFactors<S> factors{adapter.tensors().matrix<S>(module.a_key),
+                                  adapter.tensors().matrix<S>(module.b_key), module.scaling};
+  if (factors.B.cols() > 0) factors.groups = factors.A.rows() / factors.B.cols();
+  return factors;
+}
+
+}  // namespace examples

@@ -1,0 +1,86 @@
+// A folder that is written aside and appears at once.
+#pragma once
+
+#include <lora/io/peft_directory.hpp>
+
+#include <chrono>
+#include <filesystem>
+#include <string>
+#include <system_error>
+#include <utility>
+
+namespace LORA_NAMESPACE {
+
+/// A hidden folder ".lora-<16 digits>.tmp" beside `target`, to be filled with files; commit()
+/// renames it to `target`. The destructor without commit() removes it and leaves no trace but the
+/// folders above the target, which are created when missing. A process that is killed leaves the
+/// hidden folder. One thread an object.
+class StagedDirectory {
+ public:
+  /// Throws ConfigError unless `target` is free: not there, or an empty folder. Throws IoError.
+  explicit StagedDirectory(const std::filesystem::path& target,
+                           const FileCalls& calls = posix_calls())
+      : calls_(calls), target_(std::filesystem::absolute(target).lexically_normal()) {
+    if (!target_.has_filename()) target_ = target_.parent_path();
+    expect_free();
+    const std::filesystem::path parent = target_.parent_path();
+    std::error_code failure;
+    std::filesystem::create_directories(parent, failure);
+    if (failure) throw_io_error(parent, "create this folder", failure.value());
+    std::uint64_t random = mix64(
+        static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count()) ^
+        mix64(static_cast<std::uint64_t>(::getpid())));
+    for (int attempt = 0; attempt < 16 && path_.empty(); ++attempt) {
+      random = mix64(random);
+      char name[32];
+      std::snprintf(name, sizeof name, ".lora-%016llx.tmp",
+                    static_cast<unsigned long long>(random));
+      if (std::filesystem::create_directory(parent / name, failure)) path_ = parent / name;
+      if (failure) throw_io_error(parent, "create a folder in it", failure.value());
+    }
+    if (path_.empty()) throw_io_error(parent, "create a folder in it", EEXIST);
+  }
+  StagedDirectory(const StagedDirectory&) = delete;
+  StagedDirectory& operator=(const StagedDirectory&) = delete;
+  ~StagedDirectory() {
+    std::error_code ignored;
+    if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
+  }
+
+  /// Where the files go until commit().
+  const std::filesystem::path& path() const { return path_; }
+
+  /// Makes the folder the target. Throws IoError, also when the target has been filled meanwhile,
+  /// and Error when called twice.
+  void commit() {
+    if (path_.empty()) throw Error(target_.string() + ": StagedDirectory::commit was called twice");
+    if (const int error = detail::sync_folder(path_, calls_); error != 0)
+      throw_io_error(target_, "sync the new folder", error);
+    if (calls_.rename(path_.c_str(), target_.c_str()) != 0)
+      throw_io_error(target_, "put the new folder in place", errno);
+    path_.clear();
+    if (const int error = detail::sync_folder(target_.parent_path(), calls_); error != 0) {
+      throw_io_error(
+          target_,
+          "sync the folder around it (the new one is in place, a loss of power could undo it)",
+          error);
+    }
+  }
+
+ private:
+  void expect_free() const {
+    std::error_code failure;
+    const auto status = std::filesystem::symlink_status(target_, failure);
+    if (!std::filesystem::exists(status)) return;
+    if (!std::filesystem::is_directory(status)) {
+      throw ConfigError(target_.string() + ": is there and no folder, expected a new folder");
+    }
+    if (!std::filesystem::is_empty(target_, failure) || failure)
+      throw ConfigError(target_.string() + ": is not empty, expected a new or an empty folder");
+  }
+
+  const FileCalls& calls_;
+  std::filesystem::path target_, path_;
+};
+
+}  // namespace LORA_NAMESPACE

@@ -1,0 +1,370 @@
+// lora_tool through its command line: what it writes, prints and refuses, and its exit codes.
+#include "../../examples/support/tool_commands.hpp"
+#include "io/peft_folder.hpp"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+namespace {
+
+namespace fs = std::filesystem;
+using examples::Index;
+using lora_test::numbered;
+using lora_test::PeftFolder;
+using lora_test::TemporaryFolder;
+
+#define EXPECT_HAS(text, part) EXPECT_NE((text).find(part), std::string::npos) << (text)
+
+struct Ran {
+  int code;
+  std::string out, err;
+};
+Ran tool(std::vector<std::string> words) {
+  words.insert(words.begin(), "lora_tool");
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  testing::internal::CaptureStdout();
+  testing::internal::CaptureStderr();
+  const int code = examples::run_tool(static_cast<int>(argv.size()), argv.data());
+  Ran run{code, "", ""};
+  run.out = testing::internal::GetCapturedStdout();
+  run.err = testing::internal::GetCapturedStderr();
+  return run;
+}
+void expect_refused(const std::vector<std::string>& words, const std::string& reason) {
+  const Ran run = tool(words);
+  EXPECT_EQ(run.code, 2) << run.out;
+  EXPECT_TRUE(run.err.starts_with("lora_tool: ")) << run.err;
+  EXPECT_HAS(run.err, reason);
+}
+void expect_done(const std::vector<std::string>& words) {
+  const Ran run = tool(words);
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_EQ(run.err, "");
+}
+
+std::vector<std::byte> content(const fs::path& path) { return lora::read_file(path, 1 << 30); }
+
+/// A folder for outputs, a base of two layers, and an adapter over them.
+struct Work {
+  TemporaryFolder folder;
+  PeftFolder adapter{R"({"target_modules": ["q_proj", "v_proj"]})"};
+  Work() {
+    lora::SafetensorsWriter base;
+    for (const char* name : {"q_proj", "v_proj"})
+      base.add("model.layers.0.self_attn." + std::string(name) + ".weight",
+               lora::Matrix<float>::Random(8, 8), lora::DType::F32);
+    base.add("model.layers.0.mlp.up_proj.weight", lora::Matrix<float>::Random(6, 8),
+             lora::DType::F32);
+    base.add("model.embed_tokens.weight", lora::Matrix<float>::Random(9, 8), lora::DType::F32);
+    base.add("model.norm.weight", lora::Matrix<float>::Random(1, 8), lora::DType::F32, {8});
+    fs::create_directory(folder.path / "base");
+    base.write(folder.path / "base" / "model.safetensors");
+    lora::atomic_write(folder.path / "base" / "config.json",
+                       R"({"model_type": "llama", "hidden_size": 8, "num_hidden_layers": 1,
+                           "num_attention_heads": 2, "num_key_value_heads": 2,
+                           "intermediate_size": 6, "vocab_size": 9})");
+    adapter.pair("model.layers.0.self_attn.q_proj", 2, 8, 8)
+        .pair("model.layers.0.self_attn.v_proj", 2, 8, 8);
+    adapter.open();
+  }
+  std::string base() const { return (folder.path / "base").string(); }
+  std::string own() const { return adapter.path().string(); }
+  std::string out(const std::string& name) const { return (folder.path / name).string(); }
+  bool nothing_but_base() const {
+    return std::distance(fs::directory_iterator(folder.path), fs::directory_iterator()) == 1;
+  }
+};
+
+TEST(LoraTool, HelpOfEachCommandSaysItsExitCodes) {
+  EXPECT_EQ(tool({"--help"}).code, 0);
+  for (const char* command :
+       {"info", "merge", "combine", "extract", "to-gguf", "from-gguf", "convert", "diff"}) {
+    const Ran run = tool({command, "--help"});
+    EXPECT_EQ(run.code, 0);
+    EXPECT_HAS(run.out, "Exit status: 0 ");
+    EXPECT_HAS(tool({"--help"}).out, command);
+  }
+}
+
+TEST(LoraTool, RefusesCommandLinesThatDoNotFit) {
+  expect_refused({}, "A subcommand is required");
+  expect_refused({"frobnicate"}, "(see --help)");
+  expect_refused({"merge", "--base", "x"}, "--adapter is required");
+  expect_refused({"convert", "--adapter", "x", "--output", "y", "--dtype", "int8"},
+                 "--dtype: int8");
+  expect_refused({"merge", "--base", "x", "--adapter", "x", "--output", "x", "--dtypo"}, "--dtypo");
+  expect_refused(
+      {"combine", "--adapter", "a", "--weight", "1", "--combination-type", "mean", "--output", "o"},
+      "combination_type \"mean\" is not known");
+}
+
+TEST(LoraTool, InfoShowsRanksAndNorms) {
+  const Work work;
+  const Ran run = tool({"info", work.own()});
+  EXPECT_EQ(run.code, 0) << run.err;
+  const lora::Matrix<double> B = numbered(8, 2, 100).cast<double>(),
+                             A = numbered(2, 8).cast<double>();
+  for (const double norm : {A.norm(), B.norm(), (2 * B * A).norm()})
+    EXPECT_HAS(run.out, examples::short_number(norm));
+  EXPECT_HAS(run.out, "2 adapted layers");
+  EXPECT_HAS(run.out, "parameters: 64");
+  EXPECT_HAS(run.out, "bytes:      256");
+  EXPECT_HAS(tool({"info", work.base()}).out, "base model ");
+  const Ran file = tool({"info", work.own() + "/adapter_model.safetensors"});
+  EXPECT_HAS(file.out, examples::short_number((B * A).norm()));
+  expect_refused({"info", "/nowhere"}, "/nowhere: cannot open: No such file or directory");
+  expect_refused({"info", work.own() + "/adapter_config.json"}, "expected a folder, a .safetens");
+}
+
+TEST(LoraTool, TheNormOfAProductOfGroupsIsThatOfItsParts) {
+  const lora::Matrix<double> A = lora::Matrix<double>::Random(6, 7),
+                             B = lora::Matrix<double>::Random(8, 3);
+  const double exact = std::sqrt((B.topRows(4) * A.topRows(3)).squaredNorm() +
+                                 (B.bottomRows(4) * A.bottomRows(3)).squaredNorm());
+  EXPECT_LE(std::abs(examples::product_norm(A, B) - exact), 1e-14 * exact);
+}
+
+TEST(LoraTool, MergesAndExtractsWhatWasMerged) {
+  const Work work;
+  const std::string merged = work.out("merged"), again = work.out("again");
+  expect_done(
+      {"merge", "--base", work.base(), "--adapter", work.own(), "--output", merged, "--quiet"});
+  const Ran run = tool({"extract", "--base", work.base(), "--tuned", merged, "--rank", "2",
+                        "--output", again, "--quiet"});
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_HAS(run.out, "100.0000 %");
+  EXPECT_HAS(run.out, "embeddings and norms are left out");
+  const auto one = lora::PeftAdapter::open(work.own()), two = lora::PeftAdapter::open(again);
+  ASSERT_EQ(two.modules().size(), 2u);
+  EXPECT_EQ(two.config().base_model_name_or_path, work.base());
+  for (std::size_t i = 0; i < 2; ++i) {
+    const auto a = examples::read_factors<double>(one, one.modules()[i]),
+               b = examples::read_factors<double>(two, two.modules()[i]);
+    const auto difference = examples::update_difference(a, b);
+    EXPECT_GT(difference.first, 1);
+    // W + sBA was rounded once, and the factors of the difference once each.
+    EXPECT_LE(difference.difference, 8 * 0x1p-24 * difference.first);
+  }
+  expect_refused({"merge", "--base", work.base(), "--adapter", work.own(), "--output", merged},
+                 "is not empty");
+}
+
+TEST(LoraTool, ExtractNamesWhatItLeavesOut) {
+  const Work work;
+  fs::create_directory(work.out("tuned"));
+  const auto base = lora::CheckpointFiles::open(work.base());
+  lora::SafetensorsWriter tuned;
+  for (const std::string& name : base.files()[0].tensors.names()) {
+    const lora::Matrix<float> values = base.files()[0].tensors.matrix<float>(name);
+    tuned.add(name, lora::Matrix<float>(2 * values), lora::DType::F32, base.info(name).shape);
+  }
+  tuned.write(work.out("tuned/model.safetensors"));
+  const Ran run = tool({"extract", "--base", work.base(), "--tuned", work.out("tuned"), "--rank",
+                        "7", "--target-modules", "v_proj", "up_proj", "--output", work.out("x")});
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_HAS(run.out, "not extracted: model.embed_tokens.weight (an embedding)");
+  EXPECT_HAS(run.out, "not extracted: model.norm.weight (a norm)");
+  EXPECT_HAS(run.out, "self_attn.q_proj.weight (not among --target-modules)");
+  const auto adapter = lora::PeftAdapter::open(work.out("x"));
+  ASSERT_EQ(adapter.modules().size(), 2u);
+  EXPECT_EQ(adapter.modules()[0].r + adapter.modules()[1].r, 7 + 6);
+  EXPECT_EQ(adapter.modules()[0].scaling, 1);
+  EXPECT_EQ(adapter.modules()[1].scaling, 1);
+}
+
+TEST(LoraTool, ExtractRefuses) {
+  const Work work;
+  const auto words = [&](const std::string& tuned, const std::string& rank) {
+    return std::vector<std::string>{"extract", "--base", work.base(), "--tuned",    tuned,
+                                    "--rank",  rank,     "--output",  work.out("x")};
+  };
+  expect_refused(words(work.base(), "0"), "--rank is 0, expected at least 1");
+  expect_refused(words(work.base(), "2"), "there is nothing to extract");
+  expect_refused(words(work.out("none"), "2"), "No such file or directory");
+  auto targets = words(work.base(), "2");
+  targets.insert(targets.end(), {"--target-modules", "z_proj"});
+  expect_refused(targets, "\"z_proj\" names no linear layer of the base");
+  const TemporaryFolder other;
+  lora::SafetensorsWriter writer;
+  writer.add("model.norm.weight", numbered(2, 2), lora::DType::F32);
+  writer.add("more", numbered(2, 2), lora::DType::F32);
+  writer.write(other.path / "model.safetensors");
+  const std::string text = tool(words(other.path.string(), "2")).err;
+  EXPECT_HAS(text, "model.norm.weight: shape is [2, 2], in the base [8]");
+  EXPECT_HAS(text, "model.embed_tokens.weight: only in the base");
+  EXPECT_HAS(text, "more: only in the tuned model");
+  EXPECT_TRUE(work.nothing_but_base());
+}
+
+TEST(LoraTool, CombinesWithWeights) {
+  const Work work;
+  const auto combine = [&](const std::string& type, const std::string& output,
+                           std::vector<std::string> more = {}) {
+    std::vector<std::string> words{
+        "combine",   "--adapter", work.own(), "--weight", "0.5",
+        "--adapter", work.own(),  "--weight", "-0.25",    "--combination-type",
+        type,        "--output",  output,     "--quiet"};
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  };
+  const auto one = lora::PeftAdapter::open(work.own());
+  for (const auto& [type, more] :
+       std::map<std::string, std::vector<std::string>>{{"cat", {}}, {"svd", {"--svd-rank", "2"}}}) {
+    expect_done(combine(type, work.out("sum"), more));  // the second overwrites the first
+    const auto sum = lora::PeftAdapter::open(work.out("sum"));
+    for (std::size_t i = 0; i < 2; ++i) {
+      EXPECT_EQ(sum.modules()[i].r, type == "cat" ? 4 : 2);
+      const auto a = examples::read_factors<double>(one, one.modules()[i]);
+      auto b = examples::read_factors<double>(sum, sum.modules()[i]);
+      b.scaling *= 4;
+      const auto difference = examples::update_difference(a, b);
+      EXPECT_LE(difference.difference, 8 * 0x1p-24 * difference.first) << type;
+    }
+  }
+  expect_done(combine("dare_ties", work.out("dare"),
+                      {"--density", "0.5", "--seed", "3", "--majority-sign-method", "frequency"}));
+  expect_refused(combine("ties", work.out("x")), "density = none");
+  auto words = combine("cat", work.out("x"));
+  words.insert(words.end(), {"--weight", "1"});
+  expect_refused(words, "there are 3 weights, expected 2, one --weight for each --adapter");
+  expect_refused(combine("cat", work.base()), "is not empty and holds no adapter");
+  expect_refused(combine("cat", work.base() + "/config.json"), "is a file, expected a folder");
+}
+
+TEST(LoraTool, CombineRefusesWhatBelongsToOneAdapter) {
+  const Work work;
+  const auto refusal = [&](const PeftFolder& other) {
+    other.open();
+    return tool({"combine", "--adapter", work.own(), other.path().string(), "--weight", "1", "1",
+                 "--combination-type", "cat", "--output", work.out("x")})
+        .err;
+  };
+  const std::string q = "model.layers.0.self_attn.q_proj";
+  PeftFolder biased(R"({"lora_bias": true})"), trained(R"({"bias": "all"})"),
+      saved(R"({"modules_to_save": ["q_proj"], "target_modules": ["v_proj"]})"), table;
+  biased.pair(q, 2, 8, 8);
+  trained.pair(q, 2, 8, 8);
+  saved.pair("model.layers.0.self_attn.v_proj", 2, 8, 8).add(q + ".weight", numbered(8, 8));
+  table.embedding(q, 2, 8, 8);
+  EXPECT_HAS(refusal(biased), "has lora_bias, which no combination keeps");
+  EXPECT_HAS(refusal(trained), "holds biases of the base (bias = \"all\")");
+  EXPECT_HAS(refusal(saved), "is saved whole here");
+  EXPECT_HAS(refusal(table), "is an embedding in one adapter and none in another");
+  PeftFolder head(R"({"modules_to_save": ["score"]})"), second(R"({"modules_to_save": ["score"]})");
+  for (PeftFolder* one : {&head, &second}) {
+    one->pair(q, 2, 8, 8).add("score.weight", numbered(3, 8));
+    one->open();
+  }
+  EXPECT_EQ(refusal(head), "");
+  const auto kept = lora::PeftAdapter::open(work.out("x"));
+  EXPECT_EQ(kept.tensors().matrix<float>("base_model.model.score.weight"), numbered(3, 8));
+  EXPECT_EQ(kept.config().effective_modules_to_save(), (std::vector<std::string>{"score"}));
+  EXPECT_HAS(tool({"combine", "--adapter", head.path().string(), second.path().string(), "--weight",
+                   "1", "1", "--combination-type", "cat", "--output", work.out("y")})
+                 .err,
+             "such modules cannot be combined");
+}
+
+TEST(LoraTool, ConvertsAndComparesAdapters) {
+  const Work work;
+  const std::string half = work.out("half"), back = work.out("back");
+  EXPECT_EQ(tool({"diff", work.own(), work.own()}).code, 0);
+  expect_done({"convert", "--adapter", work.own(), "--dtype", "f16", "--output", half});
+  expect_done({"convert", "--adapter", half, "--dtype", "f32", "--output", back});
+  // numbered() is exact in float16, so that only the types have changed on the way.
+  EXPECT_EQ(tool({"diff", work.own(), back}).code, 0);
+  EXPECT_EQ(tool({"diff", work.own(), half}).code, 1);
+  EXPECT_HAS(tool({"diff", work.own(), half}).out, "types F32 and F16");
+  expect_refused({"diff", work.own(), work.base()}, "has no adapter_config.json");
+  PeftFolder large;
+  large.add("m.q_proj.lora_A.weight", lora::Matrix<float>::Constant(2, 3, 1e6f));
+  large.add("m.q_proj.lora_B.weight", lora::Matrix<float>::Constant(5, 2, 1));
+  large.open();
+  expect_refused(
+      {"convert", "--adapter", large.path().string(), "--dtype", "f16", "--output", work.out("x")},
+      "m.q_proj.lora_A.weight\": element 0 is 1000000, too large for F16");
+  EXPECT_FALSE(fs::exists(work.out("x")));
+}
+
+TEST(LoraTool, DiffNamesFieldsTensorsAndUpdates) {
+  const Work work;
+  PeftFolder other(R"({"lora_alpha": 8, "new_field": 1, "target_modules": ["q_proj", "k_proj"]})");
+  other.pair("model.layers.0.self_attn.q_proj", 2, 8, 8)
+      .pair("model.layers.0.self_attn.k_proj", 2, 8, 8);
+  other.open();
+  const Ran run = tool({"diff", work.own(), other.path().string()});
+  EXPECT_EQ(run.code, 1);
+  EXPECT_HAS(run.out, "configuration: lora_alpha: 4 and 8");
+  EXPECT_HAS(run.out, "configuration: new_field: absent and 1");
+  EXPECT_HAS(run.out, "self_attn.k_proj.lora_A.weight: only in the second");
+  EXPECT_HAS(run.out, "self_attn.v_proj.lora_B.weight: only in the first");
+  EXPECT_HAS(run.out, "relative 1\n");  // s is twice as large
+}
+
+TEST(LoraTool, GgufAndBackGivesTheSameTensors) {
+  const Work work;
+  const std::string file = work.out("a.gguf"), back = work.out("back");
+  expect_done({"to-gguf", "--base", work.base(), "--adapter", work.own(), "--output", file});
+  expect_done({"from-gguf", "--base", work.base(), "--gguf", file, "--output", back});
+  const auto one = lora::PeftAdapter::open(work.own()), two = lora::PeftAdapter::open(back);
+  for (const std::string& name : one.tensors().names()) {
+    const auto a = one.tensors().bytes(name), b = two.tensors().bytes(name);
+    EXPECT_TRUE(std::equal(a.begin(), a.end(), b.begin(), b.end())) << name;
+  }
+  EXPECT_HAS(tool({"info", file}).out, "adapter.lora.alpha = 4");
+  expect_done({"to-gguf", "--base", work.base(), "--adapter", work.own(), "--output", file,
+               "--dtype", "bf16"});
+  EXPECT_HAS(tool({"info", file}).out, "4 BF16");
+  PeftFolder head;
+  head.pair("model.layers.0.self_attn.q_proj", 2, 8, 8).add("score.weight", numbered(3, 8));
+  head.open();
+  expect_refused({"to-gguf", "--base", work.base(), "--adapter", head.path().string(), "--output",
+                  work.out("x.gguf")},
+                 "GGUF cannot hold this adapter");
+  EXPECT_FALSE(fs::exists(work.out("x.gguf")));
+}
+
+TEST(LoraTool, EveryGoldenAdapterThatGgufCanHoldComesBackBitForBit) {
+  LORA_NEEDS_SHARED("golden/models");
+  std::size_t same = 0;
+  for (const auto& golden : lora_test::golden_adapters()) {
+    const TemporaryFolder folder;
+    const std::string file = (folder.path / "a.gguf").string(),
+                      back = (folder.path / "back").string();
+    if (tool({"to-gguf", "--base", golden.base.string(), "--adapter", golden.adapter.string(),
+              "--output", file})
+            .code != 0)
+      continue;
+    expect_done({"from-gguf", "--base", golden.base.string(), "--gguf", file, "--output", back});
+    const auto config = lora::PeftAdapter::open(golden.adapter).config();
+    if (!config.alpha_pattern.empty() || !config.rank_pattern.empty()) continue;  // s is in B
+    EXPECT_EQ(content(golden.adapter / "adapter_model.safetensors"),
+              content(fs::path(back) / "adapter_model.safetensors"))
+        << golden.name;
+    ++same;
+  }
+  EXPECT_GE(same, 8u);
+}
+
+TEST(LoraTool, MergeRefusesAndWritesNothing) {
+  const Work work;
+  const auto words = [&](const std::string& base, const std::string& adapter) {
+    return std::vector<std::string>{"merge", "--base",   base,          "--adapter",
+                                    adapter, "--output", work.out("x"), "--quiet"};
+  };
+  expect_refused(words(work.out("none"), work.own()), "cannot open this folder: No such file");
+  expect_refused(words(work.base(), work.out("none")), "No such file or directory");
+  PeftFolder other;
+  other.pair("transformer.h.0.q_proj", 2, 8, 8);
+  other.open();
+  expect_refused(words(work.base(), other.path().string()),
+                 "the base has no tensor \"transformer.h.0.q_proj.weight\"");
+  fs::resize_file(work.base() + "/model.safetensors", 1000);
+  expect_refused(words(work.base(), work.own()), "model.safetensors: ");
+  EXPECT_TRUE(work.nothing_but_base());
+}
+
+}  // namespace

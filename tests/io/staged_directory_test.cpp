@@ -1,0 +1,83 @@
+#include <lora/io/staged_directory.hpp>
+
+#include <gtest/gtest.h>
+
+#include "support/shared.hpp"
+
+namespace {
+using namespace lora;
+using lora_test::TemporaryFolder;
+namespace fs = std::filesystem;
+
+std::size_t entries(const fs::path& folder) {
+  return static_cast<std::size_t>(
+      std::distance(fs::directory_iterator(folder), fs::directory_iterator()));
+}
+template <class E, class F>
+std::string message(F&& f) {
+  try {
+    f();
+  } catch (const E& error) {
+    return error.what();
+  }
+  return "nothing was thrown";
+}
+#define EXPECT_HAS(text, part) EXPECT_NE((text).find(part), std::string::npos) << (text)
+
+TEST(StagedDirectory, AppearsAtOnce) {
+  const TemporaryFolder folder;
+  for (const fs::path& target :
+       {folder.path / "new", folder.path / "above" / "new/", folder.path / "empty"}) {
+    if (target.filename() == "empty") fs::create_directory(target);
+    StagedDirectory staged(target);
+    atomic_write(staged.path() / "file", "content");
+    EXPECT_FALSE(fs::exists(target / "file"));
+    staged.commit();
+    EXPECT_TRUE(fs::exists(target / "file"));
+    EXPECT_HAS(message<Error>([&] { staged.commit(); }), "commit was called twice");
+  }
+  EXPECT_EQ(entries(folder.path), 3u);
+}
+
+TEST(StagedDirectory, LeavesNothingWithoutCommit) {
+  const TemporaryFolder folder;
+  {
+    const StagedDirectory staged(folder.path / "new");
+    atomic_write(staged.path() / "file", "content");
+    EXPECT_EQ(staged.path().parent_path(), folder.path);
+    EXPECT_EQ(entries(folder.path), 1u);
+  }
+  EXPECT_EQ(entries(folder.path), 0u);
+}
+
+TEST(StagedDirectory, RefusesATargetThatIsNotFree) {
+  const TemporaryFolder folder;
+  atomic_write(folder.path / "file", "content");
+  EXPECT_HAS(message<ConfigError>([&] { StagedDirectory staged(folder.path); }), "is not empty");
+  EXPECT_HAS(message<ConfigError>([&] { StagedDirectory staged(folder.path / "file"); }),
+             "is there and no folder");
+  EXPECT_HAS(message<IoError>([&] { StagedDirectory staged(folder.path / "file" / "new"); }),
+             "cannot create");
+  EXPECT_EQ(entries(folder.path), 1u);
+}
+
+TEST(StagedDirectory, AFailedRenameLeavesNothing) {
+  const TemporaryFolder folder;
+  StagedDirectory staged(folder.path / "new");
+  fs::create_directory(folder.path / "new");
+  atomic_write(folder.path / "new" / "file", "of somebody else");
+  EXPECT_HAS(message<IoError>([&] { staged.commit(); }), "put the new folder in place");
+  FileCalls calls = posix_calls();
+  calls.fsync = [](int) {
+    errno = EIO;
+    return -1;
+  };
+  const fs::path target = folder.path / "unsynced";
+  {
+    StagedDirectory other(target, calls);
+    EXPECT_HAS(message<IoError>([&] { other.commit(); }), "sync the new folder");
+  }
+  EXPECT_FALSE(fs::exists(target));
+}
+
+}  // namespace
