@@ -273,6 +273,10 @@ TEST(Matching, SavesTheHeadOfATaskAndLeavesItOutOfAllLinear) {
   EXPECT_EQ(report.targets[0].name, "enc.a");
   EXPECT_EQ(report.saved, Names{"score"});
   EXPECT_TRUE(report.warnings.empty());  // there is no "classifier", and nobody asked for one
+  c.modules_to_save = Names{"classifier", "score", "sco"};  // as PEFT writes it, and one more
+  const auto read = lora::match_modules(modules({"enc.a", "score"}), c);
+  ASSERT_EQ(read.warnings.size(), 1u) << "the heads of a task need not be there";
+  EXPECT_NE(read.warnings[0].find("\"sco\" matches no module"), std::string::npos);
 }
 
 TEST(Matching, AllLinearTakesLinearAndConv1DButTheOutput) {

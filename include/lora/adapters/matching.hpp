@@ -1,6 +1,5 @@
-// Which modules of a model an adapter's configuration selects, and with which rank and scale:
-// PEFT's rules (tuners_utils.py, `check_target_module_exists`, and other.py, `get_pattern_key` and
-// `_set_trainable`), over names alone.
+// Which modules an adapter's configuration selects, with which rank and scale: PEFT's rules
+// (tuners_utils.py, `check_target_module_exists`; other.py, `get_pattern_key`, `_set_trainable`).
 #pragma once
 
 #include <lora/adapters/config.hpp>
@@ -320,12 +319,13 @@ class Matcher {
   }
 
   void warn_saved() {
-    if (!config_.modules_to_save) return;  // the heads of a task need not be there
-    const std::set<String> asked(config_.modules_to_save->begin(), config_.modules_to_save->end());
+    Config task;  // of its heads PEFT asks for all; few models have all
+    task.task_type = config_.task_type;
+    const auto heads = task.effective_modules_to_save();
     for (std::size_t i = 0; i < kept_.size(); ++i) {
-      if (asked.count(kept_[i].key()) > 0 && !kept_used_[i])
-        warn("modules_to_save: " + in_quotes(kept_[i].key()) + " matches no module" +
-             near(kept_[i].key()));
+      const String& key = kept_[i].key();
+      if (kept_used_[i] || std::count(heads.begin(), heads.end(), key) != 0) continue;
+      warn("modules_to_save: " + in_quotes(key) + " matches no module" + near(key));
     }
   }
 
