@@ -45,9 +45,8 @@ Compiled compile(const std::string& flags) {
   std::ofstream(source) << "#include <lora/core/namespace.hpp>\n"
                            "namespace LORA_NAMESPACE { int f() { return 1; } }\n"
                            "int main() { return lora::f() - 1; }\n";
-  const std::string command = std::string("'") + LORA_CXX_COMPILER +
-                              "' -std=c++20 -fsyntax-only -I '" LORA_SOURCE_DIR "/include' " +
-                              flags + " '" + source + "' > '" + log + "' 2>&1";
+  std::string command = "'" LORA_CXX_COMPILER "' -std=c++20 -fsyntax-only -I '" LORA_SOURCE_DIR;
+  command += "/include' " + flags + " '" + source + "' > '" + log + "' 2>&1";
   const bool accepted = std::system(command.c_str()) == 0;
   std::ifstream in(log);
   return {accepted, std::string(std::istreambuf_iterator<char>(in), {})};
