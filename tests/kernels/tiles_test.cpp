@@ -23,8 +23,8 @@ struct Portable {
   using Scalar = S;
   static constexpr int rows = 4, isa = 0;
   static constexpr kernels::ProductKernels<S> with{
-      kernels::portable::multiply<S, S>, kernels::portable::transpose<S>, kernels::portable::copy<S>,
-      kernels::portable::few<S, S>};
+      kernels::portable::multiply<S, S>, kernels::portable::transpose<S>,
+      kernels::portable::copy<S>, kernels::portable::few<S, S>};
 };
 #if defined(__x86_64__)
 struct Avx2 {
@@ -422,14 +422,16 @@ struct HalfTable {
 };
 const HalfTable half_tables[] = {
     {0,
-     {kernels::portable::transpose<kernels::BF16, float>, kernels::portable::widen<float>,
+     {kernels::portable::multiply<kernels::BF16, float>,
+      kernels::portable::transpose<kernels::BF16, float>, kernels::portable::widen<float>,
       kernels::portable::few<kernels::BF16, float>}},
 #if defined(__x86_64__)
     {2,
-     {kernels::avx2::transpose<kernels::BF16, float>, kernels::avx2::widen<float>,
-      kernels::avx2::few<kernels::BF16, float>}},
+     {kernels::avx2::multiply<kernels::BF16, float>, kernels::avx2::transpose<kernels::BF16, float>,
+      kernels::avx2::widen<float>, kernels::avx2::few<kernels::BF16, float>}},
     {512,
-     {kernels::avx512::transpose<kernels::BF16, float>, kernels::avx512::widen<float>,
+     {kernels::avx512::multiply<kernels::BF16, float>,
+      kernels::avx512::transpose<kernels::BF16, float>, kernels::avx512::widen<float>,
       kernels::avx512::few<kernels::BF16, float>}},
 #endif
 };
