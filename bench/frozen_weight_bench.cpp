@@ -2,7 +2,7 @@
 // warm weights, and with cold ones (a ring of layers larger than the last cache) for few tokens.
 //
 // Names: frozen_weight/<forward|input_gradient|cold_forward>/<storage>/out:<O>/in:<D>/tokens:<T>, the
-// storage one of float32, bfloat16, dense and eigen, and with LORA_BENCH_ONEDNN onednn: oneDNN's
+// storage one of float32, bfloat16, dense, eigen and float32_both (both orientations), and with LORA_BENCH_ONEDNN onednn: oneDNN's
 // matrix product over weights in the order that it asks for. Counters: share of the measured peak of
 // multiply-adds, and for cold weights share of the measured memory bandwidth.
 #include <lora/weights/frozen_weight.hpp>
@@ -25,11 +25,16 @@ using Weight = lora::FrozenWeight<float>;
 struct Shape {
   Index O, D, T;
 };
-enum class Storage { float32, bfloat16, dense, eigen, onednn };
-const char* const storage_names[] = {"float32", "bfloat16", "dense", "eigen", "onednn"};
+enum class Storage { float32, bfloat16, dense, eigen, onednn, float32_both };
+const char* const storage_names[] = {"float32", "bfloat16", "dense",
+                                     "eigen",   "onednn",   "float32_both"};
 
 Weight stored(const Matrix& w, Storage storage) {
   if (storage == Storage::float32) return Weight::pack(w);
+  if (storage == Storage::float32_both) {
+    return Weight::pack(w, lora::Precision::float32, lora::Layout::out_in,
+                        lora::Orientations::both);
+  }
   if (storage == Storage::bfloat16) return Weight::pack(w, lora::Precision::bfloat16);
   return Weight(w);
 }
@@ -151,6 +156,7 @@ void register_all() {
         add("forward", forward, storage, {O, D, T});
         add("input_gradient", input_gradient, storage, {O, D, T});
       }
+      add("input_gradient", input_gradient, Storage::float32_both, {O, D, T});
 #if defined(LORA_BENCH_ONEDNN)
       add("forward", onednn_forward, Storage::onednn, {O, D, T});
       add("input_gradient", onednn_input_gradient, Storage::onednn, {O, D, T});

@@ -127,6 +127,45 @@ TEST(PackedWeight, LargeRanksAndSeveralTerms) {
   }
 }
 
+TEST(PackedWeight, TheSecondOrientationGivesTheSameBits) {
+  for (const Precision precision : both) {
+    for (const auto& [O, D] : {std::pair<Index, Index>{49, 65}, {96, 48}, {1, 7}, {130, 1}}) {
+      const Matrix<float> w = random(O, D, "w");
+      const Weight one = Weight::pack(w, precision),
+                   two = Weight::pack(w, precision, Layout::out_in, Orientations::both);
+      EXPECT_GT(two.bytes(), one.bytes());
+      EXPECT_TRUE(same_bits(two.stored(), one.stored()));
+      const Matrix<float> left = random(O, 3, "left"), right = random(3, D, "right");
+      const std::vector<LowRankDelta<float>> deltas = {
+          {0.5f, View<float>(left), View<float>(right)}};
+      const Weight merged_one = one.plus(deltas), merged_two = two.plus(deltas);
+      for (const Index T : {0, 1, 5, 8, 9, 40}) {
+        const Matrix<float> x = random(T, D, "x"), dy = random(T, O, "dy"), h = random(T, 3, "h");
+        const std::vector<LowRank<float>> terms = {{View<float>(h), View<float>(right), 0}};
+        for (const Accumulate add : {Accumulate::no, Accumulate::yes}) {
+          Matrix<float> a = random(T, D, "a"), b = a, c = a, d = a;
+          one.multiply_transposed(dy, a, add, terms);
+          two.multiply_transposed(dy, b, add, terms);
+          EXPECT_TRUE(same_bits(a, b)) << O << " x " << D << ", T " << T;
+          merged_one.multiply_transposed(dy, c, add);
+          merged_two.multiply_transposed(dy, d, add);
+          EXPECT_TRUE(same_bits(c, d)) << O << " x " << D << ", T " << T << ", merged";
+        }
+        Matrix<float> y(T, O), z(T, O);
+        one.multiply(x, y);
+        two.multiply(x, z);
+        EXPECT_TRUE(same_bits(y, z));
+      }
+    }
+  }
+  const std::vector<std::uint16_t> halves(6, 0x3F80);
+  const Weight ones = Weight::pack(halves.data(), HalfFormat::bfloat16, 2, 3, Precision::bfloat16,
+                                   Layout::out_in, Orientations::both);
+  Matrix<float> dx(1, 3);
+  ones.multiply_transposed(Matrix<float>::Ones(1, 2), dx);
+  EXPECT_EQ(dx, Matrix<float>::Constant(1, 3, 2));
+}
+
 TEST(PackedWeight, CopiesRows) {
   const Matrix<float> w = random(50, 7, "w");
   for (const Precision precision : both) {

@@ -28,32 +28,40 @@ class FrozenWeight {
       : storage_(std::make_shared<const Storage>(DenseWeight<S>(std::move(values), layout))) {}
 
   /// W prepared once for its products, in float32 or, in half the memory, rounded to bfloat16. `w` (O, D), or (D, O) with Layout::in_out; it is not
-  /// needed afterwards. Allocates the packed values alone. See PackedWeight.
-  static FrozenWeight pack(In<S> w, Precision precision = Precision::float32,
-                           Layout layout = Layout::out_in) requires(std::is_same_v<S, float>) {
+  /// needed afterwards. Allocates the packed values alone. See PackedWeight; for Orientations::both,
+  /// PackedWeight::add_transposed.
+  static FrozenWeight pack(
+      In<S> w, Precision precision = Precision::float32, Layout layout = Layout::out_in,
+      Orientations orientations = Orientations::one) requires(std::is_same_v<S, float>) {
     const View<S> given(w), values = layout == Layout::out_in ? given : given.transposed();
-    if (precision == Precision::float32) return packed(PackedWeight<S>(values, layout));
-    return packed(PackedWeight<S, kernels::BF16>(values, layout));
+    if (precision == Precision::float32)
+      return packed(PackedWeight<S>(values, layout), orientations);
+    return packed(PackedWeight<S, kernels::BF16>(values, layout), orientations);
   }
 
   /// The same from row-major bfloat16 or IEEE half values as a checkpoint has them, rows · cols of
   /// them: no float copy is made. bfloat16 to bfloat16 is exact.
-  static FrozenWeight pack(const std::uint16_t* values, HalfFormat format, Index rows, Index cols,
-                           Precision precision = Precision::bfloat16,
-                           Layout layout = Layout::out_in) requires(std::is_same_v<S, float>) {
+  static FrozenWeight pack(
+      const std::uint16_t* values, HalfFormat format, Index rows, Index cols,
+      Precision precision = Precision::bfloat16, Layout layout = Layout::out_in,
+      Orientations orientations = Orientations::one) requires(std::is_same_v<S, float>) {
     const bool as_is = layout == Layout::out_in;
     const auto at = [=](Index o, Index d) { return values[as_is ? o * cols + d : d * cols + o]; };
     const auto number = [=](Index o, Index d) {
       return format == HalfFormat::bfloat16 ? bf16_to_float(at(o, d)) : f16_to_float(at(o, d));
     };
     const Index O = as_is ? rows : cols, D = as_is ? cols : rows;
-    if (precision == Precision::float32) return packed(PackedWeight<S>(O, D, layout, number));
+    if (precision == Precision::float32)
+      return packed(PackedWeight<S>(O, D, layout, number), orientations);
     using kernels::BF16;
     if (format == HalfFormat::bfloat16)
       return packed(
-          PackedWeight<S, BF16>(O, D, layout, [=](Index o, Index d) { return BF16{at(o, d)}; }));
-    return packed(PackedWeight<S, BF16>(
-        O, D, layout, [=](Index o, Index d) { return BF16{float_to_bf16(number(o, d))}; }));
+          PackedWeight<S, BF16>(O, D, layout, [=](Index o, Index d) { return BF16{at(o, d)}; }),
+          orientations);
+    return packed(
+        PackedWeight<S, BF16>(O, D, layout,
+                              [=](Index o, Index d) { return BF16{float_to_bf16(number(o, d))}; }),
+        orientations);
   }
 
   Index rows() const {  ///< O
@@ -142,7 +150,8 @@ class FrozenWeight {
   explicit FrozenWeight(std::shared_ptr<const Storage> storage) : storage_(std::move(storage)) {}
 
   template <class Packed>
-  static FrozenWeight packed(Packed&& weight) {
+  static FrozenWeight packed(Packed&& weight, Orientations orientations) {
+    if (orientations == Orientations::both) weight.add_transposed();
     return FrozenWeight(std::make_shared<const Storage>(std::move(weight)));
   }
 
