@@ -111,7 +111,7 @@ class AdapterCombination {
     modules_.push_back({name, first.module->embedding ? "Embedding" : "Linear"});
   }
   static std::string with_prefix(const std::string& key) {
-    return key.starts_with("base_model.model.") ? key : "base_model.model." + key;
+    return std::string(lora::peft_prefix) + std::string(lora::without_peft_prefix(key));
   }
 
   /// What one adapter has saved whole is taken over; it cannot be weighted.
@@ -119,7 +119,8 @@ class AdapterCombination {
     std::map<std::string, std::size_t> owners;
     for (std::size_t i = 0; i < adapters_.size(); ++i) {
       for (const std::string& key : adapters_[i].other_tensors()) {
-        const std::string full = with_prefix(key), module = full.substr(17, full.rfind('.') - 17);
+        const std::string full = with_prefix(key);
+        const std::string module(lora::without_peft_prefix(full.substr(0, full.rfind('.'))));
         const auto [owner, fresh] = owners.emplace(module, i);
         if (owner->second != i) {
           throw lora::ConfigError("layer " + lora::in_quotes(module) + " is saved whole by both " +

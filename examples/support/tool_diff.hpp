@@ -85,13 +85,10 @@ class AdapterDiff {
     }
   }
 
-  static std::string bare(const std::string& key) {
-    constexpr std::string_view prefix = "base_model.model.";
-    return key.starts_with(prefix) ? key.substr(prefix.size()) : key;
-  }
   static std::map<std::string, std::string> keys_of(const lora::PeftAdapter& adapter) {
     std::map<std::string, std::string> keys;
-    for (const std::string& key : adapter.tensors().names()) keys[bare(key)] = key;
+    for (const std::string& key : adapter.tensors().names())
+      keys[std::string(lora::without_peft_prefix(key))] = key;
     return keys;
   }
   void tensors() {

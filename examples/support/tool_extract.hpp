@@ -79,11 +79,11 @@ class Extraction {
   }
   /// By its name alone, which is all that a checkpoint has.
   static bool is_embedding(const std::string& module) {
-    const std::string last = module.substr(module.rfind('.') + 1);
+    const std::string last = lora::last_name(module);
     return last.find("embed") != last.npos || last == "wte" || last == "wpe";
   }
   static bool is_norm(const std::string& module) {
-    const std::string last = module.substr(module.rfind('.') + 1);
+    const std::string last = lora::last_name(module);
     return last.find("norm") != last.npos || last.starts_with("ln_");
   }
 
@@ -153,8 +153,9 @@ class Extraction {
     try {
       const auto found = lora::extract_factors<float>(tuned, base, request_.rank);
       const lora::LowRankFactors<float>& factors = found.factors;
-      tensors_.add("base_model.model." + module + ".lora_A.weight", factors.A, DType::F32);
-      tensors_.add("base_model.model." + module + ".lora_B.weight", factors.B, DType::F32);
+      const std::string key = std::string(lora::peft_prefix) + module;
+      tensors_.add(key + ".lora_A.weight", factors.A, DType::F32);
+      tensors_.add(key + ".lora_B.weight", factors.B, DType::F32);
       ranks_.push_back({module, factors.rank()});
       char share[32];
       std::snprintf(share, sizeof share, "%.4f %%", 100 * found.energy_kept);
@@ -167,7 +168,7 @@ class Extraction {
 
   lora::LoRAConfig make_config() const {
     std::set<std::string> ends;
-    for (const std::string& module : targets_) ends.insert(module.substr(module.rfind('.') + 1));
+    for (const std::string& module : targets_) ends.insert(lora::last_name(module));
     lora::LoRAConfig config;
     config.target_modules = std::vector<std::string>(ends.begin(), ends.end());
     config.fan_in_fan_out = conv1d_;

@@ -76,17 +76,14 @@ inline void add_converted(lora::SafetensorsWriter& writer, const lora::Safetenso
   if (!lora::is_matrix_dtype(info.dtype) || info.dtype == dtype)
     return writer.add(name, info.dtype, info.shape, file.bytes(name));
   const lora::Matrix<double> before = file.matrix<double>(name);
-  const auto count = static_cast<std::size_t>(before.size());
-  std::vector<std::byte> bytes(count * lora::dtype_bits(dtype) / 8);
-  lora::encode_elements(dtype, std::span<const double>(before.data(), count), bytes.data());
-  std::vector<double> after(count);
-  lora::decode_elements(dtype, bytes.data(), std::span<double>(after));
-  for (std::size_t i = 0; i < count; ++i) {
-    if (std::isfinite(after[i]) || !std::isfinite(before.data()[i])) continue;
+  const std::span<const double> values(before.data(), static_cast<std::size_t>(before.size()));
+  if (const auto i = lora::first_overflow(dtype, values)) {
     throw lora::Error(file.where() + ": tensor " + lora::in_quotes(name) + ": element " +
-                      std::to_string(i) + " is " + lora::number_text(before.data()[i]) +
+                      std::to_string(*i) + " is " + lora::number_text(values[*i]) +
                       ", too large for " + std::string(lora::dtype_name(dtype)));
   }
+  std::vector<std::byte> bytes(values.size() * lora::dtype_bits(dtype) / 8);
+  lora::encode_elements(dtype, values, bytes.data());
   writer.add(name, dtype, info.shape, std::move(bytes));
 }
 

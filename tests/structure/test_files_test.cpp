@@ -36,7 +36,6 @@ const std::map<std::string, std::string> tested_elsewhere = {
     {"adapters/match_report.hpp", "adapters/matching_test.cpp"},
     {"adapters/name_rules.hpp", "adapters/matching_test.cpp"},
     {"adapters/near_names.hpp", "adapters/matching_test.cpp"},
-    {"io/dtype.hpp", "io/safetensors_test.cpp"},
     {"optim/optimizer_state.hpp", "optim/adamw_test.cpp"},
 };
 

@@ -3,6 +3,7 @@
 #include <lora/weights/frozen_weight.hpp>
 
 #include <support/allocations.hpp>
+#include <support/instruction_sets.hpp>
 #include <support/product_reference.hpp>
 #include <support/threads.hpp>
 
@@ -37,19 +38,6 @@ testing::AssertionResult same_bits(const Matrix<float>& a, const Matrix<float>& 
 }
 constexpr Precision both[] = {Precision::float32, Precision::bfloat16};
 
-/// Each instruction set that this processor has, in turn.
-template <class Fn>
-void on_each_isa(Fn fn) {
-  const Isa before = isa();
-  for (const Isa one : {Isa::portable, Isa::avx2, Isa::avx512}) {
-    if (!isa_supported(one)) continue;
-    SCOPED_TRACE(isa_name(one));
-    set_isa(one);
-    fn();
-  }
-  set_isa(before);
-}
-
 /// Both products of a packed weight, with terms on some rows, against the dense weight.
 void check(Index T, Index O, Index D, Precision precision, Layout layout) {
   SCOPED_TRACE("T=" + std::to_string(T) + " O=" + std::to_string(O) + " D=" + std::to_string(D));
@@ -80,7 +68,8 @@ void check(Index T, Index O, Index D, Precision precision, Layout layout) {
 }
 
 TEST(PackedWeight, EqualsTheDenseOneBitForBit) {
-  on_each_isa([] {
+  lora_test::for_each_isa([](const char* name) {
+    SCOPED_TRACE(name);
     for (const Precision precision : both) {
       for (const Index O : {1, 15, 16, 17, 47, 48, 49, 96, 97, 130}) {
         for (const Index D : {1, 5, 16, 47, 48, 50})
@@ -93,7 +82,8 @@ TEST(PackedWeight, EqualsTheDenseOneBitForBit) {
 // Several slabs of k, and panels that lie apart.
 TEST(PackedWeight, DeepAndManyRows) {
   const Threads use(3);
-  on_each_isa([] {
+  lora_test::for_each_isa([](const char* name) {
+    SCOPED_TRACE(name);
     for (const Precision precision : both) {
       check(131, 53, 810, precision, Layout::out_in);
       check(2, 797, 61, precision, Layout::in_out);

@@ -19,19 +19,6 @@ LowRankDelta<S> rows_of_change(const LowRankDelta<S>& change, Layout layout, Ind
   return {change.scale, change.left, change.right.middle_cols(first, count)};
 }
 
-namespace detail {
-template <class S, class Stored>
-void merge_rows_as(std::span<const LowRankDelta<S>> changes, Layout layout, Index rows, Index cols,
-                   const Stored* from, Stored* to) {
-  const auto with = merge_kernels<S, Stored>();
-  for_changes(changes, rows, cols, layout == Layout::in_out, [&](const Change<S>& change) {
-    const Index at = change.i * cols + change.j;
-    with.add({change.rows, change.cols, from + at, cols}, change.data, kernels::slab_columns,
-             to + at, cols);
-  });
-}
-}  // namespace detail
-
 /// to = from + Σ scale · left · right for row-major `from` and `to` of (rows, cols), which may be
 /// the same: the changes, already cut to these rows, are summed in S, added and rounded once. On
 /// all threads; allocates nothing. The caller answers for the shapes. Not finite results are the
@@ -39,15 +26,15 @@ void merge_rows_as(std::span<const LowRankDelta<S>> changes, Layout layout, Inde
 template <class S>
 void merge_rows(std::span<const LowRankDelta<S>> changes, Layout layout, Index rows, Index cols,
                 const S* from, S* to) {
-  detail::merge_rows_as(changes, layout, rows, cols, from, to);
+  detail::add_changes(changes, rows, cols, layout == Layout::in_out, from, to);
 }
 /// The same for values that are stored as bfloat16.
 inline void merge_rows(std::span<const LowRankDelta<float>> changes, Layout layout, Index rows,
                        Index cols, const std::uint16_t* from, std::uint16_t* to) {
   using kernels::BF16;
   static_assert(sizeof(BF16) == sizeof(std::uint16_t) && alignof(BF16) == alignof(std::uint16_t));
-  detail::merge_rows_as(changes, layout, rows, cols, reinterpret_cast<const BF16*>(from),
-                        reinterpret_cast<BF16*>(to));
+  detail::add_changes(changes, rows, cols, layout == Layout::in_out,
+                      reinterpret_cast<const BF16*>(from), reinterpret_cast<BF16*>(to));
 }
 
 }  // namespace LORA_NAMESPACE

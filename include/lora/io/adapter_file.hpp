@@ -2,6 +2,7 @@
 #pragma once
 
 #include <lora/adapters/lora_model.hpp>
+#include <lora/io/peft_keys.hpp>
 #include <lora/io/safetensors.hpp>
 
 #include <cmath>
@@ -17,9 +18,6 @@
 namespace LORA_NAMESPACE {
 
 namespace detail {
-
-/// What PEFT's keys begin with.
-inline constexpr std::string_view peft_prefix = "base_model.model.";
 
 /// What PEFT's file calls a tensor of `adapter`, from its name within its layer:
 /// "lora_A.default.weight" is "lora_A.weight", "modules_to_save.default.weight" is "weight". Empty
@@ -115,12 +113,12 @@ template <class S>
 void read_tensors(const std::vector<KeyedTensor<S>>& tensors, const SafetensorsFile& file,
                   const std::string& adapter, BareKeys bare_keys,
                   const std::map<std::string, BaseWeight<S>>& base = {}) {
-  constexpr std::string_view prefix = peft_prefix;
+  const std::string prefix(peft_prefix);
   std::map<std::string, std::string> in_file;  // key with the prefix -> key as it stands
   std::string problems;
   for (const std::string& name : file.names()) {
-    const bool bare = bare_keys == BareKeys::accept && !name.starts_with(prefix);
-    const auto [other, fresh] = in_file.emplace(bare ? std::string(prefix) + name : name, name);
+    const bool bare = bare_keys == BareKeys::accept && !name.starts_with(peft_prefix);
+    const auto [other, fresh] = in_file.emplace(bare ? prefix + name : name, name);
     if (!fresh)
       problems += "\n  " + printable(name) + ": stands for the same as " + printable(other->second);
   }
@@ -142,8 +140,8 @@ void read_tensors(const std::vector<KeyedTensor<S>>& tensors, const SafetensorsF
   std::set<std::string_view> expected;
   for (const auto& [key, parameter] : tensors) expected.insert(key);
   for (const std::string& name : file.names()) {
-    const bool bare = bare_keys == BareKeys::accept && !name.starts_with(prefix);
-    const std::string key = bare ? std::string(prefix) + name : name;
+    const bool bare = bare_keys == BareKeys::accept && !name.starts_with(peft_prefix);
+    const std::string key = bare ? prefix + name : name;
     if (expected.count(key) != 0) continue;
     const auto frozen = base.find(key);
     if (frozen != base.end() && frozen->second.equals(file, name)) continue;
@@ -172,17 +170,12 @@ inline constexpr DType own_dtype = std::is_same_v<S, float> ? DType::F32 : DType
 /// Throws ConfigError when a finite value would be an infinity in a file of this type.
 template <class S>
 void check_fits(const std::string& key, const Matrix<S>& values, DType dtype) {
-  const double largest = dtype == DType::F16                            ? 65520
-                         : dtype == DType::F64 || own_dtype<S> == dtype ? HUGE_VAL
-                         : dtype == DType::BF16                         ? 0x1.FFp127
-                                                                        : 0x1.FFFFFFp127;
-  for (Index i = 0; i < values.size() && largest < HUGE_VAL; ++i) {
-    const double x = static_cast<double>(values.data()[i]);
-    if (!(std::abs(x) >= largest) || std::isinf(x)) continue;
-    throw ConfigError("saving " + key + " as " + std::string(dtype_name(dtype)) + ": element " +
-                      std::to_string(i) + " is " + number_text(x) +
-                      ", which would become an infinity; choose a wider type");
-  }
+  const std::span all(values.data(), static_cast<std::size_t>(values.size()));
+  const auto i = first_overflow<S>(dtype, all);
+  if (!i) return;
+  throw ConfigError("saving " + key + " as " + std::string(dtype_name(dtype)) + ": element " +
+                    std::to_string(*i) + " is " + number_text(static_cast<double>(all[*i])) +
+                    ", which would become an infinity; choose a wider type");
 }
 
 /// Adds the tensors to a file; as F32 or F64 of the same type their bytes stay where they are.

@@ -172,6 +172,23 @@ void encode_each(std::span<const S> values, std::byte* bytes, Narrow narrow) {
 
 }  // namespace dtype_detail
 
+/// The first finite element that encode_elements would make an infinity in `dtype`
+/// (is_matrix_dtype); empty when there is none. Allocates nothing.
+template <class S>
+std::optional<std::size_t> first_overflow(DType dtype, std::span<const S> values) {
+  // Halfway between the largest number and the next power of two: a tie goes to the even one.
+  const double least = dtype == DType::F16    ? 65520
+                       : dtype == DType::BF16 ? 0x1.FFp127
+                       : dtype == DType::F32 && !std::is_same_v<S, float>
+                           ? 0x1.FFFFFFp127
+                           : std::numeric_limits<double>::infinity();
+  for (std::size_t i = 0; i < values.size() && std::isfinite(least); ++i) {
+    const double x = std::abs(static_cast<double>(values[i]));
+    if (x >= least && std::isfinite(x)) return i;
+  }
+  return std::nullopt;
+}
+
 /// Reads values.size() elements of `dtype` (is_matrix_dtype) into float or double. Widening is
 /// exact; F64 into float rounds to nearest even and overflows to infinity. The same type is copied
 /// bit for bit. Allocates nothing.

@@ -212,19 +212,15 @@ class Exporter {
   std::vector<std::byte> encoded_as(const std::string& key, S factor) {
     Matrix<S> m = adapter_.tensors().template matrix<S>(key);
     if (factor != 1) m *= factor;
-    const auto count = static_cast<std::size_t>(m.size());
-    std::vector<std::byte> bytes(count * dtype_bits(options_.dtype) / 8);
-    encode_elements(options_.dtype, std::span<const S>(m.data(), count), bytes.data());
-    std::vector<float> rounded(count);
-    decode_elements(options_.dtype, bytes.data(), std::span<float>(rounded));
-    for (std::size_t i = 0; i < count; ++i) {
-      if (std::isfinite(rounded[i]) || !std::isfinite(m.data()[i])) continue;
-      problem(key, "element " + std::to_string(i) + " is " +
-                       number_text(static_cast<double>(m.data()[i])) +
+    const std::span<const S> values(m.data(), static_cast<std::size_t>(m.size()));
+    if (const auto i = first_overflow(options_.dtype, values)) {
+      problem(key, "element " + std::to_string(*i) + " is " +
+                       number_text(static_cast<double>(values[*i])) +
                        (factor != 1 ? " with its scale" : "") + ", too large for " +
                        std::string(dtype_name(options_.dtype)));
-      break;
     }
+    std::vector<std::byte> bytes(values.size() * dtype_bits(options_.dtype) / 8);
+    encode_elements(options_.dtype, values, bytes.data());
     return bytes;
   }
 

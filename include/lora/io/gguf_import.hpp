@@ -1,6 +1,7 @@
 // LoRA adapters from llama.cpp's GGUF back to PEFT.
 #pragma once
 
+#include <lora/adapters/target_names.hpp>
 #include <lora/io/gguf_adapter.hpp>
 
 namespace LORA_NAMESPACE {
@@ -131,24 +132,16 @@ class Importer {
     config.inference_mode = true;
   }
 
-  // The last parts of the paths when they select these modules and no others of the base, else the
-  // whole paths.
   std::vector<std::string> targets() const {
-    std::vector<std::string> whole;
-    std::set<std::string> ends;
-    const auto end_of = [](const std::string& path) { return path.substr(path.rfind('.') + 1); };
-    for (const auto& [path, pair] : pairs_) {
-      whole.push_back(path);
-      ends.insert(end_of(path));
-    }
-    std::size_t selected = 0;
-    for (const GgufPlace& place : gguf_places(base_)) selected += ends.count(end_of(place.path()));
-    return selected == whole.size() ? std::vector<std::string>(ends.begin(), ends.end()) : whole;
+    std::vector<std::string> adapted, all;
+    for (const auto& [path, pair] : pairs_) adapted.push_back(path);
+    for (const GgufPlace& place : gguf_places(base_)) all.push_back(place.path());
+    return target_names(adapted, all);
   }
 
   void add(const std::string& path, const Pair& pair) {
     const bool embedding = is_embedding(pair.place);
-    const std::string key = "base_model.model." + path;
+    const std::string key = std::string(peft_prefix) + path;
     const GgufTensor &a = file_.info(pair.a), &b = file_.info(pair.b);
     const auto copy = [](std::span<const std::byte> bytes) {
       return std::vector<std::byte>(bytes.begin(), bytes.end());

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <lora/adapters/merged_rows.hpp>
+#include <lora/adapters/target_names.hpp>
 #include <lora/io/checkpoint_files.hpp>
 #include <lora/io/peft_adapter.hpp>
 
@@ -83,7 +84,7 @@ class MergePlanner {
 
   /// Refuses what would change two things at once, or nothing.
   void check_tied(const std::string& key, const std::string& module) {
-    const std::string last = module.substr(module.rfind('.') + 1);
+    const std::string last = last_name(module);
     if (last != "lm_head" && last != "embed_tokens" && last != "wte") return;
     if (!tied_known_) tied_ = is_tied(base_);
     tied_known_ = true;
@@ -100,14 +101,9 @@ class MergePlanner {
                        ", expected F32, F64, F16 or BF16");
   }
 
-  static std::string without_prefix(const std::string& key) {
-    constexpr std::string_view prefix = "base_model.model.";
-    return key.starts_with(prefix) ? key.substr(prefix.size()) : key;
-  }
-
   /// A tensor in no pair: lora_bias, or one that stands in the place of the base's.
   void add_other(const std::string& key) {
-    std::string name = without_prefix(key);
+    std::string name(without_peft_prefix(key));
     constexpr std::string_view lora_bias = ".lora_B.bias", own = ".base_layer.";
     if (name.ends_with(lora_bias)) {
       const std::string module = name.substr(0, name.size() - lora_bias.size());

@@ -4,6 +4,7 @@
 #include <lora/adapters/matching.hpp>
 #include <lora/io/peft_config.hpp>
 #include <lora/io/peft_directory.hpp>
+#include <lora/io/peft_keys.hpp>
 #include <lora/io/safetensors.hpp>
 
 #include <algorithm>
@@ -53,8 +54,7 @@ class PeftPairs {
 
  private:
   void add(const std::string& key, std::string& problems) {
-    std::string_view name = key;
-    if (name.starts_with("base_model.model.")) name.remove_prefix(17);
+    std::string_view name = without_peft_prefix(key);
     struct Ending {
       std::string_view text;
       bool a, embedding;
@@ -84,10 +84,6 @@ class PeftPairs {
 
   std::map<std::string, std::size_t> index_;
 };
-
-}  // namespace detail
-
-namespace detail {
 
 /// What a file's names and shapes say of an adapter.
 struct PeftTensors {

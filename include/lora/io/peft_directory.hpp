@@ -2,6 +2,7 @@
 // or the new one.
 #pragma once
 
+#include <lora/core/random.hpp>
 #include <lora/io/peft_config.hpp>
 #include <lora/io/safetensors_writer.hpp>
 
@@ -34,12 +35,6 @@ struct PeftPaths {
 inline PeftPaths peft_paths(const std::filesystem::path& directory) {
   return {directory / peft_config_file, directory / peft_weights_file};
 }
-/// FNV-1a.
-inline std::uint64_t hash_of(std::string_view bytes) {
-  std::uint64_t hash = 0xcbf29ce484222325u;
-  for (const char ch : bytes) hash = (hash ^ static_cast<unsigned char>(ch)) * 0x100000001b3u;
-  return hash;
-}
 /// Tells weights from others by their size and up to 256 blocks of 1 KiB spread over them: adapters
 /// that differ do so nearly everywhere, and a copy is the same. 0: there is no file.
 inline std::uint64_t weights_identity(const std::filesystem::path& path) {
@@ -56,7 +51,7 @@ inline std::uint64_t weights_identity(const std::filesystem::path& path) {
     file.read(bytes, block);
     sample.append(bytes, static_cast<std::size_t>(file.gcount()));
   }
-  return hash_of(sample);
+  return stream_key(0, sample);
 }
 
 /// The names of the pair that waits to replace a pair: they say which configuration and which
@@ -125,7 +120,7 @@ inline LocatedPeftFiles locate_peft_files(const std::filesystem::path& directory
   LocatedPeftFiles found{peft_paths(directory), {}};
   found.config = read_file(found.paths.config, peft_config_max_bytes, calls);
   found.weights = weights_identity(found.paths.weights);
-  const std::uint64_t old_config = hash_of(as_text(found.config));
+  const std::uint64_t old_config = stream_key(0, as_text(found.config));
   const StagedNames names{old_config, found.weights};
   const std::filesystem::path weights = names.weights(directory);
   const std::uint64_t identity = weights_identity(weights);
@@ -165,7 +160,7 @@ class PeftReplacement {
     finish_interrupted();
     const std::vector<std::byte> old = read_file(paths_.config, peft_config_max_bytes, calls_);
     if (as_text(old) == config) return tensors.write(paths_.weights, calls_);
-    const StagedNames names{hash_of(as_text(old)), weights_identity(paths_.weights)};
+    const StagedNames names{stream_key(0, as_text(old)), weights_identity(paths_.weights)};
     PeftPaths staged{{}, names.weights(directory_)};
     try {
       tensors.write(staged.weights, calls_);

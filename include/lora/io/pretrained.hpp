@@ -1,6 +1,7 @@
 // Saving the adapters of a model as PEFT's directories, and loading one into a model.
 #pragma once
 
+#include <lora/adapters/target_names.hpp>
 #include <lora/io/adapter_file.hpp>
 #include <lora/io/model_card.hpp>
 #include <lora/io/peft_adapter.hpp>
@@ -60,7 +61,7 @@ inline void check_adapter_folder(const std::string& name) {
 }
 
 /// PEFT replaces "all-linear" and the defaults of a model's type, which depend on the model, by the
-/// names that they stand for: the ends of the names where these select the same, else whole names.
+/// names that they stand for.
 template <class Base>
 NameSelection concrete_targets(LoRAModel<Base>& model, const std::string& adapter) {
   const LoRAConfig& config = model.config(adapter);
@@ -71,20 +72,12 @@ NameSelection concrete_targets(LoRAModel<Base>& model, const std::string& adapte
   };
   if (!config.target_modules.is_null() && (text == nullptr || !is_all_linear(*text)))
     return config.target_modules;
-  std::vector<std::string> names, ends;
+  std::vector<std::string> adapted, all;
   model.for_each_layer([&](const NamePath& path, auto& layer) {
-    if (!layer.adapters().contains(adapter)) return;
-    names.push_back(path.str());
-    ends.push_back(names.back().substr(names.back().rfind('.') + 1));
+    if (layer.adapters().contains(adapter)) adapted.push_back(path.str());
   });
-  std::sort(ends.begin(), ends.end());
-  ends.erase(std::unique(ends.begin(), ends.end()), ends.end());
-  std::set<std::string> selected;
-  for (const ModuleInfo& module : module_infos(model.base())) {
-    const std::string end = module.name.substr(module.name.rfind('.') + 1);
-    if (std::binary_search(ends.begin(), ends.end(), end)) selected.insert(module.name);
-  }
-  return selected == std::set<std::string>(names.begin(), names.end()) ? ends : names;
+  for (const ModuleInfo& module : module_infos(model.base())) all.push_back(module.name);
+  return target_names(adapted, all);
 }
 
 template <class Base>
@@ -122,6 +115,11 @@ void warn_of_loaded(LoRAModel<Base>& model, const std::string& name, const PeftA
 template <class Base>
 void check_ranks(LoRAModel<Base>& model, const std::string& name, const LoRAConfig& config,
                  const PeftAdapter& adapter) {
+  constexpr Index much = 1 << 12;  // smaller ranks are listed with all other faults, later
+  const auto is_much = [](const auto& entry) { return entry.second > much; };
+  if (config.r <= much &&
+      std::none_of(config.rank_pattern.begin(), config.rank_pattern.end(), is_much))
+    return;
   std::map<std::string, Index> in_file;
   for (const PeftModule& module : adapter.modules()) in_file[module.name] = module.r;
   std::string problems;
@@ -137,7 +135,6 @@ void check_ranks(LoRAModel<Base>& model, const std::string& name, const LoRAConf
                   ", expected " + std::to_string(target.r);
     }
   }
-  constexpr Index much = 1 << 12;  // smaller ranks are listed with all other faults, later
   if (largest <= much) return;
   throw FormatError(adapter.tensors().where() + ": does not hold adapter \"" + name +
                     "\" of this model:" + problems);

@@ -1,5 +1,5 @@
-// Functions of one element with an exponential in them, on registers of any width: activations and
-// the rows of a softmax. On raw pointers; allocates nothing; the caller's thread alone.
+// Functions of one element, most with an exponential in them, on registers of any width: activations
+// and the rows of a softmax. On raw pointers; allocates nothing; the caller's thread alone.
 #pragma once
 
 #include <lora/kernels/vector.hpp>
@@ -11,7 +11,6 @@ template <int Bytes>
 struct Floats {
   using V = typename Register<float, Bytes>::type;
   using Bits = typename BF16Lanes<Bytes>::Whole;
-  static constexpr Size lanes = Register<float, Bytes>::lanes;
 };
 
 /// x = eˣ, within 2 units in the last place also where the result is denormal; 0 and ∞ beyond, NaN

@@ -48,7 +48,6 @@ LORA_ALWAYS_INLINE void scale_elements(Size n, const S& scale, const S* change, 
 }
 
 /// to = from + change, summed in S and rounded once to what is stored.
-
 template <class S, int Bytes, class Stored>
 LORA_ALWAYS_INLINE void add_change(const Block<const Stored>& from, const S* change,
                                    Size change_stride, Stored* to, Size to_stride) {

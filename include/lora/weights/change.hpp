@@ -66,4 +66,18 @@ void for_changes(std::span<const LowRankDelta<S>> deltas, Index rows, Index cols
   });
 }
 
+/// to = from + Σ scale · left · right for row-major `from` and `to` of (rows, cols), which may be
+/// the same: the changes are summed in S, added and rounded once. `transposed` as above. Allocates
+/// nothing.
+template <class S, class Stored>
+void add_changes(std::span<const LowRankDelta<S>> deltas, Index rows, Index cols, bool transposed,
+                 const Stored* from, Stored* to) {
+  const auto with = merge_kernels<S, Stored>();
+  for_changes(deltas, rows, cols, transposed, [&](const Change<S>& change) {
+    const Index at = change.i * cols + change.j;
+    with.add({change.rows, change.cols, from + at, cols}, change.data, kernels::slab_columns,
+             to + at, cols);
+  });
+}
+
 }  // namespace LORA_NAMESPACE::detail

@@ -44,14 +44,8 @@ class DenseWeight {
   }
   DenseWeight plus(std::span<const LowRankDelta<S>> deltas) const {
     Matrix<S> sum(values_.rows(), values_.cols());
-    const auto with = detail::merge_kernels<S, S>();
-    const Index stride = values_.cols();
-    detail::for_changes(deltas, values_.rows(), values_.cols(), layout_ == Layout::in_out,
-                        [&](const detail::Change<S>& change) {
-                          const Index at = change.i * stride + change.j;
-                          with.add({change.rows, change.cols, values_.data() + at, stride},
-                                   change.data, kernels::slab_columns, sum.data() + at, stride);
-                        });
+    detail::add_changes(deltas, sum.rows(), sum.cols(), layout_ == Layout::in_out, values_.data(),
+                        sum.data());
     return {std::move(sum), layout_};
   }
 

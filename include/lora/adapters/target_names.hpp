@@ -1,0 +1,35 @@
+// How target_modules names given modules.
+#pragma once
+
+#include <lora/core/namespace.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <string>
+#include <vector>
+
+namespace LORA_NAMESPACE {
+
+/// A module's name within its parent: what stands after the last dot.
+template <class = void>
+std::string last_name(const std::string& path) {
+  return path.substr(path.rfind('.') + 1);
+}
+
+/// A list for target_modules that selects `modules` and nothing else of `all`, which holds them:
+/// their last names, sorted, where these select no others, else the whole paths. Allocates the
+/// result. Source: what PEFT writes for "all-linear".
+template <class = void>
+std::vector<std::string> target_names(const std::vector<std::string>& modules,
+                                      const std::vector<std::string>& all) {
+  std::vector<std::string> ends;
+  for (const std::string& path : modules) ends.push_back(last_name(path));
+  std::sort(ends.begin(), ends.end());
+  ends.erase(std::unique(ends.begin(), ends.end()), ends.end());
+  std::size_t selected = 0;
+  for (const std::string& path : all)
+    selected += std::binary_search(ends.begin(), ends.end(), last_name(path));
+  return selected == modules.size() ? ends : modules;
+}
+
+}  // namespace LORA_NAMESPACE
