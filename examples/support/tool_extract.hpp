@@ -3,6 +3,7 @@
 
 #include "tool_output.hpp"
 
+#include <lora/adapters/target_names.hpp>
 #include <lora/adapters/combined_config.hpp>
 #include <lora/adapters/extract.hpp>
 #include <lora/io/checkpoint_files.hpp>

@@ -39,6 +39,7 @@ TEST(Isa, PortableIsAlwaysThere) {
 
 TEST(Isa, EachIncludesTheOnesBefore) {
   EXPECT_LE(isa_supported(Isa::avx512), isa_supported(Isa::avx2));
+  EXPECT_LE(isa_supported(Isa::avx512bf16), isa_supported(Isa::avx512));
 }
 
 TEST(Isa, CanBePinned) {
@@ -51,7 +52,7 @@ TEST(Isa, CanBePinned) {
 
 TEST(Isa, WhatTheProcessorLacksIsRefused) {
   const Isa before = isa();
-  for (const Isa one : {Isa::avx2, Isa::avx512}) {
+  for (const Isa one : all_isas) {
     if (isa_supported(one)) continue;
     const std::string error = config_error([&] { set_isa(one); });
     EXPECT_NE(error.find(isa_name(one)), std::string::npos) << error;
@@ -61,6 +62,11 @@ TEST(Isa, WhatTheProcessorLacksIsRefused) {
 }
 
 TEST(Isa, TheEnvironmentChooses) {
+  for (const Isa one : all_isas) {
+    if (!isa_supported(one)) continue;
+    const Environment use(isa_name(one));
+    EXPECT_EQ(detail::default_isa(), one);
+  }
   {
     const Environment use("portable");
     EXPECT_EQ(detail::default_isa(), Isa::portable);
@@ -71,7 +77,7 @@ TEST(Isa, TheEnvironmentChooses) {
   }
   const Environment use("avx9000");
   EXPECT_EQ(config_error([] { detail::default_isa(); }),
-            "LORA_ISA is \"avx9000\", expected portable, avx2 or avx512");
+            "LORA_ISA is \"avx9000\", expected portable, avx2, avx512 or avx512bf16");
 }
 
 }  // namespace

@@ -9,7 +9,7 @@ namespace lora_test {
 template <class Fn>
 void for_each_isa(Fn&& fn) {
   const lora::Isa before = lora::isa();
-  for (const lora::Isa one : {lora::Isa::portable, lora::Isa::avx2, lora::Isa::avx512}) {
+  for (const lora::Isa one : lora::all_isas) {
     if (!lora::isa_supported(one)) continue;
     lora::set_isa(one);
     fn(lora::isa_name(one));

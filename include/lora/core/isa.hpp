@@ -4,6 +4,7 @@
 
 #include <lora/core/error.hpp>
 
+#include <array>
 #include <atomic>
 #include <cstdlib>
 #include <string>
@@ -16,11 +17,19 @@ enum class Isa {
   portable,  ///< what the compiler's own flags allow: SSE2 on x86-64, NEON on AArch64
   avx2,      ///< AVX2 and FMA
   avx512,    ///< AVX-512 F, BW, DQ and VL
+  /// AVX512-BF16: weights that are stored as bfloat16 are multiplied in it. The other operand is
+  /// rounded to bfloat16 (relative error 2⁻⁹) and denormal numbers count as zero; sums are float32.
+  avx512bf16,
 };
 
-/// "portable", "avx2" or "avx512", as in the environment's LORA_ISA.
+/// All of them, the least first.
+inline constexpr std::array all_isas{Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512bf16};
+
+/// "portable", "avx2", "avx512" or "avx512bf16", as in the environment's LORA_ISA.
 inline const char* isa_name(Isa isa) {
   switch (isa) {
+    case Isa::avx512bf16:
+      return "avx512bf16";
     case Isa::avx512:
       return "avx512";
     case Isa::avx2:
@@ -33,6 +42,8 @@ inline const char* isa_name(Isa isa) {
 /// Whether this processor and operating system can run it. Thread-safe.
 inline bool isa_supported([[maybe_unused]] Isa isa) {
 #if defined(__x86_64__) && defined(__GNUC__)
+  if (isa == Isa::avx512bf16)
+    return isa_supported(Isa::avx512) && __builtin_cpu_supports("avx512bf16");
   if (isa == Isa::avx512) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
@@ -44,19 +55,30 @@ inline bool isa_supported([[maybe_unused]] Isa isa) {
 
 namespace detail {
 
+inline bool is_amd() {
+#if defined(__x86_64__) && defined(__GNUC__)
+  return __builtin_cpu_is("amd");
+#else
+  return false;
+#endif
+}
+
+/// The fastest one. AMD's processors make twice as many bfloat16 products in a cycle as float ones;
+/// of Intel's, Sapphire Rapids was measured to make half as many.
 template <class = void>
 Isa best_isa() {
-  for (const Isa isa : {Isa::avx512, Isa::avx2}) {
-    if (isa_supported(isa)) return isa;
+  Isa best = Isa::portable;
+  for (const Isa isa : all_isas) {
+    if (isa_supported(isa) && (isa != Isa::avx512bf16 || is_amd())) best = isa;
   }
-  return Isa::portable;
+  return best;
 }
 
 template <class = void>
 Isa checked_isa(Isa isa, const char* who) {
   if (!isa_supported(isa)) {
     throw ConfigError(std::string(who) + ": " + isa_name(isa) +
-                      " is not supported by this processor; the best it has is " +
+                      " is not supported by this processor; its default is " +
                       isa_name(best_isa()));
   }
   return isa;
@@ -68,10 +90,11 @@ template <class = void>
 Isa default_isa() {
   const char* text = std::getenv("LORA_ISA");
   if (text == nullptr || *text == '\0') return best_isa();
-  for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512}) {
+  for (const Isa isa : all_isas) {
     if (std::string_view(text) == isa_name(isa)) return checked_isa(isa, "LORA_ISA");
   }
-  throw ConfigError("LORA_ISA is \"" + std::string(text) + "\", expected portable, avx2 or avx512");
+  throw ConfigError("LORA_ISA is \"" + std::string(text) +
+                    "\", expected portable, avx2, avx512 or avx512bf16");
 }
 
 template <class = void>
@@ -82,8 +105,8 @@ std::atomic<Isa>& chosen_isa() {
 
 }  // namespace detail
 
-/// The instruction set that products use. At the start: the environment's LORA_ISA, else the best
-/// there is. Throws ConfigError when LORA_ISA cannot be met. Thread-safe.
+/// The instruction set that products use. At the start: the environment's LORA_ISA, else the
+/// fastest that this processor has. Throws ConfigError when LORA_ISA cannot be met. Thread-safe.
 template <class = void>
 Isa isa() {
   return detail::chosen_isa().load(std::memory_order_relaxed);

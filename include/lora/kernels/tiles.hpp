@@ -21,7 +21,8 @@ inline constexpr Size slab_depth = 384 * 4 / static_cast<Size>(sizeof(S));
 
 /// The terms k = 0 … depth - 1 of the chains: A(m, k) at a[m·a_row + k·a_col], B(k, n) at
 /// b[k·b_row + n]. B's rows can be read up to the next multiple of slab_group columns. B is stored
-/// as S or as bfloat16.
+/// as S or as bfloat16, or both are pairs of bfloat16: then k counts pairs, and A lies in memory
+/// as its floats would.
 template <class S, class B = S>
 struct Terms {
   Size depth = 0;
@@ -91,7 +92,8 @@ struct Tile {
   }
 };
 
-/// The tile of C at (m, n), which lies at c.
+/// The tile of C at (m, n), which lies at c. An instruction set that multiplies pairs has a tile of
+/// its own for them.
 template <class S, int Bytes, int Rows, int Vecs, class B>
 LORA_ALWAYS_INLINE void tile(const BlockProduct<S, B>& p, Size m, Size n, S* c, Size c_row) {
   Tile<S, Bytes, Rows, Vecs> t;

@@ -24,6 +24,12 @@ struct BF16 {
   std::uint16_t bits;
 };
 
+/// Two neighbouring terms of a sum, both bfloat16, the first in the lower half. In the place of a
+/// float a pair stands as its bits.
+struct BF16Pair {
+  std::uint32_t bits;
+};
+
 /// Vectors of as many bfloat16, and of their floats' bits, as a register of `Bytes` bytes has
 /// floats. gcc loses a vector_size that depends on a template parameter in a function's typedef.
 template <int Bytes>
@@ -61,6 +67,9 @@ struct Register {
     using Whole = typename BF16Lanes<Bytes>::Whole;
     const Whole bits = __builtin_convertvector(*reinterpret_cast<const Half*>(p), Whole) << 16;
     v = reinterpret_cast<type>(bits);
+  }
+  static LORA_ALWAYS_INLINE void load(type& v, const BF16Pair* p) {
+    v = *reinterpret_cast<const unaligned*>(p);
   }
   static LORA_ALWAYS_INLINE void store(S* p, const type& v) {
     *reinterpret_cast<unaligned*>(p) = v;

@@ -17,7 +17,7 @@ namespace detail {
 template <class = void>
 kernels::DropoutKernel dropout_kernel() {
 #if defined(__x86_64__) && defined(__GNUC__)
-  if (isa() == Isa::avx512) return kernels::avx512::dropout<>;
+  if (isa() >= Isa::avx512) return kernels::avx512::dropout<>;
   if (isa() == Isa::avx2) return kernels::avx2::dropout<>;
 #endif
   return kernels::portable::dropout<>;

@@ -12,7 +12,7 @@ namespace LORA_NAMESPACE::detail {
 template <template <int> class F>
 kernels::ElementKernel element_kernel() {
 #if defined(__x86_64__) && defined(__GNUC__)
-  if (isa() == Isa::avx512) return kernels::avx512::map<F>;
+  if (isa() >= Isa::avx512) return kernels::avx512::map<F>;
   if (isa() == Isa::avx2) return kernels::avx2::map<F>;
 #endif
   return kernels::portable::map<F>;
@@ -22,7 +22,7 @@ kernels::ElementKernel element_kernel() {
 template <class = void>
 kernels::SoftmaxKernels softmax_kernels() {
 #if defined(__x86_64__) && defined(__GNUC__)
-  if (isa() == Isa::avx512) {
+  if (isa() >= Isa::avx512) {
     return {kernels::avx512::exponentials<>, kernels::avx512::largest<>,
             kernels::avx512::scale_and_shift<>};
   }

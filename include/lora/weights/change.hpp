@@ -15,7 +15,7 @@ template <class S, class Stored>
 kernels::MergeKernels<S, Stored> merge_kernels() {
 #if defined(__x86_64__) && defined(__GNUC__)
   if constexpr (std::is_same_v<S, float>) {
-    if (isa() == Isa::avx512)
+    if (isa() >= Isa::avx512)
       return {kernels::avx512::scale<S>, kernels::avx512::add_change<S, Stored>};
     if (isa() == Isa::avx2) return {kernels::avx2::scale<S>, kernels::avx2::add_change<S, Stored>};
   }

@@ -4,6 +4,8 @@
 #include <lora/core/aligned_array.hpp>
 #include <lora/core/half.hpp>
 #include <lora/weights/dense_weight.hpp>
+#include <lora/weights/pair_product.hpp>
+#include <lora/weights/pieces.hpp>
 
 #include <cmath>
 #include <memory>
@@ -104,9 +106,21 @@ class PackedWeight {
     const bool add = accumulate == Accumulate::yes;
     const View<S> in(x);
     const MutableView<S> out(y);
+    if constexpr (is_bf16) {
+      const auto pairs = detail::pair_kernels<>();
+      if (pairs.multiply != nullptr && cols_ > 0) {
+        detail::multiply_pairs(
+            pairs, in, out, terms, add, [&](Index k, Index depth, Index p, kernels::BF16Pair* to) {
+              const Index width = panel_width(p);
+              pairs.pair_rows(depth, width, values_.data() + p * stride_ + k * width, to);
+              return width;
+            });
+        return;
+      }
+    }
     const auto with = detail::product_kernels<S>();
     const auto stored = detail::bf16_kernels<S>();
-    for_pieces(rows_, out.rows, [&](Index i, Index count, Index p, Memory& memory) {
+    Pieces::for_each(rows_, out.rows, [&](Index i, Index count, Index p, Memory& memory) {
       const Index width = panel_width(p), cols = std::min(wide, rows_ - p * wide);
       const auto c = out.middle_rows(i, count).middle_cols(p * wide, cols);
       const Stored* panel = values_.data() + p * stride_;
@@ -133,9 +147,26 @@ class PackedWeight {
     if (transposed_) return transposed_->multiply(dy, dx, terms, accumulate);
     const View<S> in(dy);
     const MutableView<S> out(dx);
+    if constexpr (is_bf16) {
+      const auto pairs = detail::pair_kernels<>();
+      if (pairs.multiply != nullptr && rows_ > 0) {
+        const bool add = accumulate == Accumulate::yes;
+        detail::multiply_pairs(pairs, in, out, terms, add,
+                               [&](Index o, Index depth, Index block, kernels::BF16Pair* to) {
+                                 const Index d = block * wide, cols = std::min(wide, cols_ - d);
+                                 for (Index q = 0; q < depth; q += wide, to += wide / 2 * wide) {
+                                   const Index p = (o + q) / wide, width = panel_width(p);
+                                   pairs.transpose(width, cols,
+                                                   values_.data() + p * stride_ + d * width, to);
+                                 }
+                                 return wide;
+                               });
+        return;
+      }
+    }
     const auto with = detail::product_kernels<S>();
     const auto stored = detail::bf16_kernels<S>();
-    for_pieces(cols_, out.rows, [&](Index i, Index count, Index block, Memory& memory) {
+    Pieces::for_each(cols_, out.rows, [&](Index i, Index count, Index block, Memory& memory) {
       const Index d = block * wide, cols = std::min(wide, cols_ - d);
       const auto c = out.middle_rows(i, count).middle_cols(d, cols);
       const bool add = accumulate == Accumulate::yes;
@@ -155,7 +186,7 @@ class PackedWeight {
             with.few(few);
           }
         }
-        add_terms(with, terms, nullptr, i, d, c, memory);
+        Pieces::add_terms(with, terms, nullptr, i, d, c, memory);
         return;
       }
       multiply_piece(with, in.middle_rows(i, count), terms, i, d, c, add, memory,
@@ -193,16 +224,10 @@ class PackedWeight {
   }
 
  private:
-  /// What one thread needs: a slab of W, and one of a low-rank term that is added with it. Less than
-  /// 100 KiB, since some systems give a thread a stack of 128.
-  static constexpr Index most_fused = 128;
-  struct Memory {
-    detail::SlabMemory<S> slab;
-    detail::SlabMemory<S, most_fused> term;
-  };
+  using Pieces = detail::Pieces<S>;
+  using Memory = typename Pieces::Memory;
   static constexpr Index wide = kernels::slab_columns, deep = kernels::slab_depth<S>;
   static_assert(deep % wide == 0, "a slab holds whole panels");
-  static_assert(sizeof(Memory) < 100 * 1024, "it lies on the stack of a thread");
 
   /// Values that are not set yet.
   PackedWeight(Index rows, Index cols, Layout layout)
@@ -237,20 +262,6 @@ class PackedWeight {
     return panels() == 0 ? 0 : (panels() - 1) * stride_ + panel_width(panels() - 1) * cols_;
   }
 
-  /// fn(first row, rows, block of columns, memory) for each piece of a (rows, columns) result.
-  template <class Fn>
-  static void for_pieces(Index columns, Index rows, Fn&& fn) {
-    const Index blocks = (columns + wide - 1) / wide, tall = detail::piece_rows;
-    const Index row_pieces = (rows + tall - 1) / tall;
-    parallel_for(blocks * row_pieces, 1, [&](Index begin, Index end) {
-      Memory memory;
-      for (Index piece = begin; piece < end; ++piece) {
-        const Index i = piece / blocks * tall;
-        fn(i, std::min(tall, rows - i), piece % blocks, memory);
-      }
-    });
-  }
-
   /// c (+)= a W' + Σ terms for a piece of the result, rows i … and columns j …; weight_slab(k, depth)
   /// brings rows k … of W' to where the kernels read them. A term that all rows of the piece have is
   /// added while its tiles are in registers.
@@ -258,11 +269,7 @@ class PackedWeight {
   static void multiply_piece(const kernels::ProductKernels<S>& with, const View<S>& a,
                              std::span<const LowRank<S>> terms, Index i, Index j,
                              const MutableView<S>& c, bool add, Memory& memory, Fn&& weight_slab) {
-    const LowRank<S>* fused = terms.empty() ? nullptr : &terms.front();
-    if (fused != nullptr &&
-        (a.cols == 0 || fused->right.rows > most_fused || fused->first_row > i ||
-         fused->first_row + fused->left.rows < i + c.rows))
-      fused = nullptr;
+    const LowRank<S>* fused = a.cols == 0 ? nullptr : Pieces::fused_term(terms, i, c.rows);
     for (Index k = 0; k < a.cols; k += deep, add = true) {
       const Index depth = std::min(deep, a.cols - k);
       const auto slab = weight_slab(k, depth);
@@ -270,13 +277,8 @@ class PackedWeight {
       kernels::BlockProduct<S, B> block = {
           c.rows, c.cols,       {depth, a.data + k, a.row_stride, 1, slab.data, slab.stride},
           c.data, c.row_stride, add};
-      if (fused != nullptr && k + depth == a.cols) {
-        const View<S> left = fused->left.middle_rows(i - fused->first_row, c.rows);
-        const View<S> right = fused->right.middle_cols(j, c.cols);
-        const detail::Slab<S> more = detail::slab_of(with, right, c.rows, memory.term);
-        block.more = {right.rows,      left.data, left.row_stride,
-                      left.col_stride, more.data, more.stride};
-      }
+      if (fused != nullptr && k + depth == a.cols)
+        block.more = Pieces::terms_of(with, *fused, i, c.rows, j, c.cols, memory.term);
       if constexpr (std::is_same_v<B, S>) {
         with.multiply(block);
       } else {
@@ -287,21 +289,7 @@ class PackedWeight {
       for (Index row = 0; row < c.rows; ++row)
         std::fill_n(c.data + row * c.row_stride, c.cols, S(0));
     }
-    add_terms(with, terms, fused, i, j, c, memory);
-  }
-
-  /// Adds the terms but `done` to c, which is there already.
-  static void add_terms(const kernels::ProductKernels<S>& with, std::span<const LowRank<S>> terms,
-                        const LowRank<S>* done, Index i, Index j, const MutableView<S>& c,
-                        Memory& memory) {
-    for (const LowRank<S>& term : terms) {
-      const Index first = std::max(i, term.first_row);
-      const Index last = std::min(i + c.rows, term.first_row + term.left.rows);
-      if (&term == done || first >= last) continue;
-      detail::multiply_columns(with, term.left.middle_rows(first - term.first_row, last - first),
-                               term.right.middle_cols(j, c.cols),
-                               c.middle_rows(first - i, last - first), true, memory.slab);
-    }
+    Pieces::add_terms(with, terms, fused, i, j, c, memory);
   }
 
   Index rows_, cols_;

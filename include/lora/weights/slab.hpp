@@ -6,6 +6,7 @@
 #include <lora/core/types.hpp>
 #include <lora/kernels/avx2.hpp>
 #include <lora/kernels/avx512.hpp>
+#include <lora/kernels/avx512bf16.hpp>
 #include <lora/kernels/portable.hpp>
 
 #include <algorithm>
@@ -21,6 +22,7 @@ kernels::ProductKernels<S> product_kernels() {
 #if defined(__x86_64__) && defined(__GNUC__)
   if constexpr (std::is_same_v<S, float>) {
     switch (isa()) {
+      case Isa::avx512bf16:
       case Isa::avx512:
         return {kernels::avx512::multiply<S, S>, kernels::avx512::transpose<S, S>,
                 kernels::avx512::copy<S>, kernels::avx512::few<S, S>};
@@ -41,6 +43,7 @@ template <class S = float>
 kernels::BF16Kernels<S> bf16_kernels() {
 #if defined(__x86_64__) && defined(__GNUC__)
   switch (isa()) {
+    case Isa::avx512bf16:
     case Isa::avx512:
       return {kernels::avx512::multiply<kernels::BF16, S>,
               kernels::avx512::transpose<kernels::BF16, S>, kernels::avx512::widen<S>,
@@ -55,6 +58,17 @@ kernels::BF16Kernels<S> bf16_kernels() {
   return {kernels::portable::multiply<kernels::BF16, S>,
           kernels::portable::transpose<kernels::BF16, S>, kernels::portable::widen<S>,
           kernels::portable::few<kernels::BF16, S>};
+}
+
+/// Those for products of pairs of bfloat16, if isa() has them.
+template <class = void>
+kernels::PairKernels pair_kernels() {
+#if defined(__x86_64__) && defined(__GNUC__)
+  namespace with = kernels::avx512bf16;
+  if (isa() == Isa::avx512bf16)
+    return {with::multiply<>, with::round<>, with::pair_rows<>, with::transpose<>};
+#endif
+  return {};
 }
 
 /// Memory for a slab of `Depth` rows, on the stack of the thread that uses it.
