@@ -24,6 +24,10 @@ const std::map<std::string, std::string> tested_elsewhere = {
     // One test holds the kernels of every instruction set against plain loops.
     {"kernels/avx2.hpp", "kernels/tiles_test.cpp"},
     {"kernels/avx512.hpp", "kernels/tiles_test.cpp"},
+    {"kernels/avx512bf16.hpp", "weights/packed_weight_test.cpp"},
+    {"kernels/bf16_pairs.hpp", "weights/packed_weight_test.cpp"},
+    {"weights/pair_product.hpp", "weights/packed_weight_test.cpp"},
+    {"weights/pieces.hpp", "weights/packed_weight_test.cpp"},
     {"kernels/portable.hpp", "kernels/tiles_test.cpp"},
     {"kernels/vector.hpp", "kernels/tiles_test.cpp"},
     {"kernels/dropout.hpp", "layers/dropout_test.cpp"},
