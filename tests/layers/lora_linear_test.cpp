@@ -13,6 +13,7 @@
 #include "layers/layer_tools.hpp"
 #include "support/allocations.hpp"
 #include "support/golden.hpp"
+#include "support/instruction_sets.hpp"
 
 namespace {
 using namespace lora;
@@ -37,7 +38,7 @@ constexpr KindOfCase kinds[] = {
     {"refused by PEFT", 1,
      "layers/lora_conv2d_test"},  // dilation: no numbers, so by gradient and by definition
     {"merge", 2, "layers/merging_test"},
-    {"combine", 1, nullptr},  // left out: combining adapters is not built yet
+    {"combine", 1, "adapters/combine_test"},
     {"init", 1, "layers/adapter_init_test"},
     {"optimiser", 16, "optim"},
     {"clip", 1, "optim"},
@@ -128,6 +129,67 @@ TEST(GoldenLayers, EveryLinearCase) {
     ++cases;
   }
   EXPECT_EQ(cases, 12);
+}
+
+/// The same cases in float over weights that are packed, on each instruction set. Stored as bfloat16,
+/// W is off by at most 2⁻⁸ of itself, and so is x beside it where pairs are multiplied; the gradients
+/// of A and B do not depend on W.
+void check_packed(const Json& one, Precision precision) {
+  const SafetensorsFile file = load_golden(one.at("file").get<std::string>());
+  const Json& config = one.at("config");
+  const Layout layout = config.value("fan_in_fan_out", false) ? Layout::in_out : Layout::out_in;
+  const auto floats = [&](const std::string& name) {
+    return Matrix<float>(optional_matrix(file, name).cast<float>());
+  };
+  LoRALinear<float> layer(FrozenWeight<float>::pack(floats("W"), precision, layout), floats("b"));
+  const AdapterOptions options = golden_options(config);
+  layer.add_adapter("default", options);
+  Adapter<float>& adapter = layer.adapters().get("default");
+  adapter.A.value = floats("A");
+  adapter.B.value = floats("B");
+  if (options.lora_bias) adapter.bias.value = floats("bB");
+  layer.adapters().set_active({"default"});
+
+  const Matrix<double> x = rows_of(file, "x", layer.in_features()),
+                       dy = rows_of(file, "dy", layer.out_features());
+  const Matrix<float> xf = x.cast<float>(), dyf = dy.cast<float>();
+  Matrix<float> y(x.rows(), layer.out_features()), dx;
+  LoRALinear<float>::Tape tape;
+  layer.forward(xf, y, &tape);
+  layer.backward(xf, dyf, tape, &dx);
+  const auto n = static_cast<double>(x.rows() + layer.in_features() + layer.out_features());
+  const double bound = 10 * (n + static_cast<double>(adapter.r)) * 0x1p-24;
+  const double off = precision == Precision::float32 ? 0
+                     : isa() == Isa::avx512bf16      ? 2 * 0x1p-8 + 0x1p-16
+                                                     : 0x1p-8;
+  const Matrix<double> w = layer.weight().dense().cast<double>().cwiseAbs() / (1 - 0x1p-8);
+  const auto within = [&](const Matrix<float>& actual, const Matrix<double>& expected,
+                          const Matrix<double>& size, const char* name) {
+    const Matrix<double> slack = off * size;
+    const double most = bound * expected.cwiseAbs().maxCoeff();
+    for (Index i = 0; i < expected.size(); ++i) {
+      const double error = std::abs(static_cast<double>(actual.data()[i]) - expected.data()[i]);
+      ASSERT_TRUE(error <= most + slack.data()[i])
+          << name << " element " << i << " is off by " << error << ", at most "
+          << most + slack.data()[i];
+    }
+  };
+  within(y, rows_of(file, "y", layer.out_features()), x.cwiseAbs() * w.transpose(), "y");
+  within(dx, rows_of(file, "dx", layer.in_features()), dy.cwiseAbs() * w, "dx");
+  expect_close(adapter.A.grad.cast<double>(), file.matrix<double>("dA"), bound, "dA");
+  expect_close(adapter.B.grad.cast<double>(), file.matrix<double>("dB"), bound, "dB");
+}
+
+TEST(GoldenLayers, EveryLinearCaseOverPackedWeights) {
+  LORA_NEEDS_SHARED("golden/layers");
+  for_each_isa([](const char* isa_name) {
+    SCOPED_TRACE(isa_name);
+    for (const Json& one : golden_cases("linear")) {
+      SCOPED_TRACE(one.at("name").get<std::string>());
+      check_packed(one, Precision::float32);
+      check_packed(one, Precision::bfloat16);
+    }
+  });
 }
 
 // PEFT's mask cannot be given to a layer whose masks are its own, so the two paths are two layers: the base sees x, the
