@@ -8,6 +8,13 @@ namespace {
 using namespace lora;
 using lora_fuzz::expect;
 
+// A runtime_config is reported, but of another process and so not written again.
+std::vector<std::string> kept_fields(const PeftConfig& config) {
+  std::vector<std::string> fields = config.unknown_fields;
+  std::erase(fields, "runtime_config");
+  return fields;
+}
+
 void read_and_write(std::string_view text) {
   const PeftConfig read = parse_peft_config(text, "fuzz");
   std::string written;
@@ -18,7 +25,7 @@ void read_and_write(std::string_view text) {
     return;
   }
   const PeftConfig again = parse_peft_config(written, "again");
-  expect(again.unknown_fields.size() == read.unknown_fields.size(), "unknown fields were lost");
+  expect(kept_fields(again) == kept_fields(read), "unknown fields were lost");
   expect(again.config.r == read.config.r && again.config.lora_alpha == read.config.lora_alpha &&
              again.config.rank_pattern == read.config.rank_pattern &&
              again.config.alpha_pattern == read.config.alpha_pattern &&
