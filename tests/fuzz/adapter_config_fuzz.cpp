@@ -4,14 +4,16 @@
 
 #include "fuzz.hpp"
 
+#include <set>
+
 namespace {
 using namespace lora;
 using lora_fuzz::expect;
 
 // A runtime_config is reported, but of another process and so not written again.
-std::vector<std::string> kept_fields(const PeftConfig& config) {
-  std::vector<std::string> fields = config.unknown_fields;
-  std::erase(fields, "runtime_config");
+std::set<std::string> kept_fields(const PeftConfig& config) {
+  std::set<std::string> fields(config.unknown_fields.begin(), config.unknown_fields.end());
+  fields.erase("runtime_config");
   return fields;
 }
 
