@@ -5,7 +5,7 @@
 // name_rules.hpp and matching.hpp.
 #pragma once
 
-#include <lora/adapters/code_points.hpp>
+#include <lora/core/code_points.hpp>
 #include <lora/adapters/pattern_parser.hpp>
 #include <lora/core/error.hpp>
 #include <lora/core/printable.hpp>

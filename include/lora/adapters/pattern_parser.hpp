@@ -3,7 +3,7 @@
 // stranger.
 #pragma once
 
-#include <lora/adapters/code_points.hpp>
+#include <lora/core/code_points.hpp>
 #include <lora/core/error.hpp>
 #include <lora/core/printable.hpp>
 

@@ -8,9 +8,14 @@
 
 #include <Eigen/Core>
 
+#include <cstdint>
+
 namespace LORA_NAMESPACE {
 
 using Index = Eigen::Index;
+
+/// The label of a position that a loss does not count: PyTorch's ignore_index.
+inline constexpr std::int64_t ignored_label = -100;
 
 /// Row-major, so that a row is a token and the bytes are those of PyTorch and safetensors.
 template <class S>

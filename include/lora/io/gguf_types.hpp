@@ -1,7 +1,7 @@
 // What a GGUF file is made of: element types, values of the metadata, limits.
 #pragma once
 
-#include <lora/adapters/code_points.hpp>
+#include <lora/core/code_points.hpp>
 #include <lora/core/error.hpp>
 #include <lora/core/printable.hpp>
 #include <lora/core/types.hpp>

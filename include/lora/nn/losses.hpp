@@ -22,7 +22,7 @@ enum class Reduction { mean, sum };
 
 /// Options of cross_entropy; names and defaults are PyTorch's.
 struct CrossEntropyOptions {
-  std::int64_t ignore_index = -100;  ///< rows with this label do not count
+  std::int64_t ignore_index = ignored_label;  ///< rows with this label do not count
   double label_smoothing = 0;        ///< ε in [0, 1]
   Reduction reduction = Reduction::mean;
   /// With `mean`: how many rows count in all micro-batches of a step, which then is the divisor, so

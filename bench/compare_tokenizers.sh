@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Tokenizing a text here and with HuggingFace's tokenizers, in turn on one thread, least time of each.
+# Makes a virtual environment in .venv-bench (tokenizers) unless VENV names one.
+#   bash bench/compare_tokenizers.sh TEXT DIRECTORY...      (each with a tokenizer.json)
+set -euo pipefail
+[ $# -ge 2 ] || { sed -n '2,4p' "$0"; exit 1; }
+text=$(realpath "$1")
+shift
+directories=()
+for directory in "$@"; do directories+=("$(realpath "$directory")"); done
+cd "$(dirname "$0")/.."
+turns=${TURNS:-3}
+venv=${VENV:-.venv-bench}
+
+. cmake/install_packages.sh
+install_packages g++ cmake make libeigen3-dev nlohmann-json3-dev libbenchmark-dev python3-venv
+if ! "$venv/bin/python" -c 'import tokenizers' 2> /dev/null; then
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet tokenizers
+fi
+cmake --preset bench > /dev/null
+cmake --build --preset bench -j "$(nproc)" --target tokenizer_bench > /dev/null
+
+ours() {  # ours DIRECTORY: milliseconds at once and line by line
+  LORA_NUM_THREADS=1 ./build-bench/bench/tokenizer_bench --tokenizer "$1" --text "$text" \
+    --benchmark_filter=encode --benchmark_format=csv 2> /dev/null |
+    awk -F, '/^"tokenizer/ { printf "%s ", $3 }'
+}
+least() { printf '%s\n' "$@" | sort -g | head -1; }
+printf '%-40s %10s %10s %8s %10s %10s %8s\n' "$(wc -c < "$text") bytes; ms" \
+  whole HF ratio lines HF ratio
+for directory in "${directories[@]}"; do
+  our_whole=inf our_lines=inf hf_whole=inf hf_lines=inf
+  for ((turn = 0; turn < turns; turn++)); do
+    read -r a b <<< "$(ours "$directory")"
+    read -r c d _ _ <<< "$("$venv/bin/python" bench/hf_tokenizer.py "$directory" "$text")"
+    our_whole=$(least "$our_whole" "$a") our_lines=$(least "$our_lines" "$b")
+    hf_whole=$(least "$hf_whole" "$c") hf_lines=$(least "$hf_lines" "$d")
+  done
+  awk -v n="${directory##*/}" -v a="$our_whole" -v b="$our_lines" -v c="$hf_whole" -v d="$hf_lines" \
+    'BEGIN { printf "%-40s %10.1f %10.1f %7.1fx %10.1f %10.1f %7.1fx\n", n, a, c, c / a, b, d, d / b }'
+done

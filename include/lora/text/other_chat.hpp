@@ -1,0 +1,128 @@
+// Chat templates of Gemma, Phi 3 and DeepSeek-R1's distillations, Alpaca's prompt, and plain text.
+#pragma once
+
+#include <lora/text/chat_input.hpp>
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace LORA_NAMESPACE {
+
+namespace chat_formats {
+
+/// Gemma 1 and 2.
+inline Rendered gemma(const ChatInput& in) {
+  in.expect_no_tools();
+  Rendered out{{}, true};
+  if (in.messages().front().role == "system") in.refuse("System role not supported");
+  out.add(in.options.bos_token);
+  for (std::size_t i = 0; i < in.messages().size(); ++i) {
+    const Message& message = in.messages()[i];
+    if ((message.role == "user") != (i % 2 == 0))
+      in.refuse("Conversation roles must alternate user/assistant/user/assistant/...");
+    if (message.role != "user" && message.role != "assistant") in.refuse_role(message);
+    out.add(std::string("<start_of_turn>") + (message.role == "user" ? "user" : "model") + "\n");
+    out.add(std::string(stripped(said(message))) + "<end_of_turn>", message.is_trained());
+    out.add("\n");
+  }
+  if (in.asks()) out.add("<start_of_turn>model\n");
+  return out;
+}
+
+/// Phi 3.5.
+inline Rendered phi3(const ChatInput& in) {
+  in.expect_no_tools();
+  Rendered out{{}, true};
+  for (const Message& message : in.messages()) {
+    if (message.role != "system" && message.role != "user" && message.role != "assistant")
+      in.refuse_role(message);
+    if (message.role == "system" && message.content.empty()) continue;
+    out.add("<|" + message.role + "|>\n");
+    out.add(said(message) + "<|end|>", message.is_trained());
+    out.add("\n");
+  }
+  out.add(in.asks() ? "<|assistant|>\n" : in.options.eos_token);
+  return out;
+}
+
+/// DeepSeek-R1 distilled into Qwen or Llama.
+inline Rendered deepseek_r1(const ChatInput& in) {
+  in.expect_no_tools();
+  Rendered out{{}, true};
+  std::string system;
+  for (const Message& message : in.messages()) {
+    if (message.role == "system") system = message.content;
+  }
+  out.add(in.options.bos_token + system);
+  for (const Message& message : in.messages()) {
+    if (message.role == "user") {
+      out.add("<｜User｜>" + said(message));
+    } else if (message.role == "assistant") {
+      constexpr std::string_view close = "</think>";
+      const std::size_t thought = message.content.rfind(close);
+      out.add("<｜Assistant｜>");
+      out.add((thought == std::string::npos ? message.content
+                                            : message.content.substr(thought + close.size())) +
+                  "<｜end▁of▁sentence｜>",
+              message.is_trained());
+    } else if (message.role != "system") {
+      in.refuse_role(message);
+    }
+  }
+  if (in.asks()) out.add("<｜Assistant｜><think>\n");
+  return out;
+}
+
+inline void expect_end_token(const ChatInput& in) {
+  if (in.options.eos_token.empty())
+    in.refuse("ends an answer with the tokenizer's end token, and the tokenizer names none");
+}
+
+/// The prompt of Stanford Alpaca (train.py); a system message takes the place of its first
+/// sentences. The answer follows "### Response:" directly and ends with the end token.
+inline Rendered alpaca(const ChatInput& in) {
+  in.expect_no_tools();
+  expect_end_token(in);
+  Rendered out;
+  std::string intro;
+  for (const Message& message : in.messages()) {
+    if (message.role == "system" && &message == &in.messages().front()) {
+      intro = message.content + "\n\n";
+    } else if (message.role == "user") {
+      const bool input = !message.input.empty();
+      if (intro.empty()) {
+        intro = input ? "Below is an instruction that describes a task, paired with an input that "
+                        "provides further context. Write a response that appropriately completes "
+                        "the request.\n\n"
+                      : "Below is an instruction that describes a task. Write a response that "
+                        "appropriately completes the request.\n\n";
+      }
+      out.add((out.pieces.empty() ? intro : "\n\n") + "### Instruction:\n" + message.content +
+              (input ? "\n\n### Input:\n" + message.input : "") + "\n\n### Response:");
+    } else if (message.role == "assistant") {
+      out.add(message.content + in.options.eos_token, message.is_trained());
+    } else {
+      in.refuse_role(message);
+    }
+  }
+  return out;
+}
+
+/// No template: what was said, one behind the other; an answer or a document ends with the end
+/// token.
+inline Rendered plain(const ChatInput& in) {
+  in.expect_no_tools();
+  expect_end_token(in);
+  Rendered out;
+  for (const Message& message : in.messages()) {
+    const bool ends = message.role == "assistant" || message.role == "text";
+    if (!ends && message.role != "user" && message.role != "system") in.refuse_role(message);
+    out.add(said(message) + (ends ? in.options.eos_token : ""), message.is_trained());
+  }
+  return out;
+}
+
+}  // namespace chat_formats
+
+}  // namespace LORA_NAMESPACE

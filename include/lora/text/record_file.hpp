@@ -1,0 +1,146 @@
+// The records of a data file, one after another, each with the line it begins on.
+#pragma once
+
+#include <lora/core/error.hpp>
+#include <lora/core/printable.hpp>
+#include <lora/io/file.hpp>
+#include <lora/text/unicode.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+namespace LORA_NAMESPACE {
+
+/// How a data file is written: a JSON array, a JSON value on each line, or text without records.
+/// automatic: text where the name ends in .txt or .md, else what the first character shows.
+enum class DataFormat { automatic, json, json_lines, text };
+
+/// What a data file may ask for before it is refused.
+struct RecordLimits {
+  std::uint64_t file_bytes = std::uint64_t{8} << 30;
+  std::size_t record_bytes = std::size_t{16} << 20;  ///< of one record of JSON
+};
+
+/// One record's text, not parsed yet.
+struct Record {
+  std::string_view text;
+  std::size_t line;  ///< from 1 on
+};
+
+/// Walks over the records of a text. What is wrong within a record is for its reader to find; what
+/// makes it impossible to say where the next one begins is a FormatError "where: line 3: ...".
+/// Looks at the text, which must live as long. Linear time.
+class RecordScanner {
+ public:
+  /// `where` names the file. DataFormat::text is one record, the whole text.
+  RecordScanner(std::string_view text, DataFormat format, std::string where)
+      : text_(text), format_(format), where_(std::move(where)) {
+    if (text_.substr(0, 3) == "\xEF\xBB\xBF") text_.remove_prefix(3);  // a byte order mark
+    skip_space();
+    if (format_ == DataFormat::automatic) {
+      if (!done() && text_[at_] != '[' && text_[at_] != '{') {
+        refuse("is neither a JSON array nor JSON Lines: it begins with " +
+               in_quotes(text_.substr(at_, 20)) + " (name the format for plain text)");
+      }
+      format_ = !done() && text_[at_] == '[' ? DataFormat::json : DataFormat::json_lines;
+    }
+    if (format_ == DataFormat::json && !done()) {
+      if (text_[at_] != '[') refuse("is no JSON array");
+      ++at_;
+      skip_space();
+      if (done()) refuse("the array does not end");
+      if (text_[at_] == ']') end_array();
+    }
+  }
+
+  DataFormat format() const { return format_; }
+  bool done() const { return at_ == text_.size(); }
+  /// The next record; there is one unless done().
+  Record next() {
+    if (format_ == DataFormat::text) {
+      at_ = text_.size();
+      return {text_, 1};
+    }
+    return format_ == DataFormat::json ? next_element() : next_line();
+  }
+
+ private:
+  [[noreturn]] void refuse(const std::string& what) const {
+    throw FormatError(where_ + ": line " + std::to_string(line_) + ": " + what);
+  }
+  void skip_space() {
+    for (; !done(); ++at_) {
+      const char c = text_[at_];
+      if (c == '\n') ++line_;
+      if (c != ' ' && c != '\t' && c != '\r' && c != '\n') break;
+    }
+  }
+  Record next_line() {
+    const std::size_t end = std::min(text_.find('\n', at_), text_.size());
+    const Record record{text_.substr(at_, end - at_), line_};
+    at_ = end;
+    skip_space();
+    return record;
+  }
+  // Up to the comma or bracket that ends the element: brackets and quotes are counted, no more.
+  Record next_element() {
+    const std::size_t begin = at_, line = line_;
+    std::size_t depth = 0;
+    bool quoted = false;
+    for (; !done(); ++at_) {
+      const char c = text_[at_];
+      if (c == '\n') ++line_;
+      if (quoted) {
+        if (c == '\\' && at_ + 1 < text_.size()) {
+          ++at_;
+        } else {
+          quoted = c != '"';
+        }
+      } else if (c == '"') {
+        quoted = true;
+      } else if (c == '{' || c == '[') {
+        ++depth;
+      } else if (depth > 0 && (c == '}' || c == ']')) {
+        --depth;
+      } else if (depth == 0 && (c == ',' || c == ']')) {
+        break;
+      }
+    }
+    if (done()) {
+      line_ = line;
+      refuse(quoted ? "a text of the record that begins here does not end"
+                    : "the record that begins here, or the array, does not end");
+    }
+    const Record record{text_.substr(begin, at_ - begin), line};
+    if (text_[at_] == ']') {
+      end_array();
+    } else {
+      ++at_;
+      skip_space();
+      if (done()) refuse("the array does not end");
+    }
+    return record;
+  }
+  void end_array() {
+    ++at_;
+    skip_space();
+    if (!done()) refuse("something stands behind the array: " + in_quotes(text_.substr(at_, 20)));
+  }
+
+  std::string_view text_;
+  DataFormat format_;
+  std::string where_;
+  std::size_t at_ = 0, line_ = 1;
+};
+
+/// The format that a file's name asks for, or automatic.
+inline DataFormat format_of_name(const std::filesystem::path& path) {
+  const std::string ending = path.extension().string();
+  if (ending == ".txt" || ending == ".md") return DataFormat::text;
+  return ending == ".jsonl" ? DataFormat::json_lines : DataFormat::automatic;
+}
+
+}  // namespace LORA_NAMESPACE

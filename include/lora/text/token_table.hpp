@@ -1,0 +1,135 @@
+// The two hash tables of byte-pair encoding: strings to ids, and pairs of ids to numbers.
+#pragma once
+
+#include <lora/core/random.hpp>
+
+#include <bit>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace LORA_NAMESPACE {
+
+/// What the tables answer for a key that they do not hold.
+inline constexpr std::uint32_t no_token = 0xFFFFFFFFu;
+
+/// Strings with a 32-bit value each, all bytes in one block. Reading is safe from several threads.
+class TokenTable {
+ public:
+  std::size_t size() const { return entries_.size(); }
+
+  /// Whether `key` was new; an old one keeps its value.
+  bool add(std::string_view key, std::uint32_t value) {
+    if (2 * (entries_.size() + 1) > slots_.size()) grow();
+    Slot& slot = slots_[place_of(key, hash(key))];
+    if (slot.entry != no_token) return false;
+    slot = {static_cast<std::uint32_t>(hash(key)), static_cast<std::uint32_t>(entries_.size())};
+    entries_.push_back({bytes_.size(), key.size(), value});
+    bytes_ += key;
+    return true;
+  }
+  /// The value of `key`, or no_token.
+  std::uint32_t find(std::string_view key) const {
+    if (slots_.empty()) return no_token;
+    const Slot& slot = slots_[place_of(key, hash(key))];
+    return slot.entry == no_token ? no_token : entries_[slot.entry].value;
+  }
+
+ private:
+  struct Slot {
+    std::uint32_t hash = 0, entry = no_token;
+  };
+  struct Entry {
+    std::size_t begin, size;
+    std::uint32_t value;
+  };
+
+  static std::uint64_t hash(std::string_view key) {
+    std::uint64_t h = key.size();
+    while (key.size() >= 8) {
+      std::uint64_t word = 0;
+      std::memcpy(&word, key.data(), 8);
+      h = mix64(h ^ word);
+      key.remove_prefix(8);
+    }
+    std::uint64_t word = 0;
+    if (!key.empty()) std::memcpy(&word, key.data(), key.size());
+    return mix64(h ^ word);
+  }
+  std::string_view key_of(const Entry& entry) const {
+    return std::string_view(bytes_).substr(entry.begin, entry.size);
+  }
+  // Where `key` is, or the free slot where it would be.
+  std::size_t place_of(std::string_view key, std::uint64_t h) const {
+    const std::size_t mask = slots_.size() - 1;
+    for (std::size_t at = (h >> 32) & mask;; at = (at + 1) & mask) {
+      const Slot& slot = slots_[at];
+      if (slot.entry == no_token) return at;
+      if (slot.hash == static_cast<std::uint32_t>(h) && key_of(entries_[slot.entry]) == key)
+        return at;
+    }
+  }
+  void grow() {
+    slots_.assign(std::bit_ceil(4 * (entries_.size() + 8)), {});
+    for (std::size_t i = 0; i < entries_.size(); ++i) {
+      const std::string_view key = key_of(entries_[i]);
+      slots_[place_of(key, hash(key))] = {static_cast<std::uint32_t>(hash(key)),
+                                          static_cast<std::uint32_t>(i)};
+    }
+  }
+
+  std::string bytes_;
+  std::vector<Entry> entries_;
+  std::vector<Slot> slots_;
+};
+
+/// Pairs of 32-bit numbers with a 32-bit value each. Reading is safe from several threads.
+class PairTable {
+ public:
+  /// The place of the pair's value, no_token at first. Good until the next call.
+  std::uint32_t& at(std::uint32_t a, std::uint32_t b) {
+    if (2 * (size_ + 1) > slots_.size()) grow();
+    Slot& slot = slots_[place_of(a, b)];
+    if (!slot.used) {
+      slot = {a, b, no_token, true};
+      ++size_;
+    }
+    return slot.value;
+  }
+  /// The pair's value, or `absent`.
+  std::uint32_t find(std::uint32_t a, std::uint32_t b, std::uint32_t absent) const {
+    if (slots_.empty()) return absent;
+    const Slot& slot = slots_[place_of(a, b)];
+    return slot.used ? slot.value : absent;
+  }
+
+ private:
+  struct Slot {
+    std::uint32_t a = 0, b = 0, value = no_token;
+    bool used = false;
+  };
+
+  std::size_t place_of(std::uint32_t a, std::uint32_t b) const {
+    const std::size_t mask = slots_.size() - 1;
+    std::uint64_t h = ((std::uint64_t{a} << 32) | b) * 0x9E3779B97F4A7C15u;
+    h ^= h >> 32;
+    for (std::size_t at = h & mask;; at = (at + 1) & mask) {
+      const Slot& slot = slots_[at];
+      if (!slot.used || (slot.a == a && slot.b == b)) return at;
+    }
+  }
+  void grow() {
+    std::vector<Slot> old(std::bit_ceil(4 * (size_ + 8)));
+    old.swap(slots_);
+    for (const Slot& slot : old) {
+      if (slot.used) slots_[place_of(slot.a, slot.b)] = slot;
+    }
+  }
+
+  std::vector<Slot> slots_;
+  std::size_t size_ = 0;
+};
+
+}  // namespace LORA_NAMESPACE

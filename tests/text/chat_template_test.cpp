@@ -1,0 +1,304 @@
+#include <lora/text/chat_template.hpp>
+
+#include <gtest/gtest.h>
+
+#include "support/golden.hpp"
+
+namespace {
+
+using lora::ChatTemplate;
+using lora::Conversation;
+using lora::GenerationPrompt;
+using lora::RenderOptions;
+using lora_test::shared_dir;
+
+lora::Json read_json(const std::filesystem::path& path) {
+  const auto bytes = lora::read_file(path, std::uint64_t{1} << 30);
+  return lora::parse_json(lora::as_text(bytes), path.string());
+}
+
+Conversation conversation_of(const lora::Json& messages) {
+  Conversation out;
+  for (const lora::Json& message : messages) {
+    out.messages.push_back(
+        {message.at("role").get<std::string>(), message.at("content").get<std::string>(), "", {}});
+  }
+  return out;
+}
+
+// Llama 3.2 writes the day of rendering, which only the golden text knows.
+std::string date_in(const std::string& text) {
+  const std::size_t at = text.find("Today Date: ");
+  return at == text.npos ? "26 Jul 2024" : text.substr(at + 12, text.find('\n', at) - at - 12);
+}
+
+void expect_golden(const lora::Json& golden, const std::string& jinja_name) {
+  const lora::Json& expected = golden.at("output").at(jinja_name);
+  const ChatTemplate chat = ChatTemplate::recognised(
+      golden.at("templates").at(jinja_name).get<std::string>(), "chat.json");
+  for (const auto& [key, value] : expected.at("rendered").items()) {
+    const std::string name = key.substr(0, key.find('|'));
+    RenderOptions options{expected.at("bos_token").get<std::string>(),
+                          expected.at("eos_token").get<std::string>()};
+    if (key.find("|prompt") != key.npos) options.generation_prompt = GenerationPrompt::yes;
+    const Conversation conversation = conversation_of(golden.at("conversations").at(name));
+    if (value.is_string()) {
+      options.date = date_in(value.get<std::string>());
+      EXPECT_EQ(chat.render(conversation, options).text(), value.get<std::string>())
+          << jinja_name << " " << key;
+      continue;
+    }
+    try {
+      chat.render(conversation, options);
+      ADD_FAILURE() << jinja_name << " " << key << " is not refused";
+    } catch (const lora::ConfigError& error) {
+      EXPECT_NE(std::string(error.what()).find(value.at("refused").get<std::string>()),
+                std::string::npos)
+          << error.what();
+    }
+  }
+}
+
+TEST(ChatTemplate, RendersAsTheJinjaTextsDo) {
+  LORA_NEEDS_SHARED("golden/text/chat.json");
+  const lora::Json golden = read_json(shared_dir() / "golden/text/chat.json");
+  ASSERT_EQ(golden.at("templates").size(), 10u);
+  for (const auto& [name, jinja] : golden.at("templates").items()) expect_golden(golden, name);
+}
+
+TEST(ChatTemplate, RecognisesTheTemplateOfATokenizersConfiguration) {
+  LORA_NEEDS_SHARED("data/tokenizers/qwen2/tokenizer_config.json");
+  const lora::Json config = read_json(shared_dir() / "data/tokenizers/qwen2/tokenizer_config.json");
+  const auto jinja = config.at("chat_template").get<std::string>();
+  EXPECT_EQ(ChatTemplate::recognised(jinja, "x").name(), "qwen2");
+  EXPECT_EQ(ChatTemplate::recognised("\n " + jinja + "\r\n", "x").name(), "qwen2");
+}
+
+std::string message_of(auto&& call) {
+  try {
+    call();
+  } catch (const lora::Error& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+TEST(ChatTemplate, RefusesUnknownNamesAndTextsWithTheListOfNames) {
+  const std::string all =
+      "chatml, qwen2, qwen2.5, qwen3, llama2, llama2-chat, llama3, llama3.1, llama3.2, mistral, "
+      "mistral-v0.1, mistral-v0.2, gemma, phi3, deepseek-r1, alpaca, plain";
+  EXPECT_EQ(message_of([] { ChatTemplate::named("qwen9"); }),
+            "chat template \"qwen9\" is not known; there are " + all);
+  EXPECT_EQ(message_of([] {
+              ChatTemplate::recognised("{% for m in messages %}{{ m }}{% endfor %}",
+                                       "tokenizer_config.json");
+            }),
+            "tokenizer_config.json: the chat template is none of the built-in ones (it begins with "
+            "\"{% for m in messages %}{{ m }}{% endfor %}\"); choose one by name: " +
+                all);
+}
+
+// The stretches as "text" or "[text]" where the loss counts it.
+std::string marked(std::string_view name, const Conversation& conversation,
+                   const RenderOptions& options = {"<s>", "</s>"}) {
+  std::string out;
+  for (const lora::RenderedPiece& piece :
+       ChatTemplate::named(name).render(conversation, options).pieces) {
+    out += piece.trained ? "[" + piece.text + "]" : piece.text;
+  }
+  return out;
+}
+
+const Conversation two_rounds{{{"user", "A", "", {}},
+                               {"assistant", "B", "", {}},
+                               {"user", "C", "", {}},
+                               {"assistant", "D", "", {}}},
+                              ""};
+
+TEST(ChatTemplate, TheAnswerWithItsEndTokenIsTrained) {
+  EXPECT_EQ(marked("chatml", two_rounds),
+            "<|im_start|>user\nA<|im_end|>\n<|im_start|>assistant\n[B<|im_end|>]\n"
+            "<|im_start|>user\nC<|im_end|>\n<|im_start|>assistant\n[D<|im_end|>]\n");
+  EXPECT_EQ(marked("qwen3", two_rounds),
+            "<|im_start|>user\nA<|im_end|>\n<|im_start|>assistant\n[B<|im_end|>]\n"
+            "<|im_start|>user\nC<|im_end|>\n<|im_start|>assistant\n"
+            "[<think>\n\n</think>\n\nD<|im_end|>]\n");
+  EXPECT_EQ(marked("llama2", two_rounds),
+            "<s>[INST] A [/INST][ B </s>]<s>[INST] C [/INST][ D </s>]");
+  EXPECT_EQ(marked("llama3", two_rounds),
+            "<s><|start_header_id|>user<|end_header_id|>\n\nA<|eot_id|>"
+            "<|start_header_id|>assistant<|end_header_id|>\n\n[B<|eot_id|>]"
+            "<|start_header_id|>user<|end_header_id|>\n\nC<|eot_id|>"
+            "<|start_header_id|>assistant<|end_header_id|>\n\n[D<|eot_id|>]");
+  EXPECT_EQ(marked("mistral", two_rounds), "<s>[INST]A[/INST][B</s>][INST]C[/INST][D</s>]");
+  EXPECT_EQ(marked("mistral-v0.1", two_rounds),
+            "<s>[INST] A [/INST][B</s>] [INST] C [/INST][D</s>] ");
+  EXPECT_EQ(marked("mistral-v0.2", two_rounds),
+            "<s>[INST] A [/INST][B</s>][INST] C [/INST][D</s>]");
+  EXPECT_EQ(marked("gemma", two_rounds),
+            "<s><start_of_turn>user\nA<end_of_turn>\n<start_of_turn>model\n[B<end_of_turn>]\n"
+            "<start_of_turn>user\nC<end_of_turn>\n<start_of_turn>model\n[D<end_of_turn>]\n");
+  EXPECT_EQ(marked("phi3", two_rounds),
+            "<|user|>\nA<|end|>\n<|assistant|>\n[B<|end|>]\n<|user|>\nC<|end|>\n<|assistant|>\n"
+            "[D<|end|>]\n</s>");
+  EXPECT_EQ(marked("deepseek-r1", two_rounds),
+            "<s><｜User｜>A<｜Assistant｜>[B<｜end▁of▁sentence｜>]<｜User｜>C<｜Assistant｜>"
+            "[D<｜end▁of▁sentence｜>]");
+  EXPECT_EQ(marked("plain", two_rounds), "A[B</s>]C[D</s>]");
+}
+
+TEST(ChatTemplate, AMessageMayBeLeftOutOfTheLoss) {
+  Conversation conversation = two_rounds;
+  conversation.messages[1].trained = false;
+  EXPECT_EQ(marked("mistral", conversation), "<s>[INST]A[/INST]B</s>[INST]C[/INST][D</s>]");
+}
+
+TEST(ChatTemplate, AlpacasPrompt) {
+  const Conversation with_input{{{"user", "Add.", "1 2", {}}, {"assistant", "3", "", {}}}, ""};
+  EXPECT_EQ(marked("alpaca", with_input),
+            "Below is an instruction that describes a task, paired with an input that provides "
+            "further context. Write a response that appropriately completes the request.\n\n"
+            "### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:[3</s>]");
+  EXPECT_EQ(marked("alpaca", two_rounds),
+            "Below is an instruction that describes a task. Write a response that appropriately "
+            "completes the request.\n\n### Instruction:\nA\n\n### Response:[B</s>]\n\n"
+            "### Instruction:\nC\n\n### Response:[D</s>]");
+  const Conversation with_system{{{"system", "Be brief.", "", {}}, {"user", "A", "", {}}}, ""};
+  EXPECT_EQ(marked("alpaca", with_system), "Be brief.\n\n### Instruction:\nA\n\n### Response:");
+  EXPECT_EQ(marked("chatml", with_input),
+            "<|im_start|>user\nAdd.\n1 2<|im_end|>\n<|im_start|>assistant\n[3<|im_end|>]\n");
+}
+
+TEST(ChatTemplate, Llama2AsTheChatModelsBringIt) {
+  const Conversation conversation{{{"system", "S", "", {}}, {"user", " A ", "", {}}}, ""};
+  EXPECT_EQ(marked("llama2", conversation), "<s>[INST] <<SYS>>\nS\n<</SYS>>\n\nA [/INST]");
+  EXPECT_EQ(marked("llama2-chat", conversation), "<s>[INST] <<SYS>>\nS\n<</SYS>>\n\n A [/INST]");
+  EXPECT_EQ(marked("qwen2", {{{"user", "A", "", {}}}, ""}),
+            "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+            "<|im_start|>user\nA<|im_end|>\n");
+}
+
+const Conversation with_tools{
+    {{"user", "Rain?", "", {}},
+     {"function_call",
+      "{\"name\": \"w\", \"arguments\": {\"t\":[1,2.50,\"\xC3\xBC\\n\"]}}",
+      "",
+      {}},
+     {"tool", "{\"a\": 1}", "", {}},
+     {"tool", "x", "", {}},
+     {"assistant", "No.", "", {}}},
+    "[{\"name\":\"w\",\"p\":{}},{\"name\":\"v\"}]"};
+
+TEST(ChatTemplate, FunctionsInQwensWay) {
+  const std::string head =
+      "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are "
+      "provided with function signatures within <tools></tools> XML tags:\n<tools>\n{\"name\": "
+      "\"w\", \"p\": {}}\n{\"name\": \"v\"}\n</tools>\n\nFor each function call, return a json "
+      "object with function name and arguments within <tool_call></tool_call> XML tags:\n"
+      "<tool_call>\n{\"name\": <function-name>, \"arguments\": <args-json-object>}\n</tool_call>"
+      "<|im_end|>\n";
+  const std::string calls =
+      "<|im_start|>user\nRain?<|im_end|>\n<|im_start|>assistant\n[<tool_call>\n{\"name\": \"w\", "
+      "\"arguments\": {\"t\": [1, 2.5, \"\xC3\xBC\\n\"]}}\n</tool_call><|im_end|>]\n"
+      "<|im_start|>user\n<tool_response>\n{\"a\": 1}\n</tool_response>\n<tool_response>\nx\n"
+      "</tool_response><|im_end|>\n<|im_start|>assistant\n";
+  EXPECT_EQ(marked("qwen2.5", with_tools),
+            "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful "
+            "assistant.\n\n" +
+                head + calls + "[No.<|im_end|>]\n");
+  EXPECT_EQ(marked("qwen3", with_tools),
+            "<|im_start|>system\n" + head + calls + "[<think>\n\n</think>\n\nNo.<|im_end|>]\n");
+}
+
+TEST(ChatTemplate, FunctionsInLlama31sWay) {
+  EXPECT_EQ(
+      marked("llama3.1", with_tools),
+      "<s><|start_header_id|>system<|end_header_id|>\n\nEnvironment: ipython\nCutting Knowledge "
+      "Date: December 2023\nToday Date: 26 Jul 2024\n\n<|eot_id|><|start_header_id|>user"
+      "<|end_header_id|>\n\nGiven the following functions, please respond with a JSON for a "
+      "function call with its proper arguments that best answers the given prompt.\n\nRespond in "
+      "the format {\"name\": function name, \"parameters\": dictionary of argument name and its "
+      "value}.Do not use variables.\n\n{\n    \"name\": \"w\",\n    \"p\": {}\n}\n\n{\n    "
+      "\"name\": \"v\"\n}\n\nRain?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+      "[{\"name\": \"w\", \"parameters\": {\"t\": [1, 2.5, \"\xC3\xBC\\n\"]}}<|eot_id|>]"
+      "<|start_header_id|>ipython<|end_header_id|>\n\n\"{\\\"a\\\": 1}\"<|eot_id|>"
+      "<|start_header_id|>ipython<|end_header_id|>\n\n\"x\"<|eot_id|>"
+      "<|start_header_id|>assistant<|end_header_id|>\n\n[No.<|eot_id|>]");
+}
+
+TEST(ChatTemplate, Qwen3KeepsTheThinkingOfTheLastRoundOnly) {
+  const Conversation conversation{{{"user", "A", "", {}},
+                                   {"assistant", "<think>\nx\n</think>\n\nB", "", {}},
+                                   {"user", "C", "", {}},
+                                   {"assistant", "<think>\n\ny\n\n</think>\n\n\nD", "", {}}},
+                                  ""};
+  EXPECT_EQ(marked("qwen3", conversation),
+            "<|im_start|>user\nA<|im_end|>\n<|im_start|>assistant\n[B<|im_end|>]\n"
+            "<|im_start|>user\nC<|im_end|>\n<|im_start|>assistant\n"
+            "[<think>\ny\n</think>\n\nD<|im_end|>]\n");
+}
+
+TEST(ChatTemplate, RefusalsNameTheTemplateAndTheReason) {
+  const auto refusal = [](std::string_view name, const Conversation& conversation,
+                          const RenderOptions& options = {"<s>", "</s>"}) {
+    return message_of([&] { ChatTemplate::named(name).render(conversation, options); });
+  };
+  const Conversation robot{{{"robot", "A", "", {}}}, ""};
+  const Conversation text{{{"text", "A", "", {}}}, ""};
+  EXPECT_EQ(refusal("chatml", {}), "chat template chatml: the conversation is empty");
+  EXPECT_EQ(refusal("chatml", with_tools), "chat template chatml: tools are not supported");
+  for (const char* name :
+       {"qwen2.5", "qwen3", "llama2", "phi3", "deepseek-r1", "alpaca", "plain"}) {
+    EXPECT_EQ(refusal(name, robot), "chat template " + std::string(name) +
+                                        ": role \"robot\" is not supported at this place");
+  }
+  for (const char* name : {"chatml", "llama3", "llama3.1"}) {
+    EXPECT_EQ(refusal(name, text), "chat template " + std::string(name) +
+                                       ": role \"text\" is not supported at this place");
+  }
+  const Conversation robot_second{{{"user", "A", "", {}}, {"robot", "A", "", {}}}, ""};
+  EXPECT_EQ(refusal("gemma", robot_second),
+            "chat template gemma: role \"robot\" is not supported at this place");
+  EXPECT_EQ(refusal("mistral", robot_second),
+            "chat template mistral: role \"robot\" is not supported at this place");
+  EXPECT_EQ(refusal("mistral-v0.2", robot_second),
+            "chat template mistral-v0.2: Only user and assistant roles are supported!");
+  const Conversation twice{{{"user", "A", "", {}}, {"user", "A", "", {}}}, ""};
+  const std::string alternate =
+      "onversation roles must alternate user/assistant/user/assistant/...";
+  EXPECT_EQ(refusal("gemma", twice), "chat template gemma: C" + alternate);
+  EXPECT_EQ(refusal("llama2-chat", twice), "chat template llama2-chat: C" + alternate);
+  EXPECT_EQ(refusal("mistral-v0.1", twice), "chat template mistral-v0.1: C" + alternate);
+  EXPECT_EQ(refusal("mistral", twice),
+            "chat template mistral: After the optional system message, c" + alternate);
+  EXPECT_EQ(refusal("alpaca", two_rounds, {"", ""}),
+            "chat template alpaca: ends an answer with the tokenizer's end token, and the "
+            "tokenizer names none");
+  EXPECT_EQ(refusal("plain", two_rounds, {"", ""}),
+            "chat template plain: ends an answer with the tokenizer's end token, and the "
+            "tokenizer names none");
+}
+
+TEST(ChatTemplate, RefusesFunctionsThatAreNoJson) {
+  const auto refusal = [](std::string_view name, const Conversation& conversation) {
+    return message_of([&] { ChatTemplate::named(name).render(conversation, {}); });
+  };
+  Conversation conversation{{{"user", "A", "", {}}, {"function_call", "w()", "", {}}}, ""};
+  EXPECT_EQ(refusal("qwen2.5", conversation).substr(0, 75),
+            "chat template qwen2.5: content of a function_call: not valid JSON: byte 0: ");
+  conversation.messages[1].content = "{\"name\": \"w\"}";
+  EXPECT_EQ(refusal("llama3.1", conversation),
+            "chat template llama3.1: content of a function_call is no JSON object with name and "
+            "arguments: {\"name\": \"w\"}");
+  conversation.messages[1].content = "{\"name\": \"w\", \"arguments\": \"{}\"}";
+  EXPECT_EQ(refusal("llama3.1", conversation), "accepted");
+  conversation.tools = "{}";
+  EXPECT_EQ(refusal("qwen3", conversation), "chat template qwen3: tools are no JSON array");
+  conversation.tools = "[]";
+  conversation.messages.erase(conversation.messages.begin());
+  EXPECT_EQ(refusal("llama3.1", conversation),
+            "chat template llama3.1: tools are described in the user's first turn, and the first "
+            "turn is not a user's");
+}
+
+}  // namespace

@@ -1,0 +1,221 @@
+#include <lora/text/instruction_data.hpp>
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "support/golden.hpp"
+
+namespace {
+
+using lora::DataOptions;
+using lora::InstructionData;
+using lora::RecordKind;
+using lora_test::shared_dir;
+
+InstructionData parse(std::string_view text, const DataOptions& options = {}) {
+  return lora::parse_instruction_data(text, "data", options);
+}
+
+// "role=content(input)+" of each message, + and - where the record says so, tools behind.
+std::string shown(const InstructionData& data) {
+  std::string out;
+  for (const lora::Conversation& conversation : data.conversations) {
+    for (const lora::Message& message : conversation.messages) {
+      out += message.role + "=" + message.content;
+      if (!message.input.empty()) out += "(" + message.input + ")";
+      if (message.trained) out += *message.trained ? "+" : "-";
+      out += " ";
+    }
+    out += conversation.tools + "|";
+  }
+  return out;
+}
+
+std::string refusal(std::string_view text, const DataOptions& options = {}) {
+  try {
+    parse(text, options);
+  } catch (const lora::FormatError& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+TEST(InstructionData, Alpaca) {
+  const InstructionData data = parse(R"([
+    {"instruction": "A", "input": "", "output": "B", "id": 7},
+    {"instruction": "A", "input": "I", "output": "B", "system": "S", "history": [["C", "D"]]},
+    {"instruction": "", "input": "I", "output": "B"},
+    {"instruction": "A", "output": "B", "input": null, "history": null}])");
+  EXPECT_EQ(data.kind, RecordKind::alpaca);
+  EXPECT_EQ(shown(data),
+            "user=A assistant=B |system=S user=C assistant=D user=A(I) assistant=B |"
+            "user=I assistant=B |user=A assistant=B |");
+}
+
+TEST(InstructionData, Messages) {
+  const InstructionData data = parse(
+      "{\"messages\": [{\"role\": \"system\", \"content\": \"S\"}, {\"role\": \"user\", "
+      "\"content\": [{\"type\": \"text\", \"text\": \"A\"}, {\"type\": \"text\", \"value\": "
+      "\"B\"}], \"loss_weight\": 0.0}, {\"role\": \"assistant\", \"content\": \"C\", \"weight\": "
+      "1}]}\n"
+      "{\"messages\": [{\"role\": \"user\", \"content\": \"A\"}, {\"role\": \"assistant\", "
+      "\"content\": null, \"tool_calls\": [{\"function\": {\"name\": \"f\", \"arguments\": "
+      "\"{\\\"x\\\": 1}\"}}, {\"function\": {\"name\": \"g\", \"arguments\": {}}}]}, {\"role\": "
+      "\"tool\", \"content\": \"T\"}, {\"role\": \"assistant\", \"content\": \"C\"}], \"tools\": "
+      "[{\"name\": \"f\"}]}\n");
+  EXPECT_EQ(data.kind, RecordKind::messages);
+  EXPECT_EQ(shown(data),
+            "system=S user=AB- assistant=C+ |user=A function_call={\"name\":\"f\",\"arguments\":"
+            "{\"x\":1}} function_call={\"name\":\"g\",\"arguments\":{}} tool=T assistant=C "
+            "[{\"name\":\"f\"}]|");
+}
+
+TEST(InstructionData, ShareGpt) {
+  const InstructionData data = parse(
+      R"([{"conversations": [{"from": "human", "value": "A"},
+          {"from": "function_call", "value": "{}"},
+          {"from": "observation", "value": "O"}, {"from": "gpt", "value": "B"}],
+          "system": "S", "tools": "[]"}])");
+  EXPECT_EQ(data.kind, RecordKind::conversations);
+  EXPECT_EQ(shown(data), "system=S user=A function_call={} tool=O assistant=B |");
+}
+
+TEST(InstructionData, PromptAndCompletion) {
+  const InstructionData data = parse(
+      "{\"prompt\": \"A\", \"completion\": \"B\"}\n{\"prompt\": [{\"role\": \"user\", \"content\": "
+      "\"C\"}], \"completion\": [{\"role\": \"assistant\", \"content\": \"D\"}]}");
+  EXPECT_EQ(data.kind, RecordKind::prompt_completion);
+  EXPECT_EQ(shown(data), "user=A assistant=B |user=C assistant=D |");
+}
+
+TEST(InstructionData, PlainText) {
+  EXPECT_EQ(shown(parse("{\"text\": \"A\"}")), "text=A |");
+  DataOptions options;
+  options.format = lora::DataFormat::text;
+  const InstructionData data = parse("A\n\nB\n", options);
+  EXPECT_EQ(data.kind, RecordKind::text);
+  EXPECT_EQ(shown(data), "text=A\n\nB\n |");
+  EXPECT_EQ(refusal("A\nB\xFF", options), "data: line 2: is not UTF-8");
+}
+
+TEST(InstructionData, FieldsMayHaveOtherNames) {
+  DataOptions options;
+  options.fields.instruction = "question";
+  options.fields.output = "answer";
+  EXPECT_EQ(shown(parse(R"([{"question": "A", "answer": "B"}])", options)), "user=A assistant=B |");
+  options = {};
+  options.fields.conversations = "turns";
+  options.fields.from = "who";
+  options.fields.value = "says";
+  EXPECT_EQ(
+      shown(parse(R"([{"turns": [{"who": "user", "says": "A"}, {"who": "bot", "says": "B"}]}])",
+                  options)),
+      "user=A assistant=B |");
+}
+
+TEST(InstructionData, TheKindMayBeNamed) {
+  const char* const both = R"([{"text": "T", "prompt": "A", "completion": "B"}])";
+  EXPECT_EQ(shown(parse(both)), "user=A assistant=B |");
+  DataOptions options;
+  options.kind = RecordKind::text;
+  EXPECT_EQ(shown(parse(both, options)), "text=T |");
+}
+
+TEST(InstructionData, ABadRecordIsNamedByFileLineAndField) {
+  const std::string good = "{\"instruction\": \"A\", \"output\": \"B\"}\n";
+  EXPECT_EQ(refusal(good + "{\"instruction\": \"A\"}"), "data: line 2: output: is missing");
+  EXPECT_EQ(refusal(good + "{\"output\": \"B\"}"),
+            "data: line 2: instruction: is missing or empty, and so is input");
+  EXPECT_EQ(refusal(good + "{\"instruction\": 3, \"output\": \"B\"}"),
+            "data: line 2: instruction: is no text");
+  EXPECT_EQ(refusal(good + "{\"instruction\": \"A\", \"output\": \"\"}"),
+            "data: line 2: answer: is missing: no message of the assistant that is not empty");
+  EXPECT_EQ(refusal(good + "{\"instruction\": \"A\", \"output\": \"B\", \"history\": [[\"x\"]]}"),
+            "data: line 2: history: is no list of [instruction, answer]");
+  EXPECT_EQ(refusal(good + "[1]"), "data: line 2: is no object");
+  EXPECT_EQ(refusal(good + "{\"instruction\": \"A\", \"output\": \"\xFF\"}").substr(0, 46),
+            "data: line 2: not valid JSON: byte 32: syntax ");
+  EXPECT_EQ(refusal(good + "{\"instruction\"").substr(0, 29), "data: line 2: not valid JSON:");
+  const std::string chat = "{\"messages\": [{\"role\": \"user\", \"content\": \"A\"}, ";
+  EXPECT_EQ(refusal(chat + "{\"role\": \"robot\", \"content\": \"B\"}]}"),
+            "data: line 1: messages[1].role: \"robot\" is no role that is known: system, user "
+            "(human), assistant (gpt), tool (observation), function_call");
+  EXPECT_EQ(refusal(chat + "{\"role\": \"assistant\"}]}"),
+            "data: line 1: messages[1].content: is missing");
+  EXPECT_EQ(refusal(chat + "{\"role\": \"assistant\", \"content\": [{\"type\": \"image\"}]}]}"),
+            "data: line 1: messages[1].content[0].type: \"image\" is not supported, only \"text\"");
+  EXPECT_EQ(refusal(chat + "{\"role\": \"assistant\", \"content\": \"B\", \"weight\": 0.5}]}"),
+            "data: line 1: messages[1].weight: 0.5 is not supported, only 0 and 1");
+  EXPECT_EQ(refusal(chat + "{\"role\": \"assistant\", \"content\": \"B\", \"tool_calls\": [{}]}]}"),
+            "data: line 1: messages[1].tool_calls: beside a text is not supported");
+  EXPECT_EQ(refusal(chat + "{\"role\": \"assistant\", \"content\": \"B\", \"weight\": 0}]}"),
+            "data: line 1: answer: is missing: no message of the assistant that is not empty");
+  EXPECT_EQ(refusal("{\"question\": \"A\", \"answer\": \"B\"}"),
+            "data: line 1: fields: \"question, answer\" are none of messages; conversations; "
+            "instruction and output; prompt and completion; text");
+}
+
+TEST(InstructionData, BadRecordsMayBeSkippedAndAreReported) {
+  DataOptions options;
+  options.bad_record = lora::BadRecord::skip;
+  const InstructionData data = parse("x\n{\"text\": \"A\"}\n{\"text\": 3}\n{\"text\": \"B\"}", [&] {
+    DataOptions lines = options;
+    lines.format = lora::DataFormat::json_lines;
+    return lines;
+  }());
+  EXPECT_EQ(shown(data), "text=A |text=B |");
+  EXPECT_EQ(data.skipped, 2u);
+  ASSERT_EQ(data.problems.size(), 2u);
+  EXPECT_EQ(data.problems[1], "data: line 3: text: is no text");
+  EXPECT_EQ(refusal("{\"text\": 3}", options),
+            "data: every record was skipped; the first: data: line 1: text: is no text");
+  std::string many = "{\"text\": \"A\"}\n";
+  for (int i = 0; i < 30; ++i) many += "{}\n";
+  EXPECT_EQ(parse(many, options).skipped, 30u);
+  EXPECT_EQ(parse(many, options).problems.size(), 20u);
+}
+
+TEST(InstructionData, AFileWithoutRecordsIsRefused) {
+  for (const char* text : {"", " \n\n", "[]", "\xEF\xBB\xBF"})
+    EXPECT_EQ(refusal(text), "data: holds no record");
+}
+
+TEST(InstructionData, ARecordOfTenMegabytesIsReadAndOneBeyondTheLimitRefused) {
+  const std::string text(10'000'000, 'x');
+  EXPECT_EQ(parse("{\"text\": \"" + text + "\"}").conversations[0].messages[0].content, text);
+  DataOptions options;
+  options.limits.record_bytes = 9'000'000;
+  EXPECT_EQ(refusal("\n{\"text\": \"" + text + "\"}", options),
+            "data: line 2: the record has 10000012 bytes, more than the limit of 9000000");
+}
+
+TEST(InstructionData, ReadsFiles) {
+  lora_test::TemporaryFolder folder;
+  const auto file = folder.path / "a.txt";
+  std::ofstream(file) << "[no json";
+  EXPECT_EQ(shown(lora::read_instruction_data(file)), "text=[no json |");
+  DataOptions options;
+  options.limits.file_bytes = 3;
+  EXPECT_THROW(lora::read_instruction_data(file, options), lora::FormatError);
+  EXPECT_THROW(lora::read_instruction_data(folder.path / "b.json"), lora::IoError);
+}
+
+TEST(InstructionData, ReadsTheSharedFiles) {
+  LORA_NEEDS_SHARED("data/sft");
+  const std::pair<const char*, std::pair<RecordKind, std::size_t>> files[] = {
+      {"alpaca_en_demo.json", {RecordKind::alpaca, 999}},
+      {"alpaca_zh_demo.json", {RecordKind::alpaca, 1000}},
+      {"chat_tiny.json", {RecordKind::conversations, 1}},
+      {"glaive_toolcall_en_demo.json", {RecordKind::conversations, 300}},
+      {"identity.json", {RecordKind::alpaca, 91}},
+      {"instruction-data.json", {RecordKind::alpaca, 1100}},
+      {"v1_sft_demo.jsonl", {RecordKind::messages, 500}}};
+  for (const auto& [name, expected] : files) {
+    const InstructionData data = lora::read_instruction_data(shared_dir() / "data/sft" / name);
+    EXPECT_EQ(data.kind, expected.first) << name;
+    EXPECT_EQ(data.conversations.size(), expected.second) << name;
+  }
+}
+
+}  // namespace

@@ -1,0 +1,252 @@
+#include <lora/text/tokenized_example.hpp>
+#include <lora/text/tokenizer_files.hpp>
+
+#include <gtest/gtest.h>
+
+#include "support/shared.hpp"
+#include "text/small_tokenizer.hpp"
+
+namespace {
+
+using lora::ChatTemplate;
+using lora::Conversation;
+using lora::LossOn;
+using lora::TokenizedData;
+using lora::TokenizedExample;
+using lora::TokenizeOptions;
+using lora::Tokenizer;
+using lora_test::shared_dir;
+using Ids = std::vector<std::int64_t>;
+
+Conversation chat(const std::string& question, const std::string& answer) {
+  return {{{"user", question, "", {}}, {"assistant", answer, "", {}}}, ""};
+}
+
+// The text of the trained tokens of an example, [ ] around each run.
+std::string trained(const TokenizedExample& example, const Tokenizer& tokenizer) {
+  std::string out;
+  for (std::size_t i = 0; i < example.ids.size();) {
+    Ids run;
+    for (; i < example.ids.size() && example.labels[i] == example.ids[i]; ++i)
+      run.push_back(example.ids[i]);
+    if (!run.empty()) out += "[" + tokenizer.decode(run) + "]";
+    for (; i < example.ids.size() && example.labels[i] == lora::ignored_label; ++i) {
+    }
+  }
+  return out;
+}
+
+TEST(TokenizedExample, TheAnswerAndItsEndTokenAreLabelled) {
+  const Tokenizer tokenizer(lora_test::byte_level_spec());
+  const TokenizedExample example =
+      lora::tokenize(ChatTemplate::named("chatml").render(chat("x", "yz"), {}), tokenizer);
+  EXPECT_EQ(example.ids, tokenizer.encode("<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\n"
+                                          "yz<|im_end|>\n"));
+  EXPECT_EQ(trained(example, tokenizer), "[yz<|im_end|>]");
+  EXPECT_EQ(example.counted(), 3);
+}
+
+TEST(TokenizedExample, ATokenThatReachesIntoTheAnswerCounts) {
+  const Tokenizer tokenizer(lora_test::byte_level_spec());
+  const lora::Rendered rendered{{{"xa", false}, {"bc", true}, {"a", true}, {"b", false}}, true};
+  const TokenizedExample example = lora::tokenize(rendered, tokenizer);
+  EXPECT_EQ(example.ids, (Ids{'x', 256, 'c', 256}));
+  EXPECT_EQ(example.labels, (Ids{-100, 256, 'c', 256}));
+  const lora::Rendered behind{{{"a", true}, {"bx", false}, {"y", true}}, true};
+  EXPECT_EQ(lora::tokenize(behind, tokenizer).labels, (Ids{256, -100, 'y'}));
+}
+
+TEST(TokenizedExample, TheBeginningTokenComesFromTheTemplateOrTheTokenizer) {
+  const Tokenizer tokenizer(lora_test::sentencepiece_spec());
+  const auto options = lora::render_options(tokenizer);
+  const auto ids = [&](const char* name) {
+    return lora::tokenize(ChatTemplate::named(name).render(chat("the", "the"), options), tokenizer)
+        .ids;
+  };
+  EXPECT_EQ(ids("plain"), tokenizer.encode("thethe</s>"));
+  EXPECT_EQ(ids("plain").front(), 1);
+  EXPECT_EQ(ids("llama2").front(), 1);
+  EXPECT_NE(ids("llama2")[1], 1);
+}
+
+// Every kind of data with the tokenizer and template that fit, against the definition: the ids are
+// those of the whole text, and a label stands where the token's bytes touch a trained stretch.
+void expect_masks(const std::filesystem::path& data_file, const std::string& tokenizer_dir,
+                  const char* chat_name, std::size_t most) {
+  const Tokenizer tokenizer = Tokenizer::open(shared_dir() / "data/tokenizers" / tokenizer_dir);
+  lora::InstructionData data = lora::read_instruction_data(data_file);
+  data.conversations.resize(std::min(data.conversations.size(), most));
+  const ChatTemplate chat = ChatTemplate::named(chat_name);
+  const lora::RenderOptions options = lora::render_options(tokenizer);
+  for (const Conversation& conversation : data.conversations) {
+    const lora::Rendered rendered = chat.render(conversation, options);
+    const TokenizedExample example = lora::tokenize(rendered, tokenizer);
+    ASSERT_EQ(example.ids,
+              tokenizer.encode(rendered.text(), rendered.has_bos ? lora::SpecialTokens::none
+                                                                 : lora::SpecialTokens::before));
+    std::string answers;
+    for (const lora::RenderedPiece& piece : rendered.pieces)
+      if (piece.trained) answers += "[" + piece.text + "]";
+    ASSERT_EQ(trained(example, tokenizer), answers);
+  }
+}
+
+TEST(TokenizedExample, MasksOfTheSharedData) {
+  LORA_NEEDS_SHARED("data/sft");
+  LORA_NEEDS_SHARED("data/tokenizers/qwen2");
+  const auto sft = shared_dir() / "data/sft";
+  expect_masks(sft / "alpaca_zh_demo.json", "qwen2", "qwen2.5", 300);
+  expect_masks(sft / "glaive_toolcall_en_demo.json", "qwen2", "qwen3", 100);
+  expect_masks(sft / "v1_sft_demo.jsonl", "qwen2", "chatml", 300);
+  expect_masks(sft / "chat_tiny.json", "qwen2", "qwen2", 1);
+}
+
+TEST(TokenizedExample, LossOnOtherMessages) {
+  const Tokenizer tokenizer(lora_test::byte_level_spec());
+  const Conversation two{{{"user", "A", "", {}},
+                          {"assistant", "B", "", {}},
+                          {"user", "C", "", {}},
+                          {"assistant", "D", "", {}}},
+                         ""};
+  const auto trained_with = [&](LossOn loss_on) {
+    TokenizeOptions options;
+    options.loss_on = loss_on;
+    const TokenizedData data =
+        lora::tokenize_all(std::vector{two}, ChatTemplate::named("plain"), tokenizer, options);
+    return trained(data.examples.at(0), tokenizer);
+  };
+  EXPECT_EQ(trained_with(LossOn::answers), "[B<|end|>][D<|end|>]");
+  EXPECT_EQ(trained_with(LossOn::last_answer), "[D<|end|>]");
+  EXPECT_EQ(trained_with(LossOn::everything), "[AB<|end|>CD<|end|>]");
+}
+
+TEST(TokenizedExample, TruncationIsFromTheRightAndCounted) {
+  const Tokenizer tokenizer(lora_test::byte_level_spec());
+  TokenizeOptions options;
+  options.max_length = 5;
+  const std::vector<Conversation> all = {chat("xx", "y"), chat("xx", "yyyy"), chat("xxxxx", "y"),
+                                         chat("xxxx", "yyy")};
+  const TokenizedData data =
+      lora::tokenize_all(all, ChatTemplate::named("plain"), tokenizer, options);
+  ASSERT_EQ(data.examples.size(), 3u);
+  EXPECT_EQ(data.examples[0].ids, (Ids{'x', 'x', 'y', 258}));
+  EXPECT_EQ(data.examples[1].ids, (Ids{'x', 'x', 'y', 'y', 'y'}));
+  EXPECT_EQ(data.examples[2].labels, (Ids{-100, -100, -100, -100, 'y'}));
+  EXPECT_EQ(data.report.records, 4);
+  EXPECT_EQ(data.report.truncated, 3);
+  EXPECT_EQ(data.report.without_answer, 1);
+  EXPECT_EQ(data.report.tokens, 14);
+  EXPECT_EQ(data.report.counted, 2 + 3 + 1);
+  EXPECT_EQ(data.report.longest, 5);
+}
+
+TEST(TokenizedExample, ADocumentIsDivided) {
+  const Tokenizer tokenizer(lora_test::byte_level_spec());
+  TokenizeOptions options;
+  options.max_length = 3;
+  options.system = "S";
+  const std::vector<Conversation> documents = {{{{"text", "xxxxxx", "", {}}}, ""}};
+  const TokenizedData data =
+      lora::tokenize_all(documents, ChatTemplate::named("plain"), tokenizer, options);
+  // The third piece is the end token alone, which nothing predicts.
+  ASSERT_EQ(data.examples.size(), 2u);
+  EXPECT_EQ(data.examples[0].labels, (Ids{'x', 'x', 'x'}));
+  EXPECT_EQ(data.report.truncated, 0);
+  EXPECT_EQ(data.report.without_answer, 1);
+  EXPECT_EQ(data.report.counted, 4);
+}
+
+TEST(TokenizedExample, ASystemMessageIsAddedWhereThereIsNone) {
+  const Tokenizer tokenizer(lora_test::byte_level_spec());
+  TokenizeOptions options;
+  options.system = "S";
+  std::vector<Conversation> all = {chat("x", "y"), chat("x", "y")};
+  all[1].messages.insert(all[1].messages.begin(), {"system", "T", "", {}});
+  const TokenizedData data =
+      lora::tokenize_all(all, ChatTemplate::named("plain"), tokenizer, options);
+  EXPECT_EQ(data.examples[0].ids, (Ids{'S', 'x', 'y', 258}));
+  EXPECT_EQ(data.examples[1].ids, (Ids{'T', 'x', 'y', 258}));
+}
+
+std::string refusal(auto&& call) {
+  try {
+    call();
+  } catch (const lora::ConfigError& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+TEST(TokenizedExample, RefusalsNameTheRecord) {
+  const Tokenizer tokenizer(lora_test::byte_level_spec());
+  const auto refused = [&](const Conversation& second, const TokenizeOptions& options,
+                           const char* name = "plain") {
+    return refusal([&] {
+      lora::tokenize_all(std::vector{chat("x", "y"), second}, ChatTemplate::named(name), tokenizer,
+                         options);
+    });
+  };
+  TokenizeOptions options;
+  options.max_length = 4;
+  options.cut_answer = lora::CutAnswer::refuse;
+  EXPECT_EQ(refused(chat("xxxx", "y"), options),
+            "record 2: the answer lies behind the 4 tokens that are kept of 6");
+  options = {};
+  options.vocab_size = 256;
+  EXPECT_EQ(refused(chat("x", "y"), options),
+            "record 1: id 258 at position 2 is not below the model's vocabulary of 256");
+  EXPECT_EQ(refused({}, {}), "record 2: chat template plain: the conversation is empty");
+  options.max_length = 1;
+  EXPECT_EQ(refused({}, options), "max_length is 1, expected 0 (no limit) or at least 2");
+  options.max_length = -1;
+  EXPECT_EQ(refused({}, options), "max_length is -1, expected 0 (no limit) or at least 2");
+}
+
+TEST(TokenizedExample, VocabulariesThatDoNotFitAreRefused) {
+  const Tokenizer tokenizer(lora_test::byte_level_spec());
+  EXPECT_EQ(refusal([&] { lora::expect_vocabulary_fits(tokenizer, 260); }),
+            "the tokenizer has ids up to 260, but the model's embedding ends at 259: they do not "
+            "belong together");
+  EXPECT_NO_THROW(lora::expect_vocabulary_fits(tokenizer, 261));
+  EXPECT_NO_THROW(lora::expect_ids_below(Ids{0, 4}, 5, "ids"));
+  EXPECT_EQ(refusal([&] {
+              lora::expect_ids_below(Ids{0, 5}, 5, "ids");
+            }),
+            "ids: id 5 at position 1 is not below the model's vocabulary of 5");
+  EXPECT_EQ(refusal([&] { lora::expect_ids_below(Ids{-1}, 5, "ids"); }),
+            "ids: id -1 at position 0 is not below the model's vocabulary of 5");
+}
+
+TEST(TokenizedExample, AnEndTokenThatIsNoAddedTokenIsRefused) {
+  lora::TokenizerSpec spec = lora_test::byte_level_spec();
+  spec.eos_token = "xy";
+  EXPECT_EQ(refusal([&] { lora::render_options(Tokenizer(spec)); }),
+            "the tokenizer's end token \"xy\" is no added token: its text does not encode to one "
+            "id");
+  spec.eos_token.reset();
+  EXPECT_EQ(lora::render_options(Tokenizer(spec)).eos_token, "");
+}
+
+TEST(TokenizedExample, TheDefaultTemplate) {
+  using lora::RecordKind;
+  lora::TokenizerSpec spec = lora_test::byte_level_spec();
+  const auto name = [&](RecordKind kind) {
+    return std::string(lora::default_template(kind, Tokenizer(spec)).name());
+  };
+  EXPECT_EQ(name(RecordKind::alpaca), "alpaca");
+  EXPECT_EQ(name(RecordKind::text), "plain");
+  EXPECT_EQ(name(RecordKind::prompt_completion), "plain");
+  EXPECT_EQ(refusal([&] { name(RecordKind::messages); }).substr(0, 82),
+            "the tokenizer's files hold no chat template; choose one by name: chatml, qwen2, qw");
+  spec.chat_template =
+      "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + "
+      "message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ "
+      "'<|im_start|>assistant\n' }}{% endif %}";
+  EXPECT_EQ(name(RecordKind::messages), "chatml");
+  EXPECT_EQ(name(RecordKind::alpaca), "chatml");
+  spec.chat_template = "{{ x }}";
+  EXPECT_EQ(refusal([&] { name(RecordKind::alpaca); }).substr(0, 58),
+            "the tokenizer's files: the chat template is none of the bu");
+}
+
+}  // namespace

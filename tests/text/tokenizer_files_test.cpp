@@ -1,0 +1,249 @@
+#include <lora/text/tokenizer_files.hpp>
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "support/golden.hpp"
+#include "text/small_tokenizer.hpp"
+
+namespace {
+
+using lora::SpecialTokens;
+using lora::Tokenizer;
+using lora_test::shared_dir;
+
+lora::Json golden_texts() {
+  const auto path = shared_dir() / "golden/text/tokenizers.json";
+  const auto bytes = lora::read_file(path, std::uint64_t{1} << 30);
+  return lora::parse_json(lora::as_text(bytes), path.string());
+}
+
+void expect_golden(const std::string& name, const std::filesystem::path& directory) {
+  const lora::Json golden = golden_texts();
+  const Tokenizer tokenizer = Tokenizer::open(directory);
+  const lora::Json& rows = golden.at("tokenizers").at(name);
+  ASSERT_EQ(rows.size(), golden.at("texts").size());
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const auto text = golden.at("texts")[i].get<std::string>();
+    const auto ids = rows[i].at("ids").get<std::vector<std::int64_t>>();
+    EXPECT_EQ(tokenizer.encode(text, SpecialTokens::none), ids) << text;
+    EXPECT_EQ(tokenizer.encode(text),
+              rows[i].at("ids_with_special").get<std::vector<std::int64_t>>())
+        << text;
+    EXPECT_EQ(tokenizer.decode(ids), rows[i].at("decoded").get<std::string>()) << text;
+  }
+}
+
+// llama.cpp's files: texts between marker lines, and a line of ids for each.
+void expect_llama_cpp(const std::string& name, const std::filesystem::path& directory) {
+  const auto golden = shared_dir() / "data/tokenizers/golden" / ("ggml-vocab-" + name + ".gguf");
+  const auto bytes = lora::read_file(golden.string() + ".inp", 1 << 20);
+  const auto out = lora::read_file(golden.string() + ".out", 1 << 20);
+  const Tokenizer tokenizer = Tokenizer::open(directory);
+  std::string_view rest = lora::as_text(bytes);
+  std::istringstream lines{std::string(lora::as_text(out))};
+  constexpr std::string_view mark = "\n__ggml_vocab_test__\n";
+  int texts = 0;
+  for (std::string line; std::getline(lines, line); ++texts) {
+    std::istringstream numbers(line);
+    const std::vector<std::int64_t> ids{std::istream_iterator<std::int64_t>(numbers), {}};
+    const std::string_view text = rest.substr(0, rest.find(mark));
+    EXPECT_EQ(tokenizer.encode(text, SpecialTokens::none), ids) << text;
+    rest.remove_prefix(std::min(text.size() + mark.size(), rest.size()));
+  }
+  EXPECT_EQ(texts, 46);
+}
+
+TEST(TokenizerFiles, EqualsLlamaCppsIds) {
+  LORA_NEEDS_SHARED("data/tokenizers/golden");
+  expect_llama_cpp("gpt-2", shared_dir() / "data/tokenizers/gpt2");
+  expect_llama_cpp("qwen2", shared_dir() / "data/tokenizers/qwen2");
+  expect_llama_cpp("llama-spm", shared_dir() / "data/tokenizers/llama2");
+}
+
+TEST(TokenizerFiles, EqualsTheGoldenIdsOfGpt2) {
+  LORA_NEEDS_SHARED("golden/text/tokenizers.json");
+  expect_golden("gpt2", shared_dir() / "data/tokenizers/gpt2");
+}
+TEST(TokenizerFiles, EqualsTheGoldenIdsOfQwen2) {
+  LORA_NEEDS_SHARED("golden/text/tokenizers.json");
+  expect_golden("qwen2", shared_dir() / "data/tokenizers/qwen2");
+}
+TEST(TokenizerFiles, EqualsTheGoldenIdsOfLlama2) {
+  LORA_NEEDS_SHARED("golden/text/tokenizers.json");
+  expect_golden("llama2", shared_dir() / "data/tokenizers/llama2");
+}
+TEST(TokenizerFiles, EqualsTheGoldenIdsOfLlama2WithMetaspace) {
+  LORA_NEEDS_SHARED("golden/text/tokenizers.json");
+  expect_golden("llama2_metaspace", shared_dir() / "data/tokenizers/llama2_metaspace");
+}
+TEST(TokenizerFiles, EqualsTheGoldenIdsOfStories) {
+  LORA_NEEDS_SHARED("golden/text/tokenizers.json");
+  expect_golden("stories260K", shared_dir() / "data/stories260K-hf");
+}
+
+// A directory with the given files.
+struct Directory {
+  lora_test::TemporaryFolder folder;
+  Directory& with(const std::string& name, const std::string& text) {
+    std::ofstream(folder.path / name, std::ios::binary) << text;
+    return *this;
+  }
+  Directory& with_shared(const char* from, const char* name) {
+    std::filesystem::copy_file(shared_dir() / "data/tokenizers" / from / name, folder.path / name);
+    return *this;
+  }
+  std::string path(const char* name) const { return (folder.path / name).string(); }
+  Tokenizer open() const { return Tokenizer::open(folder.path); }
+  std::string refusal() const {
+    try {
+      open();
+    } catch (const lora::Error& error) {
+      return error.what();
+    }
+    return "accepted";
+  }
+};
+
+// The vocabulary of all bytes and a few tokens as vocab.json.
+std::string small_vocab() {
+  lora::Json vocab = lora::Json::object();
+  for (const auto& [token, id] : lora_test::byte_level_spec().model.vocab) vocab[token] = id;
+  vocab["<|endoftext|>"] = 258;
+  return vocab.dump();
+}
+const char* const small_merges = "#version: 0.2\r\na b\r\n\r\n\u0120 a\r\n";
+
+// The same ids from vocab.json and merges.txt as from tokenizer.json.
+void expect_golden_without_json(const char* name, Directory& directory) {
+  const lora::Json golden = golden_texts();
+  const Tokenizer tokenizer = directory.open();
+  for (std::size_t i = 0; i < golden.at("texts").size(); ++i) {
+    const auto text = golden.at("texts")[i].get<std::string>();
+    ASSERT_EQ(tokenizer.encode(text),
+              golden.at("tokenizers").at(name)[i].at("ids").get<std::vector<std::int64_t>>())
+        << text;
+  }
+}
+
+TEST(TokenizerFiles, VocabularyAndMergesOfGpt2) {
+  LORA_NEEDS_SHARED("golden/text/tokenizers.json");
+  Directory directory;
+  directory.with_shared("gpt2", "vocab.json").with_shared("gpt2", "merges.txt");
+  expect_golden_without_json("gpt2", directory);
+  const Tokenizer tokenizer = directory.open();
+  EXPECT_EQ(tokenizer.eos_id(), 50256);
+  EXPECT_EQ(tokenizer.encode("a<|endoftext|>"), (std::vector<std::int64_t>{64, 50256}));
+  EXPECT_EQ(tokenizer.vocab_size(), 50257);
+}
+
+TEST(TokenizerFiles, VocabularyAndMergesOfQwen2) {
+  LORA_NEEDS_SHARED("golden/text/tokenizers.json");
+  Directory directory;
+  directory.with_shared("qwen2", "vocab.json")
+      .with_shared("qwen2", "merges.txt")
+      .with_shared("qwen2", "tokenizer_config.json");
+  expect_golden_without_json("qwen2", directory);
+  const Tokenizer tokenizer = directory.open();
+  EXPECT_EQ(tokenizer.eos_token(), "<|im_end|>");
+  EXPECT_EQ(tokenizer.eos_id(), 151645);
+  EXPECT_EQ(tokenizer.pad_id(), 151643);
+  EXPECT_EQ(tokenizer.bos_id(), std::nullopt);
+  EXPECT_EQ(tokenizer.vocab_size(), 151646);
+  EXPECT_EQ(tokenizer.chat_template().substr(0, 24), "{% set system_message = ");
+}
+
+TEST(TokenizerFiles, SmallVocabularyAndMerges) {
+  Directory directory;
+  directory.with("vocab.json", small_vocab()).with("merges.txt", small_merges);
+  EXPECT_EQ(directory.open().encode("ab a1"), (std::vector<std::int64_t>{256, 257, '1'}));
+  EXPECT_EQ(directory.open().eos_token(), "<|endoftext|>");
+  directory.with("tokenizer_config.json", R"({"tokenizer_class": "Qwen2Tokenizer",
+    "added_tokens_decoder": {"300": {"content": "<x>", "lstrip": true, "special": true}},
+    "bos_token": {"content": "<x>", "lstrip": true}, "eos_token": null,
+    "add_bos_token": true, "add_eos_token": false,
+    "chat_template": [{"name": "tool_use", "template": "A"},
+                      {"name": "default", "template": "B"}]})");
+  directory.with("special_tokens_map.json", R"({"bos_token": "<y>", "pad_token": "b"})");
+  const Tokenizer tokenizer = directory.open();
+  EXPECT_EQ(tokenizer.encode("a <x>"), (std::vector<std::int64_t>{300, 'a', 300}));
+  EXPECT_EQ(tokenizer.bos_token(), "<x>");
+  EXPECT_EQ(tokenizer.eos_token(), std::nullopt);
+  EXPECT_EQ(tokenizer.pad_id(), 'b');
+  EXPECT_EQ(tokenizer.chat_template(), "B");
+  directory.with("chat_template.jinja", "C");
+  EXPECT_EQ(directory.open().chat_template(), "C");
+}
+
+TEST(TokenizerFiles, AddBosTokenWinsOverTokenizerJson) {
+  LORA_NEEDS_SHARED("data/stories260K-hf/tokenizer.json");
+  Directory directory;
+  std::filesystem::copy_file(shared_dir() / "data/stories260K-hf/tokenizer.json",
+                             directory.folder.path / "tokenizer.json");
+  EXPECT_EQ(directory.open().encode("a").front(), 1);
+  directory.with("tokenizer_config.json",
+                 R"({"bos_token":"<s>","eos_token":"</s>","add_bos_token":false,
+                     "add_eos_token":true})");
+  EXPECT_NE(directory.open().encode("a").front(), 1);
+  EXPECT_EQ(directory.open().encode("a").back(), 2);
+}
+
+TEST(TokenizerFiles, RefusalsNameTheFile) {
+  Directory directory;
+  const std::string here = directory.folder.path.string();
+  EXPECT_EQ(directory.refusal(), here + ": no tokenizer.json, nor vocab.json with merges.txt");
+  directory.with("tokenizer.model", "x");
+  EXPECT_EQ(directory.refusal(),
+            here +
+                ": no tokenizer.json, nor vocab.json with merges.txt; tokenizer.model alone is "
+                "not supported: save the tokenizer once with transformers' "
+                "AutoTokenizer(...).save_pretrained");
+  directory.with("vocab.json", "[]").with("merges.txt", "a b c\n");
+  EXPECT_EQ(directory.refusal(), directory.path("vocab.json") + ": is no object");
+  directory.with("vocab.json", "{\"a\": 1.5}");
+  EXPECT_EQ(directory.refusal(), directory.path("vocab.json") +
+                                     ": \"a\" has id 1.5, expected a whole number up to 4194303");
+  directory.with("vocab.json", small_vocab());
+  EXPECT_EQ(directory.refusal(), directory.path("merges.txt") +
+                                     ": line 1: is neither \"left right\" nor [\"left\", "
+                                     "\"right\"]");
+  directory.with("merges.txt", small_merges);
+  EXPECT_EQ(directory.refusal(), "accepted");
+  directory.with("tokenizer.json", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n");
+  EXPECT_EQ(directory.refusal(),
+            directory.path("tokenizer.json") +
+                ": is a pointer of git-lfs; fetch the file with `git lfs pull`");
+}
+
+TEST(TokenizerFiles, RefusalsInTheConfiguration) {
+  Directory directory;
+  directory.with("vocab.json", small_vocab()).with("merges.txt", small_merges);
+  const auto refusal = [&](const std::string& config) {
+    directory.with("tokenizer_config.json", config);
+    const std::string message = directory.refusal(), file = directory.path("tokenizer_config.json");
+    EXPECT_EQ(message.substr(0, file.size()), file);
+    return message.substr(std::min(message.size(), file.size()));
+  };
+  EXPECT_EQ(refusal("[]"), ": is no object");
+  EXPECT_EQ(refusal(R"({"tokenizer_class": "T5Tokenizer"})"),
+            ": tokenizer_class: \"T5Tokenizer\" without a tokenizer.json; only GPT2Tokenizer and "
+            "Qwen2Tokenizer are known");
+  EXPECT_EQ(refusal(R"({"added_tokens_decoder": []})"), ": added_tokens_decoder: is no object");
+  EXPECT_EQ(refusal(R"({"added_tokens_decoder": {"x": {"content": "y"}}})"),
+            ": added_tokens_decoder: \"x\" is no id");
+  EXPECT_EQ(refusal(R"({"added_tokens_decoder": {"300": {"content": "y"},
+                                                 "301": {"content": "y"}}})"),
+            ": added_tokens_decoder: \"y\" has id 301, but in tokenizer.json 300");
+  EXPECT_EQ(refusal(R"({"added_tokens_decoder": {"300": {"content": "y", "z": 1}}})"),
+            ": added_tokens_decoder.300.z: is not supported");
+  EXPECT_EQ(refusal(R"({"chat_template": [{"name": "a", "template": "b"}]})"),
+            ": chat_template: is a list without a template called \"default\"");
+  EXPECT_EQ(refusal(R"({"add_bos_token": true, "bos_token": "<s>"})"),
+            ": add_bos_token: is true, but \"<s>\" is not in the vocabulary");
+  EXPECT_EQ(refusal(R"({"add_bos_token": true, "tokenizer_class": "Qwen2Tokenizer"})"),
+            ": add_bos_token: is true, but no such token is named");
+  EXPECT_EQ(refusal(R"({"eos_token": 3})"), ": eos_token: is no text");
+}
+
+}  // namespace
