@@ -1,0 +1,66 @@
+// How a language model is asked to write.
+#pragma once
+
+#include <lora/core/error.hpp>
+#include <lora/core/printable.hpp>
+#include <lora/core/types.hpp>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace LORA_NAMESPACE {
+
+/// Plain values under transformers' names, with its defaults; generation_config.json is translated
+/// by io.
+struct GenerationConfig {
+  std::optional<Index> max_new_tokens;  ///< goes before max_length; with neither it is 20
+  std::optional<Index> max_length;      ///< of prompt and new tokens together
+  bool do_sample = false;               ///< false: the most probable token, whatever follows below
+  double temperature = 1;               ///< logits are divided by it
+  Index top_k = 50;                     ///< only the k most probable; 0: all
+  double top_p = 1;                     ///< only the most probable that make up p together
+  double min_p = 0;                     ///< only those with p times the highest probability
+  double repetition_penalty = 1;  ///< makes tokens that were there less probable, also greedily
+  std::vector<std::int64_t> eos_token_id;  ///< tokens behind which a text is over
+  std::vector<std::string> stop_strings;   ///< texts before which it is over
+
+  bool operator==(const GenerationConfig&) const = default;
+};
+
+/// Throws ConfigError, naming the field, for what is out of range.
+template <class = void>
+void check_config(const GenerationConfig& c) {
+  const auto refuse = [](const std::string& field, const std::string& value,
+                         const std::string& expected) {
+    throw ConfigError("GenerationConfig: " + field + " is " + value + ", expected " + expected);
+  };
+  const auto number = [&](const char* field, double value, bool good, const char* expected) {
+    if (!good) refuse(field, number_text(value), expected);
+  };
+  const auto count = [&](const char* field, Index value) {
+    if (value < 0) refuse(field, std::to_string(value), "0 or more");
+  };
+  count("max_new_tokens", c.max_new_tokens.value_or(0));
+  count("max_length", c.max_length.value_or(0));
+  count("top_k", c.top_k);
+  const char* positive = "a positive number";
+  number("temperature", c.temperature, c.temperature > 0 && c.temperature <= 1e30,
+         "a positive number; do_sample = false takes the most probable token");
+  number("repetition_penalty", c.repetition_penalty,
+         c.repetition_penalty > 0 && c.repetition_penalty <= 1e30, positive);
+  number("top_p", c.top_p, c.top_p >= 0 && c.top_p <= 1, "a number from 0 to 1");
+  number("min_p", c.min_p, c.min_p >= 0 && c.min_p <= 1, "a number from 0 to 1");
+  for (std::size_t i = 0; i < c.eos_token_id.size(); ++i) {
+    if (c.eos_token_id[i] < 0)
+      refuse("eos_token_id[" + std::to_string(i) + "]", std::to_string(c.eos_token_id[i]),
+             "an id, 0 or more");
+  }
+  for (std::size_t i = 0; i < c.stop_strings.size(); ++i) {
+    if (c.stop_strings[i].empty())
+      refuse("stop_strings[" + std::to_string(i) + "]", "empty", "a text");
+  }
+}
+
+}  // namespace LORA_NAMESPACE

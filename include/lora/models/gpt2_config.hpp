@@ -1,0 +1,47 @@
+// The sizes and options of GPT-2.
+#pragma once
+
+#include <lora/core/error.hpp>
+#include <lora/nn/activations.hpp>
+
+#include <cmath>
+#include <string>
+
+namespace LORA_NAMESPACE {
+
+/// transformers' names. The sizes must be set; n_inner 0 stands for 4 n_embd. Dropout between
+/// layers (attn_pdrop, embd_pdrop, resid_pdrop) is not applied; an adapter's is.
+struct GPT2Config {
+  Index vocab_size = 0, n_positions = 0, n_embd = 0, n_layer = 0, n_head = 0, n_inner = 0;
+  double layer_norm_epsilon = 1e-5;
+  Activation activation_function = Activation::gelu_tanh;
+  bool tie_word_embeddings = true;
+
+  Index inner() const { return n_inner == 0 ? 4 * n_embd : n_inner; }
+  bool operator==(const GPT2Config&) const = default;
+};
+
+/// Throws ConfigError, naming the field, for sizes below 1 and heads that do not divide n_embd.
+template <class = void>
+void check_config(const GPT2Config& c) {
+  const auto refuse = [](const std::string& what) { throw ConfigError("GPT2Config: " + what); };
+  const auto at_least = [&](const char* name, Index value, Index least) {
+    if (value < least)
+      refuse(std::string(name) + " is " + std::to_string(value) + ", expected at least " +
+             std::to_string(least));
+  };
+  at_least("vocab_size", c.vocab_size, 1);
+  at_least("n_positions", c.n_positions, 1);
+  at_least("n_embd", c.n_embd, 1);
+  at_least("n_layer", c.n_layer, 0);
+  at_least("n_head", c.n_head, 1);
+  at_least("n_inner", c.n_inner, 0);
+  if (c.n_embd % c.n_head != 0)
+    refuse("n_embd is " + std::to_string(c.n_embd) + ", expected a multiple of n_head, " +
+           std::to_string(c.n_head));
+  if (!(c.layer_norm_epsilon > 0) || !std::isfinite(c.layer_norm_epsilon))
+    refuse("layer_norm_epsilon is " + std::to_string(c.layer_norm_epsilon) +
+           ", expected a positive number");
+}
+
+}  // namespace LORA_NAMESPACE

@@ -1,0 +1,76 @@
+// The keys and values of a sequence that is being decoded.
+#pragma once
+
+#include <lora/core/error.hpp>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+namespace LORA_NAMESPACE {
+
+/// Keys and values (length, KV·K) of every layer for the tokens that a model has seen of one
+/// sequence, already turned to their positions. Begins empty; memory grows by doubling. It belongs
+/// to one model with the adapters that were active: after another adapter is chosen, begin anew.
+template <class S>
+class KVCache {
+ public:
+  /// Tokens that every layer has seen.
+  Index length() const { return length_; }
+  Index bytes() const {
+    Index n = 0;
+    for (const Layer& layer : layers_) n += layer.keys.size() + layer.values.size();
+    return n * static_cast<Index>(sizeof(S));
+  }
+
+  /// Forgets all tokens but the first `length`. Keeps the memory. Throws ShapeError for more than
+  /// there are.
+  void truncate(Index length) {
+    if (length < 0 || length > length_) {
+      throw ShapeError("KVCache::truncate: length is " + std::to_string(length) +
+                       ", expected 0 to " + std::to_string(length_));
+    }
+    length_ = length;
+  }
+
+  /// Puts keys and values (n, KV·K) of one layer behind the tokens seen, for advance() to count.
+  /// Allocates when the memory is full.
+  void append(Index layer, const View<S>& keys, const View<S>& values) {
+    if (layer >= static_cast<Index>(layers_.size()))
+      layers_.resize(static_cast<std::size_t>(layer) + 1);
+    Layer& own = layers_[static_cast<std::size_t>(layer)];
+    put(keys, own.keys);
+    put(values, own.values);
+  }
+  /// All layers have `count` tokens more.
+  void advance(Index count) { length_ += count; }
+
+  View<S> keys(Index layer, Index rows) const {
+    return View<S>(layers_[static_cast<std::size_t>(layer)].keys).middle_rows(0, rows);
+  }
+  View<S> values(Index layer, Index rows) const {
+    return View<S>(layers_[static_cast<std::size_t>(layer)].values).middle_rows(0, rows);
+  }
+
+ private:
+  struct Layer {
+    Matrix<S> keys, values;
+  };
+
+  void put(const View<S>& rows, Matrix<S>& to) const {
+    const Index needed = length_ + rows.rows;
+    if (to.rows() < needed || to.cols() != rows.cols) {
+      Matrix<S> larger(std::max<Index>({64, 2 * to.rows(), needed}), rows.cols);
+      if (length_ > 0) larger.topRows(length_) = to.topRows(length_);
+      to = std::move(larger);
+    }
+    for (Index t = 0; t < rows.rows; ++t)
+      std::copy_n(rows.data + t * rows.row_stride, rows.cols,
+                  to.data() + (length_ + t) * to.cols());
+  }
+
+  std::vector<Layer> layers_;
+  Index length_ = 0;
+};
+
+}  // namespace LORA_NAMESPACE

@@ -1,0 +1,107 @@
+// From hidden states to logits and to the loss over a vocabulary, a few tokens at a time.
+#pragma once
+
+#include <lora/layers/lora_linear.hpp>
+#include <lora/models/token_batch.hpp>
+#include <lora/nn/losses.hpp>
+
+#include <algorithm>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace LORA_NAMESPACE {
+
+/// loss: Σ over the counted tokens of −log p[label], divided by their number or by num_items.
+template <class S>
+struct LanguageModelLoss {
+  WideOf<S> loss = 0;
+  Index counted = 0;
+};
+
+/// Rows of logits that are made at a time: 48, or for a small vocabulary so many that they take
+/// 16 MiB in float32, at most 128. A vocabulary of 151 936 takes 28 MiB, whatever T is.
+inline Index logit_rows(Index vocabulary) {
+  return std::clamp<Index>((Index{1} << 22) / std::max<Index>(vocabulary, 1), 48, 128);
+}
+
+/// What a loss works in, reused from step to step.
+template <class S>
+struct LossTape {
+  std::vector<Index> rows;           ///< of hidden that count
+  std::vector<std::int64_t> labels;  ///< theirs
+  Matrix<S> hidden, logits, dhidden;
+  typename LoRALinear<S>::Tape head;
+};
+
+/// Lists the rows whose next token, in the same sequence, has a label that counts. Throws
+/// ShapeError unless there is a label for each id, Error for a label outside of the vocabulary.
+template <class S>
+void list_counted(const char* where, const TokenBatch& batch, std::span<const Index> lengths,
+                  std::span<const std::int64_t> labels, Index vocabulary, LossTape<S>& tape) {
+  if (labels.size() != batch.ids.size()) {
+    throw ShapeError(std::string(where) + ": there are " + std::to_string(labels.size()) +
+                     " labels, expected one for each of " + std::to_string(batch.rows()) + " ids");
+  }
+  for (std::size_t t = 0; t < labels.size(); ++t) {
+    if (labels[t] == ignored_label || (labels[t] >= 0 && labels[t] < vocabulary)) continue;
+    throw Error(std::string(where) + ": labels[" + std::to_string(t) + "] is " +
+                std::to_string(labels[t]) + ", expected 0 to " + std::to_string(vocabulary - 1) +
+                " or " + std::to_string(ignored_label) + " for a token that does not count");
+  }
+  tape.rows.clear();
+  tape.labels.clear();
+  Index first = 0;
+  for (const Index length : lengths) {
+    for (Index t = first; t + 1 < first + length; ++t) {
+      const std::int64_t label = labels[static_cast<std::size_t>(t) + 1];
+      if (label == ignored_label) continue;
+      tape.rows.push_back(t);
+      tape.labels.push_back(label);
+    }
+    first += length;
+  }
+}
+
+/// The loss of the rows of hidden (T, D) that list_counted() listed. With dhidden ≠ nullptr (T, D)
+/// also its gradient there, zero in rows that do not count, and that of what is trained in `head`
+/// is added; with `train` = false only the loss. Logits are made for logit_rows() tokens at a time
+/// and their gradient stands in their place, so memory does not grow with T. divisor: what the sum
+/// is divided by. Allocates when it is used first.
+template <class S>
+LanguageModelLoss<S> head_loss(LoRALinear<S>& head, In<S> hidden, Index divisor, const Pass& pass,
+                               bool train, Matrix<S>* dhidden, LossTape<S>& tape) {
+  const Index D = hidden.cols(), V = head.out_features(),
+              count = static_cast<Index>(tape.rows.size());
+  const Index most = logit_rows(V);
+  LanguageModelLoss<S> result{0, count};
+  if (dhidden != nullptr) dhidden->setZero(hidden.rows(), D);
+  for (Index first = 0; first < count; first += most) {
+    const Index n = std::min(most, count - first);
+    const std::span<const Index> rows(tape.rows.data() + first, static_cast<std::size_t>(n));
+    tape.hidden.resize(n, D);
+    for (Index i = 0; i < n; ++i)
+      tape.hidden.row(i) = hidden.row(rows[static_cast<std::size_t>(i)]);
+    tape.logits.resize(n, V);
+    Pass part = pass;
+    part.first_row += first;
+    head.forward(tape.hidden, tape.logits, &tape.head, part);
+    const std::span<const std::int64_t> labels(tape.labels.data() + first,
+                                               static_cast<std::size_t>(n));
+    CrossEntropyOptions options;
+    options.num_items = divisor;
+    if (!train) {
+      result.loss += cross_entropy<S>(tape.logits, labels, options).loss;
+      continue;
+    }
+    result.loss += cross_entropy<S>(tape.logits, labels, tape.logits, options).loss;
+    head.backward(tape.hidden, tape.logits, tape.head,
+                  dhidden == nullptr ? nullptr : &tape.dhidden);
+    if (dhidden == nullptr) continue;
+    for (Index i = 0; i < n; ++i)
+      dhidden->row(rows[static_cast<std::size_t>(i)]) = tape.dhidden.row(i);
+  }
+  return result;
+}
+
+}  // namespace LORA_NAMESPACE

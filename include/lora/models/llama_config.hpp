@@ -1,0 +1,91 @@
+// The sizes and options of Llama, Mistral, Qwen2 and Qwen3.
+#pragma once
+
+#include <lora/core/error.hpp>
+#include <lora/nn/activations.hpp>
+#include <lora/nn/rotary.hpp>
+
+#include <cmath>
+#include <string>
+#include <string_view>
+
+namespace LORA_NAMESPACE {
+
+/// transformers' names; what a config.json of another dialect says is translated by io. The sizes
+/// must be set.
+struct LlamaConfig {
+  std::string model_type = "llama";  ///< llama, mistral, qwen2 or qwen3
+  Index vocab_size = 0, hidden_size = 0, intermediate_size = 0, num_hidden_layers = 0;
+  Index num_attention_heads = 0, num_key_value_heads = 0, head_dim = 0;
+  Index max_position_embeddings = 0;
+  double rms_norm_eps = 1e-6, rope_theta = 10000;
+  RopeScaling rope_scaling;
+  Activation hidden_act = Activation::silu;
+  bool qkv_bias = false, o_bias = false, mlp_bias = false;
+  bool qk_norm = false;  ///< an RMSNorm over each head of q and k before they are turned
+  bool tie_word_embeddings = false;
+  Index sliding_window = 0;       ///< keys that a query sees, itself among them; 0: all
+  Index first_sliding_layer = 0;  ///< layers from this one on use the window
+
+  Rope rope() const { return {head_dim, rope_theta, rope_scaling, max_position_embeddings}; }
+  bool operator==(const LlamaConfig&) const = default;
+};
+
+/// Throws ConfigError, naming the field, for sizes below 1, heads that do not divide, an odd head
+/// size, numbers that are not finite, and a scaling that cannot be computed.
+template <class = void>
+void check_config(const LlamaConfig& c) {
+  const auto refuse = [](const std::string& what) { throw ConfigError("LlamaConfig: " + what); };
+  const auto at_least = [&](const char* name, Index value, Index least) {
+    if (value < least)
+      refuse(std::string(name) + " is " + std::to_string(value) + ", expected at least " +
+             std::to_string(least));
+  };
+  const auto positive = [&](const char* name, double value) {
+    if (!(value > 0) || !std::isfinite(value))
+      refuse(std::string(name) + " is " + std::to_string(value) + ", expected a positive number");
+  };
+  if (c.model_type != "llama" && c.model_type != "mistral" && c.model_type != "qwen2" &&
+      c.model_type != "qwen3")
+    refuse("model_type is \"" + c.model_type + "\", expected llama, mistral, qwen2 or qwen3");
+  at_least("vocab_size", c.vocab_size, 1);
+  at_least("hidden_size", c.hidden_size, 1);
+  at_least("intermediate_size", c.intermediate_size, 1);
+  at_least("num_hidden_layers", c.num_hidden_layers, 0);
+  at_least("num_attention_heads", c.num_attention_heads, 1);
+  at_least("num_key_value_heads", c.num_key_value_heads, 1);
+  at_least("head_dim", c.head_dim, 1);
+  at_least("max_position_embeddings", c.max_position_embeddings, 1);
+  at_least("sliding_window", c.sliding_window, 0);
+  at_least("first_sliding_layer", c.first_sliding_layer, 0);
+  if (c.num_attention_heads % c.num_key_value_heads != 0)
+    refuse("num_attention_heads is " + std::to_string(c.num_attention_heads) +
+           ", expected a multiple of num_key_value_heads, " +
+           std::to_string(c.num_key_value_heads));
+  if (c.head_dim % 2 != 0)
+    refuse("head_dim is " + std::to_string(c.head_dim) + ", expected an even number");
+  positive("rms_norm_eps", c.rms_norm_eps);
+  positive("rope_theta", c.rope_theta);
+  const RopeScaling& s = c.rope_scaling;
+  if (s.type == RopeScaling::Type::none) return;
+  positive("rope_scaling.factor", s.factor);
+  if (s.type == RopeScaling::Type::dynamic && c.head_dim == 2)
+    refuse("rope_scaling is dynamic, which needs a head_dim above 2");
+  if (s.type != RopeScaling::Type::llama3) return;
+  positive("rope_scaling.low_freq_factor", s.low_freq_factor);
+  positive("rope_scaling.high_freq_factor", s.high_freq_factor);
+  at_least("rope_scaling.original_max_position_embeddings", s.original_max_position_embeddings, 1);
+  if (s.high_freq_factor <= s.low_freq_factor)
+    refuse("rope_scaling.high_freq_factor is " + std::to_string(s.high_freq_factor) +
+           ", expected more than low_freq_factor, " + std::to_string(s.low_freq_factor));
+}
+
+/// The class that transformers has for the norms of a model: "LlamaRMSNorm".
+template <class = void>
+const char* rms_norm_type(std::string_view model_type) {
+  if (model_type == "mistral") return "MistralRMSNorm";
+  if (model_type == "qwen2") return "Qwen2RMSNorm";
+  return model_type == "qwen3" ? "Qwen3RMSNorm" : "LlamaRMSNorm";
+}
+
+}  // namespace LORA_NAMESPACE

@@ -1,0 +1,190 @@
+// Causal attention with grouped heads and sliding windows, in blocks of queries.
+#pragma once
+
+#include <lora/nn/attention_block.hpp>
+
+#include <span>
+#include <string>
+#include <utility>
+
+namespace LORA_NAMESPACE {
+
+namespace detail {
+
+/// The blocks of all sequences, and the largest number of keys that one of them sees.
+template <class S, class Sequence>
+Index list_blocks(const char* where, const AttentionShape& shape,
+                  std::span<const Sequence> sequences, AttentionWorkspace<S>& workspace) {
+  if (shape.heads < 1 || shape.kv_heads < 1 || shape.head_dim < 1 || shape.window < 0 ||
+      shape.heads % shape.kv_heads != 0 || shape.group() > stacked_rows) {
+    throw ConfigError(std::string(where) + ": " + std::to_string(shape.heads) + " heads of " +
+                      std::to_string(shape.head_dim) + " over " + std::to_string(shape.kv_heads) +
+                      " key heads with a window of " + std::to_string(shape.window) +
+                      ", expected a multiple of the key heads, at most " +
+                      std::to_string(stacked_rows) + " times as many");
+  }
+  workspace.blocks.clear();
+  Index most = 0;
+  const Index step = block_queries(shape), wide = shape.heads * shape.head_dim,
+              narrow = shape.kv_heads * shape.head_dim;
+  for (std::size_t n = 0; n < sequences.size(); ++n) {
+    const Sequence& one = sequences[n];
+    const Index count = one.q.rows, past = one.k.rows - count;
+    expect_shape(where, "q", Extent{one.q.rows, one.q.cols}, count, wide);
+    expect_shape(where, "y", Extent{one.y.rows, one.y.cols}, count, wide);
+    if (past < 0 || one.k.cols != narrow) {
+      check_shape(false, where, "k", one.k.rows, one.k.cols,
+                  "at least " + shape_text(count, narrow));
+    }
+    expect_shape(where, "v", Extent{one.v.rows, one.v.cols}, one.k.rows, narrow);
+    for (Index first = 0; first < count; first += step) {
+      const Index queries = std::min(step, count - first);
+      workspace.blocks.push_back({static_cast<Index>(n), first, queries});
+      most = std::max(most, past + first + queries - shape.first_key(past + first));
+    }
+  }
+  return most;
+}
+
+/// Blocks of queries of one group of heads add to the same dk and dv, in turn. Where there are few
+/// groups, blocks 0, n, 2n …, blocks 1, n + 1 … and so on have sums of their own, so that there is
+/// work for more threads; the number depends on the shape alone.
+inline Index backward_stripes(const AttentionShape& shape) {
+  return std::clamp<Index>(8 / shape.kv_heads, 1, 8);
+}
+/// Those of a sequence that have blocks.
+template <class S>
+Index used_stripes(const AttentionShape& shape, const AttentionGradient<S>& one, Index stripes) {
+  const Index step = block_queries(shape);
+  return std::min(stripes, (one.q.rows + step - 1) / step);
+}
+
+/// Where each sequence's sums of the stripes but the first begin.
+template <class S>
+void prepare_partial(const AttentionShape& shape, std::span<const AttentionGradient<S>> sequences,
+                     Index stripes, AttentionWorkspace<S>& workspace) {
+  workspace.partial_rows.clear();
+  Index rows = 0;
+  for (const AttentionGradient<S>& one : sequences) {
+    workspace.partial_rows.push_back(rows);
+    rows += std::max<Index>(0, used_stripes(shape, one, stripes) - 1) * one.q.rows;
+  }
+  const Index cols = 2 * shape.kv_heads * shape.head_dim;
+  if (workspace.partial.rows() < rows || workspace.partial.cols() != cols)
+    workspace.partial.resize(rows, cols);
+}
+
+/// dk and dv that a stripe adds to.
+template <class S>
+struct KeySums {
+  MutableView<S> dk, dv;
+};
+template <class S>
+KeySums<S> sums_of(AttentionWorkspace<S>& workspace, const AttentionGradient<S>& one, std::size_t n,
+                   Index stripe) {
+  if (stripe == 0) return {one.dk, one.dv};
+  const Index first = workspace.partial_rows[n] + (stripe - 1) * one.q.rows, cols = one.dk.cols;
+  const auto both = MutableView<S>(workspace.partial).middle_rows(first, one.q.rows);
+  return {both.middle_cols(0, cols), both.middle_cols(cols, cols)};
+}
+
+/// The blocks of one stripe.
+template <class S>
+void backward_stripe(const AttentionShape& shape, const AttentionGradient<S>& one, Index kv_head,
+                     Index stripe, Index stripes, const KeySums<S>& sums,
+                     AttentionMemory<S> memory) {
+  const Index step = block_queries(shape), K = shape.head_dim,
+              used = used_stripes(shape, one, stripes);
+  if (stripe >= used) return;
+  for (const auto* sum : {&sums.dk, &sums.dv}) {
+    for (Index t = 0; t < sum->rows; ++t)
+      std::fill_n(sum->data + t * sum->row_stride + kv_head * K, K, S(0));
+  }
+  for (Index first = stripe * step; first < one.q.rows; first += used * step) {
+    const Index queries = std::min(step, one.q.rows - first);
+    attend_backward({shape, kv_head, first, queries, 0}, one, sums.dk, sums.dv, memory);
+  }
+}
+
+/// Adds a stripe's sums to those of the first.
+template <class S>
+void add_partial(AttentionWorkspace<S>& workspace, const AttentionGradient<S>& one, std::size_t n,
+                 Index stripe) {
+  const KeySums<S> from = sums_of(workspace, one, n, stripe);
+  for_row_shares(one.q.rows, 2 * one.dk.cols, [&](Index begin, Index end) {
+    for (Index t = begin; t < end; ++t) {
+      for (const auto& [part, whole] : {std::pair(from.dk, one.dk), std::pair(from.dv, one.dv)}) {
+        const S* x = part.data + t * part.row_stride;
+        S* y = whole.data + t * whole.row_stride;
+        map_row(whole.cols, y, [=](Index i) { return y[i] + x[i]; });
+      }
+    }
+  });
+}
+
+}  // namespace detail
+
+/// Causal attention of sequences that do not see each other: for query head h at position i,
+///   y_ih = Σ_j p_j v_jg,  p = softmax_j(q_ih · k_jg / √K),  g = h / (H/KV), over the keys j ≤ i
+/// and, with a window, j > i − window. Work is shared over blocks of queries and groups of heads;
+/// memory is O(longest sequence) for each thread. The bits of a sequence depend on it alone. y must
+/// overlap nothing that is read. Throws ShapeError and ConfigError. Allocates when sequences grow.
+/// Source: Vaswani et al., 2017; the online form of Dao et al., "FlashAttention", 2022.
+template <class S>
+void attention_forward(const AttentionShape& shape, std::span<const AttentionSequence<S>> sequences,
+                       AttentionWorkspace<S>& workspace) {
+  using Memory = detail::AttentionMemory<S>;
+  const Index most = detail::list_blocks("attention_forward", shape, sequences, workspace);
+  const auto blocks = static_cast<Index>(workspace.blocks.size());
+  const Index rows = detail::block_queries(shape) * shape.group();
+  detail::for_attention_units<S>(
+      workspace, blocks * shape.kv_heads,
+      Memory::needed(rows, shape.head_dim) + Memory::needed(rows, most),
+      [&](Index unit, Memory memory) {
+        const auto& at = workspace.blocks[static_cast<std::size_t>(unit % blocks)];
+        const auto& one = sequences[static_cast<std::size_t>(at.sequence)];
+        detail::attend({shape, unit / blocks, at.first, at.count, one.k.rows - one.q.rows}, one,
+                       memory);
+      });
+}
+
+/// dq, dk and dv = the gradients of the same, from forward's y and lse; nothing is added to what
+/// they hold. The probabilities are made again. The queries of a sequence are summed in an order
+/// that depends on its length and the shape alone. Throws and allocates as attention_forward.
+template <class S>
+void attention_backward(const AttentionShape& shape,
+                        std::span<const AttentionGradient<S>> sequences,
+                        AttentionWorkspace<S>& workspace) {
+  using Memory = detail::AttentionMemory<S>;
+  const Index most = detail::list_blocks("attention_backward", shape, sequences, workspace);
+  for (const AttentionGradient<S>& one : sequences) {
+    const auto expect = [](const char* name, const auto& m, Index rows, Index cols) {
+      expect_shape("attention_backward", name, detail::Extent{m.rows, m.cols}, rows, cols);
+    };
+    const Index n = one.q.rows, narrow = one.k.cols;
+    expect("k", one.k, n, narrow);
+    expect("lse", one.lse, n, shape.heads);
+    expect("dy", one.dy, n, one.q.cols);
+    expect("dq", one.dq, n, one.q.cols);
+    expect("dk", one.dk, n, narrow);
+    expect("dv", one.dv, n, narrow);
+  }
+  const auto count = static_cast<Index>(sequences.size());
+  const Index rows = detail::block_queries(shape) * shape.group(), K = shape.head_dim;
+  const Index stripes = detail::backward_stripes(shape);
+  detail::prepare_partial(shape, sequences, stripes, workspace);
+  detail::for_attention_units<S>(
+      workspace, count * shape.kv_heads * stripes,
+      2 * Memory::needed(rows, K) + 2 * Memory::needed(rows, most), [&](Index unit, Memory memory) {
+        const auto n = static_cast<std::size_t>(unit / (shape.kv_heads * stripes));
+        const Index kv_head = unit / stripes % shape.kv_heads, stripe = unit % stripes;
+        detail::backward_stripe(shape, sequences[n], kv_head, stripe, stripes,
+                                detail::sums_of(workspace, sequences[n], n, stripe), memory);
+      });
+  for (std::size_t n = 0; n < sequences.size(); ++n) {
+    for (Index stripe = 1; stripe < detail::used_stripes(shape, sequences[n], stripes); ++stripe)
+      detail::add_partial(workspace, sequences[n], n, stripe);
+  }
+}
+
+}  // namespace LORA_NAMESPACE

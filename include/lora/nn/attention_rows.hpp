@@ -1,0 +1,60 @@
+// What attention does with one row of scores, forward and backward.
+#pragma once
+
+#include <lora/core/scalar.hpp>
+#include <lora/core/types.hpp>
+#include <lora/nn/element_kernels.hpp>
+#include <lora/nn/rows.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <type_traits>
+
+namespace LORA_NAMESPACE::detail {
+
+template <class S>
+struct SoftmaxRow {
+  S sum, lse;
+};
+
+/// x[from … to - 1] become exp(x − max), the rest of the n becomes 0; from < to. Gives the sum of
+/// the exponentials and the logarithm of Σ exp(x).
+template <class S>
+SoftmaxRow<S> softmax_numerators(S* x, Index n, Index from, Index to) {
+  using std::exp;
+  using std::log;
+  using Wide = WideOf<S>;
+  std::fill(x, x + from, S(0));
+  std::fill(x + to, x + n, S(0));
+  S most = x[from];
+  Wide sum = 0;
+  if constexpr (std::is_same_v<S, float>) {
+    const auto with = softmax_kernels();
+    most = with.largest(to - from, x + from);
+    sum = with.exponentials(to - from, x + from, most, x + from);
+  } else {
+    for (Index j = from; j < to; ++j) most = real_part(x[j]) > real_part(most) ? x[j] : most;
+    for (Index j = from; j < to; ++j) sum += static_cast<Wide>(x[j] = exp(x[j] - most));
+  }
+  return {static_cast<S>(sum), static_cast<S>(static_cast<Wide>(most) + log(sum))};
+}
+
+/// From scores x and dp: x[from … to - 1] become p = exp(x − lse) and dp becomes p (dp − level);
+/// the rest of both becomes 0.
+template <class S>
+void softmax_backward(S* x, Index n, Index from, Index to, S lse, S level, S* dp) {
+  using std::exp;
+  for (S* row : {x, dp}) {
+    std::fill(row, row + from, S(0));
+    std::fill(row + to, row + n, S(0));
+  }
+  if constexpr (std::is_same_v<S, float>) {
+    softmax_kernels().exponentials(to - from, x + from, lse, x + from);
+  } else {
+    for (Index j = from; j < to; ++j) x[j] = exp(x[j] - lse);
+  }
+  map_row(to - from, dp + from,
+          [=, p = x + from, d = dp + from](Index j) { return p[j] * (d[j] - level); });
+}
+
+}  // namespace LORA_NAMESPACE::detail

@@ -1,0 +1,74 @@
+// The gated product of a feed-forward layer: SwiGLU and its relatives.
+#pragma once
+
+#include <lora/nn/activations.hpp>
+#include <lora/nn/rows.hpp>
+
+namespace LORA_NAMESPACE {
+
+namespace detail {
+/// out = f(x), or dy f'(x) with dy given, for n elements; out may be x or dy.
+template <class S, class F>
+void map_activation(F f, Index n, const S* x, const S* dy, S* out) {
+  if constexpr (std::is_same_v<S, float>) {
+    const auto kernel =
+        dy == nullptr ? activations::forward_kernel(f) : activations::backward_kernel(f);
+    if (kernel != nullptr) return kernel(n, x, dy == nullptr ? x : dy, out);
+  }
+  for (Index i = 0; i < n; ++i) out[i] = dy == nullptr ? f.value(x[i]) : f.backward(x[i], dy[i]);
+}
+}  // namespace detail
+
+/// h = f(gate) ⊙ up, all (T, F); with silu, SwiGLU. h may be gate or up. Rows are shared between
+/// threads. Throws ShapeError, and ConfigError for a value outside the enum. Allocates nothing.
+/// Source: Shazeer, "GLU Variants Improve Transformer", 2020; transformers' LlamaMLP.
+template <class S>
+void gated_forward(Activation kind, In<S> gate, In<S> up, Out<S> h) {
+  expect_shape("gated_forward", "up", up, gate.rows(), gate.cols());
+  expect_shape("gated_forward", "h", h, gate.rows(), gate.cols());
+  activations::visit(kind, "gated_forward", [&](auto f) {
+    for_row_shares(gate.rows(), gate.cols(), [&](Index begin, Index end) {
+      constexpr Index piece = 512;  // stays in the first-level cache
+      S value[piece];
+      for (Index t = begin; t < end; ++t) {
+        for (Index j = 0; j < gate.cols(); j += piece) {
+          const Index n = std::min(piece, gate.cols() - j);
+          const S* u = up.data() + t * up.outerStride() + j;
+          S* to = h.data() + t * h.outerStride() + j;
+          detail::map_activation<S>(f, n, gate.data() + t * gate.outerStride() + j, nullptr, value);
+          map_row(n, to, [&value, u](Index i) { return value[i] * u[i]; });
+        }
+      }
+    });
+  });
+}
+
+/// dgate = dh ⊙ up ⊙ f'(gate), and dh becomes dup = dh ⊙ f(gate); all (T, F). dgate must not be one
+/// of the others. Throws and allocates as gated_forward.
+template <class S>
+void gated_backward(Activation kind, In<S> gate, In<S> up, Out<S> dh, Out<S> dgate) {
+  expect_shape("gated_backward", "up", up, gate.rows(), gate.cols());
+  expect_shape("gated_backward", "dh", dh, gate.rows(), gate.cols());
+  expect_shape("gated_backward", "dgate", dgate, gate.rows(), gate.cols());
+  activations::visit(kind, "gated_backward", [&](auto f) {
+    for_row_shares(gate.rows(), gate.cols(), [&](Index begin, Index end) {
+      constexpr Index piece = 512;
+      S value[piece];
+      for (Index t = begin; t < end; ++t) {
+        for (Index j = 0; j < gate.cols(); j += piece) {
+          const Index n = std::min(piece, gate.cols() - j);
+          const S* g = gate.data() + t * gate.outerStride() + j;
+          const S* u = up.data() + t * up.outerStride() + j;
+          S* d = dh.data() + t * dh.outerStride() + j;
+          S* dg = dgate.data() + t * dgate.outerStride() + j;
+          map_row(n, dg, [=](Index i) { return d[i] * u[i]; });
+          detail::map_activation<S>(f, n, g, dg, dg);
+          detail::map_activation<S>(f, n, g, nullptr, value);
+          map_row(n, d, [&value, d](Index i) { return d[i] * value[i]; });
+        }
+      }
+    });
+  });
+}
+
+}  // namespace LORA_NAMESPACE

@@ -1,0 +1,147 @@
+// Rotary position embedding: pairs of a head's elements turned by an angle that grows with the
+// position.
+#pragma once
+
+#include <lora/nn/rows.hpp>
+
+#include <cmath>
+#include <numbers>
+#include <span>
+
+namespace LORA_NAMESPACE {
+
+/// How a model stretches its positions beyond those it was trained on; names are transformers'.
+struct RopeScaling {
+  enum class Type { none, linear, dynamic, llama3 };
+  Type type = Type::none;
+  double factor = 1, low_freq_factor = 1, high_freq_factor = 4;
+  Index original_max_position_embeddings = 0;  ///< llama3's: the positions of the first training
+  bool operator==(const RopeScaling&) const = default;
+};
+
+/// What the angles depend on.
+struct Rope {
+  Index head_dim = 0;  ///< K, even
+  double theta = 10000;
+  RopeScaling scaling;
+  Index max_position_embeddings = 0;  ///< dynamic's: sequences up to it are not stretched
+};
+
+/// The angle between two neighbouring positions for pair i = 0 … K/2 - 1 of a sequence of `length`
+/// tokens: θ^(−2i/K), and then
+///   linear   divided by factor;
+///   dynamic  with θ' = θ (factor · L / Lmax − (factor − 1))^(K/(K−2)) while L = length > Lmax;
+///   llama3   with wavelength λ = 2π/f and the original number of positions P: f / factor when
+///            λ > P/low, f when λ < P/high, else (1−s) f/factor + s f, s = (P/λ − low)/(high −
+/// low). Source: transformers' modeling_rope_utils.
+template <class = void>
+double rope_frequency(const Rope& rope, Index i, Index length) {
+  const RopeScaling& s = rope.scaling;
+  const auto K = static_cast<double>(rope.head_dim);
+  double theta = rope.theta;
+  if (s.type == RopeScaling::Type::dynamic && length > rope.max_position_embeddings) {
+    const double stretch =
+        s.factor * static_cast<double>(length) / static_cast<double>(rope.max_position_embeddings) -
+        (s.factor - 1);
+    theta *= std::pow(stretch, K / (K - 2));
+  }
+  const double f = 1 / std::pow(theta, static_cast<double>(2 * i) / K);
+  if (s.type == RopeScaling::Type::linear) return f / s.factor;
+  if (s.type != RopeScaling::Type::llama3) return f;
+  const auto trained = static_cast<double>(s.original_max_position_embeddings);
+  const double wavelength = 2 * std::numbers::pi / f;
+  if (wavelength > trained / s.low_freq_factor) return f / s.factor;
+  if (wavelength < trained / s.high_freq_factor) return f;
+  const double smooth =
+      (trained / wavelength - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor);
+  return (1 - smooth) * f / s.factor + smooth * f;
+}
+
+/// Forward turns by +angle, backward, being the transpose, by −angle.
+enum class Turn { forward, backward };
+
+/// Cosines and sines of the angles of T tokens, (T, K/2) each; made once for a batch and used by
+/// every layer.
+template <class S>
+struct RotaryTable {
+  Matrix<RealOf<S>> cosine, sine;
+
+  /// For sequences that lie end to end; sequence n has lengths[n] tokens, which stand at positions
+  /// past[n], past[n] + 1, … (past empty: 0). Angles are rounded to float32 before their cosine and
+  /// sine are taken, as transformers does for every type. Allocates when T changes.
+  void prepare(const Rope& rope, std::span<const Index> lengths, std::span<const Index> past = {}) {
+    Index rows = 0;
+    for (const Index length : lengths) rows += length;
+    const Index pairs = rope.head_dim / 2;
+    cosine.resize(rows, pairs);
+    sine.resize(rows, pairs);
+    Index first = 0;
+    for (std::size_t n = 0; n < lengths.size(); first += lengths[n++]) {
+      const Index begin = past.empty() ? 0 : past[n], count = lengths[n];
+      parallel_for(pairs, std::max<Index>(1, 512 / std::max<Index>(count, 1)),
+                   [&](Index from, Index to) {
+                     for (Index i = from; i < to; ++i)
+                       fill(first, begin, count, i, rope_frequency(rope, i, begin + count));
+                   });
+    }
+  }
+
+ private:
+  void fill(Index first, Index begin, Index count, Index i, double frequency) {
+    const auto step = static_cast<float>(frequency);
+    for (Index t = 0; t < count; ++t) {
+      const double angle = static_cast<float>(begin + t) * step;
+      cosine(first + t, i) = static_cast<RealOf<S>>(static_cast<float>(std::cos(angle)));
+      sine(first + t, i) = static_cast<RealOf<S>>(static_cast<float>(std::sin(angle)));
+    }
+  }
+};
+
+namespace detail {
+/// (a, b) becomes (a c − b s, b c + a s) for each pair, eight pairs at a time as map_row.
+template <class S>
+void rotate_head(Index pairs, const RealOf<S>* c, const RealOf<S>* s, RealOf<S> sign, S* a, S* b) {
+  constexpr Index lanes = 8;
+  const auto turn = [=](Index i, S& low, S& high) {
+    low = a[i] * c[i] - b[i] * (sign * s[i]);
+    high = b[i] * c[i] + a[i] * (sign * s[i]);
+  };
+  Index i = 0;
+  for (; i + lanes <= pairs; i += lanes) {
+    S low[lanes], high[lanes];
+    for (Index k = 0; k < lanes; ++k) turn(i + k, low[k], high[k]);
+    for (Index k = 0; k < lanes; ++k) a[i + k] = low[k], b[i + k] = high[k];
+  }
+  for (; i < pairs; ++i) {
+    S low, high;
+    turn(i, low, high);
+    a[i] = low, b[i] = high;
+  }
+}
+}  // namespace detail
+
+/// Turns each head of x (T, H·K) in place by the angles of `table`: for i < K/2 the pair
+/// (x_i, x_{i+K/2}) becomes (x_i c − x_{i+K/2} s, x_{i+K/2} c + x_i s). Rows are shared between
+/// threads. Throws ShapeError. Allocates nothing. Source: Su et al., 2021; transformers'
+/// apply_rotary_pos_emb.
+template <class S>
+void rotate(Out<S> x, const RotaryTable<S>& table, Turn turn = Turn::forward) {
+  const Index pairs = table.cosine.cols();
+  expect_shape("rotate", "x", x, table.cosine.rows(), -1);
+  if (pairs == 0 || x.cols() % (2 * pairs) != 0) {
+    check_shape(false, "rotate", "x", x.rows(), x.cols(),
+                "a multiple of " + std::to_string(2 * pairs) + " columns");
+  }
+  const RealOf<S> sign = turn == Turn::forward ? 1 : -1;
+  for_row_shares(x.rows(), x.cols(), [&](Index begin, Index end) {
+    for (Index t = begin; t < end; ++t) {
+      const RealOf<S>*c = table.cosine.data() + t * pairs, *s = table.sine.data() + t * pairs;
+      for (Index head = 0; head < x.cols(); head += 2 * pairs) {
+        S* low = x.data() + t * x.outerStride() + head;
+        detail::rotate_head(pairs, c, s, sign, low, low + pairs);
+      }
+    }
+  });
+}
+
+}  // namespace LORA_NAMESPACE
