@@ -3,6 +3,7 @@
 
 #include <lora/core/parallel.hpp>
 #include <lora/io/merge_plan.hpp>
+#include <lora/io/other_files.hpp>
 #include <lora/io/staged_directory.hpp>
 
 #include <array>
@@ -277,26 +278,9 @@ class CheckpointMerger {
                  *options_.calls);
   }
 
-  static bool is_copied(const std::filesystem::directory_entry& entry) {
-    const std::string name = entry.path().filename().string();
-    if (!entry.is_regular_file() || name.starts_with('.') || name.ends_with(".index.json"))
-      return false;
-    for (const char* other : {"config.json", "README.md", "adapter_config.json"}) {
-      if (name == other) return false;
-    }
-    for (const char* weights : {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack",
-                                ".ot", ".onnx", ".gguf"}) {
-      if (name.ends_with(weights)) return false;
-    }
-    return true;
-  }
   /// config.json last: with it the folder is a model.
   void copy_others(const std::filesystem::path& folder) const {
-    std::error_code failure;
-    for (const auto& entry : std::filesystem::directory_iterator(base_.directory(), failure)) {
-      if (is_copied(entry)) copy(entry.path(), folder / entry.path().filename());
-    }
-    if (failure) throw_io_error(base_.directory(), "list this folder", failure.value());
+    copy_other_files(base_.directory(), folder, *options_.calls);
     const std::filesystem::path path = base_.directory() / "config.json";
     if (!file_exists(path)) return;
     if (!options_.dtype) return copy(path, folder / "config.json");

@@ -187,6 +187,20 @@ class MappedFile {
 
   std::span<const std::byte> bytes() const { return bytes_; }
 
+  /// Gives the memory of these bytes, a part of bytes(), back to the system, which reads them again
+  /// when they are touched: of the pages that begin in it, not of the one that it ends in. For a
+  /// reader that goes from the beginning to the end. Allocates nothing, and cannot fail.
+  void forget(std::span<const std::byte> part) const {
+    const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    const auto floor = [&](const std::byte* at) {
+      return static_cast<std::size_t>(at - bytes_.data()) / page * page;
+    };
+    if (part.empty()) return;
+    const std::size_t first = floor(part.data()), last = floor(part.data() + part.size());
+    if (first == last) return;
+    ::madvise(const_cast<std::byte*>(bytes_.data()) + first, last - first, MADV_DONTNEED);
+  }
+
  private:
   std::span<const std::byte> bytes_;
 };

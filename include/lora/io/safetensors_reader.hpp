@@ -89,6 +89,11 @@ class SafetensorsFile {
                              static_cast<std::size_t>(tensor.end - tensor.begin));
   }
 
+  /// Of a mapped file: the memory of a part of bytes() goes back to the system, see MappedFile.
+  void forget(std::span<const std::byte> part) const {
+    if (const auto* mapped = std::get_if<MappedFile>(&content_)) mapped->forget(part);
+  }
+
   /// The tensor as a matrix: (1, 1) for a scalar, (1, n) for a vector, (first, product of the rest)
   /// for more than two dimensions. F16, BF16 and F32 widen exactly, F64 into float rounds to
   /// nearest even. Allocates the result. Throws FormatError when there is no such tensor, or of

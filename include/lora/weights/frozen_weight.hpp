@@ -64,6 +64,21 @@ class FrozenWeight {
         orientations);
   }
 
+  /// The same from values that are brought one by one: `value(o, d)` is W(o, d), asked for on several
+  /// threads, in panels of 48 neighbouring o, and in each row by row. Rounded as above.
+  template <class Value>
+  static FrozenWeight pack_values(Index O, Index D, Precision precision, Layout layout,
+                                  Orientations orientations,
+                                  Value&& value) requires(std::is_same_v<S, float>) {
+    if (precision == Precision::float32)
+      return packed(PackedWeight<S>(O, D, layout, value), orientations);
+    using kernels::BF16;
+    return packed(
+        PackedWeight<S, BF16>(O, D, layout,
+                              [&](Index o, Index d) { return BF16{float_to_bf16(value(o, d))}; }),
+        orientations);
+  }
+
   Index rows() const {  ///< O
     return visit([](const auto& w) { return w.rows(); });
   }
