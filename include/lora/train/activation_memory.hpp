@@ -1,0 +1,53 @@
+// How much memory a step of a language model takes beside its weights.
+#pragma once
+
+#include <lora/models/causal_lm.hpp>
+
+#include <cstdint>
+#include <variant>
+
+namespace LORA_NAMESPACE {
+
+namespace detail {
+
+/// Floats a token: what a block keeps for its backward, and what all blocks use in turn.
+struct BlockFloats {
+  Index kept, shared;
+  Index width, layers;
+};
+inline BlockFloats block_floats(const LlamaConfig& c) {
+  const Index D = c.hidden_size, F = c.intermediate_size, H = c.num_attention_heads;
+  const Index q = H * c.head_dim, k = c.num_key_value_heads * c.head_dim;
+  const Index norms = c.qk_norm ? H + c.num_key_value_heads : 0;
+  // q, k, v, the attended and its log-sums, the sum in the middle, gate, up, statistics of norms.
+  return {2 * q + 2 * k + H + D + 2 * F + 2 + norms,
+          2 * D + 2 * F + 2 * q + 2 * k + (c.qk_norm ? 2 * q + 2 * k : 0), D, c.num_hidden_layers};
+}
+inline BlockFloats block_floats(const GPT2Config& c) {
+  const Index D = c.n_embd, F = c.inner();
+  return {3 * D + D + c.n_head + D + F + 4, 2 * D + 2 * F + D + 3 * D, D, c.n_layer};
+}
+
+}  // namespace detail
+
+/// About as many bytes as CausalLM::loss with gradients allocates in its tape for T tokens of which
+/// all count: each block's input and what it keeps (with gradient checkpointing the inputs alone
+/// and one block), what the blocks share, hidden states, a chunk of logits, and the low-rank
+/// products of the adapters. Within a tenth of what is allocated, from a few hundred tokens on.
+template <class S>
+std::uint64_t activation_bytes(CausalLM<S>& model, Index T, bool checkpointing = false) {
+  const detail::BlockFloats block =
+      std::visit([](const auto& config) { return detail::block_floats(config); }, model.config());
+  const Index blocks = checkpointing ? 1 : block.layers, D = block.width;
+  Index low_rank = 0;
+  for_each_adapter_layer(model, [&](const NamePath&, auto& layer) {
+    for (const auto& adapter : layer.adapters().all()) low_rank += 2 * adapter.A.value.rows();
+  });
+  // Inputs of the blocks and of the last norm, its result, their gradients, and the head's rows.
+  const Index stack = (block.layers + 1) * D + 5 * D + (checkpointing ? D : 0);
+  const Index token = blocks * block.kept + block.shared + stack + low_rank;
+  const Index logits = logit_rows(model.vocab_size()) * model.vocab_size();
+  return static_cast<std::uint64_t>(T * token + logits) * sizeof(S);
+}
+
+}  // namespace LORA_NAMESPACE

@@ -1,0 +1,400 @@
+// The training loop, over any model with a loss.
+#pragma once
+
+#include <lora/optim/clip_grad.hpp>
+#include <lora/train/callback.hpp>
+#include <lora/train/trainer_options.hpp>
+#include <lora/train/training_checkpoint.hpp>
+#include <lora/train/training_needs.hpp>
+#include <lora/train/training_task.hpp>
+
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace LORA_NAMESPACE {
+
+/// Trains a model: batches, accumulation, clipping, AdamW, schedule, evaluation, log, checkpoints.
+/// A step's loss is the sum over the labels that count in all its micro-batches, divided by their
+/// number, and so is its gradient, however the examples are spread over micro-batches. The order of
+/// the data, the dropout masks and the learning rate follow from seed and step alone. So the same
+/// seed gives the same bytes for any number of threads, and a run that was interrupted at any
+/// moment and goes on from its last checkpoint ends with the bytes of one that was not.
+///
+/// A step whose loss or gradient is not finite is skipped and counted, and values and optimiser
+/// stay as they are; so is one without a label that counts. Differences from transformers' Trainer:
+/// gradients are summed and the loss divided as above also without a num_items_in_batch; an
+/// evaluation's loss is the mean over all its labels and not of its batches' means;
+/// "learning_rate" is that of the step. One thread an object.
+template <class Model, class Example>
+class Trainer {
+ public:
+  using S = typename Model::Scalar;
+  using Task = TrainingTask<Model, Example>;
+
+  /// Keeps a reference to the model. Throws ConfigError for arguments that are out of range, a task
+  /// without a loss, or an evaluation without examples.
+  Trainer(Model& model, TrainingArguments arguments, Task task, std::vector<Example> train,
+          std::vector<Example> eval = {}, TrainerOptions<Model> options = {})
+      : model_(model),
+        arguments_((arguments.validate(), std::move(arguments))),
+        task_(std::move(task)),
+        train_(std::move(train)),
+        eval_(std::move(eval)),
+        options_(std::move(options)),
+        plan_(arguments_, lengths()) {
+    if (!task_.loss) throw ConfigError("Trainer: the task has no loss");
+    if (arguments_.eval_strategy != IntervalStrategy::no && eval_.empty())
+      throw ConfigError("Trainer: eval_strategy asks for evaluations, and there are no examples");
+    training_schedule(arguments_, plan_);  // for what they throw
+    training_optimizer<S>(arguments_, options_.groups);
+  }
+
+  void add_callback(std::shared_ptr<TrainerCallback> callback) {
+    callbacks_.push_back(std::move(callback));
+  }
+  const TrainerState& state() const { return state_; }
+  const RunPlan& plan() const { return plan_; }
+
+  /// See TrainingNeeds.
+  TrainingNeeds needs() {
+    TrainingNeeds needs = training_needs(model_, plan_, static_cast<Index>(train_.size()));
+    if (task_.activation_bytes)
+      needs.activations = task_.activation_bytes(model_, plan_.most_tokens());
+    return needs;
+  }
+
+  /// The checkpoint of output_dir with the most steps; empty when there is none.
+  std::filesystem::path last_checkpoint() const {
+    if (arguments_.output_dir.empty()) return {};
+    const std::vector<Index> steps = checkpoint_steps(arguments_.output_dir);
+    return steps.empty() ? std::filesystem::path() : path_of(steps.back());
+  }
+
+  /// Runs to the end, from the beginning or from a checkpoint (empty: from the beginning); those of
+  /// output_dir that are further than it are removed. Throws ConfigError: output_dir has
+  /// checkpoints of an earlier run, the checkpoint is of another model, other data or another order
+  /// of them, the memory is too small, nothing is trained; IoError and FormatError; and what task
+  /// and callbacks throw. After a throw model and optimiser are as after the last step, and the
+  /// checkpoints as they were.
+  TrainOutput train(const std::filesystem::path& resume_from_checkpoint = {});
+
+  /// The mean loss over all examples of the evaluation ("eval_loss"), its exponential
+  /// ("eval_perplexity"), options.compute_metrics, and how long it took. Numbers that are not
+  /// finite are null. Throws ConfigError without examples.
+  Json evaluate();
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  static double seconds_since(Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+  }
+  static Json finite_or_null(double x) { return std::isfinite(x) ? Json(x) : Json(); }
+
+  std::vector<Index> lengths() const {
+    std::vector<Index> all;
+    for (const Example& example : train_) all.push_back(task_.length_of(example));
+    return all;
+  }
+  std::filesystem::path path_of(Index step) const {
+    return checkpoint_path(arguments_.output_dir, step);
+  }
+  bool saves() const { return !arguments_.output_dir.empty(); }
+
+  template <class Fn>
+  void notify(Fn&& fn) {
+    const TrainerEvent event{arguments_, state_, control_};
+    for (const auto& callback : callbacks_) fn(*callback, event);
+  }
+  Json run_arguments() const {
+    Json json = arguments_json(arguments_);
+    json["data"] = std::to_string(plan_.fingerprint());
+    return json;
+  }
+
+  void start(const std::filesystem::path& resume, AdamW<S>& optimizer, TrainOutput& output);
+  void restore(const std::filesystem::path& resume, AdamW<S>& optimizer, TrainOutput& output);
+  void take_step(AdamW<S>& optimizer, const LRSchedule& schedule);
+  void after_step(AdamW<S>& optimizer);
+  void log_step();
+  void run_evaluation();
+  void save(AdamW<S>& optimizer);
+  StopReason why_stop(bool& stop) const;
+
+  Model& model_;
+  TrainingArguments arguments_;
+  Task task_;
+  std::vector<Example> train_, eval_;
+  TrainerOptions<Model> options_;
+  RunPlan plan_;
+  std::vector<std::shared_ptr<TrainerCallback>> callbacks_;
+  TrainerState state_;
+  TrainerControl control_;
+  Index saved_step_ = -1;
+  double grad_norm_ = 0, learning_rate_ = 0;
+  double unlogged_seconds_ = 0;  ///< of the steps since the last line of the log
+  Index unlogged_tokens_ = 0;
+};
+
+template <class Model, class Example>
+TrainOutput Trainer<Model, Example>::train(const std::filesystem::path& resume) {
+  TrainOutput output;
+  AdamW<S> optimizer = training_optimizer<S>(arguments_, options_.groups);
+  const LRSchedule schedule = training_schedule(arguments_, plan_);
+  start(resume, optimizer, output);
+  notify([](TrainerCallback& callback, const TrainerEvent& e) { callback.on_train_begin(e); });
+  bool stop = false;
+  while (state_.global_step < plan_.max_steps() && !stop) {
+    take_step(optimizer, schedule);
+    after_step(optimizer);
+    output.reason = why_stop(stop);
+  }
+  if (saves() && state_.global_step > 0 && saved_step_ != state_.global_step &&
+      (arguments_.save_strategy != IntervalStrategy::no ||
+       (stop && output.reason != StopReason::callback)))
+    save(optimizer);
+  output.global_step = state_.global_step;
+  output.training_loss =
+      state_.loss_steps > 0 ? state_.loss_sum / static_cast<double>(state_.loss_steps) : 0;
+  output.last_checkpoint = last_checkpoint();
+  if (saves() && state_.best_metric && detail::file_exists(path_of(state_.best_global_step)))
+    output.best_checkpoint = path_of(state_.best_global_step);
+  if (arguments_.load_best_model_at_end && !output.best_checkpoint.empty()) {
+    restore_training<Model, S>(read_training_checkpoint<S>(output.best_checkpoint), model_, nullptr,
+                               output.best_checkpoint.string());
+  }
+  notify([](TrainerCallback& callback, const TrainerEvent& e) { callback.on_train_end(e); });
+  return output;
+}
+
+// Everything that can be refused is refused before anything is changed.
+template <class Model, class Example>
+void Trainer<Model, Example>::start(const std::filesystem::path& resume, AdamW<S>& optimizer,
+                                    TrainOutput& output) {
+  const TrainingNeeds needs = this->needs();
+  if (needs.trainable == 0)
+    throw ConfigError("Trainer: no tensor of the model is trainable, so there is nothing to train");
+  needs.check_memory();
+  const std::vector<Index> there =
+      saves() ? checkpoint_steps(arguments_.output_dir) : std::vector<Index>();
+  if (resume.empty() && !there.empty() && !arguments_.overwrite_output_dir) {
+    throw ConfigError("Trainer: " + arguments_.output_dir + " has checkpoint-" +
+                      std::to_string(there.back()) +
+                      " of an earlier run: go on from it, choose another output_dir, or set "
+                      "overwrite_output_dir to lose it");
+  }
+  state_ = {};
+  control_ = {};
+  saved_step_ = -1;
+  unlogged_seconds_ = 0;
+  unlogged_tokens_ = 0;
+  if (!resume.empty()) restore(resume, optimizer, output);
+  state_.max_steps = plan_.max_steps();
+  if (!saves()) return;
+  detail::remove_leftovers(arguments_.output_dir);
+  for (const Index step : there) {
+    if (resume.empty() || step > state_.global_step)
+      detail::remove_checkpoint(path_of(step), *options_.calls);
+  }
+}
+
+template <class Model, class Example>
+void Trainer<Model, Example>::restore(const std::filesystem::path& resume, AdamW<S>& optimizer,
+                                      TrainOutput& output) {
+  const TrainingCheckpoint<S> checkpoint = read_training_checkpoint<S>(resume);
+  output.warnings = check_same_run(checkpoint.arguments, run_arguments(), resume.string());
+  restore_training(checkpoint, model_, &optimizer, resume.string());
+  state_ = checkpoint.state;
+  saved_step_ = state_.global_step;
+  for (const auto& callback : callbacks_) {
+    const std::string name = callback->name();
+    if (!name.empty() && state_.callbacks.contains(name))
+      callback->load_state(state_.callbacks[name]);
+  }
+}
+
+template <class Model, class Example>
+void Trainer<Model, Example>::take_step(AdamW<S>& optimizer, const LRSchedule& schedule) {
+  const Clock::time_point began = Clock::now();
+  const auto batches = plan_.micro_batches(state_.global_step);
+  BatchRequest request;
+  for (const auto& batch : batches) {
+    for (const Index i : batch)
+      request.num_items += task_.counted_in(train_[static_cast<std::size_t>(i)]);
+  }
+  request.pass.training = true;
+  request.pass.seed = mix64(stream_key(arguments_.seed, "dropout") +
+                            static_cast<std::uint64_t>(state_.global_step));
+  zero_grad(model_);
+  double loss = 0;
+  std::vector<const Example*> examples;
+  for (const auto& batch : batches) {
+    examples.clear();
+    Index rows = 0;
+    for (const Index i : batch) {
+      examples.push_back(&train_[static_cast<std::size_t>(i)]);
+      rows += task_.length_of(*examples.back());
+    }
+    if (request.num_items > 0 && std::isfinite(loss))
+      loss += task_.loss(model_, examples, request).loss;
+    // The masks of one large batch, however it is cut.
+    request.pass.first_row += rows;
+  }
+  optimizer.set_lr_factor(schedule.factor(state_.global_step));
+  learning_rate_ = optimizer.lr();
+  grad_norm_ = std::nan("");
+  if (std::isfinite(loss)) {
+    notify([](TrainerCallback& callback, const TrainerEvent& e) {
+      callback.on_pre_optimizer_step(e);
+    });
+    grad_norm_ = arguments_.max_grad_norm > 0 ? clip_grad_norm(model_, arguments_.max_grad_norm)
+                                              : lora::grad_norm(model_);
+  }
+  const bool finite = std::isfinite(loss) && std::isfinite(grad_norm_);
+  if (finite && request.num_items > 0) {
+    optimizer.step(model_);
+    state_.loss_sum += loss;
+    state_.unlogged_loss_sum += loss;
+    ++state_.loss_steps;
+    ++state_.unlogged_loss_steps;
+  }
+  state_.non_finite_in_row = finite ? 0 : state_.non_finite_in_row + 1;
+  state_.non_finite_steps += finite ? 0 : 1;
+  ++state_.global_step;
+  state_.epoch = plan_.epoch(state_.global_step);
+  state_.num_input_tokens_seen += request.pass.first_row;
+  unlogged_tokens_ += request.pass.first_row;
+  unlogged_seconds_ += seconds_since(began);
+}
+
+template <class Model, class Example>
+void Trainer<Model, Example>::after_step(AdamW<S>& optimizer) {
+  const Index step = state_.global_step;
+  const auto due = [&](IntervalStrategy strategy, Index steps) {
+    return strategy == IntervalStrategy::steps   ? step % steps == 0
+           : strategy == IntervalStrategy::epoch ? plan_.ends_epoch(step)
+                                                 : false;
+  };
+  const TrainingArguments& a = arguments_;
+  notify([](TrainerCallback& callback, const TrainerEvent& e) { callback.on_step_end(e); });
+  if (control_.should_log || (step == 1 && a.logging_first_step) ||
+      due(a.logging_strategy, a.logging_steps))
+    log_step();
+  if (!eval_.empty() &&
+      (control_.should_evaluate || due(a.eval_strategy, a.eval_steps.value_or(a.logging_steps))))
+    run_evaluation();
+  if (saves() && (control_.should_save || due(a.save_strategy, a.save_steps))) save(optimizer);
+  control_.should_log = control_.should_evaluate = control_.should_save = false;
+}
+
+template <class Model, class Example>
+void Trainer<Model, Example>::log_step() {
+  Json entry;
+  entry["step"] = state_.global_step;
+  entry["epoch"] = state_.epoch;
+  entry["loss"] = nullptr;
+  if (state_.unlogged_loss_steps > 0)
+    entry["loss"] = state_.unlogged_loss_sum / static_cast<double>(state_.unlogged_loss_steps);
+  entry["grad_norm"] = finite_or_null(grad_norm_);
+  entry["learning_rate"] = learning_rate_;
+  entry["tokens_per_second"] =
+      finite_or_null(static_cast<double>(unlogged_tokens_) / unlogged_seconds_);
+  if (state_.non_finite_steps > 0) entry["non_finite_steps"] = state_.non_finite_steps;
+  state_.unlogged_loss_sum = 0;
+  state_.unlogged_loss_steps = 0;
+  unlogged_tokens_ = 0;
+  unlogged_seconds_ = 0;
+  state_.log_history.push_back(entry);
+  notify([&](TrainerCallback& callback, const TrainerEvent& e) { callback.on_log(e, entry); });
+}
+
+template <class Model, class Example>
+Json Trainer<Model, Example>::evaluate() {
+  if (eval_.empty()) throw ConfigError("Trainer::evaluate: there are no examples to evaluate on");
+  const Clock::time_point began = Clock::now();
+  const Evaluation found = evaluate_task<Model, Example>(
+      model_, task_, eval_, arguments_.per_device_eval_batch_size, [&](Index done, Index total) {
+        notify([&](TrainerCallback& callback, const TrainerEvent& e) {
+          callback.on_evaluation_step(e, done, total);
+        });
+      });
+  Json metrics;
+  metrics["step"] = state_.global_step;
+  metrics["epoch"] = state_.epoch;
+  metrics["eval_loss"] = finite_or_null(found.loss);
+  metrics["eval_perplexity"] = finite_or_null(std::exp(found.loss));
+  if (options_.compute_metrics) {
+    const Json further = options_.compute_metrics(model_);
+    for (const auto& [name, value] : further.items()) metrics[detail::metric_key(name)] = value;
+  }
+  metrics["eval_runtime"] = seconds_since(began);
+  metrics["eval_tokens_per_second"] =
+      finite_or_null(static_cast<double>(found.tokens) / seconds_since(began));
+  return metrics;
+}
+
+template <class Model, class Example>
+void Trainer<Model, Example>::run_evaluation() {
+  const Json metrics = evaluate();
+  state_.log_history.push_back(metrics);
+  const std::string key = detail::metric_key(arguments_.metric_for_best_model);
+  if (!metrics.contains(key) && arguments_.load_best_model_at_end)
+    throw ConfigError("Trainer: metric_for_best_model is " +
+                      in_quotes(arguments_.metric_for_best_model) +
+                      ", which no evaluation has found");
+  if (metrics.contains(key) && metrics[key].is_number()) {
+    const double metric = metrics[key].template get<double>();
+    const bool greater = detail::greater_is_better(arguments_);
+    if (!state_.best_metric || detail::is_better(metric, *state_.best_metric, greater)) {
+      state_.best_metric = metric;
+      state_.best_global_step = state_.global_step;
+    }
+  }
+  notify([&](TrainerCallback& callback, const TrainerEvent& e) {
+    callback.on_log(e, metrics);
+    callback.on_evaluate(e, metrics);
+  });
+}
+
+template <class Model, class Example>
+void Trainer<Model, Example>::save(AdamW<S>& optimizer) {
+  for (const auto& callback : callbacks_) {
+    if (!callback->name().empty()) state_.callbacks[callback->name()] = callback->state();
+  }
+  const std::filesystem::path path = path_of(state_.global_step);
+  try {
+    write_training_checkpoint(path, model_, optimizer.state(), state_, run_arguments(),
+                              *options_.calls);
+  } catch (const IoError& error) {
+    const std::filesystem::path last = last_checkpoint();
+    throw IoError(
+        std::string(error.what()) + "; the run ends after step " +
+        std::to_string(state_.global_step) +
+        (last.empty() ? ", before its first checkpoint" : " and can go on from " + last.string()));
+  }
+  saved_step_ = state_.global_step;
+  if (arguments_.save_total_limit) {
+    const Index best = arguments_.load_best_model_at_end ? state_.best_global_step : -1;
+    limit_checkpoints(arguments_.output_dir, *arguments_.save_total_limit, best, *options_.calls);
+  }
+  notify([&](TrainerCallback& callback, const TrainerEvent& e) { callback.on_save(e, path); });
+}
+
+template <class Model, class Example>
+StopReason Trainer<Model, Example>::why_stop(bool& stop) const {
+  stop = true;
+  if (state_.non_finite_in_row >= arguments_.max_non_finite_steps) return StopReason::non_finite;
+  if (control_.should_training_stop) return StopReason::callback;
+  if (options_.stop != nullptr && options_.stop->load()) {
+    // The last step needs no end: it is one.
+    if (state_.global_step < plan_.max_steps()) return StopReason::requested;
+  }
+  stop = false;
+  return StopReason::finished;
+}
+
+}  // namespace LORA_NAMESPACE

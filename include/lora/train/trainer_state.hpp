@@ -1,0 +1,100 @@
+// How far a training run is: what a checkpoint says beside the tensors.
+#pragma once
+
+#include <lora/core/error.hpp>
+#include <lora/core/types.hpp>
+#include <lora/io/json.hpp>
+
+#include <optional>
+#include <string>
+
+namespace LORA_NAMESPACE {
+
+/// transformers' TrainerState, with what resuming exactly needs beside it. A plain value.
+struct TrainerState {
+  Index global_step = 0;  ///< steps taken, those that were skipped included
+  Index max_steps = 0;
+  double epoch = 0;                 ///< passes over the data, with their fraction
+  Index num_input_tokens_seen = 0;  ///< of the training data
+  Index non_finite_steps = 0;       ///< skipped, since a loss or gradient was not finite
+  Index non_finite_in_row = 0;      ///< the last so many steps among them
+  double loss_sum = 0;              ///< of the steps that were not skipped
+  Index loss_steps = 0;
+  double unlogged_loss_sum = 0;  ///< of those since the last line of the log
+  Index unlogged_loss_steps = 0;
+  std::optional<double> best_metric;
+  Index best_global_step = 0;
+  Json log_history = Json::array();  ///< each entry of the log, an object
+  Json callbacks = Json::object();   ///< what callbacks remember, by their name
+
+  bool operator==(const TrainerState&) const = default;
+};
+
+namespace detail {
+
+/// fn(name, field) for every number of a state.
+template <class State, class Fn>
+void for_each_state_field(State& s, Fn&& fn) {
+  fn("global_step", s.global_step);
+  fn("max_steps", s.max_steps);
+  fn("epoch", s.epoch);
+  fn("num_input_tokens_seen", s.num_input_tokens_seen);
+  fn("non_finite_steps", s.non_finite_steps);
+  fn("non_finite_in_row", s.non_finite_in_row);
+  fn("loss_sum", s.loss_sum);
+  fn("loss_steps", s.loss_steps);
+  fn("unlogged_loss_sum", s.unlogged_loss_sum);
+  fn("unlogged_loss_steps", s.unlogged_loss_steps);
+  fn("best_global_step", s.best_global_step);
+}
+
+}  // namespace detail
+
+/// The state as JSON; numbers come back bit for bit.
+inline Json state_json(const TrainerState& state) {
+  Json json = Json::object();
+  detail::for_each_state_field(state,
+                               [&](const char* name, const auto& field) { json[name] = field; });
+  json["best_metric"] = nullptr;
+  if (state.best_metric) json["best_metric"] = *state.best_metric;
+  json["log_history"] = state.log_history;
+  json["callbacks"] = state.callbacks;
+  return json;
+}
+
+/// Reads it back; other fields are not looked at. Throws FormatError, naming `where` and the field,
+/// for one that is missing, of another kind, or negative where it counts something.
+inline TrainerState state_from_json(const Json& json, const std::string& where) {
+  const auto refuse = [&](const std::string& field, const std::string& expected) {
+    const Json value = json.is_object() && json.contains(field) ? json[field] : Json();
+    throw FormatError(where + ": " + field + " is " + printable(value.dump(), 60) + ", expected " +
+                      expected);
+  };
+  const auto find = [&](const char* name) -> const Json& {
+    if (!json.is_object() || !json.contains(name)) refuse(name, "it to be there");
+    return json[name];
+  };
+  TrainerState state;
+  detail::for_each_state_field(state, [&](const char* name, auto& field) {
+    const Json& value = find(name);
+    if constexpr (std::is_same_v<std::decay_t<decltype(field)>, double>) {
+      if (!value.is_number()) refuse(name, "a number");
+      field = value.get<double>();
+    } else {
+      const bool whole = value.is_number_integer() && value.get<std::int64_t>() >= 0;
+      if (!whole) refuse(name, "a whole number >= 0");
+      field = value.get<Index>();
+    }
+  });
+  if (const Json& best = find("best_metric"); !best.is_null()) {
+    if (!best.is_number()) refuse("best_metric", "a number or null");
+    state.best_metric = best.get<double>();
+  }
+  state.log_history = find("log_history");
+  if (!state.log_history.is_array()) refuse("log_history", "an array");
+  state.callbacks = find("callbacks");
+  if (!state.callbacks.is_object()) refuse("callbacks", "an object");
+  return state;
+}
+
+}  // namespace LORA_NAMESPACE

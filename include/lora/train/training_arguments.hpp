@@ -1,0 +1,281 @@
+// The options of a training run, under transformers' names and with its defaults.
+#pragma once
+
+#include <lora/core/error.hpp>
+#include <lora/core/printable.hpp>
+#include <lora/io/json.hpp>
+#include <lora/optim/schedule.hpp>
+
+#include <cmath>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <type_traits>
+
+namespace LORA_NAMESPACE {
+
+/// When something happens during training.
+enum class IntervalStrategy { no, steps, epoch };
+
+/// In which order a pass over the data goes. group_by_length: at random, but so that examples of
+/// about one length share a batch.
+enum class TrainSampling { random, sequential, group_by_length };
+
+/// transformers' TrainingArguments, as far as they have a meaning here. A plain value: set the
+/// fields, Trainer calls validate(). Some of the defaults are for large data (a learning rate of
+/// 5e-5 is low for LoRA, where 1e-4 to 3e-4 is usual).
+struct TrainingArguments {
+  std::string output_dir;  ///< of the checkpoints; empty: none are written
+  bool overwrite_output_dir = false;
+
+  Index per_device_train_batch_size = 8;  ///< examples in one forward and backward pass
+  Index per_device_eval_batch_size = 8;
+  Index gradient_accumulation_steps = 1;  ///< such passes in one step
+  double num_train_epochs = 3;
+  Index max_steps = -1;  ///< above 0: instead of num_train_epochs
+  bool dataloader_drop_last = false;
+  TrainSampling train_sampling_strategy = TrainSampling::random;
+
+  double learning_rate = 5e-5;
+  double weight_decay = 0;  ///< not of biases and the weights of norms
+  double adam_beta1 = 0.9, adam_beta2 = 0.999, adam_epsilon = 1e-8;
+  double max_grad_norm = 1;  ///< 0: gradients are not clipped
+  std::string lr_scheduler_type = "linear";
+  ScheduleOptions lr_scheduler_kwargs;      ///< but for what follows from the other fields
+  double warmup_ratio = 0;                  ///< of all steps
+  Index warmup_steps = 0;                   ///< above 0: instead of warmup_ratio
+  std::optional<double> loraplus_lr_ratio;  ///< set: LoRA+ with B's rate so many times A's
+
+  IntervalStrategy logging_strategy = IntervalStrategy::steps;
+  Index logging_steps = 500;
+  bool logging_first_step = false;
+  IntervalStrategy eval_strategy = IntervalStrategy::no;
+  std::optional<Index> eval_steps;  ///< not set: logging_steps
+  IntervalStrategy save_strategy = IntervalStrategy::steps;
+  Index save_steps = 500;
+  std::optional<Index> save_total_limit;
+  bool load_best_model_at_end = false;
+  std::string metric_for_best_model = "loss";  ///< of the evaluation, with or without "eval_"
+  std::optional<bool> greater_is_better;       ///< not set: unless the metric's name ends in "loss"
+
+  std::uint64_t seed = 42;
+  std::optional<std::uint64_t> data_seed;  ///< of the order of the data; not set: seed
+  /// So many steps in a row whose loss or gradient is not finite end the run. (Not transformers'.)
+  Index max_non_finite_steps = 10;
+
+  /// Throws ConfigError, naming field and value.
+  void validate() const;
+};
+
+namespace detail {
+
+/// fn(name, field) for every option.
+template <class Arguments, class Fn>
+void for_each_argument(Arguments& a, Fn&& fn) {
+  fn("output_dir", a.output_dir);
+  fn("overwrite_output_dir", a.overwrite_output_dir);
+  fn("per_device_train_batch_size", a.per_device_train_batch_size);
+  fn("per_device_eval_batch_size", a.per_device_eval_batch_size);
+  fn("gradient_accumulation_steps", a.gradient_accumulation_steps);
+  fn("num_train_epochs", a.num_train_epochs);
+  fn("max_steps", a.max_steps);
+  fn("dataloader_drop_last", a.dataloader_drop_last);
+  fn("train_sampling_strategy", a.train_sampling_strategy);
+  fn("learning_rate", a.learning_rate);
+  fn("weight_decay", a.weight_decay);
+  fn("adam_beta1", a.adam_beta1);
+  fn("adam_beta2", a.adam_beta2);
+  fn("adam_epsilon", a.adam_epsilon);
+  fn("max_grad_norm", a.max_grad_norm);
+  fn("lr_scheduler_type", a.lr_scheduler_type);
+  fn("lr_scheduler_kwargs", a.lr_scheduler_kwargs);
+  fn("warmup_ratio", a.warmup_ratio);
+  fn("warmup_steps", a.warmup_steps);
+  fn("loraplus_lr_ratio", a.loraplus_lr_ratio);
+  fn("logging_strategy", a.logging_strategy);
+  fn("logging_steps", a.logging_steps);
+  fn("logging_first_step", a.logging_first_step);
+  fn("eval_strategy", a.eval_strategy);
+  fn("eval_steps", a.eval_steps);
+  fn("save_strategy", a.save_strategy);
+  fn("save_steps", a.save_steps);
+  fn("save_total_limit", a.save_total_limit);
+  fn("load_best_model_at_end", a.load_best_model_at_end);
+  fn("metric_for_best_model", a.metric_for_best_model);
+  fn("greater_is_better", a.greater_is_better);
+  fn("seed", a.seed);
+  fn("data_seed", a.data_seed);
+  fn("max_non_finite_steps", a.max_non_finite_steps);
+}
+
+/// The same for what a schedule may be given beside what other options say.
+template <class Options, class Fn>
+void for_each_schedule_option(Options& o, Fn&& fn) {
+  fn("num_cycles", o.num_cycles);
+  fn("lr_end", o.lr_end);
+  fn("power", o.power);
+  fn("timescale", o.timescale);
+  fn("min_lr", o.min_lr);
+  fn("min_lr_rate", o.min_lr_rate);
+  fn("warmup_lr_rate", o.warmup_lr_rate);
+  fn("num_stable_steps", o.num_stable_steps);
+  fn("num_decay_steps", o.num_decay_steps);
+  fn("warmup_type", o.warmup_type);
+  fn("decay_type", o.decay_type);
+  fn("min_lr_ratio", o.min_lr_ratio);
+}
+
+/// Names of enumerators, in their order.
+inline std::span<const char* const> names_of(IntervalStrategy) {
+  static constexpr const char* names[] = {"no", "steps", "epoch"};
+  return names;
+}
+inline std::span<const char* const> names_of(TrainSampling) {
+  static constexpr const char* names[] = {"random", "sequential", "group_by_length"};
+  return names;
+}
+
+template <class T>
+struct IsOptional : std::false_type {};
+template <class T>
+struct IsOptional<std::optional<T>> : std::true_type {};
+
+template <class T>
+Json argument_to_json(const T& value) {
+  if constexpr (IsOptional<T>::value) {
+    return value ? argument_to_json(*value) : Json();
+  } else if constexpr (std::is_enum_v<T>) {
+    return names_of(value)[static_cast<std::size_t>(value)];
+  } else if constexpr (std::is_same_v<T, ScheduleOptions>) {
+    Json object = Json::object();
+    for_each_schedule_option(value, [&](const char* name, const auto& field) {
+      if (field) object[name] = *field;
+    });
+    return object;
+  } else {
+    return value;
+  }
+}
+
+template <class T>
+void argument_from_json(const std::string& where, const char* name, const Json& json, T& value) {
+  const auto refuse = [&](const std::string& expected) {
+    throw ConfigError(where + ": " + name + " is " + printable(json.dump(), 60) + ", expected " +
+                      expected);
+  };
+  if constexpr (IsOptional<T>::value) {
+    value.reset();
+    if (json.is_null()) return;
+    value.emplace();
+    argument_from_json(where, name, json, *value);
+  } else if constexpr (std::is_enum_v<T>) {
+    std::string known;
+    const auto names = names_of(value);
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      if (json == names[i]) {
+        value = static_cast<T>(i);
+        return;
+      }
+      known += (i == 0 ? "" : ", ") + std::string(names[i]);
+    }
+    refuse("one of " + known);
+  } else if constexpr (std::is_same_v<T, ScheduleOptions>) {
+    if (!json.is_object()) refuse("an object");
+    std::size_t known = 0;
+    for_each_schedule_option(value, [&](const char* option, auto& field) {
+      const auto found = json.find(option);
+      if (found == json.end()) return;
+      ++known;
+      argument_from_json(where + ": lr_scheduler_kwargs", option, *found, field);
+    });
+    if (known != json.size()) refuse("options of schedules");
+  } else if constexpr (std::is_same_v<T, bool>) {
+    if (!json.is_boolean()) refuse("true or false");
+    value = json.get<bool>();
+  } else if constexpr (std::is_same_v<T, std::string>) {
+    if (!json.is_string()) refuse("a string");
+    value = json.get<std::string>();
+  } else if constexpr (std::is_integral_v<T>) {
+    if (!json.is_number_integer()) refuse("a whole number");
+    value = json.get<T>();
+  } else {
+    if (!json.is_number()) refuse("a number");
+    value = json.get<T>();
+  }
+}
+
+}  // namespace detail
+
+/// All options as JSON. Throws nothing.
+inline Json arguments_json(const TrainingArguments& arguments) {
+  Json json = Json::object();
+  detail::for_each_argument(arguments, [&](const char* name, const auto& field) {
+    json[name] = detail::argument_to_json(field);
+  });
+  return json;
+}
+
+/// Sets the options that `json`, an object, names; the others stay. Throws ConfigError, beginning
+/// with `where`, for a name that is no option or a value of another kind; then nothing is set.
+inline void set_from_json(TrainingArguments& arguments, const Json& json,
+                          const std::string& where) {
+  if (!json.is_object())
+    throw ConfigError(where + ": is " + json.type_name() + ", expected an object");
+  TrainingArguments changed = arguments;
+  std::set<std::string> known;
+  detail::for_each_argument(changed, [&](const char* name, auto& field) {
+    known.insert(name);
+    const auto found = json.find(name);
+    if (found != json.end()) detail::argument_from_json(where, name, *found, field);
+  });
+  for (const auto& [name, value] : json.items()) {
+    if (known.count(name) == 0)
+      throw ConfigError(where + ": " + in_quotes(name) + " is no option of training");
+  }
+  arguments = changed;
+}
+
+inline void TrainingArguments::validate() const {
+  const auto refuse = [](const char* name, const std::string& value, const std::string& expected) {
+    throw ConfigError("TrainingArguments: " + std::string(name) + " is " + value + ", expected " +
+                      expected);
+  };
+  const auto at_least = [&](const char* name, std::optional<Index> value, Index least) {
+    if (value && *value < least)
+      refuse(name, std::to_string(*value), "at least " + std::to_string(least));
+  };
+  const auto within = [&](const char* name, double value, double low, double high) {
+    if (!(value >= low && value <= high && std::isfinite(value)))
+      refuse(name, number_text(value),
+             std::isinf(high) ? "a finite number >= " + number_text(low)
+                              : "a number from " + number_text(low) + " to " + number_text(high));
+  };
+  at_least("per_device_train_batch_size", per_device_train_batch_size, 1);
+  at_least("per_device_eval_batch_size", per_device_eval_batch_size, 1);
+  at_least("gradient_accumulation_steps", gradient_accumulation_steps, 1);
+  at_least("logging_steps", logging_steps, 1);
+  at_least("eval_steps", eval_steps, 1);
+  at_least("save_steps", save_steps, 1);
+  at_least("save_total_limit", save_total_limit, 1);
+  at_least("warmup_steps", warmup_steps, 0);
+  at_least("max_non_finite_steps", max_non_finite_steps, 1);
+  if (max_steps <= 0) within("num_train_epochs", num_train_epochs, 0, 1e6);
+  within("learning_rate", learning_rate, 0, HUGE_VAL);
+  within("weight_decay", weight_decay, 0, HUGE_VAL);
+  within("max_grad_norm", max_grad_norm, 0, HUGE_VAL);
+  within("warmup_ratio", warmup_ratio, 0, 1);
+  if (loraplus_lr_ratio && !(*loraplus_lr_ratio > 0 && std::isfinite(*loraplus_lr_ratio)))
+    refuse("loraplus_lr_ratio", number_text(*loraplus_lr_ratio), "a finite number > 0");
+  if (!load_best_model_at_end) return;
+  if (eval_strategy == IntervalStrategy::no || save_strategy != eval_strategy ||
+      output_dir.empty()) {
+    refuse("load_best_model_at_end", "true",
+           "an output_dir, and an eval_strategy that is also the save_strategy");
+  }
+  if (save_strategy == IntervalStrategy::steps &&
+      save_steps % eval_steps.value_or(logging_steps) != 0)
+    refuse("save_steps", std::to_string(save_steps),
+           "a multiple of eval_steps, for load_best_model_at_end");
+}
+
+}  // namespace LORA_NAMESPACE

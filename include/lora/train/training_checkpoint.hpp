@@ -1,0 +1,281 @@
+// Checkpoints of a training run: all that going on exactly needs, in folders that appear whole.
+#pragma once
+
+#include <lora/io/pretrained.hpp>
+#include <lora/io/staged_directory.hpp>
+#include <lora/optim/adamw.hpp>
+#include <lora/train/trainer_state.hpp>
+
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace LORA_NAMESPACE {
+
+inline constexpr const char* trainer_state_file = "trainer_state.json";
+inline constexpr const char* training_tensors_file = "training_state.safetensors";
+inline constexpr std::string_view checkpoint_prefix = "checkpoint-";
+
+/// The steps of the checkpoints in a folder, in order: of checkpoint-<step> with a
+/// trainer_state.json in it. None when the folder is not there.
+inline std::vector<Index> checkpoint_steps(const std::filesystem::path& directory) {
+  std::vector<Index> steps;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(directory, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(checkpoint_prefix)) continue;
+    const char *first = name.data() + checkpoint_prefix.size(), *last = name.data() + name.size();
+    Index step = 0;
+    const auto [end, error] = std::from_chars(first, last, step);
+    if (error == std::errc() && end == last && step >= 0 &&
+        detail::file_exists(entry.path() / trainer_state_file))
+      steps.push_back(step);
+  }
+  std::sort(steps.begin(), steps.end());
+  return steps;
+}
+inline std::filesystem::path checkpoint_path(const std::filesystem::path& directory, Index step) {
+  return directory / (std::string(checkpoint_prefix) + std::to_string(step));
+}
+
+namespace detail {
+
+/// Removes the folders that a killed process has left: StagedDirectory's, remove_checkpoint's, and
+/// a checkpoint that was about to take another one's place.
+inline void remove_leftovers(const std::filesystem::path& directory) {
+  std::vector<std::filesystem::path> left;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(directory, ignored)) {
+    const std::string name = entry.path().filename().string();
+    const bool hidden = name.starts_with(".lora-") && name.ends_with(".tmp") && name.size() == 26;
+    if (hidden || (name.starts_with(checkpoint_prefix) && name.ends_with(".next")))
+      left.push_back(entry.path());
+  }
+  for (const auto& path : left) std::filesystem::remove_all(path, ignored);
+}
+
+/// Under a hidden name first: half a folder must not look like a checkpoint.
+inline void remove_checkpoint(const std::filesystem::path& path, const FileCalls& calls) {
+  char name[32];
+  const auto step = static_cast<unsigned long long>(stream_key(0, path.filename().string()));
+  std::snprintf(name, sizeof name, ".lora-%016llx.tmp", step);
+  const std::filesystem::path hidden = path.parent_path() / name;
+  std::error_code ignored;
+  std::filesystem::remove_all(hidden, ignored);
+  if (calls.rename(path.c_str(), hidden.c_str()) != 0)
+    throw_io_error(path, "remove this checkpoint", errno);
+  std::filesystem::remove_all(hidden, ignored);
+}
+
+template <class Model>
+concept HasAdapters = requires(Model& model) {
+  { model.adapter_names() } -> std::convertible_to<std::vector<std::string>>;
+  model.base();
+};
+
+}  // namespace detail
+
+/// What a checkpoint holds. The trained values and the optimiser's state are by the parameters'
+/// names.
+template <class S>
+struct TrainingCheckpoint {
+  TrainerState state;
+  Json arguments;  ///< of the run, as it was told
+  OptimizerState<S> optimizer;
+  std::map<std::string, Matrix<S>> values;
+};
+
+namespace detail {
+
+template <class S>
+std::span<const std::byte> bytes_of(const Matrix<S>& m) {
+  return std::as_bytes(std::span(m.data(), static_cast<std::size_t>(m.size())));
+}
+
+/// "value.<name>", "exp_avg.<name>", … and "step.<name>", how often the tensor was updated.
+template <class Model, class S>
+SafetensorsWriter training_tensors(Model& model, const OptimizerState<S>& optimizer) {
+  SafetensorsWriter writer;
+  const auto count = [&](const std::string& name, Index n) {
+    std::vector<std::byte> bytes(sizeof(std::int64_t));
+    const auto value = static_cast<std::int64_t>(n);
+    std::memcpy(bytes.data(), &value, sizeof value);
+    writer.add(name, DType::I64, {}, std::move(bytes));
+  };
+  model.for_each_parameter("", [&](const NamePath& path, Parameter<S>& p) {
+    if (p.trainable) writer.add("value." + path.str(), own_dtype<S>, p.shape, bytes_of(p.value));
+  });
+  count("step", optimizer.step);
+  for (const auto& [name, tensor] : optimizer.tensors) {
+    count("step." + name, tensor.step);
+    for (const auto& [kind, moment] : tensor.moments)
+      writer.add(kind + "." + name, own_dtype<S>, {moment.rows(), moment.cols()}, bytes_of(moment));
+  }
+  return writer;
+}
+
+}  // namespace detail
+
+/// Writes `path`, a folder checkpoint-<step>, at once: of a LoRAModel the adapters as PEFT's
+/// directories; training_state.safetensors with every trained tensor and the optimiser's state of
+/// it; trainer_state.json with the state and the arguments. A checkpoint that is there already is
+/// replaced when the new one is complete. Throws IoError and as save_pretrained, and then leaves
+/// what was there.
+template <class Model, class S>
+void write_training_checkpoint(const std::filesystem::path& path, Model& model,
+                               const OptimizerState<S>& optimizer, const TrainerState& state,
+                               const Json& arguments, const FileCalls& calls = posix_calls()) {
+  const std::filesystem::path parent = path.parent_path();
+  // Where nothing is in the way: the folder itself is put in place at the very end.
+  const std::filesystem::path free = parent / (path.filename().string() + ".next");
+  StagedDirectory staged(detail::file_exists(path) ? free : path, calls);
+  if constexpr (detail::HasAdapters<Model>) {
+    if (!model.adapter_names().empty()) {
+      SavePretrainedOptions options;
+      options.model_card = Write::no;
+      options.calls = &calls;
+      save_pretrained(model, staged.path(), options);
+    }
+  }
+  detail::training_tensors(model, optimizer).write(staged.path() / training_tensors_file, calls);
+  Json json = state_json(state);
+  json["arguments"] = arguments;
+  atomic_write(staged.path() / trainer_state_file, python_json(json, trainer_state_file) + "\n",
+               calls);
+  if (!detail::file_exists(path)) return staged.commit();
+  staged.commit();
+  detail::remove_checkpoint(path, calls);
+  if (calls.rename(free.c_str(), path.c_str()) != 0)
+    throw_io_error(path, "put the new checkpoint in place", errno);
+}
+
+/// Reads it. Throws IoError and FormatError; whether it fits a model is for restore_training to
+/// say.
+template <class S>
+TrainingCheckpoint<S> read_training_checkpoint(const std::filesystem::path& path) {
+  TrainingCheckpoint<S> checkpoint;
+  const std::filesystem::path json_path = path / trainer_state_file;
+  const auto bytes = read_file(json_path, std::uint64_t{1} << 30);
+  const Json json = parse_json(as_text(bytes), json_path.string());
+  checkpoint.state = state_from_json(json, json_path.string());
+  if (!json.contains("arguments") || !json["arguments"].is_object())
+    throw FormatError(json_path.string() + ": arguments is missing, expected an object");
+  checkpoint.arguments = json["arguments"];
+  const SafetensorsFile file = SafetensorsFile::open(path / training_tensors_file);
+  for (const std::string& key : file.names()) {
+    const std::size_t dot = key.find('.');
+    const std::string kind = key.substr(0, dot), name = dot == key.npos ? "" : key.substr(dot + 1);
+    if (kind == "step") {
+      const std::vector<std::int64_t> number = file.integers(key);
+      if (number.size() != 1)
+        throw FormatError(file.where() + ": " + in_quotes(key) + " is not one number");
+      (name.empty() ? checkpoint.optimizer.step : checkpoint.optimizer.tensors[name].step) =
+          static_cast<Index>(number[0]);
+      continue;
+    }
+    if (file.info(key).dtype != detail::own_dtype<S>) {
+      throw FormatError(file.where() + ": " + in_quotes(key) + " is " +
+                        std::string(dtype_name(file.info(key).dtype)) + ", expected " +
+                        std::string(dtype_name(detail::own_dtype<S>)) + ", the model's own type");
+    }
+    Matrix<S> values = file.matrix<S>(key);
+    if (kind == "value") {
+      checkpoint.values[name] = std::move(values);
+    } else {
+      checkpoint.optimizer.tensors[name].moments[kind] = std::move(values);
+    }
+  }
+  return checkpoint;
+}
+
+/// Throws ConfigError when a checkpoint's arguments give the data another order than those of
+/// `now`; returns a sentence for each of the others that differ and that change what is trained.
+inline std::vector<std::string> check_same_run(const Json& before, const Json& now,
+                                               const std::string& where) {
+  std::vector<std::string> warnings;
+  for (const auto& [name, value] : now.items()) {
+    const Json old = before.contains(name) ? before[name] : Json();
+    if (old == value) continue;
+    const std::string change =
+        name + " was " + printable(old.dump(), 60) + " and is " + printable(value.dump(), 60);
+    for (const char* fixed :
+         {"data", "per_device_train_batch_size", "gradient_accumulation_steps",
+          "dataloader_drop_last", "train_sampling_strategy", "seed", "data_seed"}) {
+      if (name != fixed) continue;
+      throw ConfigError(where + ": is a checkpoint of another run: " +
+                        (name == "data" ? "the examples are others, by number or length" : change));
+    }
+    const std::string kind = name.substr(0, name.find('_'));
+    if (kind == "output" || kind == "overwrite" || kind == "logging" || kind == "save") continue;
+    warnings.push_back(change + ": the run will not be the one that was interrupted");
+  }
+  return warnings;
+}
+
+/// Gives every trained tensor of `model` its value of the checkpoint, and `optimizer`, unless it is
+/// null, its state. Throws ConfigError that lists what does not fit; then nothing has changed.
+template <class Model, class S>
+void restore_training(const TrainingCheckpoint<S>& checkpoint, Model& model, AdamW<S>* optimizer,
+                      const std::string& where) {
+  std::string faults;
+  std::size_t known = 0;
+  model.for_each_parameter("", [&](const NamePath& path, Parameter<S>& p) {
+    if (!p.trainable) return;
+    const auto found = checkpoint.values.find(path.str());
+    if (found == checkpoint.values.end()) {
+      faults += "\n  missing: " + path.str();
+      return;
+    }
+    ++known;
+    const Matrix<S>& value = found->second;
+    if (value.rows() != p.value.rows() || value.cols() != p.value.cols()) {
+      faults += "\n  " + path.str() + " is " + shape_text(value.rows(), value.cols()) +
+                ", expected " + shape_text(p.value.rows(), p.value.cols());
+    }
+  });
+  if (known != checkpoint.values.size()) {
+    std::map<std::string, bool> trained;
+    model.for_each_parameter("", [&](const NamePath& path, Parameter<S>& p) {
+      if (p.trainable) trained[path.str()] = true;
+    });
+    for (const auto& [name, value] : checkpoint.values) {
+      if (trained.count(name) == 0) faults += "\n  unexpected: " + printable(name);
+    }
+  }
+  if (!faults.empty())
+    throw ConfigError(where + ": is not a checkpoint of what this model trains:" + faults);
+  if (optimizer != nullptr) {
+    try {
+      optimizer->load_state(checkpoint.optimizer, model);
+    } catch (const ConfigError& error) {
+      throw ConfigError(where + ": " + error.what());
+    }
+  }
+  model.for_each_parameter("", [&](const NamePath& path, Parameter<S>& p) {
+    if (p.trainable) p.value = checkpoint.values.at(path.str());
+  });
+}
+
+/// Removes the oldest checkpoints until `limit` are left, but never the one of step `keep`.
+/// Throws IoError.
+inline void limit_checkpoints(const std::filesystem::path& directory, Index limit, Index keep,
+                              const FileCalls& calls = posix_calls()) {
+  std::vector<Index> steps = checkpoint_steps(directory);
+  auto excess = static_cast<Index>(steps.size()) - limit;
+  for (const Index step : steps) {
+    if (excess <= 0) break;
+    // The newest stays as well: it is what a run would be resumed from.
+    if (step == keep || step == steps.back()) continue;
+    detail::remove_checkpoint(checkpoint_path(directory, step), calls);
+    --excess;
+  }
+}
+
+}  // namespace LORA_NAMESPACE

@@ -1,0 +1,150 @@
+// What a training run will need, said before it starts.
+#pragma once
+
+#include <lora/adapters/lora_model.hpp>
+#include <lora/core/error.hpp>
+#include <lora/core/printable.hpp>
+#include <lora/train/run_plan.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <fstream>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace LORA_NAMESPACE {
+
+/// Bytes of the memory that a program could still take: what Linux says is available, or less where
+/// a control group limits it. None where the system does not say.
+template <class = void>
+std::optional<std::uint64_t> available_memory() {
+  std::optional<std::uint64_t> free;
+  std::ifstream memory("/proc/meminfo");
+  for (std::string line; std::getline(memory, line);) {
+    if (line.starts_with("MemAvailable:")) free = std::stoull(line.substr(13)) * 1024;
+  }
+  const auto number = [](const char* path) -> std::optional<std::uint64_t> {
+    std::uint64_t value = 0;
+    if (std::ifstream file(path); file >> value) return value;
+    return std::nullopt;  // also for "max"
+  };
+  constexpr const char* groups[][2] = {
+      {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"},
+      {"/sys/fs/cgroup/memory/memory.limit_in_bytes",
+       "/sys/fs/cgroup/memory/memory.usage_in_bytes"}};
+  for (const auto& [limit_path, used_path] : groups) {
+    const auto limit = number(limit_path), used = number(used_path);
+    if (!limit || !used || !free) continue;
+    free = std::min(*free, *limit - std::min(*limit, *used));
+  }
+  return free;
+}
+
+/// "812 kB", "1.20 GB": 1000 and not 1024, as on the box.
+template <class = void>
+std::string bytes_text(std::uint64_t bytes) {
+  char text[32];
+  const auto n = static_cast<double>(bytes);
+  if (n >= 1e9) {
+    std::snprintf(text, sizeof text, "%.2f GB", n / 1e9);
+  } else if (n >= 1e6) {
+    std::snprintf(text, sizeof text, "%.1f MB", n / 1e6);
+  } else {
+    std::snprintf(text, sizeof text, "%.0f kB", n / 1e3);
+  }
+  return text;
+}
+
+/// The statement. Memory in bytes; the first three parts are there when training starts.
+struct TrainingNeeds {
+  Index parameters = 0, trainable = 0;  ///< elements
+  std::uint64_t weights = 0;            ///< frozen ones
+  std::uint64_t trained = 0;            ///< values that are trained
+  std::uint64_t gradients = 0;
+  std::uint64_t optimizer = 0;
+  std::optional<std::uint64_t> activations;  ///< of the largest batch, where the task knows
+  std::optional<std::uint64_t> available;    ///< now
+  Index examples = 0, tokens_per_epoch = 0, steps_per_epoch = 0, max_steps = 0;
+
+  std::uint64_t total() const {
+    return weights + trained + gradients + optimizer + activations.value_or(0);
+  }
+  /// What is still to be allocated.
+  std::uint64_t missing() const { return optimizer + activations.value_or(0); }
+
+  /// Some lines for a person.
+  std::string text() const {
+    char line[160];
+    const double share =
+        parameters > 0 ? 100.0 * static_cast<double>(trainable) / static_cast<double>(parameters)
+                       : 0;
+    std::snprintf(line, sizeof line, "parameters   %td, of which %td are trained (%.4f %%)\n",
+                  parameters, trainable, share);
+    std::string out = line;
+    out += "memory       weights " + bytes_text(weights) + ", trained values " +
+           bytes_text(trained) + ", gradients " + bytes_text(gradients) + ", optimiser " +
+           bytes_text(optimizer) + ", activations " +
+           (activations ? bytes_text(*activations) : "not known") + "; together " +
+           bytes_text(total()) + (available ? ", free now " + bytes_text(*available) : "") + "\n";
+    std::snprintf(
+        line, sizeof line,
+        "data         %td examples, %td tokens and %td steps an epoch, %td steps in all\n",
+        examples, tokens_per_epoch, steps_per_epoch, max_steps);
+    return out + line;
+  }
+
+  /// Throws ConfigError with advice when more is missing than is available.
+  void check_memory() const {
+    if (!available || missing() <= *available) return;
+    throw ConfigError(
+        "Trainer: the run needs " + bytes_text(missing()) + " more than is in use (optimiser " +
+        bytes_text(optimizer) + ", activations " +
+        (activations ? bytes_text(*activations) : "not known") + "), and only " +
+        bytes_text(*available) +
+        " are free. What helps: a smaller per_device_train_batch_size with more "
+        "gradient_accumulation_steps, shorter sequences, gradient checkpointing, weights in "
+        "bfloat16, a lower rank or fewer target_modules");
+  }
+};
+
+/// What training `model` by `plan` needs; two moments of each trained tensor are the optimiser's.
+/// O(number of tensors).
+template <class Model>
+TrainingNeeds training_needs(Model& model, const RunPlan& plan, Index examples) {
+  using S = typename Model::Scalar;
+  TrainingNeeds needs;
+  constexpr std::uint64_t size = sizeof(S);
+  model.for_each_parameter("", [&](const NamePath&, Parameter<S>& p) {
+    needs.parameters += p.size();
+    (p.trainable ? needs.trained : needs.weights) += static_cast<std::uint64_t>(p.size()) * size;
+    if (p.trainable) needs.trainable += p.size();
+  });
+  needs.gradients = needs.trained;
+  needs.optimizer = 2 * needs.trained;
+  std::vector<FrozenWeight<S>> seen;
+  const auto add_weights = [&](auto& base) {
+    for_each_adapter_layer(base, [&](const NamePath&, auto& layer) {
+      const FrozenWeight<S>& weight = layer.weight();
+      const auto same = [&](const auto& w) { return w.shares_storage_with(weight); };
+      if (layer.frozen_size() == 0 || std::any_of(seen.begin(), seen.end(), same)) return;
+      seen.push_back(weight);
+      needs.parameters += weight.size();
+      needs.weights += static_cast<std::uint64_t>(weight.bytes());
+    });
+  };
+  if constexpr (requires { model.base(); }) {
+    add_weights(model.base());
+  } else if constexpr (Adaptable<Model>) {
+    add_weights(model);
+  }
+  needs.available = available_memory();
+  needs.examples = examples;
+  needs.tokens_per_epoch = plan.tokens_per_epoch();
+  needs.steps_per_epoch = plan.steps_per_epoch();
+  needs.max_steps = plan.max_steps();
+  return needs;
+}
+
+}  // namespace LORA_NAMESPACE

@@ -1,0 +1,72 @@
+#include <lora/train/training_needs.hpp>
+
+#include <gtest/gtest.h>
+
+#include "train/toy.hpp"
+
+namespace {
+using namespace lora;
+using namespace lora_test;
+
+TEST(TrainingNeeds, CountsWhatThereIs) {
+  Toy model = toy_model();
+  TrainingTask<Toy, Rows> task = toy_task();
+  task.activation_bytes = [](Toy&, Index rows) { return static_cast<std::uint64_t>(rows * 100); };
+  ToyTrainer trainer(model, toy_arguments(), task, toy_examples());
+  const TrainingNeeds needs = trainer.needs();
+  const auto [trainable, all] = model.get_nb_trainable_parameters();
+  EXPECT_EQ(needs.trainable, trainable);
+  EXPECT_EQ(needs.parameters, all);
+  EXPECT_EQ(needs.trainable, 3 * (5 + 7) + 3 * (7 + 4));
+  EXPECT_EQ(needs.trained, 4u * 69);
+  EXPECT_EQ(needs.gradients, 4u * 69);
+  EXPECT_EQ(needs.optimizer, 8u * 69);
+  EXPECT_EQ(needs.weights, 4u * (5 * 7 + 7 * 4 + 7 + 4));
+  EXPECT_EQ(needs.activations, 900u) << "three examples of three rows";
+  EXPECT_EQ(needs.total(), needs.weights + 16u * 69 + 900);
+  EXPECT_EQ(needs.examples, 26);
+  EXPECT_EQ(needs.tokens_per_epoch, 51);
+  EXPECT_EQ(needs.steps_per_epoch, 5);
+  EXPECT_EQ(needs.max_steps, 15);
+}
+
+TEST(TrainingNeeds, SaysIt) {
+  TrainingNeeds needs;
+  needs.parameters = 134105856;
+  needs.trainable = 4884480;
+  needs.weights = 516884736;
+  needs.trained = needs.gradients = 19537920;
+  needs.optimizer = 39075840;
+  needs.examples = 200;
+  needs.tokens_per_epoch = 51234;
+  needs.steps_per_epoch = 25;
+  needs.max_steps = 75;
+  EXPECT_EQ(needs.text(),
+            "parameters   134105856, of which 4884480 are trained (3.6423 %)\n"
+            "memory       weights 516.9 MB, trained values 19.5 MB, gradients 19.5 MB, optimiser "
+            "39.1 MB, activations not known; together 595.0 MB\n"
+            "data         200 examples, 51234 tokens and 25 steps an epoch, 75 steps in all\n");
+  needs.activations = 2'500'000'000;
+  needs.available = 999;
+  EXPECT_HAS(needs.text(), "activations 2.50 GB; together 3.10 GB, free now 1 kB");
+}
+
+TEST(TrainingNeeds, RefusesWhatDoesNotFit) {
+  TrainingNeeds needs;
+  needs.optimizer = 1000;
+  EXPECT_NO_THROW(needs.check_memory()) << "nobody knows what is free";
+  needs.available = 1000;
+  EXPECT_NO_THROW(needs.check_memory());
+  needs.activations = 1;
+  EXPECT_HAS(message_of<ConfigError>([&] { needs.check_memory(); }),
+             "Trainer: the run needs 1 kB more than is in use (optimiser 1 kB, activations 0 kB), "
+             "and only 1 kB are free. What helps: a smaller per_device_train_batch_size");
+}
+
+TEST(TrainingNeeds, AsksTheSystem) {
+  const auto free = available_memory();
+  if (!free) GTEST_SKIP() << "the system does not say what is free";
+  EXPECT_GT(*free, std::uint64_t{1} << 20);
+}
+
+}  // namespace
