@@ -1,0 +1,23 @@
+// Everything for language models: lora.hpp, models as transformers saves them, tokenizers and
+// instruction data, training, generation, and the files of PEFT and GGUF.
+#pragma once
+
+#include <lora/lora.hpp>
+
+#include <lora/io/checkpoint_merge.hpp>
+#include <lora/io/gguf.hpp>
+#include <lora/io/hf_checkpoint.hpp>
+#include <lora/io/hf_generation_config.hpp>
+#include <lora/io/pretrained.hpp>
+#include <lora/io/save_model.hpp>
+#include <lora/models/causal_lm.hpp>
+#include <lora/serve/generate.hpp>
+#include <lora/text/packing.hpp>
+#include <lora/text/streaming_decoder.hpp>
+#include <lora/text/tokenized_example.hpp>
+#include <lora/text/tokenizer_files.hpp>
+#include <lora/train/language_model_task.hpp>
+#include <lora/train/layer_report.hpp>
+#include <lora/train/live_line.hpp>
+#include <lora/train/metrics_log.hpp>
+#include <lora/train/trainer.hpp>
