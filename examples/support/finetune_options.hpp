@@ -1,0 +1,330 @@
+// The command line of finetune: one list of settings for the command line and the JSON file.
+#pragma once
+
+#include <lora/io/peft_config.hpp>
+#include <lora/train/training_arguments.hpp>
+
+#include <CLI/CLI.hpp>
+
+#include <array>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace examples {
+
+using lora::Index;
+using lora::Json;
+
+enum class WeightType { float32, bfloat16 };
+enum class TaskPreset { chat, classify, summarize, code };
+enum class LossPart { answers, last_answer, everything };
+enum class OnBadRecord { stop, skip };
+
+inline std::span<const char* const> names_of(WeightType) {
+  static constexpr const char* names[] = {"float32", "bfloat16"};
+  return names;
+}
+inline std::span<const char* const> names_of(TaskPreset) {
+  static constexpr const char* names[] = {"chat", "classify", "summarize", "code"};
+  return names;
+}
+inline std::span<const char* const> names_of(LossPart) {
+  static constexpr const char* names[] = {"answers", "last_answer", "everything"};
+  return names;
+}
+inline std::span<const char* const> names_of(OnBadRecord) {
+  static constexpr const char* names[] = {"stop", "skip"};
+  return names;
+}
+
+/// Everything that a run of finetune is told.
+struct FinetuneOptions {
+  std::string model, output = "results/finetune", ids, init_adapter, log;
+  std::vector<std::string> data, eval_data;
+  TaskPreset task = TaskPreset::chat;
+  WeightType dtype = WeightType::float32;
+  std::string chat_template, system;
+  Index max_length = 1024;
+  bool packing = false;
+  LossPart loss_on = LossPart::answers;
+  double validation_share = 0.1;
+  OnBadRecord bad_record = OnBadRecord::stop;
+  std::map<std::string, std::string> fields;
+  bool gradient_checkpointing = false, layer_metrics = false, merge = false, quiet = false;
+  Index samples = 3, max_new_tokens = 64, threads = 0;
+  std::string resume_from_checkpoint;
+  std::optional<Index> early_stopping_patience;
+
+  lora::TrainingArguments training;
+  Json adapter = Json::object();  ///< fields of LoraConfig
+};
+
+namespace detail {
+
+/// fn(name, field, words) for every setting that belongs to neither training nor LoRA.
+template <class Options, class Fn>
+void for_each_setting(Options& o, Fn&& fn) {
+  fn("model", o.model, "folder of the model, as transformers has it");
+  fn("data", o.data, "JSON, JSON Lines or text files to learn from");
+  fn("eval_data", o.eval_data, "files to evaluate on, instead of a share of the data");
+  fn("output", o.output, "folder for adapter, checkpoints, log and curves");
+  fn("task", o.task, "preset of rank, targets, learning rate and length");
+  fn("dtype", o.dtype, "what the frozen weights are kept as");
+  fn("template", o.chat_template, "chat template by name; otherwise the tokenizer's own");
+  fn("system", o.system, "system message for conversations that have none");
+  fn("max_length", o.max_length, "tokens of an example; longer ones are cut");
+  fn("packing", o.packing, "fill rows of max_length with several examples, kept apart");
+  fn("loss_on", o.loss_on, "which text the loss counts");
+  fn("validation_share", o.validation_share, "of the data, held out for evaluation");
+  fn("bad_record", o.bad_record, "what to do about a record that cannot be read");
+  fn("fields", o.fields, "what the data calls its fields: instruction=question,output=answer");
+  fn("ids", o.ids, "safetensors with input_ids and labels, instead of --data");
+  fn("init_adapter", o.init_adapter, "adapter to start from, with its configuration");
+  fn("gradient_checkpointing", o.gradient_checkpointing, "less memory for a third more time");
+  fn("layer_metrics", o.layer_metrics, "log each layer's gradient norm and |sBA| / |W|");
+  fn("early_stopping_patience", o.early_stopping_patience, "evaluations without improvement");
+  fn("resume_from_checkpoint", o.resume_from_checkpoint, "\"last\" or a checkpoint's folder");
+  fn("merge", o.merge, "save the merged model as well");
+  fn("samples", o.samples, "answers shown before and after");
+  fn("max_new_tokens", o.max_new_tokens, "tokens of such an answer at most");
+  fn("log", o.log, "JSON Lines, one a step; otherwise log.jsonl in the output folder");
+  fn("threads", o.threads, "0: the library's choice");
+  fn("quiet", o.quiet, "no progress");
+}
+
+template <class T>
+void setting_from_json(const std::string& where, const char* name, const Json& json, T& value) {
+  const auto refuse = [&](const char* expected) {
+    throw lora::ConfigError(where + ": " + name + " is " + lora::printable(json.dump(), 60) +
+                            ", expected " + expected);
+  };
+  if constexpr (std::is_same_v<T, std::vector<std::string>>) {
+    if (json.is_string()) {
+      value = {json.get<std::string>()};
+      return;
+    }
+    value.clear();
+    if (!json.is_array()) refuse("a string or a list of strings");
+    for (const Json& one : json) {
+      if (!one.is_string()) refuse("a string or a list of strings");
+      value.push_back(one.get<std::string>());
+    }
+  } else if constexpr (std::is_same_v<T, std::map<std::string, std::string>>) {
+    if (!json.is_object()) refuse("an object of strings");
+    for (const auto& [key, one] : json.items()) {
+      if (!one.is_string()) refuse("an object of strings");
+      value[key] = one.template get<std::string>();
+    }
+  } else if constexpr (std::is_enum_v<T>) {
+    const auto names = names_of(value);
+    std::string known;
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      if (json == names[i]) {
+        value = static_cast<T>(i);
+        return;
+      }
+      known += (i == 0 ? "one of " : ", ") + std::string(names[i]);
+    }
+    refuse(known.c_str());
+  } else {
+    lora::detail::argument_from_json(where, name, json, value);
+  }
+}
+
+/// "a,b,c" or "a=x,b=y" as the parts between the commas.
+inline std::vector<std::string> comma_parts(const std::string& text) {
+  std::vector<std::string> parts(1);
+  for (const char ch : text) {
+    if (ch == ',') {
+      parts.emplace_back();
+    } else {
+      parts.back() += ch;
+    }
+  }
+  return parts;
+}
+
+/// What the words of a command line say as JSON: text stays text where text is expected, otherwise
+/// a number, true, false, null, an object or a list where it reads as one.
+inline Json json_of_word(const std::string& word) {
+  Json json = Json::parse(word, nullptr, false);
+  return json.is_discarded() ? Json(word) : json;
+}
+template <class T>
+Json json_of_words(const std::vector<std::string>& words, const T&) {
+  if constexpr (std::is_same_v<T, std::vector<std::string>>) {
+    return Json(words);
+  } else if constexpr (std::is_same_v<T, std::map<std::string, std::string>>) {
+    Json object = Json::object();
+    for (const std::string& part : comma_parts(words.back())) {
+      const std::size_t at = part.find('=');
+      object[part.substr(0, at)] = at == part.npos ? "" : part.substr(at + 1);
+    }
+    return object;
+  } else if constexpr (std::is_same_v<T, std::string> || std::is_enum_v<T>) {
+    return Json(words.back());
+  } else {
+    return words.back().empty() ? Json(true) : json_of_word(words.back());
+  }
+}
+
+/// A field of LoraConfig from a command line; lists are written a,b,c.
+inline Json json_of_lora_word(const std::string& word) {
+  if (word.empty()) return true;
+  if (word.find(',') != word.npos && word.find_first_of("(){}[]*+?|\\") == word.npos)
+    return Json(comma_parts(word));
+  return json_of_word(word);
+}
+
+struct Preset {
+  Index r;
+  double lora_alpha;
+  const char* target_modules;
+  double learning_rate, num_train_epochs;
+  Index max_length;
+};
+/// What has worked for others: low learning rates and more modules for free text, fewer modules and
+/// more passes for short answers.
+inline Preset preset_of(TaskPreset task) {
+  switch (task) {
+    case TaskPreset::classify:
+      return {8, 16, "default", 3e-4, 5, 512};
+    case TaskPreset::summarize:
+      return {16, 32, "all-linear", 2e-4, 3, 2048};
+    case TaskPreset::code:
+      return {32, 64, "all-linear", 1e-4, 3, 2048};
+    case TaskPreset::chat:
+      break;
+  }
+  return {16, 32, "all-linear", 2e-4, 3, 1024};
+}
+
+/// Options by their names, as a command line or a file gave them.
+class FinetuneSettings {
+ public:
+  explicit FinetuneSettings(CLI::App& app) {
+    app.add_option("--config", config_, "JSON file with any of these options by name");
+    FinetuneOptions defaults;
+    for_each_setting(defaults, [&](const char* name, auto& field, const char* words) {
+      using T = std::remove_reference_t<decltype(field)>;
+      std::string text = words;
+      if constexpr (std::is_enum_v<T>) {
+        std::string names;
+        for (const char* one : names_of(field))
+          names += (names.empty() ? ": " : ", ") + std::string(one);
+        text += names;
+      }
+      constexpr bool several = std::is_same_v<T, std::vector<std::string>>;
+      add(app, "Run", name, text, several);
+      to_json_[name] = [](const Words& given) { return json_of_words(given, T{}); };
+    });
+    lora::detail::for_each_argument(defaults.training, [&](const char* name, auto& field) {
+      using T = std::remove_reference_t<decltype(field)>;
+      if (to_json_.count(name) != 0 || name == std::string("output_dir")) return;
+      add(app, "Training, as transformers' TrainingArguments", name,
+          "default " + lora::detail::argument_to_json(field).dump(), false);
+      to_json_[name] = [](const Words& given) { return json_of_words(given, T{}); };
+    });
+    for (const lora::ConfigField& field : lora::lora_config_fields()) {
+      const std::string name(field.name);
+      if (to_json_.count(name) != 0) continue;
+      add(app, "Adapter, as PEFT's LoraConfig", name, "", false);
+      to_json_[name] = [](const Words& given) { return json_of_lora_word(given.back()); };
+      lora_names_.insert(name);
+    }
+  }
+
+  /// Preset, then the file, then the command line. Throws what the parts throw.
+  FinetuneOptions options() const {
+    Json all = Json::object();
+    if (!config_.empty()) {
+      const auto bytes = lora::read_file(config_, std::uint64_t{1} << 24);
+      all = lora::parse_json(lora::as_text(bytes), config_);
+      if (!all.is_object()) throw lora::ConfigError(config_ + ": is no object");
+    }
+    const std::string where = config_.empty() ? "finetune" : config_;
+    for (const auto& [name, words] : given_) {
+      if (!words->empty()) all[name] = to_json_.at(name)(*words);
+    }
+    FinetuneOptions options;
+    const auto take = [&](const char* name, auto& field) {
+      if (all.contains(name)) setting_from_json(where, name, all[name], field);
+    };
+    take("task", options.task);
+    apply_preset(options);
+    for_each_setting(options,
+                     [&](const char* name, auto& field, const char*) { take(name, field); });
+    Json training = Json::object();
+    for (const auto& [name, value] : all.items()) {
+      if (lora_names_.count(name) != 0) {
+        options.adapter[name] = value;
+      } else if (to_json_.count(name) == 0) {
+        throw lora::ConfigError(where + ": " + lora::in_quotes(name) + " is no option");
+      }
+    }
+    lora::detail::for_each_argument(options.training, [&](const char* name, auto&) {
+      if (all.contains(name) && lora_names_.count(name) == 0) training[name] = all[name];
+    });
+    set_from_json(options.training, training, where);
+    return options;
+  }
+
+ private:
+  using Words = std::vector<std::string>;
+
+  static void apply_preset(FinetuneOptions& options) {
+    const Preset preset = preset_of(options.task);
+    options.adapter["r"] = preset.r;
+    options.adapter["lora_alpha"] = preset.lora_alpha;
+    options.adapter["lora_dropout"] = 0.05;
+    if (preset.target_modules != std::string("default"))
+      options.adapter["target_modules"] = preset.target_modules;
+    options.training.learning_rate = preset.learning_rate;
+    options.training.num_train_epochs = preset.num_train_epochs;
+    options.training.lr_scheduler_type = "cosine";
+    options.training.warmup_ratio = 0.03;
+    options.training.per_device_train_batch_size = 4;
+    options.training.gradient_accumulation_steps = 4;
+    options.training.logging_steps = 10;
+    options.max_length = preset.max_length;
+  }
+
+  /// --learning-rate and --learning_rate; a value may be left out where it would be true.
+  void add(CLI::App& app, const char* group, const std::string& name, const std::string& words,
+           bool several) {
+    std::string dashed = name;
+    std::replace(dashed.begin(), dashed.end(), '_', '-');
+    auto& given = given_.emplace_back(name, std::make_shared<Words>()).second;
+    CLI::Option* option =
+        app.add_option("--" + dashed + (dashed == name ? "" : ",--" + name), *given, words);
+    option->group(group)->type_name("");
+    if (several) {
+      option->expected(1, 1 << 16);
+    } else {
+      option->expected(0, 1)->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+    }
+  }
+
+  std::string config_;
+  std::vector<std::pair<std::string, std::shared_ptr<Words>>> given_;
+  std::map<std::string, std::function<Json(const Words&)>> to_json_;
+  std::set<std::string> lora_names_;
+};
+
+}  // namespace detail
+
+/// Reads the command line. Throws CLI::ParseError (also for --help), lora::Error.
+inline FinetuneOptions read_finetune_options(CLI::App& app, int argc, const char* const* argv) {
+  detail::FinetuneSettings settings(app);
+  app.parse(argc, argv);
+  FinetuneOptions options = settings.options();
+  if (options.model.empty()) throw lora::ConfigError("--model is missing: the folder of a model");
+  if (options.data.empty() == options.ids.empty())
+    throw lora::ConfigError("expected either --data or --ids: what to learn from");
+  return options;
+}
+
+}  // namespace examples

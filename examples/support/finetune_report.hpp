@@ -1,0 +1,61 @@
+// What finetune shows of its run: curves, and answers before and after.
+#pragma once
+
+#include "training_chart.hpp"
+
+#include <lora/io/file.hpp>
+#include <lora/serve/generate.hpp>
+#include <lora/text/tokenized_example.hpp>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace examples {
+
+/// Draws the log of a run.
+inline void write_curves(const std::filesystem::path& path, const lora::Json& log,
+                         const std::string& title) {
+  const std::string svg = to_svg(training_chart(log, title));
+  lora::atomic_write(path, std::as_bytes(std::span(svg)));
+}
+
+/// One question with the answers of the model before and after.
+struct Sample {
+  lora::Conversation question;
+  std::string prompt, expected;
+};
+
+/// The first `count` conversations that end with an answer, without it.
+inline std::vector<Sample> samples_of(const std::vector<lora::Conversation>& conversations,
+                                      std::size_t count) {
+  std::vector<Sample> samples;
+  for (const lora::Conversation& one : conversations) {
+    if (samples.size() == count) break;
+    if (one.messages.size() < 2 || one.messages.back().role != "assistant") continue;
+    Sample sample{one, {}, one.messages.back().content};
+    sample.question.messages.pop_back();
+    const lora::Message& asked = sample.question.messages.back();
+    sample.prompt = asked.content + (asked.input.empty() ? "" : " / " + asked.input);
+    samples.push_back(std::move(sample));
+  }
+  return samples;
+}
+
+/// What the model answers, without drawing.
+inline std::string answer(const lora::CausalLM<float>& model, const lora::Tokenizer& tokenizer,
+                          const lora::ChatTemplate& chat, const lora::Conversation& question,
+                          lora::Index max_new_tokens) {
+  lora::RenderOptions render = lora::render_options(tokenizer);
+  render.generation_prompt = lora::GenerationPrompt::yes;
+  lora::Prompt prompt;
+  prompt.ids = lora::tokenize(chat.render(question, render), tokenizer).ids;
+  lora::GenerationConfig config;
+  config.max_new_tokens = max_new_tokens;
+  if (tokenizer.eos_id()) config.eos_token_id = {*tokenizer.eos_id()};
+  lora::GenerateOptions<float> options;
+  options.tokenizer = &tokenizer;
+  return lora::generate<float>(model, std::span(&prompt, 1), config, options).front().text;
+}
+
+}  // namespace examples

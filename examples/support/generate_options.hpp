@@ -1,0 +1,123 @@
+// The command line of generate.
+#pragma once
+
+#include "option_spelling.hpp"
+
+#include <lora/io/hf_generation_config.hpp>
+
+#include <CLI/CLI.hpp>
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace examples {
+
+using lora::Index;
+
+/// What generate was given; what was not is the model's own or transformers' default.
+struct GenerateRequest {
+  std::filesystem::path model;
+  std::vector<std::string> adapters;  ///< DIR or NAME=DIR
+  std::vector<std::string> prompts;   ///< none, and no chat: standard input
+  bool chat = false;
+  std::string system, chat_template, dtype = "float32";
+  std::uint64_t seed = 0;
+  int threads = 0;  ///< 0: the library's choice
+
+  bool do_sample = false, greedy = false;
+  std::optional<Index> max_new_tokens, max_length, top_k;
+  std::optional<double> temperature, top_p, min_p, repetition_penalty;
+  std::vector<std::int64_t> eos_token_id;
+  std::vector<std::string> stop_strings;
+};
+
+/// What the model's generation_config.json says with what the command line says instead. An option
+/// of sampling means that tokens are drawn; a temperature of 0 that they are not.
+inline lora::GenerationConfig generation_config(const GenerateRequest& request,
+                                                lora::GenerationConfig config) {
+  constexpr Index usual_tokens = 256;
+  const auto take = [](const auto& given, auto& field) {
+    if (given) field = *given;
+  };
+  const bool cold = request.temperature && *request.temperature == 0;
+  if (request.do_sample || request.temperature || request.top_k || request.top_p || request.min_p)
+    config.do_sample = !cold;
+  if (request.greedy) config.do_sample = false;
+  if (!cold) take(request.temperature, config.temperature);
+  take(request.top_k, config.top_k);
+  take(request.top_p, config.top_p);
+  take(request.min_p, config.min_p);
+  take(request.repetition_penalty, config.repetition_penalty);
+  if (request.max_length) {
+    config.max_length = request.max_length;
+    config.max_new_tokens = request.max_new_tokens;
+  } else {
+    config.max_new_tokens =
+        request.max_new_tokens.value_or(config.max_new_tokens.value_or(usual_tokens));
+  }
+  if (!request.eos_token_id.empty()) config.eos_token_id = request.eos_token_id;
+  if (!request.stop_strings.empty()) config.stop_strings = request.stop_strings;
+  check_config(config);
+  return config;
+}
+
+/// Reads the command line. Returns the exit code when the program is to end now: 0 after --help, 2
+/// after one line on standard error about what does not fit.
+inline std::optional<int> parse_generate_options(int argc, char** argv, GenerateRequest& request) {
+  CLI::App app("Writes text with a language model, with or without adapters.", "generate");
+  app.get_formatter()->column_width(36);
+  const auto add = [&](const char* name, const char* given, auto& value, const char* words) {
+    return app.add_option(name, value, words)->option_text(given)->type_name("");
+  };
+  add("--model", "DIR", request.model, "the model and its tokenizer, as transformers saves them")
+      ->required();
+  add("--adapter", "[NAME=]DIR", request.adapters,
+      "an adapter, as PEFT saves it; once for each. With several every prompt is answered with "
+      "every adapter, all in one batch")
+      ->allow_extra_args(false);
+  add("--prompt", "TEXT", request.prompts,
+      "what the text begins with; once for each [standard input]")
+      ->allow_extra_args(false);
+  app.add_flag("--chat", request.chat,
+               "prompts are what a user says, in the model's chat template; without --prompt a "
+               "conversation line by line: /help says more");
+  add("--system", "TEXT", request.system, "system message of a chat");
+  add("--template", "NAME", request.chat_template, "chat template [the tokenizer's own]");
+  add("--dtype", "float32|bfloat16", request.dtype, "of the weights in memory [float32]")
+      ->check(CLI::IsMember({"float32", "bfloat16"}));
+  add("--threads", "N", request.threads, "they change no text")->check(CLI::Range(1, 1024));
+  add("--max-new-tokens", "N", request.max_new_tokens, "of each text [256]");
+  add("--max-length", "N", request.max_length, "of prompt and text together, instead");
+  auto* draw = app.add_flag("--do-sample", request.do_sample,
+                            "draw tokens; so does each of the options of sampling below");
+  app.add_flag("--greedy", request.greedy, "take the most probable tokens, also with these")
+      ->excludes(draw);
+  add("--temperature", "X", request.temperature, "logits are divided by it; 0: greedy [1]");
+  add("--top-k", "K", request.top_k, "only the K most probable tokens; 0: all [50]");
+  add("--top-p", "P", request.top_p, "only the most probable that make up P together [1]");
+  add("--min-p", "P", request.min_p, "only those with P times the highest probability [0]");
+  add("--repetition-penalty", "X", request.repetition_penalty, "above 1: repeat less [1]");
+  add("--eos-token-id", "ID", request.eos_token_id,
+      "tokens that end a text, in place of the model's");
+  add("--stop-strings", "TEXT", request.stop_strings, "texts that end a text, once for each")
+      ->allow_extra_args(false);
+  add("--seed", "N", request.seed, "of sampling: the same seed writes the same text [0]");
+  app.footer(
+      "Defaults in brackets give way to the model's generation_config.json. Options may be "
+      "written\n"
+      "with - or _. The text goes to standard output, tokens a second to standard error.\n"
+      "Exit status: 0 done, 2 an error, with its reason on standard error.\n");
+  app.failure_message([](const CLI::App*, const CLI::Error& error) {
+    return std::string("generate: ") + error.what() + " (see --help)\n";
+  });
+  try {
+    app.parse(dashed_options(argc, argv));
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  return std::nullopt;
+}
+
+}  // namespace examples

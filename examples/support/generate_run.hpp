@@ -1,0 +1,251 @@
+// generate: texts to standard output, prompt by prompt or as a conversation.
+#pragma once
+
+#include "generate_options.hpp"
+
+#include <lora/io/hf_checkpoint.hpp>
+#include <lora/io/pretrained.hpp>
+#include <lora/serve/generate.hpp>
+#include <lora/text/tokenized_example.hpp>
+#include <lora/text/tokenizer_files.hpp>
+
+#include <chrono>
+#include <cstdio>
+#include <iostream>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace examples {
+
+/// A model ready to write, and how it is to.
+struct Writer {
+  using Model = lora::LoRAModel<lora::CausalLM<float>>;
+
+  lora::Tokenizer tokenizer;
+  Model model;
+  lora::GenerationConfig config;
+  std::optional<lora::ChatTemplate> chat_template;
+  std::string system;
+  std::uint64_t seed = 0;
+
+  /// The ids that ask for an answer to the conversation.
+  std::vector<std::int64_t> ids_of(const lora::Conversation& conversation) const {
+    lora::RenderOptions options = lora::render_options(tokenizer);
+    options.generation_prompt = lora::GenerationPrompt::yes;
+    return lora::tokenize(chat_template->render(conversation, options), tokenizer).ids;
+  }
+  lora::Conversation new_conversation() const {
+    lora::Conversation conversation;
+    if (!system.empty()) conversation.messages.push_back({"system", system, "", {}});
+    return conversation;
+  }
+};
+
+namespace detail {
+
+/// "NAME=DIR", or the folder's name and DIR.
+inline std::pair<std::string, std::filesystem::path> adapter_argument(const std::string& text) {
+  const std::size_t equal = text.find('=');
+  if (equal != text.npos && equal > 0 && text.find('/') > equal)
+    return {text.substr(0, equal), text.substr(equal + 1)};
+  std::filesystem::path path = std::filesystem::path(text).lexically_normal();
+  if (path.filename().empty()) path = path.parent_path();
+  std::string name = path.filename().string();
+  std::replace(name.begin(), name.end(), '.', '_');
+  return {name, text};
+}
+
+/// The tokens that end an answer in this template: what follows a word that the assistant says.
+inline void add_answer_end(const lora::ChatTemplate& chat, const lora::Tokenizer& tokenizer,
+                           std::vector<std::int64_t>& ends) {
+  lora::Conversation sample;
+  sample.messages = {{"user", "x", "", {}}, {"assistant", "y", "", {}}};
+  const auto rendered = chat.render(sample, lora::render_options(tokenizer));
+  for (const std::int64_t label : lora::tokenize(rendered, tokenizer).labels) {
+    if (label == lora::ignored_label || !tokenizer.decoder().piece(label).special) continue;
+    if (std::count(ends.begin(), ends.end(), label) == 0) ends.push_back(label);
+    return;
+  }
+}
+
+inline void say_rate(std::size_t prompt_tokens, std::size_t tokens, std::size_t texts, double first,
+                     double total) {
+  std::fprintf(stderr, "[prompt: %zu tokens, %.2f s; text: %zu tokens", prompt_tokens, first,
+               tokens);
+  if (tokens > texts && total > first)
+    std::fprintf(stderr, ", %.1f tokens/s", static_cast<double>(tokens - texts) / (total - first));
+  std::fprintf(stderr, "]\n");
+}
+
+/// generate() with a clock; one text alone goes to standard output as it is written.
+inline std::vector<lora::Generated> write(const Writer& writer,
+                                          const std::vector<lora::Prompt>& prompts,
+                                          std::span<lora::GenerationCache<float>> caches = {}) {
+  using Clock = std::chrono::steady_clock;
+  const auto begin = Clock::now();
+  const auto seconds = [&] { return std::chrono::duration<double>(Clock::now() - begin).count(); };
+  double first = 0;
+  std::size_t prompt_tokens = 0, tokens = 0, begun = 0;
+  for (const lora::Prompt& prompt : prompts) prompt_tokens += prompt.ids.size();
+  std::vector<bool> seen(prompts.size());
+  const auto on_token = [&](const lora::NewToken& token) {
+    ++tokens;
+    if (!seen[token.prompt] && ++begun == prompts.size()) first = seconds();
+    seen[token.prompt] = true;
+    if (prompts.size() == 1) std::cout << token.text << std::flush;
+    return lora::Streaming::go_on;
+  };
+  auto texts =
+      lora::generate(writer.model, prompts, writer.config,
+                     {.tokenizer = &writer.tokenizer, .on_token = on_token, .caches = caches});
+  if (prompts.size() == 1) std::cout << std::endl;
+  for (const lora::Generated& text : texts) {
+    if (text.reason == lora::FinishReason::length)
+      std::cerr << "[stopped after " << text.ids.size() << " tokens]\n";
+    if (text.reason == lora::FinishReason::positions)
+      std::cerr << "[stopped: the model has no more positions]\n";
+  }
+  say_rate(prompt_tokens, tokens, prompts.size(), first, seconds());
+  return texts;
+}
+
+inline Writer open_writer(const GenerateRequest& request) {
+  using Model = lora::CausalLM<float>;
+  lora::HFGenerationConfig own = lora::read_generation_config(request.model);
+  for (const std::string& warning : own.warnings) std::cerr << "generate: " << warning << "\n";
+  lora::Tokenizer tokenizer = lora::Tokenizer::open(request.model);
+  auto& ends = own.generation.eos_token_id;
+  if (ends.empty() && tokenizer.eos_id()) ends.push_back(*tokenizer.eos_id());
+  std::optional<lora::ChatTemplate> chat;
+  if (request.chat) {
+    chat = request.chat_template.empty()
+               ? lora::default_template(lora::RecordKind::messages, tokenizer)
+               : lora::ChatTemplate::named(request.chat_template);
+    add_answer_end(*chat, tokenizer, ends);
+  }
+  const lora::GenerationConfig config = generation_config(request, own.generation);
+  lora::WeightOptions weights;
+  if (request.dtype == "bfloat16") weights.dtype = lora::Precision::bfloat16;
+  Writer writer{std::move(tokenizer),
+                Writer::Model(lora::load_model<Model>(request.model, weights)),
+                config,
+                chat,
+                request.system,
+                request.seed};
+  lora::expect_vocabulary_fits(writer.tokenizer, writer.model.base().vocab_size());
+  for (const std::string& text : request.adapters) {
+    const auto [name, directory] = adapter_argument(text);
+    for (const std::string& warning : lora::load_adapter(writer.model, directory, name).warnings)
+      std::cerr << "generate: " << directory.string() << ": " << warning << "\n";
+  }
+  return writer;
+}
+
+/// Every prompt with every adapter.
+inline void answer_prompts(const Writer& writer, const std::vector<std::string>& texts) {
+  const std::vector<std::string> adapters = writer.model.adapter_names();
+  std::vector<lora::Prompt> prompts;
+  std::vector<std::string> heads;
+  for (const std::string& text : texts) {
+    std::vector<std::int64_t> ids;
+    if (writer.chat_template) {
+      lora::Conversation conversation = writer.new_conversation();
+      conversation.messages.push_back({"user", text, "", {}});
+      ids = writer.ids_of(conversation);
+    } else {
+      ids = writer.tokenizer.encode(text, lora::SpecialTokens::before);
+    }
+    for (std::size_t i = 0; i < std::max<std::size_t>(adapters.size(), 1); ++i) {
+      const bool named = adapters.size() > 1;
+      prompts.push_back({ids, named ? adapters[i] : "", writer.seed});
+      heads.push_back(lora::printable(text, 60) + (named ? " [" + adapters[i] + "]" : ""));
+    }
+  }
+  const auto answers = write(writer, prompts);
+  if (answers.size() == 1) return;
+  for (std::size_t i = 0; i < answers.size(); ++i)
+    std::cout << "== " << heads[i] << "\n" << answers[i].text << "\n";
+}
+
+/// A line that begins with /. Returns false when the conversation is over.
+inline bool chat_command(Writer& writer, const std::string& line, lora::Conversation& conversation,
+                         lora::GenerationCache<float>& cache) {
+  if (line == "/quit") return false;
+  constexpr std::string_view adapter = "/adapter ";
+  if (line == "/reset") {
+    conversation = writer.new_conversation();
+  } else if (line.starts_with(adapter)) {
+    const std::string name = line.substr(adapter.size());
+    if (name == lora::base_adapter_name) {
+      writer.model.set_adapter(std::vector<std::string>());
+    } else {
+      writer.model.set_adapter(name);
+    }
+    cache = {};
+  } else {
+    std::cerr << "/adapter NAME  answer with this adapter from now on, __base__: with none; there "
+                 "are:";
+    for (const std::string& name : writer.model.adapter_names()) std::cerr << " " << name;
+    std::cerr << "\n/reset         begin anew\n/quit          or the end of input\n";
+  }
+  return true;
+}
+
+/// Line by line until the end of input. What goes wrong with a line leaves the conversation as it
+/// was before it.
+inline void chat(Writer& writer) {
+  lora::Conversation conversation = writer.new_conversation();
+  std::vector<lora::GenerationCache<float>> cache(1);
+  for (std::string line; std::cerr << "> " && std::getline(std::cin, line);) {
+    if (line.empty()) continue;
+    const std::size_t before = conversation.messages.size();
+    try {
+      if (line.starts_with("/")) {
+        if (!chat_command(writer, line, conversation, cache[0])) return;
+        continue;
+      }
+      conversation.messages.push_back({"user", line, "", {}});
+      const lora::Prompt prompt{writer.ids_of(conversation), "", writer.seed + before};
+      const std::string answer = write(writer, {prompt}, cache)[0].text;
+      conversation.messages.push_back({"assistant", answer, "", {}});
+    } catch (const lora::Error& error) {
+      std::cerr << "generate: " << error.what() << "\n";
+      conversation.messages.resize(before);
+    }
+  }
+  std::cerr << "\n";
+}
+
+/// All of standard input, without the line end behind it.
+inline std::string input_text() {
+  std::string text(std::istreambuf_iterator<char>(std::cin), {});
+  if (text.ends_with('\n')) text.pop_back();
+  return text;
+}
+
+}  // namespace detail
+
+/// The program: parses, runs, and says errors on standard error. Returns the exit code.
+inline int run_generate(int argc, char** argv) {
+  GenerateRequest request;
+  try {
+    if (const std::optional<int> code = parse_generate_options(argc, argv, request)) return *code;
+    if (request.threads > 0) lora::set_num_threads(request.threads);
+    if (!request.chat && !(request.chat_template + request.system).empty())
+      throw lora::ConfigError("--template and --system are for --chat");
+    Writer writer = detail::open_writer(request);
+    if (request.chat && request.prompts.empty()) {
+      detail::chat(writer);
+    } else {
+      if (request.prompts.empty()) request.prompts.push_back(detail::input_text());
+      detail::answer_prompts(writer, request.prompts);
+    }
+    return 0;
+  } catch (const std::exception& error) {
+    std::cerr << "generate: " << error.what() << "\n";
+    return 2;
+  }
+}
+
+}  // namespace examples

@@ -1,0 +1,47 @@
+// Token ids with labels from a safetensors file, for those who compare engines.
+#pragma once
+
+#include <lora/io/safetensors.hpp>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace examples {
+
+using lora::Index;
+
+/// All of a file: micro_batches · rows · tokens ids and labels, -100 where a label does not count.
+struct IdsFile {
+  std::vector<std::int64_t> ids, labels;
+  Index micro_batches = 0, rows = 0, tokens = 0;
+};
+
+/// input_ids and labels, I64 (rows, T) or (micro-batches, rows, T). Throws lora::FormatError for
+/// anything else, also for a file without a token.
+inline IdsFile read_ids(const std::filesystem::path& path) {
+  const auto file = lora::SafetensorsFile::open(path);
+  const auto refuse = [&](const char* name, const std::string& what) {
+    throw lora::FormatError(path.string() + ": " + name + what);
+  };
+  for (const char* name : {"input_ids", "labels"}) {
+    if (!file.contains(name)) refuse(name, " is missing");
+    const lora::TensorInfo& info = file.info(name);
+    if (info.dtype != lora::DType::I64)
+      refuse(name, " is " + std::string(lora::dtype_name(info.dtype)) + ", expected I64");
+  }
+  const std::vector<Index>& shape = file.info("input_ids").shape;
+  const std::string text = " has shape " + lora::shape_text(shape);
+  if (shape.size() != 2 && shape.size() != 3)
+    refuse("input_ids", text + ", expected (rows, T) or (micro-batches, rows, T)");
+  if (file.info("labels").shape != shape) {
+    refuse("labels", " has shape " + lora::shape_text(file.info("labels").shape) +
+                         ", expected that of input_ids, " + lora::shape_text(shape));
+  }
+  IdsFile all{file.integers("input_ids"), file.integers("labels"), shape.size() == 3 ? shape[0] : 1,
+              shape[shape.size() - 2], shape.back()};
+  if (all.ids.empty()) refuse("input_ids", text + ", expected at least one token");
+  return all;
+}
+
+}  // namespace examples
