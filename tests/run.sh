@@ -10,6 +10,7 @@ packages=(g++ cmake make libeigen3-dev nlohmann-json3-dev libgtest-dev libbenchm
 [ "$preset" = clang ] && packages+=(clang)
 install_packages "${packages[@]}"
 
-cmake --preset "$preset" >/dev/null
+# Benchmarks take minutes to build; LORA_BUILD_BENCH=ON builds and tries them too.
+cmake --preset "$preset" -DLORA_BUILD_BENCH="${LORA_BUILD_BENCH:-OFF}" >/dev/null
 cmake --build --preset "$preset" -j "$(nproc)"
 ctest --preset "$preset" -j "$(nproc)" "$@"
