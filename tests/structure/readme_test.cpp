@@ -35,7 +35,8 @@ TEST(Readme, QuickstartHasAtMostSixtyLines) {
 TEST(Readme, PagesPointAtFilesThatAreThere) {
   int links = 0;
   for (const char* page : {"README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/math.md",
-                           "docs/configuration.md", "docs/performance.md"}) {
+                           "docs/configuration.md", "docs/performance.md", "docs/adding-a-model.md",
+                           "docs/language-models.md"}) {
     const std::string text = text_of(root() / page);
     const std::regex link(R"(\]\(([^)#: ]+)(#[^)]*)?\))");
     for (auto it = std::sregex_iterator(text.begin(), text.end(), link);
