@@ -4,14 +4,26 @@ file(GLOB_RECURSE lora_headers RELATIVE ${PROJECT_SOURCE_DIR}/include CONFIGURE_
 set(lora_generated ${CMAKE_CURRENT_BINARY_DIR}/generated)
 
 # Each header compiles with nothing of ours before it, and may be included twice. What Eigen, nlohmann-json and a few
-# standard headers declare is there from the precompiled headers, in seconds instead of minutes; the workflow compiles
-# them with nothing at all (CMAKE_DISABLE_PRECOMPILE_HEADERS).
+# standard headers declare is there from the precompiled headers, in seconds instead of minutes, and a header whose test
+# includes it first is left to that test; the workflow compiles all of them with nothing before (LORA_EVERY_HEADER_ALONE
+# and CMAKE_DISABLE_PRECOMPILE_HEADERS).
+option(LORA_EVERY_HEADER_ALONE "Compile also those headers alone that a test of their name includes first" OFF)
 set(everything "// Every header of the library.\n#pragma once\n\n")
 set(alone_sources "")
 foreach(header IN LISTS lora_headers)
   string(REGEX REPLACE "[/.]" "_" name ${header})
   file(CONFIGURE OUTPUT ${lora_generated}/${name}.cpp CONTENT "#include <${header}>\n#include <${header}>\n")
-  list(APPEND alone_sources ${lora_generated}/${name}.cpp)
+  string(REGEX REPLACE "^lora/(.*)\\.hpp$" "${CMAKE_CURRENT_SOURCE_DIR}/\\1_test.cpp" own_test ${header})
+  set(tested_first OFF)
+  if(EXISTS ${own_test} AND NOT LORA_EVERY_HEADER_ALONE)
+    file(STRINGS ${own_test} included LIMIT_COUNT 1 REGEX "^#include")
+    if(included STREQUAL "#include <${header}>")
+      set(tested_first ON)
+    endif()
+  endif()
+  if(NOT tested_first)
+    list(APPEND alone_sources ${lora_generated}/${name}.cpp)
+  endif()
   string(APPEND everything "#include <${header}>\n")
 endforeach()
 file(CONFIGURE OUTPUT ${lora_generated}/lora_everything.hpp CONTENT "${everything}")
