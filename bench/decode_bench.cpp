@@ -2,9 +2,10 @@
 // with an adapter, greedy and drawn, one text and several with an adapter each.
 //
 // Names: decode/<model>/<storage>/<adapter>/<choice>/texts:<n>. Counters: tokens a second of all
-// texts together, and the weights read for them as a share of the memory bandwidth that this process
-// measured. An iteration writes 40 tokens of each text; the prompts of 8 tokens and the first tokens
-// are not in its time. See bench/language_model_bench.cpp for the step below: logits alone, and prompts.
+// texts together, and the weights read for them as a share of the memory bandwidth that this
+// process measured. An iteration writes 40 tokens of each text; the prompts of 8 tokens and the
+// first tokens are not in its time. See bench/language_model_bench.cpp for the step below: logits
+// alone, and prompts.
 #include <lora/serve/generate.hpp>
 
 #include <chrono>
@@ -49,8 +50,8 @@ LlamaConfig config_of(const std::string& name) {
   return c;
 }
 
-/// The model with adapters "one" and "two", of rank 16 on all linear layers, the first active when it
-/// is wanted; one model at a time.
+/// The model with adapters "one" and "two", of rank 16 on all linear layers, the first active when
+/// it is wanted; one model at a time.
 Model& loaded(const Setting& s) {
   static std::string key;
   static std::unique_ptr<Model> model;

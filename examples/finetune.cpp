@@ -44,7 +44,7 @@ class Finetune {
     say(data_.text);
     make_trainer();
     print_settings();
-    if (trainer_->arguments().eval_strategy != lora::IntervalStrategy::no)
+    if (options_.training.eval_strategy != lora::IntervalStrategy::no)
       before_ = trainer_->evaluate();
     for (Sample& sample : samples_) first_answers_.push_back(answer_to(sample));
     const lora::TrainOutput result = train();

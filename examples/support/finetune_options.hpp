@@ -90,7 +90,7 @@ void for_each_setting(Options& o, Fn&& fn) {
   fn("merge", o.merge, "save the merged model as well");
   fn("samples", o.samples, "answers shown before and after");
   fn("max_new_tokens", o.max_new_tokens, "tokens of such an answer at most");
-  fn("log", o.log, "JSON Lines, one a step; otherwise log.jsonl in the output folder");
+  fn("log", o.log, "JSON Lines, one a step unless --logging-steps says otherwise [OUTPUT/log.jsonl]");
   fn("threads", o.threads, "0: the library's choice");
   fn("quiet", o.quiet, "no progress");
 }
@@ -269,6 +269,7 @@ class FinetuneSettings {
       if (all.contains(name) && lora_names_.count(name) == 0) training[name] = all[name];
     });
     set_from_json(options.training, training, where);
+    if (!options.log.empty() && !all.contains("logging_steps")) options.training.logging_steps = 1;
     return options;
   }
 

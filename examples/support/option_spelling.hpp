@@ -7,9 +7,9 @@
 
 namespace examples {
 
-/// The command line for CLI11's parse(), without the program's name and with - for _ in the names of
-/// options, so that each option is defined once. Values stay as they are, but for one that begins
-/// with -- and stands apart from its option.
+/// The command line for CLI11's parse(), without the program's name and with - for _ in the names
+/// of options, so that each option is defined once. Values stay as they are, but for one that
+/// begins with -- and stands apart from its option.
 inline std::vector<std::string> dashed_options(int argc, char** argv) {
   std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
   for (std::string& word : words) {

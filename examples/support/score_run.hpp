@@ -1,6 +1,7 @@
 // score: the loss and the logits of a model on given ids.
 #pragma once
 
+#include "ids_file.hpp"
 #include "option_spelling.hpp"
 
 #include <lora/io/hf_checkpoint.hpp>
@@ -19,8 +20,6 @@
 
 namespace examples {
 
-using lora::Index;
-
 struct ScoreOptions {
   std::filesystem::path model, adapter, ids, logits;
   std::string dtype = "float32";
@@ -32,34 +31,13 @@ struct ScoredBatch {
   Index rows = 0, tokens = 0;
 };
 
-/// input_ids and labels of a safetensors file, (rows, T), or (micro-batches, rows, T), of which the
-/// first is taken. Throws lora::FormatError for anything else.
+/// The first micro-batch of a file of ids. Throws as read_ids.
 inline ScoredBatch read_scored_batch(const std::filesystem::path& path) {
-  const auto file = lora::SafetensorsFile::open(path);
-  const auto refuse = [&](const char* name, const std::string& what) {
-    throw lora::FormatError(path.string() + ": " + name + what);
-  };
-  for (const char* name : {"input_ids", "labels"}) {
-    if (!file.contains(name)) refuse(name, " is missing");
-    const lora::TensorInfo& info = file.info(name);
-    if (info.dtype != lora::DType::I64)
-      refuse(name, " is " + std::string(lora::dtype_name(info.dtype)) + ", expected I64");
-  }
-  const std::vector<Index>& shape = file.info("input_ids").shape;
-  if ((shape.size() != 2 && shape.size() != 3) || (shape.size() == 3 && shape[0] == 0)) {
-    refuse("input_ids", " has shape " + lora::shape_text(shape) +
-                            ", expected (rows, T) or (micro-batches, rows, T)");
-  }
-  if (file.info("labels").shape != shape) {
-    refuse("labels", " has shape " + lora::shape_text(file.info("labels").shape) +
-                         ", expected that of input_ids, " + lora::shape_text(shape));
-  }
-  ScoredBatch batch{file.integers("input_ids"), file.integers("labels"), shape[shape.size() - 2],
-                    shape.back()};
-  const auto count = static_cast<std::size_t>(batch.rows * batch.tokens);
-  batch.ids.resize(count);
-  batch.labels.resize(count);
-  return batch;
+  IdsFile all = read_ids(path);
+  const auto count = static_cast<std::size_t>(all.rows * all.tokens);
+  all.ids.resize(count);
+  all.labels.resize(count);
+  return {std::move(all.ids), std::move(all.labels), all.rows, all.tokens};
 }
 
 /// Prints the loss and writes the logits when they are wanted.

@@ -1,4 +1,5 @@
-// Generation against transformers' ids, alone and side by side, and what it promises for every model.
+// Generation against transformers' ids, alone and side by side, and what it promises for every
+// model.
 #include <lora/io/hf_checkpoint.hpp>
 #include <lora/io/hf_generation_config.hpp>
 #include <lora/io/pretrained.hpp>
@@ -131,8 +132,8 @@ CausalLMConfig small_gpt2() {
       .vocab_size = 268, .n_positions = 2000, .n_embd = 12, .n_layer = 2, .n_head = 3};
 }
 
-// Prompts of all lengths, longer than what is read at once, texts that end early: each is what it is
-// alone, for any number of threads.
+// Prompts of all lengths, longer than what is read at once, texts that end early: each is what it
+// is alone, for any number of threads.
 TEST(Generate, ATextDoesNotDependOnThoseBesideIt) {
   for (const CausalLMConfig& shape : {CausalLMConfig(small_config()), small_gpt2()}) {
     const Model model = small_model(shape);

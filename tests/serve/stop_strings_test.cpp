@@ -37,6 +37,7 @@ TEST(StopStrings, EndTheTextBeforeThem) {
 TEST(StopStrings, TheOneThatEndsFirstCountsAndOfThoseTheLongest) {
   expect_passed({"abc", "b"}, "xabc", "xa|");
   expect_passed({"c", "abc"}, "xabc", "x|");
+  expect_passed({"abc", "c"}, "xabc", "x|");
   expect_passed({"abc", "bd"}, "abd", "a|");
 }
 

@@ -82,9 +82,9 @@ inline std::vector<std::string> read_stop_strings(const ConfigFields& fields) {
 
 }  // namespace detail
 
-/// generation_config.json's content; `where` begins the messages. null is absent, absent fields have
-/// transformers' defaults. Throws FormatError, naming field and value, for what is of another kind
-/// or out of range.
+/// generation_config.json's content; `where` begins the messages. null is absent, absent fields
+/// have transformers' defaults. Throws FormatError, naming field and value, for what is of another
+/// kind or out of range.
 inline HFGenerationConfig parse_generation_config(const Json& json, const std::string& where) {
   const detail::ConfigFields fields(json, where);
   constexpr Index most = Index{1} << 31;
@@ -115,9 +115,9 @@ inline HFGenerationConfig parse_generation_config(const Json& json, const std::s
   return read;
 }
 
-/// The same from a checkpoint's folder. Without the file, and for ends of text that it does not name,
-/// config.json's eos_token_id is taken, where there is one. Throws IoError when a file cannot be
-/// read. Source: transformers' GenerationConfig.from_pretrained and from_model_config.
+/// The same from a checkpoint's folder. Without the file, and for ends of text that it does not
+/// name, config.json's eos_token_id is taken, where there is one. Throws IoError when a file cannot
+/// be read. Source: transformers' GenerationConfig.from_pretrained and from_model_config.
 inline HFGenerationConfig read_generation_config(const std::filesystem::path& directory) {
   const auto json_of = [&](const char* name) {
     const std::filesystem::path path = directory / name;

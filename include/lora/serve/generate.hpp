@@ -307,15 +307,16 @@ class Generation {
 }  // namespace detail
 
 /// Goes on with each prompt until its text is over, all side by side in one batch that those which
-/// are over leave. What becomes of a prompt depends on its ids, its adapter and its seed, not on the
-/// prompts beside it nor on the number of threads. model: CausalLM, or LoRAModel's base(). Throws
-/// ConfigError, before anything is computed and with the caches as they were, for a prompt that is
-/// empty, longer than the model's positions or than max_length, an id that the model has not, an
-/// adapter that no layer knows or that only some prompts name, stop strings without a tokenizer,
-/// another number of caches, and what check_config refuses; Error when adapters are named and one
-/// acts on an embedding, or logits are not numbers; what on_token throws. Memory: keys and values of
-/// every prompt, and a row of logits each. Source: transformers' GenerationMixin.generate, without
-/// beams; text and stop strings differ in that the text ends before the stop string.
+/// are over leave. What becomes of a prompt depends on its ids, its adapter and its seed, not on
+/// the prompts beside it nor on the number of threads. model: CausalLM, or LoRAModel's base().
+/// Throws ConfigError, before anything is computed and with the caches as they were, for a prompt
+/// that is empty, longer than the model's positions or than max_length, an id that the model has
+/// not, an adapter that no layer knows or that only some prompts name, stop strings without a
+/// tokenizer, another number of caches, and what check_config refuses; Error when adapters are
+/// named and one acts on an embedding, or logits are not numbers; what on_token throws. Memory:
+/// keys and values of every prompt, and a row of logits each. Source: transformers'
+/// GenerationMixin.generate, without beams; text and stop strings differ in that the text ends
+/// before the stop string.
 template <class S>
 std::vector<Generated> generate(const CausalLM<S>& model, std::span<const Prompt> prompts,
                                 const GenerationConfig& config,

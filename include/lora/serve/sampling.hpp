@@ -29,10 +29,10 @@ class Sampler {
   /// Throws ConfigError as check_config.
   explicit Sampler(GenerationConfig config) : config_(std::move(config)) { check_config(config_); }
 
-  /// The id that follows `ids`, given the logits (V) of its prediction: the first of the largest, or
-  /// with do_sample that at which the running sum of probabilities passes `uniform`, a number of
-  /// [0, 1). Throws Error when a logit is NaN or the largest is infinite, ShapeError without logits
-  /// and for an id outside of them. Allocates at the first call.
+  /// The id that follows `ids`, given the logits (V) of its prediction: the first of the largest,
+  /// or with do_sample that at which the running sum of probabilities passes `uniform`, a number
+  /// of [0, 1). Throws Error when a logit is NaN or the largest is infinite, ShapeError without
+  /// logits and for an id outside of them. Allocates at the first call.
   std::int64_t next(std::span<const S> logits, std::span<const std::int64_t> ids, double uniform) {
     prepare(logits, ids);
     if (!config_.do_sample) return static_cast<std::int64_t>(best_);
