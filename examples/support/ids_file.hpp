@@ -40,7 +40,8 @@ inline IdsFile read_ids(const std::filesystem::path& path) {
   }
   IdsFile all{file.integers("input_ids"), file.integers("labels"), shape.size() == 3 ? shape[0] : 1,
               shape[shape.size() - 2], shape.back()};
-  if (all.ids.empty()) refuse("input_ids", text + ", expected at least one token");
+  if (all.ids.empty())
+    refuse("input_ids", text + ", expected (rows, T) or (micro-batches, rows, T) with a token");
   return all;
 }
 
