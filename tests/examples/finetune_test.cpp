@@ -1,0 +1,125 @@
+// The command line of finetune, and what it makes of data and logs.
+#include "../../examples/support/finetune_data.hpp"
+#include "../../examples/support/finetune_options.hpp"
+#include "../../examples/support/training_chart.hpp"
+
+#include <gtest/gtest.h>
+
+#include "support/shared.hpp"
+
+namespace {
+using namespace examples;
+
+FinetuneOptions options_of(std::vector<std::string> words) {
+  words.insert(words.begin(), {"finetune", "--model", "m"});
+  std::vector<const char*> argv;
+  for (const std::string& word : words) argv.push_back(word.c_str());
+  CLI::App app;
+  return read_finetune_options(app, static_cast<int>(argv.size()), argv.data());
+}
+std::string error_of(const std::vector<std::string>& words) {
+  try {
+    options_of(words);
+  } catch (const lora::Error& error) {
+    return error.what();
+  } catch (const CLI::ParseError& error) {
+    return error.what();
+  }
+  return "nothing thrown";
+}
+
+TEST(FinetuneOptions, BothSpellingsOfAName) {
+  for (const char* name : {"--learning-rate", "--learning_rate"}) {
+    const FinetuneOptions options = options_of({"--data", "d", name, "3e-4"});
+    EXPECT_EQ(options.training.learning_rate, 3e-4);
+    EXPECT_EQ(options.data, std::vector<std::string>{"d"});
+  }
+  EXPECT_EQ(options_of({"--data", "d", "--max_steps=7"}).training.max_steps, 7);
+}
+
+TEST(FinetuneOptions, APresetThenTheFileThenTheCommandLine) {
+  const FinetuneOptions preset = options_of({"--data", "d", "--task", "code"});
+  EXPECT_EQ(preset.adapter["r"], 32);
+  EXPECT_EQ(preset.training.learning_rate, 1e-4);
+  EXPECT_EQ(preset.max_length, 2048);
+
+  const lora_test::TemporaryFolder folder;
+  const std::filesystem::path file = folder.path / "c.json";
+  const std::string text =
+      R"({"task": "code", "r": 4, "learning_rate": 0.5, "num_train_epochs": 2, "merge": true})";
+  lora::atomic_write(file, text);
+  const FinetuneOptions options =
+      options_of({"--data", "d", "--config", file.string(), "--num-train-epochs", "9"});
+  EXPECT_EQ(options.adapter["r"], 4);
+  EXPECT_EQ(options.adapter["lora_alpha"], 64.0);
+  EXPECT_EQ(options.training.learning_rate, 0.5);
+  EXPECT_EQ(options.training.num_train_epochs, 9);
+  EXPECT_TRUE(options.merge);
+}
+
+TEST(FinetuneOptions, ListsFlagsAndFields) {
+  const FinetuneOptions options = options_of(
+      {"--data", "a", "b", "--target-modules", "q_proj,v_proj", "--packing", "--use-rslora",
+       "--fields", "instruction=question,output=answer", "--rank-pattern", R"({"q_proj": 2})"});
+  EXPECT_EQ(options.data, (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(options.adapter["target_modules"], (Json{"q_proj", "v_proj"}));
+  EXPECT_TRUE(options.packing);
+  EXPECT_EQ(options.adapter["use_rslora"], true);
+  EXPECT_EQ(options.fields.at("instruction"), "question");
+  EXPECT_EQ(options.adapter["rank_pattern"]["q_proj"], 2);
+  EXPECT_EQ(
+      options_of({"--data", "d", "--target-modules", ".*\\.(q|v)_proj"}).adapter["target_modules"],
+      ".*\\.(q|v)_proj");
+}
+
+TEST(FinetuneOptions, ALogHasALineAStep) {
+  EXPECT_EQ(options_of({"--data", "d"}).training.logging_steps, 10);
+  EXPECT_EQ(options_of({"--data", "d", "--log", "l"}).training.logging_steps, 1);
+  EXPECT_EQ(
+      options_of({"--data", "d", "--log", "l", "--logging-steps", "3"}).training.logging_steps, 3);
+}
+
+TEST(FinetuneOptions, MistakesAreNamed) {
+  EXPECT_NE(error_of({}).find("expected either --data or --ids"), std::string::npos);
+  EXPECT_NE(error_of({"--data", "d", "--ids", "i"}).find("expected either"), std::string::npos);
+  EXPECT_NE(error_of({"--data", "d", "--learning-rate", "fast"})
+                .find("learning_rate is \"fast\", expected a number"),
+            std::string::npos);
+  EXPECT_NE(error_of({"--data", "d", "--dtype", "int8"}).find("one of float32, bfloat16"),
+            std::string::npos);
+  EXPECT_NE(error_of({"--data", "d", "--learning-rat", "1"}).find("learning-rat"),
+            std::string::npos);
+  const lora_test::TemporaryFolder folder;
+  lora::atomic_write(folder.path / "c.json", std::string(R"({"lerning_rate": 1})"));
+  EXPECT_NE(error_of({"--data", "d", "--config", (folder.path / "c.json").string()})
+                .find("\"lerning_rate\" is no option"),
+            std::string::npos);
+}
+
+TEST(FinetuneData, FieldsAreMappedAndUnknownOnesNamed) {
+  FinetuneOptions options;
+  options.fields = {{"instruction", "question"}};
+  EXPECT_EQ(detail::data_options(options).fields.instruction, "question");
+  options.fields = {{"instrution", "question"}};
+  try {
+    detail::data_options(options);
+    ADD_FAILURE() << "nothing thrown";
+  } catch (const lora::ConfigError& error) {
+    EXPECT_NE(std::string(error.what()).find("\"instrution\" is no field"), std::string::npos);
+  }
+}
+
+TEST(TrainingChart, DrawsWhatTheLogHas) {
+  const Json log = {{{"step", 1}, {"loss", 2.5}, {"grad_norm", nullptr}},
+                    {{"step", 2}, {"loss", 2.25}, {"grad_norm", 1.0}},
+                    {{"step", 2}, {"eval_loss", 2.0}}};
+  const Chart chart = training_chart(log, "t");
+  ASSERT_EQ(chart.panels.size(), 2u);
+  ASSERT_EQ(chart.panels[0].series.size(), 2u);
+  EXPECT_EQ(chart.panels[0].series[0].y, (std::vector<double>{2.5, 2.25}));
+  EXPECT_EQ(chart.panels[0].series[1].x, std::vector<double>{2});
+  EXPECT_TRUE(std::isnan(chart.panels[1].series[0].y[0]));
+  EXPECT_NE(to_svg(chart).find("<svg"), std::string::npos);
+}
+
+}  // namespace
