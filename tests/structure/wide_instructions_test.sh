@@ -7,7 +7,7 @@ objdump=$1
 shift
 for program; do
   "$objdump" -d --no-show-raw-insn -C "$program" | awk -v program="$program" '
-    /^[0-9a-f]+ <.*>:$/ { name = $0; kernel = name ~ /<(void )?lora::[a-z_:]*kernels::/ }
+    /^[0-9a-f]+ <.*>:$/ { name = $0; kernel = name ~ /<([a-z]+ )?lora::[a-z_:]*kernels::/ }
     /%[yz]mm/ { if (kernel) inside++; else if (!(name in outside)) { outside[name]; print program ": " name } }
     END {
       for (name in outside) exit 1
