@@ -1,9 +1,9 @@
 // Fine-tuning a language model with LoRA: a folder as transformers has it and a file of instructions
 // in, an adapter as PEFT has it out.
 //   finetune --model DIR --data FILE --output DIR
+#include <lora/io/checkpoint_merge.hpp>
 #include <lora/io/hf_checkpoint.hpp>
 #include <lora/io/pretrained.hpp>
-#include <lora/io/save_model.hpp>
 #include <lora/lora.hpp>
 #include <lora/models/causal_lm.hpp>
 #include <lora/text/tokenizer_files.hpp>
@@ -61,15 +61,16 @@ class Finetune {
     lora::WeightOptions weights;
     if (options_.dtype == WeightType::bfloat16) weights.dtype = lora::Precision::bfloat16;
     LM base = lora::load_model<LM>(options_.model, weights);
-    const Index vocabulary = base.vocab_size();
+    const Index vocabulary = base.vocab_size(), positions = lora::position_limit(base.config());
     const std::string type = base.model_type();
+    check_output();
     if (!options_.ids.empty()) {
-      data_ = read_finetune_ids(options_.ids, vocabulary,
+      data_ = read_finetune_ids(options_.ids, vocabulary, positions,
                                 options_.training.per_device_train_batch_size);
       options_.training.train_sampling_strategy = lora::TrainSampling::sequential;
     } else {
       tokenizer_.emplace(lora::Tokenizer::open(options_.model));
-      data_ = read_finetune_data(options_, *tokenizer_, vocabulary, chat_);
+      data_ = read_finetune_data(options_, *tokenizer_, vocabulary, positions, chat_);
       samples_ = samples_of(data_.questions, static_cast<std::size_t>(options_.samples));
     }
     if (data_.train.empty())
@@ -95,6 +96,42 @@ class Finetune {
     }
   }
 
+  /// Before anything is computed: what would be overwritten at the end.
+  void check_output() const {
+    std::error_code ignored;
+    if (std::filesystem::exists(output(), ignored) && !std::filesystem::is_directory(output()))
+      throw lora::IoError(output().string() + ": is no folder");
+    if (!options_.merge || !std::filesystem::exists(merged(), ignored)) return;
+    if (std::filesystem::equivalent(merged(), options_.model, ignored))
+      throw lora::ConfigError(merged().string() +
+                              ": is the model itself, which --merge would replace; choose another "
+                              "--output");
+    if (!options_.training.overwrite_output_dir)
+      throw lora::ConfigError(merged().string() +
+                              ": is there from an earlier run; choose another --output, or give "
+                              "--overwrite-output-dir to lose it");
+  }
+
+  /// What makes a run another one, for its checkpoints.
+  Json facts() const {
+    Json facts;
+    facts["adapter"] = std::to_string(
+        lora::stream_key(0, lora::peft_config_text(lora::peft_config_fields(model_->config()))));
+    const auto config =
+        lora::read_file(std::filesystem::path(options_.model) / "config.json", 1 << 24);
+    facts["config.json"] = std::to_string(lora::stream_key(0, lora::as_text(config)));
+    facts["dtype"] = names_of(options_.dtype)[static_cast<std::size_t>(options_.dtype)];
+    std::uint64_t data = 0;
+    for (const lora::PackedRow& row : data_.train) {
+      for (const auto* list : {&row.ids, &row.labels}) {
+        for (const std::int64_t id : *list)
+          data = lora::mix64(data ^ static_cast<std::uint64_t>(id));
+      }
+    }
+    facts["examples"] = std::to_string(data);
+    return facts;
+  }
+
   void make_trainer() {
     lora::TrainingArguments& arguments = options_.training;
     arguments.output_dir = (output() / "checkpoints").string();
@@ -102,10 +139,14 @@ class Finetune {
       arguments.eval_strategy = lora::IntervalStrategy::epoch;
     lora::TrainerOptions<Model> trainer;
     trainer.stop = &stop_asked;
-    trainer_.emplace(
-        *model_, arguments,
-        lora::language_model_task<Model, lora::PackedRow>({options_.gradient_checkpointing}),
-        data_.train, data_.eval, trainer);
+    trainer.facts = facts();
+    const auto task =
+        lora::language_model_task<Model, lora::PackedRow>({options_.gradient_checkpointing});
+    Index counted = 0;
+    for (const lora::PackedRow& row : data_.train) counted += task.counted(row);
+    if (counted == 0)
+      throw lora::ConfigError("there is nothing to learn: no label counts in any example");
+    trainer_.emplace(*model_, arguments, task, data_.train, data_.eval, trainer);
     trainer_->add_callback(std::make_shared<lora::JsonLinesLog>(log_path()));
     if (options_.layer_metrics) {
       trainer_->add_callback(std::make_shared<lora::LayerReport<LM>>(
@@ -140,12 +181,18 @@ class Finetune {
           "per_device_train_batch_size", "gradient_accumulation_steps", "max_grad_norm",
           "weight_decay", "seed"});
     if (chat_) say("template     " + std::string(chat_->name()) + "\n");
-    say(trainer_->needs().text());
+    const lora::TrainingNeeds needs = trainer_->needs();
+    say(needs.text());
+    needs.check_memory();
+    if (options_.resume_from_checkpoint.empty())
+      lora::detail::check_checkpoint_folder(options_.training, {});
   }
 
   lora::TrainOutput train() {
     std::signal(SIGINT, ask_to_stop);
     std::signal(SIGTERM, ask_to_stop);
+    std::signal(SIGHUP, ask_to_stop);
+    std::signal(SIGXFSZ, SIG_IGN);  // a limit on files is then an error of the write
     std::filesystem::path from = options_.resume_from_checkpoint;
     if (options_.resume_from_checkpoint == "last" || options_.resume_from_checkpoint == "true")
       from = trainer_->last_checkpoint();
@@ -162,14 +209,18 @@ class Finetune {
     save_pretrained(*model_, output(), adapter);
     write_curves(output() / "curves.svg", trainer_->state().log_history,
                  "Fine-tuning " + std::filesystem::path(options_.model).filename().string());
-    if (!options_.merge) return;
-    Model merged = *model_;
-    LM whole = merged.merge_and_unload();
-    lora::SaveModelOptions model;
-    model.base_directory = options_.model;
-    const std::filesystem::path folder = output() / "merged";
-    std::filesystem::remove_all(folder);
-    save_pretrained(whole, folder, model);
+    if (options_.merge) merge();
+  }
+
+  /// From the checkpoint's own numbers, whatever they were trained over, into a folder beside the
+  /// one whose place it takes.
+  void merge() {
+    const std::filesystem::path next = output() / "merged.next";
+    std::filesystem::remove_all(next);
+    lora::merge_checkpoint(lora::CheckpointFiles::open(options_.model),
+                           lora::PeftAdapter::open(output()), next);
+    std::filesystem::remove_all(merged());
+    std::filesystem::rename(next, merged());
   }
 
   void report(const lora::TrainOutput& result) {
@@ -181,11 +232,15 @@ class Finetune {
     std::snprintf(line, sizeof line, "\nsteps %td, mean loss of training %.4f\n",
                   result.global_step, result.training_loss);
     say(line);
+    const auto metric = [](const Json& metrics, const char* name) {
+      return metrics.contains(name) && metrics[name].is_number() ? metrics[name].get<double>()
+                                                                 : std::nan("");
+    };
     if (before_.is_object() && after_.is_object()) {
       std::snprintf(line, sizeof line,
                     "evaluation loss %.4f before, %.4f after (perplexity %.2f, %.2f)\n",
-                    before_.value("eval_loss", 0.0), after_.value("eval_loss", 0.0),
-                    before_.value("eval_perplexity", 0.0), after_.value("eval_perplexity", 0.0));
+                    metric(before_, "eval_loss"), metric(after_, "eval_loss"),
+                    metric(before_, "eval_perplexity"), metric(after_, "eval_perplexity"));
       say(line);
     }
     if (result.reason == lora::StopReason::requested)
@@ -195,9 +250,8 @@ class Finetune {
           << "finetune: loss or gradient was not finite too many times in a row; the last good "
              "state is saved\n";
     say("adapter    " + output().string() + "\n" +
-        (options_.merge ? "merged     " + (output() / "merged").string() + "\n" : "") +
-        "log        " + log_path().string() + "\ncurves     " + (output() / "curves.svg").string() +
-        "\n");
+        (options_.merge ? "merged     " + merged().string() + "\n" : "") + "log        " +
+        log_path().string() + "\ncurves     " + (output() / "curves.svg").string() + "\n");
   }
 
   std::string answer_to(const Sample& sample) const {
@@ -207,6 +261,7 @@ class Finetune {
     return text;
   }
   std::filesystem::path output() const { return options_.output; }
+  std::filesystem::path merged() const { return output() / "merged"; }
   std::filesystem::path log_path() const {
     return options_.log.empty() ? output() / "log.jsonl" : std::filesystem::path(options_.log);
   }
@@ -229,7 +284,19 @@ int main(int argc, char** argv) {
   try {
     FinetuneOptions options = read_finetune_options(app, argc, argv);
     if (options.threads > 0) lora::set_num_threads(static_cast<int>(options.threads));
-    return Finetune(std::move(options)).run();
+    Finetune program(std::move(options));
+    try {
+      return program.run();
+    } catch (const std::bad_alloc&) {
+      // Eigen 3.4 leaves a matrix that could not grow with a pointer to freed memory, so nothing is
+      // taken down any more.
+      std::cerr
+          << "finetune: out of memory. What helps: a smaller per_device_train_batch_size with "
+             "more gradient_accumulation_steps, a smaller max_length, --gradient-checkpointing, "
+             "--dtype bfloat16, a lower rank or fewer target_modules"
+          << std::endl;
+      std::_Exit(2);
+    }
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   } catch (const std::exception& error) {

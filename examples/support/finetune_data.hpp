@@ -107,8 +107,20 @@ inline std::string tokenized_text(const char* what, const lora::TokenizeReport& 
 }  // namespace detail
 
 /// The rows of a file of ids, in the order stored; `batch` becomes the rows of a micro-batch.
-inline FinetuneData read_finetune_ids(const std::string& path, Index vocab_size, Index& batch) {
+inline FinetuneData read_finetune_ids(const std::string& path, Index vocab_size, Index positions,
+                                      Index& batch) {
   const IdsFile file = read_ids(path);
+  if (file.tokens > positions) {
+    throw lora::ConfigError(path + ": rows have " + std::to_string(file.tokens) +
+                            " tokens, the model has " + std::to_string(positions) + " positions");
+  }
+  for (std::size_t i = 0; i < file.labels.size(); ++i) {
+    const std::int64_t label = file.labels[i];
+    if (label == lora::ignored_label || (label >= 0 && label < vocab_size)) continue;
+    throw lora::ConfigError(path + ": labels: element " + std::to_string(i) + " is " +
+                            std::to_string(label) + ", expected -100 or 0 to " +
+                            std::to_string(vocab_size - 1));
+  }
   lora::expect_ids_below(file.ids, vocab_size, path + ": input_ids");
   batch = file.rows;
   FinetuneData data;
@@ -128,12 +140,18 @@ inline lora::ChatTemplate chosen_template(const FinetuneOptions& options, lora::
   return lora::default_template(kind, tokenizer);
 }
 
-/// Reads and tokenizes everything. `chat` becomes the template in use.
-inline FinetuneData read_finetune_data(const FinetuneOptions& options,
-                                       const lora::Tokenizer& tokenizer, Index vocab_size,
+/// Reads and tokenizes everything, no example longer than the model's positions. `chat` becomes the
+/// template in use.
+inline FinetuneData read_finetune_data(FinetuneOptions options, const lora::Tokenizer& tokenizer,
+                                       Index vocab_size, Index positions,
                                        std::optional<lora::ChatTemplate>& chat) {
   lora::expect_vocabulary_fits(tokenizer, vocab_size);
   FinetuneData data;
+  if (options.max_length == 0 || options.max_length > positions) {
+    options.max_length = positions;
+    data.text =
+        "max_length   " + std::to_string(positions) + ", as many positions as the model has\n";
+  }
   auto [train, kind] = detail::read_conversations(options.data, options, data.text);
   chat = chosen_template(options, kind, tokenizer);
   std::vector<lora::Conversation> held_out;

@@ -90,7 +90,8 @@ void for_each_setting(Options& o, Fn&& fn) {
   fn("merge", o.merge, "save the merged model as well");
   fn("samples", o.samples, "answers shown before and after");
   fn("max_new_tokens", o.max_new_tokens, "tokens of such an answer at most");
-  fn("log", o.log, "JSON Lines, one a step unless --logging-steps says otherwise [OUTPUT/log.jsonl]");
+  fn("log", o.log,
+     "JSON Lines, one a step unless --logging-steps says otherwise [OUTPUT/log.jsonl]");
   fn("threads", o.threads, "0: the library's choice");
   fn("quiet", o.quiet, "no progress");
 }
@@ -161,7 +162,8 @@ Json json_of_words(const std::vector<std::string>& words, const T&) {
     Json object = Json::object();
     for (const std::string& part : comma_parts(words.back())) {
       const std::size_t at = part.find('=');
-      object[part.substr(0, at)] = at == part.npos ? "" : part.substr(at + 1);
+      if (at == part.npos) throw lora::ConfigError(lora::in_quotes(part) + " is not name=column");
+      object[part.substr(0, at)] = part.substr(at + 1);
     }
     return object;
   } else if constexpr (std::is_same_v<T, std::string> || std::is_enum_v<T>) {
@@ -171,11 +173,20 @@ Json json_of_words(const std::vector<std::string>& words, const T&) {
   }
 }
 
-/// A field of LoraConfig from a command line; lists are written a,b,c.
-inline Json json_of_lora_word(const std::string& word) {
+/// A field of LoraConfig from a command line: lists are written a,b,c, and a single plain name is a
+/// list of one where names are expected.
+inline Json json_of_lora_word(const std::string& field, const std::string& word) {
   if (word.empty()) return true;
-  if (word.find(',') != word.npos && word.find_first_of("(){}[]*+?|\\") == word.npos)
-    return Json(comma_parts(word));
+  const bool plain = word.find_first_of("(){}[]*+?|\\^$") == std::string::npos;
+  const bool names = field == "target_modules" || field == "exclude_modules" ||
+                     field == "modules_to_save" || field == "layers_pattern";
+  if (plain && word.find(',') != word.npos) {
+    Json list = Json::array();
+    for (const std::string& part : comma_parts(word))
+      list.push_back(names ? Json(part) : json_of_word(part));
+    return list;
+  }
+  if (names && plain && word != "all-linear" && word != "null") return Json{word};
   return json_of_word(word);
 }
 
@@ -232,7 +243,7 @@ class FinetuneSettings {
       const std::string name(field.name);
       if (to_json_.count(name) != 0) continue;
       add(app, "Adapter, as PEFT's LoraConfig", name, "", false);
-      to_json_[name] = [](const Words& given) { return json_of_lora_word(given.back()); };
+      to_json_[name] = [name](const Words& given) { return json_of_lora_word(name, given.back()); };
       lora_names_.insert(name);
     }
   }
@@ -270,11 +281,39 @@ class FinetuneSettings {
     });
     set_from_json(options.training, training, where);
     if (!options.log.empty() && !all.contains("logging_steps")) options.training.logging_steps = 1;
+    if (!all.contains("per_device_eval_batch_size"))
+      options.training.per_device_eval_batch_size = options.training.per_device_train_batch_size;
+    check_pairs(all, options);
     return options;
   }
 
  private:
   using Words = std::vector<std::string>;
+
+  /// What would have no effect is refused: who gave it expects one.
+  void check_pairs(const Json& all, const FinetuneOptions& options) const {
+    const auto refuse = [&](const std::string& name, const char* because) {
+      if (all.contains(name)) throw lora::ConfigError(name + " has no effect: " + because);
+    };
+    if (!options.ids.empty()) {
+      for (const char* name :
+           {"per_device_train_batch_size", "train_sampling_strategy", "eval_data",
+            "validation_share", "packing", "max_length", "template", "system"})
+        refuse(name, "the file of --ids says what is a micro-batch, and in which order");
+    }
+    if (!options.init_adapter.empty()) {
+      for (const std::string& name : lora_names_)
+        refuse(name, "--init-adapter brings its own configuration");
+    }
+    const Json type = all.contains("peft_type") ? all["peft_type"] : Json("LORA");
+    if (type != "LORA")
+      throw lora::ConfigError("peft_type is " + type.dump() + ", expected \"LORA\"");
+    if (!(options.validation_share >= 0 && options.validation_share < 1))
+      throw lora::ConfigError("validation_share is " + lora::number_text(options.validation_share) +
+                              ", expected 0 up to below 1");
+    if (options.packing && options.max_length < 2)
+      throw lora::ConfigError("packing needs a max_length: how long a row is");
+  }
 
   static void apply_preset(FinetuneOptions& options) {
     const Preset preset = preset_of(options.task);
@@ -305,7 +344,8 @@ class FinetuneSettings {
     if (several) {
       option->expected(1, 1 << 16);
     } else {
-      option->expected(0, 1)->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+      option->expected(0, 1)->allow_extra_args(false)->multi_option_policy(
+          CLI::MultiOptionPolicy::TakeLast);
     }
   }
 

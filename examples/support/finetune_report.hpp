@@ -1,6 +1,7 @@
 // What finetune shows of its run: curves, and answers before and after.
 #pragma once
 
+#include "answer_end.hpp"
 #include "training_chart.hpp"
 
 #include <lora/io/file.hpp>
@@ -42,7 +43,7 @@ inline std::vector<Sample> samples_of(const std::vector<lora::Conversation>& con
   return samples;
 }
 
-/// What the model answers, without drawing.
+/// What the model answers, without drawing; a word in brackets where the question does not fit.
 inline std::string answer(const lora::CausalLM<float>& model, const lora::Tokenizer& tokenizer,
                           const lora::ChatTemplate& chat, const lora::Conversation& question,
                           lora::Index max_new_tokens) {
@@ -50,9 +51,13 @@ inline std::string answer(const lora::CausalLM<float>& model, const lora::Tokeni
   render.generation_prompt = lora::GenerationPrompt::yes;
   lora::Prompt prompt;
   prompt.ids = lora::tokenize(chat.render(question, render), tokenizer).ids;
+  const lora::Index room = lora::position_limit(model.config());
+  if (prompt.ids.empty() || static_cast<lora::Index>(prompt.ids.size()) >= room)
+    return "(the question has more tokens than the model has positions)";
   lora::GenerationConfig config;
   config.max_new_tokens = max_new_tokens;
   if (tokenizer.eos_id()) config.eos_token_id = {*tokenizer.eos_id()};
+  add_answer_end(chat, tokenizer, config.eos_token_id);
   lora::GenerateOptions<float> options;
   options.tokenizer = &tokenizer;
   return lora::generate<float>(model, std::span(&prompt, 1), config, options).front().text;

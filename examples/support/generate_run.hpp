@@ -1,6 +1,7 @@
 // generate: texts to standard output, prompt by prompt or as a conversation.
 #pragma once
 
+#include "answer_end.hpp"
 #include "generate_options.hpp"
 
 #include <lora/io/hf_checkpoint.hpp>
@@ -54,19 +55,6 @@ inline std::pair<std::string, std::filesystem::path> adapter_argument(const std:
   std::string name = path.filename().string();
   std::replace(name.begin(), name.end(), '.', '_');
   return {name, text};
-}
-
-/// The tokens that end an answer in this template: what follows a word that the assistant says.
-inline void add_answer_end(const lora::ChatTemplate& chat, const lora::Tokenizer& tokenizer,
-                           std::vector<std::int64_t>& ends) {
-  lora::Conversation sample;
-  sample.messages = {{"user", "x", "", {}}, {"assistant", "y", "", {}}};
-  const auto rendered = chat.render(sample, lora::render_options(tokenizer));
-  for (const std::int64_t label : lora::tokenize(rendered, tokenizer).labels) {
-    if (label == lora::ignored_label || !tokenizer.decoder().piece(label).special) continue;
-    if (std::count(ends.begin(), ends.end(), label) == 0) ends.push_back(label);
-    return;
-  }
 }
 
 inline void say_rate(std::size_t prompt_tokens, std::size_t tokens, std::size_t texts, double first,

@@ -3,9 +3,9 @@
 
 #include "tool_output.hpp"
 
-#include <lora/adapters/target_names.hpp>
 #include <lora/adapters/combined_config.hpp>
 #include <lora/adapters/extract.hpp>
+#include <lora/adapters/target_names.hpp>
 #include <lora/io/checkpoint_files.hpp>
 #include <lora/io/gguf_names.hpp>
 

@@ -327,6 +327,61 @@ TEST(Trainer, RefusesToLoseOrToMixRuns) {
   EXPECT_EQ(checkpoint_steps(folder.path), (std::vector<Index>{1}));
 }
 
+TEST(Trainer, LosesNoCheckpointBeforeItRuns) {
+  const TemporaryFolder folder, elsewhere;
+  const std::vector<Index> all{4, 8, 12, 15};
+  Toy model = toy_model();
+  TrainingArguments a = toy_arguments(folder.path);
+  TrainerOptions<Toy> options;
+  options.facts["base"] = "one";
+  ToyTrainer(model, a, toy_task(), toy_examples(), {}, options).train();
+  TrainingArguments there = a;
+  there.output_dir = elsewhere.path.string();
+  ToyTrainer(model, there, toy_task(), toy_examples(), {}, options).train();
+  ASSERT_EQ(checkpoint_steps(folder.path), all);
+
+  TrainingArguments overwrite = a;
+  overwrite.overwrite_output_dir = true;
+  ToyTrainer refused(model, overwrite, toy_task(), toy_examples(), {}, options);
+  refused.add_callback(std::make_shared<EarlyStoppingCallback>(2));
+  EXPECT_HAS(message_of<ConfigError>([&] { refused.train(); }), "eval_strategy is no");
+  EXPECT_EQ(checkpoint_steps(folder.path), all) << "a callback refused the run";
+
+  const fs::path other = elsewhere.path / "checkpoint-8";
+  ToyTrainer mixed(model, a, toy_task(), toy_examples(), {}, options);
+  EXPECT_HAS(message_of<ConfigError>([&] { mixed.train(other); }), "of an earlier run");
+  EXPECT_EQ(checkpoint_steps(folder.path), all) << "the run goes on from another folder";
+  ToyTrainer moved(model, overwrite, toy_task(), toy_examples(), {}, options);
+  moved.train(other);
+  EXPECT_EQ(checkpoint_steps(folder.path), (std::vector<Index>{12, 15}));
+
+  options.facts["base"] = "two";
+  ToyTrainer changed(model, a, toy_task(), toy_examples(), {}, options);
+  EXPECT_HAS(message_of<ConfigError>([&] { changed.train(folder.path / "checkpoint-12"); }),
+             "another run: base was \"one\" and is \"two\"");
+}
+
+TEST(Trainer, ARunThatEndedEarlyStaysEndedWhenItIsResumed) {
+  const TemporaryFolder folder;
+  TrainingArguments a = toy_arguments(folder.path);
+  a.eval_strategy = a.save_strategy = IntervalStrategy::steps;
+  a.eval_steps = 2;
+  a.save_steps = 2;
+  const auto run = [&](const fs::path& resume) {
+    Toy model = toy_model();
+    ToyTrainer trainer(model, a, toy_task(), toy_examples(), toy_data(7, 9));
+    trainer.add_callback(std::make_shared<EarlyStoppingCallback>(2, 1e9));  // nothing is better
+    const TrainOutput output = trainer.train(resume);
+    EXPECT_EQ(output.reason, StopReason::callback);
+    return std::pair(output.global_step, trained(model));
+  };
+  const auto [step, values] = run({});
+  EXPECT_EQ(step, 6);
+  const auto again = run(folder.path / "checkpoint-6");
+  EXPECT_EQ(again.first, step);
+  EXPECT_EQ(again.second, values);
+}
+
 TEST(Trainer, RefusesWhatDoesNotFitTheMemory) {
   Toy model = toy_model();
   TrainingTask<Toy, Rows> task = toy_task();

@@ -33,7 +33,7 @@ inline BlockFloats block_floats(const GPT2Config& c) {
 /// About as many bytes as CausalLM::loss with gradients allocates in its tape for T tokens of which
 /// all count: each block's input and what it keeps (with gradient checkpointing the inputs alone
 /// and one block), what the blocks share, hidden states, a chunk of logits, and the low-rank
-/// products of the adapters. Within a tenth of what is allocated, from a few hundred tokens on.
+/// products of the adapters. Within 15 % of what is allocated, from a few hundred tokens on.
 template <class S>
 std::uint64_t activation_bytes(CausalLM<S>& model, Index T, bool checkpointing = false) {
   const detail::BlockFloats block =

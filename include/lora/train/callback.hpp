@@ -90,6 +90,12 @@ class EarlyStoppingCallback : public TrainerCallback {
 
   /// Throws ConfigError when there is no evaluation, or none with that metric.
   void on_train_begin(const TrainerEvent& event) override {
+    if (event.state.global_step == 0) {
+      waited_ = 0;
+      best_.reset();
+    }
+    // A run that it has ended does not go on when it is resumed.
+    if (waited_ >= patience_) event.control.should_training_stop = true;
     if (event.arguments.eval_strategy != IntervalStrategy::no) return;
     throw ConfigError(
         "EarlyStoppingCallback: eval_strategy is no, expected steps or epoch: it stops by what "

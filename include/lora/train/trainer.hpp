@@ -113,6 +113,7 @@ class Trainer {
   Json run_arguments() const {
     Json json = arguments_json(arguments_);
     json["data"] = std::to_string(plan_.fingerprint());
+    if (!options_.facts.empty()) json["facts"] = options_.facts;
     return json;
   }
 
@@ -147,7 +148,13 @@ TrainOutput Trainer<Model, Example>::train(const std::filesystem::path& resume) 
   const LRSchedule schedule = training_schedule(arguments_, plan_);
   start(resume, optimizer, output);
   notify([](TrainerCallback& callback, const TrainerEvent& e) { callback.on_train_begin(e); });
-  bool stop = false;
+  if (saves()) {
+    const bool goes_on = detail::resumes_in(arguments_.output_dir, resume);
+    detail::remove_later_checkpoints(arguments_.output_dir, goes_on ? state_.global_step : -1,
+                                     *options_.calls);
+  }
+  bool stop = control_.should_training_stop;
+  if (stop) output.reason = StopReason::callback;
   while (state_.global_step < plan_.max_steps() && !stop) {
     take_step(optimizer, schedule);
     after_step(optimizer);
@@ -179,14 +186,7 @@ void Trainer<Model, Example>::start(const std::filesystem::path& resume, AdamW<S
   if (needs.trainable == 0)
     throw ConfigError("Trainer: no tensor of the model is trainable, so there is nothing to train");
   needs.check_memory();
-  const std::vector<Index> there =
-      saves() ? checkpoint_steps(arguments_.output_dir) : std::vector<Index>();
-  if (resume.empty() && !there.empty() && !arguments_.overwrite_output_dir) {
-    throw ConfigError("Trainer: " + arguments_.output_dir + " has checkpoint-" +
-                      std::to_string(there.back()) +
-                      " of an earlier run: go on from it, choose another output_dir, or set "
-                      "overwrite_output_dir to lose it");
-  }
+  if (saves()) detail::check_checkpoint_folder(arguments_, resume);
   state_ = {};
   control_ = {};
   saved_step_ = -1;
@@ -194,12 +194,6 @@ void Trainer<Model, Example>::start(const std::filesystem::path& resume, AdamW<S
   unlogged_tokens_ = 0;
   if (!resume.empty()) restore(resume, optimizer, output);
   state_.max_steps = plan_.max_steps();
-  if (!saves()) return;
-  detail::remove_leftovers(arguments_.output_dir);
-  for (const Index step : there) {
-    if (resume.empty() || step > state_.global_step)
-      detail::remove_checkpoint(path_of(step), *options_.calls);
-  }
 }
 
 template <class Model, class Example>

@@ -25,6 +25,9 @@ struct TrainerOptions {
   const std::atomic<bool>* stop = nullptr;
   /// Further metrics of an evaluation, by their name without "eval_".
   std::function<Json(Model&)> compute_metrics = {};
+  /// An object of whatever else makes a run another (the model, the adapter, a digest of the data):
+  /// a checkpoint with other facts is refused.
+  Json facts = Json::object();
   const FileCalls* calls = &posix_calls();
 };
 

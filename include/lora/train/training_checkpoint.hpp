@@ -5,6 +5,7 @@
 #include <lora/io/staged_directory.hpp>
 #include <lora/optim/adamw.hpp>
 #include <lora/train/trainer_state.hpp>
+#include <lora/train/training_arguments.hpp>
 
 #include <algorithm>
 #include <charconv>
@@ -72,6 +73,37 @@ inline void remove_checkpoint(const std::filesystem::path& path, const FileCalls
   if (calls.rename(path.c_str(), hidden.c_str()) != 0)
     throw_io_error(path, "remove this checkpoint", errno);
   std::filesystem::remove_all(hidden, ignored);
+}
+
+/// Whether a run that writes to `directory` goes on from a checkpoint there.
+inline bool resumes_in(const std::filesystem::path& directory,
+                       const std::filesystem::path& resume) {
+  std::error_code ignored;
+  return !resume.empty() &&
+         std::filesystem::equivalent(std::filesystem::absolute(resume).parent_path(), directory,
+                                     ignored);
+}
+
+/// Throws ConfigError when output_dir has checkpoints that the run neither goes on from nor may
+/// lose.
+inline void check_checkpoint_folder(const TrainingArguments& arguments,
+                                    const std::filesystem::path& resume) {
+  const std::vector<Index> there = checkpoint_steps(arguments.output_dir);
+  if (there.empty() || arguments.overwrite_output_dir || resumes_in(arguments.output_dir, resume))
+    return;
+  throw ConfigError("Trainer: " + arguments.output_dir + " has checkpoint-" +
+                    std::to_string(there.back()) +
+                    " of an earlier run: go on from it (resume_from_checkpoint), choose another "
+                    "output_dir, or set overwrite_output_dir to lose it");
+}
+
+/// Removes the checkpoints of `directory` after `step`, and what killed processes have left.
+inline void remove_later_checkpoints(const std::filesystem::path& directory, Index step,
+                                     const FileCalls& calls) {
+  remove_leftovers(directory);
+  for (const Index one : checkpoint_steps(directory)) {
+    if (one > step) remove_checkpoint(checkpoint_path(directory, one), calls);
+  }
 }
 
 template <class Model>
@@ -196,7 +228,7 @@ TrainingCheckpoint<S> read_training_checkpoint(const std::filesystem::path& path
 }
 
 /// Throws ConfigError when a checkpoint's arguments give the data another order than those of
-/// `now`; returns a sentence for each of the others that differ and that change what is trained.
+/// `now`, or its facts are others (TrainerOptions::facts); returns a sentence for each of the others that differ and that change what is trained.
 inline std::vector<std::string> check_same_run(const Json& before, const Json& now,
                                                const std::string& where) {
   std::vector<std::string> warnings;
@@ -211,6 +243,16 @@ inline std::vector<std::string> check_same_run(const Json& before, const Json& n
       if (name != fixed) continue;
       throw ConfigError(where + ": is a checkpoint of another run: " +
                         (name == "data" ? "the examples are others, by number or length" : change));
+    }
+    if (name == "facts") {
+      for (const auto& [fact, is] : value.items()) {
+        const Json was = old.is_object() && old.contains(fact) ? old[fact] : Json();
+        if (was != is) {
+          throw ConfigError(where + ": is a checkpoint of another run: " + fact + " was " +
+                            printable(was.dump(), 60) + " and is " + printable(is.dump(), 60));
+        }
+      }
+      continue;
     }
     const std::string kind = name.substr(0, name.find('_'));
     if (kind == "output" || kind == "overwrite" || kind == "logging" || kind == "save") continue;
