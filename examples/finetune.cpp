@@ -254,9 +254,14 @@ class Finetune {
         log_path().string() + "\ncurves     " + (output() / "curves.svg").string() + "\n");
   }
 
+  /// Training may have left nothing that can answer: that is for the losses to say.
   std::string answer_to(const Sample& sample) const {
-    std::string text =
-        answer(model_->base(), *tokenizer_, *chat_, sample.question, options_.max_new_tokens);
+    std::string text;
+    try {
+      text = answer(model_->base(), *tokenizer_, *chat_, sample.question, options_.max_new_tokens);
+    } catch (const lora::Error& error) {
+      text = std::string("(none: ") + error.what() + ")";
+    }
     std::replace(text.begin(), text.end(), '\n', ' ');
     return text;
   }
