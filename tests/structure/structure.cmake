@@ -66,7 +66,7 @@ if(LORA_BASH AND LORA_BUILD_EXAMPLES AND CMAKE_OBJDUMP AND CMAKE_SYSTEM_PROCESSO
    AND NOT CMAKE_CXX_FLAGS MATCHES "-m")
   add_test(NAME wide_instructions
            COMMAND ${LORA_BASH} ${CMAKE_CURRENT_SOURCE_DIR}/structure/wide_instructions_test.sh ${CMAKE_OBJDUMP}
-                   $<TARGET_FILE:finetune> $<TARGET_FILE:lora_tool>)
+                   $<TARGET_FILE:finetune> $<TARGET_FILE:adapt_digits>)
 endif()
 
 # g++ 12 with sanitizers takes a state inside std::regex for uninitialised.
