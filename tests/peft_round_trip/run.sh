@@ -16,7 +16,7 @@ if [ ! -x "$venv/bin/python" ]; then
   python3 -m venv "$venv"
 fi
 if ! "$venv/bin/python" -c "import torch, transformers, peft, safetensors" 2>/dev/null; then
-  "$venv/bin/pip" install --quiet torch --index-url https://download.pytorch.org/whl/cpu
+  "$venv/bin/pip" install --quiet torch
   "$venv/bin/pip" install --quiet transformers peft safetensors
 fi
 eigen=$(pkg-config --cflags-only-I eigen3 2>/dev/null || echo -I/usr/include/eigen3)

@@ -291,7 +291,9 @@ inline PeftAdapter PeftAdapter::open(const std::filesystem::path& directory) {
     try {
       found = detail::locate_peft_files(directory);
       tensors = detail::open_peft_weights(directory, found.paths.weights);
-      if (!still_there()) tensors.reset();
+      // The file may have been replaced twice, so that what lies there looks as before.
+      if (detail::weights_identity(tensors->file_bytes()) != found.weights || !still_there())
+        tensors.reset();
     } catch (const Error&) {
       if (attempt == 100 || still_there()) throw;
     }

@@ -36,22 +36,37 @@ inline PeftPaths peft_paths(const std::filesystem::path& directory) {
   return {directory / peft_config_file, directory / peft_weights_file};
 }
 /// Tells weights from others by their size and up to 256 blocks of 1 KiB spread over them: adapters
-/// that differ do so nearly everywhere, and a copy is the same. 0: there is no file.
+/// that differ do so nearly everywhere, and a copy is the same. read(at, to) appends a block.
+template <class Read>
+std::uint64_t weights_identity(std::int64_t size, Read&& read) {
+  constexpr std::int64_t block = 1024, most = 256;
+  const std::int64_t count = std::clamp<std::int64_t>(size / block, 1, most);
+  std::string sample = std::to_string(size) + ":";
+  for (std::int64_t i = 0; i < count; ++i)
+    read(count == 1 ? 0 : (size - block) / (count - 1) * i, std::min(block, size), sample);
+  return stream_key(0, sample);
+}
+/// Of a file; 0: there is none.
 inline std::uint64_t weights_identity(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary | std::ios::ate);
   if (!file) return 0;
   const auto size = static_cast<std::int64_t>(file.tellg());
-  constexpr std::int64_t block = 1024, most = 256;
-  const std::int64_t count = std::clamp<std::int64_t>(size / block, 1, most);
-  std::string sample = std::to_string(size) + ":";
-  for (std::int64_t i = 0; i < count; ++i) {
-    char bytes[block];
+  return weights_identity(size, [&](std::int64_t at, std::int64_t count, std::string& to) {
+    char bytes[1024];
     file.clear();
-    file.seekg(count == 1 ? 0 : (size - block) / (count - 1) * i);
-    file.read(bytes, block);
-    sample.append(bytes, static_cast<std::size_t>(file.gcount()));
-  }
-  return stream_key(0, sample);
+    file.seekg(at);
+    file.read(bytes, count);
+    to.append(bytes, static_cast<std::size_t>(file.gcount()));
+  });
+}
+/// Of a file's bytes.
+inline std::uint64_t weights_identity(std::span<const std::byte> bytes) {
+  const std::string_view all = as_text(bytes);
+  return weights_identity(static_cast<std::int64_t>(all.size()),
+                          [&](std::int64_t at, std::int64_t count, std::string& to) {
+                            to += all.substr(static_cast<std::size_t>(at),
+                                             static_cast<std::size_t>(count));
+                          });
 }
 
 /// The names of the pair that waits to replace a pair: they say which configuration and which
@@ -114,28 +129,42 @@ inline std::filesystem::path waiting_peft_config(const std::filesystem::path& di
 }
 
 /// The pair that is waiting when it is complete, else the two files under their own names; throws
-/// as read_file.
-inline LocatedPeftFiles locate_peft_files(const std::filesystem::path& directory,
-                                          const FileCalls& calls = posix_calls()) {
-  LocatedPeftFiles found{peft_paths(directory), {}};
-  found.config = read_file(found.paths.config, peft_config_max_bytes, calls);
+/// as read_file. `config`: the bytes of the configuration under its own name.
+inline LocatedPeftFiles locate_peft_files_beside(const std::filesystem::path& directory,
+                                                 const std::vector<std::byte>& config,
+                                                 const FileCalls& calls) {
+  LocatedPeftFiles found{peft_paths(directory), config};
   found.weights = weights_identity(found.paths.weights);
-  const std::uint64_t old_config = stream_key(0, as_text(found.config));
+  const std::uint64_t old_config = stream_key(0, as_text(config));
   const StagedNames names{old_config, found.weights};
   const std::filesystem::path weights = names.weights(directory);
   const std::uint64_t identity = weights_identity(weights);
   // The configuration is put there last, and removed first.
-  std::filesystem::path config = names.config(directory, identity);
-  if (identity != 0 && file_exists(config)) {
-    found.paths = {config, weights};
+  std::filesystem::path waiting = names.config(directory, identity);
+  if (identity != 0 && file_exists(waiting)) {
+    found.paths = {waiting, weights};
     found.weights = identity;
   } else {
-    config = waiting_peft_config(directory, old_config, found.weights);
-    if (config.empty()) return found;
-    found.paths.config = config;
+    waiting = waiting_peft_config(directory, old_config, found.weights);
+    if (waiting.empty()) return found;
+    found.paths.config = waiting;
   }
   found.config = read_file(found.paths.config, peft_config_max_bytes, calls);
   return found;
+}
+
+/// The same, looked at again while the configuration is replaced meanwhile: weights that were read
+/// after a rename may not be those of a configuration that was read before it.
+inline LocatedPeftFiles locate_peft_files(const std::filesystem::path& directory,
+                                          const FileCalls& calls = posix_calls()) {
+  const std::filesystem::path path = peft_paths(directory).config;
+  std::vector<std::byte> config = read_file(path, peft_config_max_bytes, calls);
+  for (int attempt = 1;; ++attempt) {
+    LocatedPeftFiles found = locate_peft_files_beside(directory, config, calls);
+    std::vector<std::byte> now = read_file(path, peft_config_max_bytes, calls);
+    if (now == config || attempt == 100) return found;
+    config = std::move(now);
+  }
 }
 
 /// The errno of syncing a folder, 0 also where folders have no sync.

@@ -89,6 +89,9 @@ class SafetensorsFile {
                              static_cast<std::size_t>(tensor.end - tensor.begin));
   }
 
+  /// The whole file, header and data. Good as long as the object lives.
+  std::span<const std::byte> file_bytes() const { return content(); }
+
   /// Of a mapped file: the memory of a part of bytes() goes back to the system, see MappedFile.
   void forget(std::span<const std::byte> part) const {
     if (const auto* mapped = std::get_if<MappedFile>(&content_)) mapped->forget(part);
