@@ -12,14 +12,12 @@ install_packages g++ cmake make libeigen3-dev nlohmann-json3-dev libcli11-dev zl
 job=finetune
 if [ "${1:-}" = digits ]; then job=adapt_digits; shift; fi
 echo "Building (the first time takes a minute or two) ..."
-targets=("$job")
 build=build  # where the tests were built, the program is there already
 if [ ! -x "$build/examples/$job" ]; then
   build=build-examples
-  [ "$job" = finetune ] && targets+=(generate lora_tool)
   cmake --preset default -DLORA_BUILD_TESTS=OFF -DLORA_BUILD_BENCH=OFF -B "$build" >/dev/null
 fi
-cmake --build "$build" -j "$(nproc)" --target "${targets[@]}" >/dev/null
+cmake --build "$build" -j "$(nproc)" --target "$job" >/dev/null
 if [ "$job" = finetune ]; then
   short=
   case " $* " in *" --short "*) short=1 ;; esac
