@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include "layers/layer_tools.hpp"
+#include "support/allocations.hpp"
 #include "support/golden.hpp"
+#include "support/threads.hpp"
 
 namespace {
 using namespace lora;
@@ -75,6 +77,32 @@ TEST(LanguageModelHead, PartsAreTheWhole) {
   EXPECT_TRUE(head.adapters().get("a").A.grad.isZero(0));
   EXPECT_EQ(head_loss<double>(head, hidden, 50, {}, true, nullptr, tape).loss, result.loss);
   EXPECT_FALSE(head.adapters().get("a").A.grad.isZero(0));
+}
+
+// 299 tokens count: two parts of 128 and one of 43.
+TEST(LanguageModelHead, ASteadyCallAllocatesNothingWhateverTheLastPartIs) {
+  LORA_NEEDS_ALLOCATION_COUNTS();
+  const Threads use(1);
+  const Index T = 300, D = 7, V = 13;
+  Matrix<float> weight(V, D), hidden(T, D), dhidden;
+  fill_normal(weight, RandomStream(1, "weight"), 1.0);
+  fill_normal(hidden, RandomStream(1, "hidden"), 1.0);
+  LoRALinear<float> head(weight);
+  head.add_adapter("a", rank(2));
+  head.adapters().set_active({"a"});
+  head.adapters().get("a").set_trainable(true);
+  std::vector<std::int64_t> ids;
+  for (Index t = 0; t < T; ++t) ids.push_back(t % V);
+  const Index lengths[] = {T};
+  LossTape<float> tape;
+  const auto step = [&] {
+    list_counted<float>("here", {ids}, lengths, ids, V, tape);
+    return head_loss<float>(head, hidden, 299, {}, true, &dhidden, tape).loss;
+  };
+  const double loss = step();
+  AllocationCounter counter;
+  EXPECT_EQ(step(), loss);
+  EXPECT_EQ(counter.stop().calls, 0u);
 }
 
 }  // namespace

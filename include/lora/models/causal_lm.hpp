@@ -155,7 +155,7 @@ class CausalLM {
     }
     Pass last = pass;
     last.adapter_names = tape.last_names;
-    lm_head_.forward(tape.last, y, &tape.head.head, last);
+    lm_head_.forward(tape.last, y, &tape.head.last.head, last);
   }
 
   /// fn(name, module) for every layer and norm, by transformers' names.

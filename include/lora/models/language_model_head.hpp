@@ -28,10 +28,15 @@ inline Index logit_rows(Index vocabulary) {
 /// What a loss works in, reused from step to step.
 template <class S>
 struct LossTape {
+  /// Of a piece of the rows.
+  struct Piece {
+    Matrix<S> hidden, dhidden;
+    typename LoRALinear<S>::Tape head;
+  };
   std::vector<Index> rows;           ///< of hidden that count
   std::vector<std::int64_t> labels;  ///< theirs
-  Matrix<S> hidden, logits, dhidden;
-  typename LoRALinear<S>::Tape head;
+  Piece whole, last;                 ///< the last is shorter: memory of its own, not resized
+  Matrix<S> logits;                  ///< of either, in the first rows
 };
 
 /// Lists the rows whose next token, in the same sequence, has a label that counts. Throws
@@ -67,7 +72,7 @@ void list_counted(const char* where, const TokenBatch& batch, std::span<const In
 /// also its gradient there, zero in rows that do not count, and that of what is trained in `head`
 /// is added; with `train` = false only the loss. Logits are made for logit_rows() tokens at a time
 /// and their gradient stands in their place, so memory does not grow with T. divisor: what the sum
-/// is divided by. Allocates when it is used first.
+/// is divided by. Allocates when the number of rows changes.
 template <class S>
 LanguageModelLoss<S> head_loss(LoRALinear<S>& head, In<S> hidden, Index divisor, const Pass& pass,
                                bool train, Matrix<S>* dhidden, LossTape<S>& tape) {
@@ -76,30 +81,32 @@ LanguageModelLoss<S> head_loss(LoRALinear<S>& head, In<S> hidden, Index divisor,
   const Index most = logit_rows(V);
   LanguageModelLoss<S> result{0, count};
   if (dhidden != nullptr) dhidden->setZero(hidden.rows(), D);
+  if (tape.logits.rows() < std::min(most, count) || tape.logits.cols() != V)
+    tape.logits.resize(std::min(most, count), V);
+  CrossEntropyOptions options;
+  options.num_items = divisor;
   for (Index first = 0; first < count; first += most) {
     const Index n = std::min(most, count - first);
+    typename LossTape<S>::Piece& piece = n == most ? tape.whole : tape.last;
     const std::span<const Index> rows(tape.rows.data() + first, static_cast<std::size_t>(n));
-    tape.hidden.resize(n, D);
-    for (Index i = 0; i < n; ++i)
-      tape.hidden.row(i) = hidden.row(rows[static_cast<std::size_t>(i)]);
-    tape.logits.resize(n, V);
-    Pass part = pass;
-    part.first_row += first;
-    head.forward(tape.hidden, tape.logits, &tape.head, part);
     const std::span<const std::int64_t> labels(tape.labels.data() + first,
                                                static_cast<std::size_t>(n));
-    CrossEntropyOptions options;
-    options.num_items = divisor;
+    auto logits = tape.logits.topRows(n);
+    piece.hidden.resize(n, D);
+    for (Index i = 0; i < n; ++i)
+      piece.hidden.row(i) = hidden.row(rows[static_cast<std::size_t>(i)]);
+    Pass part = pass;
+    part.first_row += first;
+    head.forward(piece.hidden, logits, &piece.head, part);
     if (!train) {
-      result.loss += cross_entropy<S>(tape.logits, labels, options).loss;
+      result.loss += cross_entropy<S>(logits, labels, options).loss;
       continue;
     }
-    result.loss += cross_entropy<S>(tape.logits, labels, tape.logits, options).loss;
-    head.backward(tape.hidden, tape.logits, tape.head,
-                  dhidden == nullptr ? nullptr : &tape.dhidden);
+    result.loss += cross_entropy<S>(logits, labels, logits, options).loss;
+    head.backward(piece.hidden, logits, piece.head, dhidden == nullptr ? nullptr : &piece.dhidden);
     if (dhidden == nullptr) continue;
     for (Index i = 0; i < n; ++i)
-      dhidden->row(rows[static_cast<std::size_t>(i)]) = tape.dhidden.row(i);
+      dhidden->row(rows[static_cast<std::size_t>(i)]) = piece.dhidden.row(i);
   }
   return result;
 }
