@@ -148,6 +148,20 @@ void attention_forward(const AttentionShape& shape, std::span<const AttentionSeq
       });
 }
 
+/// Numbers that forward and backward of one sequence of T tokens work in on so many threads: the
+/// size of their workspace.
+template <class S>
+Index attention_workspace_size(const AttentionShape& shape, Index T, Index threads) {
+  using Memory = detail::AttentionMemory<S>;
+  const Index rows = detail::block_queries(shape) * shape.group(),
+              stripes = detail::backward_stripes(shape);
+  const Index each = 2 * Memory::needed(rows, shape.head_dim) + 2 * Memory::needed(rows, T);
+  const Index used =
+      std::min(stripes, (T + detail::block_queries(shape) - 1) / detail::block_queries(shape));
+  const Index partial = std::max<Index>(0, used - 1) * T * 2 * shape.kv_heads * shape.head_dim;
+  return std::min(threads, shape.kv_heads * stripes) * each + partial;
+}
+
 /// dq, dk and dv = the gradients of the same, from forward's y and lse; nothing is added to what
 /// they hold. The probabilities are made again. The queries of a sequence are summed in an order
 /// that depends on its length and the shape alone. Throws and allocates as attention_forward.

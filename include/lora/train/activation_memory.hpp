@@ -14,6 +14,7 @@ namespace detail {
 struct BlockFloats {
   Index kept, shared;
   Index width, layers;
+  AttentionShape attention;
 };
 inline BlockFloats block_floats(const LlamaConfig& c) {
   const Index D = c.hidden_size, F = c.intermediate_size, H = c.num_attention_heads;
@@ -21,19 +22,27 @@ inline BlockFloats block_floats(const LlamaConfig& c) {
   const Index norms = c.qk_norm ? H + c.num_key_value_heads : 0;
   // q, k, v, the attended and its log-sums, the sum in the middle, gate, up, statistics of norms.
   return {2 * q + 2 * k + H + D + 2 * F + 2 + norms,
-          2 * D + 2 * F + 2 * q + 2 * k + (c.qk_norm ? 2 * q + 2 * k : 0), D, c.num_hidden_layers};
+          2 * D + 2 * F + 2 * q + 2 * k + (c.qk_norm ? 2 * q + 2 * k : 0),
+          D,
+          c.num_hidden_layers,
+          {H, c.num_key_value_heads, c.head_dim, 0}};
 }
 inline BlockFloats block_floats(const GPT2Config& c) {
   const Index D = c.n_embd, F = c.inner();
-  return {3 * D + D + c.n_head + D + F + 4, 2 * D + 2 * F + D + 3 * D, D, c.n_layer};
+  return {3 * D + D + c.n_head + D + F + 4,
+          2 * D + 2 * F + D + 3 * D,
+          D,
+          c.n_layer,
+          {c.n_head, c.n_head, D / c.n_head, 0}};
 }
 
 }  // namespace detail
 
-/// About as many bytes as CausalLM::loss with gradients allocates in its tape for T tokens of which
-/// all count: each block's input and what it keeps (with gradient checkpointing the inputs alone
-/// and one block), what the blocks share, hidden states, a chunk of logits, and the low-rank
-/// products of the adapters. Within 15 % of what is allocated, from a few hundred tokens on.
+/// About as many bytes as CausalLM::loss with gradients allocates in its tape for one sequence of T
+/// tokens of which all count: each block's input and what it keeps (with gradient checkpointing the
+/// inputs alone and one block), what the blocks share, what attention works in, hidden states, a
+/// chunk of logits, and the low-rank products of the adapters. Within a twentieth of what is allocated,
+/// from a few hundred tokens on.
 template <class S>
 std::uint64_t activation_bytes(CausalLM<S>& model, Index T, bool checkpointing = false) {
   const detail::BlockFloats block =
@@ -45,9 +54,10 @@ std::uint64_t activation_bytes(CausalLM<S>& model, Index T, bool checkpointing =
   });
   // Inputs of the blocks and of the last norm, its result, their gradients, and the head's rows.
   const Index stack = (block.layers + 1) * D + 5 * D + (checkpointing ? D : 0);
-  const Index token = blocks * block.kept + block.shared + stack + low_rank;
+  const Index token = blocks * (block.kept + low_rank / block.layers) + block.shared + stack;
   const Index logits = logit_rows(model.vocab_size()) * model.vocab_size();
-  return static_cast<std::uint64_t>(T * token + logits) * sizeof(S);
+  const Index attention = attention_workspace_size<S>(block.attention, T, num_threads());
+  return static_cast<std::uint64_t>(T * token + logits + attention) * sizeof(S);
 }
 
 }  // namespace LORA_NAMESPACE
