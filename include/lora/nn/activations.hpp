@@ -2,12 +2,11 @@
 #pragma once
 
 #include <lora/core/error.hpp>
-#include <lora/core/parallel.hpp>
 #include <lora/core/scalar.hpp>
 #include <lora/core/types.hpp>
 #include <lora/nn/element_kernels.hpp>
+#include <lora/nn/rows.hpp>
 
-#include <algorithm>
 #include <array>
 #include <cmath>
 #include <string>
@@ -178,10 +177,18 @@ kernels::ElementKernel backward_kernel(F) {
   return nullptr;
 }
 
-/// fn(first row, rows) for shares of rows of so many elements that a thread is worth waking.
-template <class Fn>
-void for_rows(Index rows, Index cols, Fn&& fn) {
-  parallel_for(rows, std::max<Index>(1, 16384 / std::max<Index>(cols, 1)), fn);
+/// out_i = f(x_i), or dy_i f'(x_i) unless dy is null, for n elements; out may be x or dy.
+template <class S, class F>
+void map(F f, Index n, const S* x, const S* dy, S* out) {
+  if constexpr (std::is_same_v<S, float>) {
+    const auto kernel = dy == nullptr ? forward_kernel(f) : backward_kernel(f);
+    if (kernel != nullptr) return kernel(n, x, dy == nullptr ? x : dy, out);
+  }
+  if (dy == nullptr) {
+    for (Index i = 0; i < n; ++i) out[i] = f.value(x[i]);
+  } else {
+    for (Index i = 0; i < n; ++i) out[i] = f.backward(x[i], dy[i]);
+  }
 }
 
 struct Name {
@@ -244,18 +251,10 @@ template <class S>
 void activation_forward(Activation kind, In<S> x, Out<S> y) {
   expect_shape("activation_forward", "y", y, x.rows(), x.cols());
   activations::visit(kind, "activation_forward", [&](auto f) {
-    activations::for_rows(x.rows(), x.cols(), [&](Index begin, Index end) {
-      [[maybe_unused]] const auto kernel = activations::forward_kernel(f);
+    for_row_shares(x.rows(), x.cols(), [&](Index begin, Index end) {
       for (Index t = begin; t < end; ++t) {
-        const S* from = x.data() + t * x.outerStride();
-        S* to = y.data() + t * y.outerStride();
-        if constexpr (std::is_same_v<S, float>) {
-          if (kernel != nullptr) {
-            kernel(x.cols(), from, from, to);
-            continue;
-          }
-        }
-        for (Index i = 0; i < x.cols(); ++i) to[i] = f.value(from[i]);
+        activations::map<S>(f, x.cols(), x.data() + t * x.outerStride(), nullptr,
+                            y.data() + t * y.outerStride());
       }
     });
   });
@@ -269,19 +268,10 @@ void activation_backward(Activation kind, In<S> x, In<S> dy, Out<S> dx) {
   expect_shape("activation_backward", "dy", dy, x.rows(), x.cols());
   expect_shape("activation_backward", "dx", dx, x.rows(), x.cols());
   activations::visit(kind, "activation_backward", [&](auto f) {
-    activations::for_rows(x.rows(), x.cols(), [&](Index begin, Index end) {
-      [[maybe_unused]] const auto kernel = activations::backward_kernel(f);
+    for_row_shares(x.rows(), x.cols(), [&](Index begin, Index end) {
       for (Index t = begin; t < end; ++t) {
-        const S* from = x.data() + t * x.outerStride();
-        const S* dfrom = dy.data() + t * dy.outerStride();
-        S* to = dx.data() + t * dx.outerStride();
-        if constexpr (std::is_same_v<S, float>) {
-          if (kernel != nullptr) {
-            kernel(x.cols(), from, dfrom, to);
-            continue;
-          }
-        }
-        for (Index i = 0; i < x.cols(); ++i) to[i] = f.backward(from[i], dfrom[i]);
+        activations::map<S>(f, x.cols(), x.data() + t * x.outerStride(),
+                            dy.data() + t * dy.outerStride(), dx.data() + t * dx.outerStride());
       }
     });
   });

@@ -6,19 +6,6 @@
 
 namespace LORA_NAMESPACE {
 
-namespace detail {
-/// out = f(x), or dy f'(x) with dy given, for n elements; out may be x or dy.
-template <class S, class F>
-void map_activation(F f, Index n, const S* x, const S* dy, S* out) {
-  if constexpr (std::is_same_v<S, float>) {
-    const auto kernel =
-        dy == nullptr ? activations::forward_kernel(f) : activations::backward_kernel(f);
-    if (kernel != nullptr) return kernel(n, x, dy == nullptr ? x : dy, out);
-  }
-  for (Index i = 0; i < n; ++i) out[i] = dy == nullptr ? f.value(x[i]) : f.backward(x[i], dy[i]);
-}
-}  // namespace detail
-
 /// h = f(gate) ⊙ up, all (T, F); with silu, SwiGLU. h may be gate or up. Rows are shared between
 /// threads. Throws ShapeError, and ConfigError for a value outside the enum. Allocates nothing.
 /// Source: Shazeer, "GLU Variants Improve Transformer", 2020; transformers' LlamaMLP.
@@ -35,7 +22,7 @@ void gated_forward(Activation kind, In<S> gate, In<S> up, Out<S> h) {
           const Index n = std::min(piece, gate.cols() - j);
           const S* u = up.data() + t * up.outerStride() + j;
           S* to = h.data() + t * h.outerStride() + j;
-          detail::map_activation<S>(f, n, gate.data() + t * gate.outerStride() + j, nullptr, value);
+          activations::map<S>(f, n, gate.data() + t * gate.outerStride() + j, nullptr, value);
           map_row(n, to, [&value, u](Index i) { return value[i] * u[i]; });
         }
       }
@@ -62,8 +49,8 @@ void gated_backward(Activation kind, In<S> gate, In<S> up, Out<S> dh, Out<S> dga
           S* d = dh.data() + t * dh.outerStride() + j;
           S* dg = dgate.data() + t * dgate.outerStride() + j;
           map_row(n, dg, [=](Index i) { return d[i] * u[i]; });
-          detail::map_activation<S>(f, n, g, dg, dg);
-          detail::map_activation<S>(f, n, g, nullptr, value);
+          activations::map<S>(f, n, g, dg, dg);
+          activations::map<S>(f, n, g, nullptr, value);
           map_row(n, d, [&value, d](Index i) { return d[i] * value[i]; });
         }
       }
