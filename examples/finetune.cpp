@@ -59,7 +59,7 @@ class Finetune {
 
   void open() {
     lora::WeightOptions weights;
-    if (options_.dtype == WeightType::bfloat16) weights.dtype = lora::Precision::bfloat16;
+    weights.dtype = options_.dtype;
     LM base = lora::load_model<LM>(options_.model, weights);
     const Index vocabulary = base.vocab_size(), positions = lora::position_limit(base.config());
     const std::string type = base.model_type();
@@ -118,7 +118,7 @@ class Finetune {
     facts["adapter"] = std::to_string(
         lora::stream_key(0, lora::peft_config_text(lora::peft_config_fields(model_->config()))));
     const auto config =
-        lora::read_file(std::filesystem::path(options_.model) / "config.json", 1 << 24);
+        lora::read_file(std::filesystem::path(options_.model) / lora::hf_config_file, 1 << 24);
     facts["config.json"] = std::to_string(lora::stream_key(0, lora::as_text(config)));
     facts["dtype"] = names_of(options_.dtype)[static_cast<std::size_t>(options_.dtype)];
     std::uint64_t data = 0;

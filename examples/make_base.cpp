@@ -51,9 +51,8 @@ std::vector<std::string> documents(const std::string& path) {
   return lines;
 }
 
-void write_text(const std::filesystem::path& path, const lora::Json& json) {
-  const std::string text = lora::python_json(json, path.string()) + "\n";
-  lora::atomic_write(path, std::as_bytes(std::span(text)));
+void write_json(const std::filesystem::path& path, const lora::Json& json) {
+  lora::atomic_write(path, lora::python_json(json, path.string()) + "\n");
 }
 
 /// Documents end to end in another order each epoch would need no blocks; blocks of one length need
@@ -117,8 +116,8 @@ void run(const Options& options) {
   }
   // "user" and "assistant" come before every turn of a conversation.
   for (int i = 0; i < 50; ++i) bpe.add("system\n user\n assistant\n");
-  write_text(output / "tokenizer.json", bpe.tokenizer_json(options.vocabulary, {kBegin, kEnd}));
-  write_text(output / "tokenizer_config.json",
+  write_json(output / "tokenizer.json", bpe.tokenizer_json(options.vocabulary, {kBegin, kEnd}));
+  write_json(output / "tokenizer_config.json",
              {{"tokenizer_class", "PreTrainedTokenizerFast"},
               {"add_bos_token", false},
               {"bos_token", nullptr},

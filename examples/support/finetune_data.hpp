@@ -4,9 +4,9 @@
 #include "finetune_options.hpp"
 #include "ids_file.hpp"
 
-#include <lora/text/data_order.hpp>
 #include <lora/text/packing.hpp>
 #include <lora/text/tokenized_example.hpp>
+#include <lora/train/data_order.hpp>
 
 #include <utility>
 
@@ -22,8 +22,7 @@ namespace detail {
 
 inline lora::DataOptions data_options(const FinetuneOptions& options) {
   lora::DataOptions data;
-  data.bad_record =
-      options.bad_record == OnBadRecord::stop ? lora::BadRecord::stop : lora::BadRecord::skip;
+  data.bad_record = options.bad_record;
   const std::map<std::string, std::string*> names = {{"instruction", &data.fields.instruction},
                                                      {"input", &data.fields.input},
                                                      {"output", &data.fields.output},
@@ -71,9 +70,7 @@ inline std::pair<std::vector<lora::Conversation>, lora::RecordKind> read_convers
 inline lora::TokenizeOptions tokenize_options(const FinetuneOptions& options, Index vocab_size) {
   lora::TokenizeOptions tokenize;
   tokenize.max_length = options.max_length;
-  tokenize.loss_on = options.loss_on == LossPart::answers       ? lora::LossOn::answers
-                     : options.loss_on == LossPart::last_answer ? lora::LossOn::last_answer
-                                                                : lora::LossOn::everything;
+  tokenize.loss_on = options.loss_on;
   tokenize.system = options.system;
   tokenize.vocab_size = vocab_size;
   return tokenize;

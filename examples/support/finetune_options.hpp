@@ -2,7 +2,10 @@
 #pragma once
 
 #include <lora/io/peft_config.hpp>
+#include <lora/text/instruction_data.hpp>
+#include <lora/text/tokenized_example.hpp>
 #include <lora/train/training_arguments.hpp>
+#include <lora/weights/packed_weight.hpp>
 
 #include <CLI/CLI.hpp>
 
@@ -18,12 +21,9 @@ namespace examples {
 using lora::Index;
 using lora::Json;
 
-enum class WeightType { float32, bfloat16 };
 enum class TaskPreset { chat, classify, summarize, code };
-enum class LossPart { answers, last_answer, everything };
-enum class OnBadRecord { stop, skip };
 
-inline std::span<const char* const> names_of(WeightType) {
+inline std::span<const char* const> names_of(lora::Precision) {
   static constexpr const char* names[] = {"float32", "bfloat16"};
   return names;
 }
@@ -31,11 +31,11 @@ inline std::span<const char* const> names_of(TaskPreset) {
   static constexpr const char* names[] = {"chat", "classify", "summarize", "code"};
   return names;
 }
-inline std::span<const char* const> names_of(LossPart) {
+inline std::span<const char* const> names_of(lora::LossOn) {
   static constexpr const char* names[] = {"answers", "last_answer", "everything"};
   return names;
 }
-inline std::span<const char* const> names_of(OnBadRecord) {
+inline std::span<const char* const> names_of(lora::BadRecord) {
   static constexpr const char* names[] = {"stop", "skip"};
   return names;
 }
@@ -45,13 +45,13 @@ struct FinetuneOptions {
   std::string model, output = "results/finetune", ids, init_adapter, log;
   std::vector<std::string> data, eval_data;
   TaskPreset task = TaskPreset::chat;
-  WeightType dtype = WeightType::float32;
+  lora::Precision dtype = lora::Precision::float32;
   std::string chat_template, system;
   Index max_length = 1024;
   bool packing = false;
-  LossPart loss_on = LossPart::answers;
+  lora::LossOn loss_on = lora::LossOn::answers;
   double validation_share = 0.1;
-  OnBadRecord bad_record = OnBadRecord::stop;
+  lora::BadRecord bad_record = lora::BadRecord::stop;
   std::map<std::string, std::string> fields;
   bool gradient_checkpointing = false, layer_metrics = false, merge = false, quiet = false;
   Index samples = 3, max_new_tokens = 64, threads = 0;

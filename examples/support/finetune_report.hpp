@@ -17,8 +17,7 @@ namespace examples {
 /// Draws the log of a run.
 inline void write_curves(const std::filesystem::path& path, const lora::Json& log,
                          const std::string& title) {
-  const std::string svg = to_svg(training_chart(log, title));
-  lora::atomic_write(path, std::as_bytes(std::span(svg)));
+  lora::atomic_write(path, to_svg(training_chart(log, title)));
 }
 
 /// One question with the answers of the model before and after.

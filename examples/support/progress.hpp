@@ -2,6 +2,7 @@
 // or silence.
 #pragma once
 
+#include <lora/core/printable.hpp>
 #include <lora/core/types.hpp>
 
 #include <sys/ioctl.h>
@@ -30,20 +31,6 @@ struct ProgressOptions {
   std::function<void(std::string_view)> write = {};  ///< where text goes; empty is standard error
   std::function<double()> clock = {};                ///< seconds; empty is the steady clock
 };
-
-/// "0:07", "12:30" or "1:02:03"; "?" for what is not a number of seconds below 1000 hours.
-inline std::string duration_text(double seconds) {
-  if (!(seconds >= 0.0 && seconds < 3.6e6)) return "?";
-  const long whole = static_cast<long>(seconds + 0.5), h = whole / 3600, m = whole / 60 % 60,
-             s = whole % 60;
-  char text[40];
-  if (h > 0) {
-    std::snprintf(text, sizeof text, "%ld:%02ld:%02ld", h, m, s);
-  } else {
-    std::snprintf(text, sizeof text, "%ld:%02ld", m, s);
-  }
-  return text;
-}
 
 /// Follows one piece of work of `total` steps (0: not known) and says how far it is and how long it
 /// will take. Work that is over before the first redraw is never mentioned. In lines mode no
@@ -160,9 +147,9 @@ class Progress {
     }
     const double taken = now - start_;
     if (finished_ || total_ == 0) {
-      text += "  " + duration_text(taken);
+      text += "  " + lora::duration_text(taken);
     } else if (done_ > 0) {
-      text += "  " + duration_text(taken * (1.0 - share()) / share()) + " left";
+      text += "  " + lora::duration_text(taken * (1.0 - share()) / share()) + " left";
     }
     return note_.empty() ? text : text + "  " + printable(note_);
   }

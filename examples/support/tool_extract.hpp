@@ -60,7 +60,7 @@ class Extraction {
  private:
   /// The families whose linear layers hold (in, out).
   void read_config() {
-    const std::filesystem::path path = request_.base / "config.json";
+    const std::filesystem::path path = request_.base / lora::hf_config_file;
     if (!std::filesystem::exists(path)) return;
     const auto bytes = lora::read_file(path, std::uint64_t{1} << 22);
     const lora::Json config = lora::parse_json(lora::as_text(bytes), path.string());

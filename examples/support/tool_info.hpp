@@ -3,6 +3,7 @@
 
 #include "tool_output.hpp"
 
+#include <lora/adapters/low_rank_factors.hpp>
 #include <lora/io/checkpoint_files.hpp>
 #include <lora/io/gguf.hpp>
 
@@ -10,20 +11,6 @@
 #include <optional>
 
 namespace examples {
-
-/// ‖B A‖ without B A: its square is the sum of the elementwise product of the (r, r) matrices BᵀB
-/// and AAᵀ.
-inline double product_norm(const lora::Matrix<double>& A, const lora::Matrix<double>& B) {
-  const Index r = B.cols(), groups = r > 0 ? A.rows() / r : 0;
-  double sum = 0;
-  for (Index g = 0; g < groups; ++g) {
-    const lora::Matrix<double> a = A.middleRows(g * r, r),
-                               b = B.middleRows(g * (B.rows() / groups), B.rows() / groups);
-    const lora::Matrix<double> bb = b.transpose() * b, aa = a * a.transpose();
-    sum += bb.cwiseProduct(aa).sum();
-  }
-  return std::sqrt(std::max(0.0, sum));
-}
 
 namespace detail {
 
@@ -36,7 +23,7 @@ struct InfoPair {
 };
 
 inline std::vector<std::string> pair_row(const InfoPair& pair) {
-  const double norm = product_norm(pair.A, pair.B);
+  const double norm = lora::product_norm(pair.A, pair.B);
   return {printable(pair.module),
           pair.shapes,
           std::to_string(pair.r),

@@ -87,6 +87,17 @@ TEST(LowRankFactors, StackingLeavesScalingsOut) {
   EXPECT_TRUE(same_bits(sum.B, parts[0].B));
 }
 
+TEST(ProductNorm, OfGroupsIsThatOfTheirParts) {
+  const Matrix<double> A = Matrix<double>::Random(6, 7), B = Matrix<double>::Random(8, 3);
+  const double exact =
+      std::hypot((B.topRows(4) * A.topRows(3)).norm(), (B.bottomRows(4) * A.bottomRows(3)).norm());
+  EXPECT_LE(std::abs(product_norm(A, B) - exact), 1e-14 * exact);
+  EXPECT_EQ(product_norm(Matrix<double>(0, 7), Matrix<double>(8, 0)), 0);
+  EXPECT_THROW(product_norm(A, Matrix<double>(8, 4)), ShapeError);
+  EXPECT_THROW(product_norm(A, Matrix<double>(7, 3)), ShapeError);
+  EXPECT_THROW(product_norm(A, Matrix<double>(8, 0)), ShapeError);
+}
+
 TEST(LowRankFactors, ErrorsNameTheShapes) {
   Factors f = factors(6, 5, 4, "f");
   f.groups = 0;

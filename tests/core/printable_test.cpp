@@ -7,6 +7,7 @@
 
 namespace {
 
+using lora::duration_text;
 using lora::in_quotes, lora::number_text, lora::printable;
 
 TEST(Printable, EscapesControlCharacters) {
@@ -38,6 +39,18 @@ TEST(NumberText, ShowsSmallAndLargeNumbersAsWhatTheyAre) {
   EXPECT_EQ(number_text(1234567), "1234567");
   EXPECT_EQ(number_text(std::numeric_limits<double>::quiet_NaN()), "nan");
   EXPECT_EQ(number_text(-std::numeric_limits<double>::infinity()), "-inf");
+}
+
+TEST(DurationText, IsRoundedToSeconds) {
+  EXPECT_EQ(duration_text(0), "0:00");
+  EXPECT_EQ(duration_text(7), "0:07");
+  EXPECT_EQ(duration_text(59.6), "1:00");
+  EXPECT_EQ(duration_text(750), "12:30");
+  EXPECT_EQ(duration_text(3723), "1:02:03");
+  for (const double bad : {-1.0, 1e99, std::numeric_limits<double>::quiet_NaN(),
+                           std::numeric_limits<double>::infinity()}) {
+    EXPECT_EQ(duration_text(bad), "?");
+  }
 }
 
 }  // namespace

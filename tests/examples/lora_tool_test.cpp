@@ -119,14 +119,6 @@ TEST(LoraTool, InfoShowsRanksAndNorms) {
   expect_refused({"info", work.own() + "/adapter_config.json"}, "expected a folder, a .safetens");
 }
 
-TEST(LoraTool, TheNormOfAProductOfGroupsIsThatOfItsParts) {
-  const lora::Matrix<double> A = lora::Matrix<double>::Random(6, 7),
-                             B = lora::Matrix<double>::Random(8, 3);
-  const double exact = std::sqrt((B.topRows(4) * A.topRows(3)).squaredNorm() +
-                                 (B.bottomRows(4) * A.bottomRows(3)).squaredNorm());
-  EXPECT_LE(std::abs(examples::product_norm(A, B) - exact), 1e-14 * exact);
-}
-
 TEST(LoraTool, MergesAndExtractsWhatWasMerged) {
   const Work work;
   const std::string merged = work.out("merged"), again = work.out("again");

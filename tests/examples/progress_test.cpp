@@ -31,16 +31,6 @@ struct Stage {
   }
 };
 
-TEST(Progress, Durations) {
-  EXPECT_EQ(examples::duration_text(0), "0:00");
-  EXPECT_EQ(examples::duration_text(59.6), "1:00");
-  EXPECT_EQ(examples::duration_text(750), "12:30");
-  EXPECT_EQ(examples::duration_text(3723), "1:02:03");
-  for (const double bad : {-1.0, 1e99, std::stod("nan"), std::stod("inf")}) {
-    EXPECT_EQ(examples::duration_text(bad), "?");
-  }
-}
-
 TEST(Progress, LinesComeAtIntervalsWithoutControlCharacters) {
   Stage stage;
   {

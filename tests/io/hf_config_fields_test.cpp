@@ -20,10 +20,9 @@ LlamaConfig small(const char* type) {
   config.max_position_embeddings = 64;
   return config;
 }
-using Model = std::variant<LlamaConfig, GPT2Config>;
 
 TEST(HFConfigFields, SayWhatTheModelIs) {
-  std::vector<Model> models;
+  std::vector<CausalLMConfig> models;
   LlamaConfig llama = small("llama");
   llama.qkv_bias = llama.o_bias = llama.mlp_bias = llama.tie_word_embeddings = true;
   llama.rope_scaling = {RopeScaling::Type::llama3, 8, 1, 4, 32};
@@ -47,7 +46,7 @@ TEST(HFConfigFields, SayWhatTheModelIs) {
   mistral.sliding_window = 7;
   models.push_back(mistral);
   models.push_back(GPT2Config{32, 16, 12, 2, 3, 20});
-  for (const Model& model : models) {
+  for (const CausalLMConfig& model : models) {
     const Json fields = hf_config_fields(model, DType::BF16);
     // Through the text, as a reader would.
     const HFConfig read = parse_hf_config(parse_json(python_json(fields, "x"), "x"), "x");
@@ -72,7 +71,7 @@ TEST(HFConfigFields, KeepWhatWasRead) {
 }
 
 TEST(HFConfigFields, RefuseToSayAnotherThing) {
-  const auto message = [](const Model& model, const Json& read) {
+  const auto message = [](const CausalLMConfig& model, const Json& read) {
     try {
       hf_config_fields(model, DType::F32, read);
     } catch (const ConfigError& error) {

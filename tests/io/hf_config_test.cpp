@@ -202,7 +202,20 @@ TEST(HFConfig, ReadsTheStoredType) {
   EXPECT_EQ(dtype("dtype", "float64"), DType::F64);
   EXPECT_EQ(dtype("dtype", "auto"), std::nullopt);
   EXPECT_EQ(parse_hf_config(llama_fields(), "config.json").dtype, std::nullopt);
-  EXPECT_THROW(torch_dtype_name(DType::I64), ConfigError);
+}
+
+TEST(HFConfig, WritesTheTypeWhereItStands) {
+  const auto written = [](Json fields) {
+    set_config_dtype(fields, DType::BF16);
+    return fields;
+  };
+  EXPECT_EQ(written(Json::object()), Json({{"torch_dtype", "bfloat16"}}));
+  EXPECT_EQ(written({{"dtype", "float32"}}), Json({{"dtype", "bfloat16"}}));
+  EXPECT_EQ(written({{"dtype", "float32"}, {"torch_dtype", "float32"}}),
+            Json({{"dtype", "bfloat16"}, {"torch_dtype", "bfloat16"}}));
+  Json fields = {{"dtype", "float32"}};
+  EXPECT_THROW(set_config_dtype(fields, DType::I64), ConfigError);
+  EXPECT_EQ(fields, Json({{"dtype", "float32"}}));
 }
 
 TEST(HFConfig, RefusesWhatIsNotThere) {

@@ -19,16 +19,16 @@ using namespace lora;
 template <class S>
 struct TinyLM {
   using Scalar = S;
-  using Config = std::variant<LlamaConfig, GPT2Config>;
+  using Config = CausalLMConfig;
 
-  Config config_;
+  CausalLMConfig config_;
   LoRAEmbedding<S> table;
   std::vector<LoRALinear<S>> layers;
   Parameter<S> norm;
   LoRALinear<S> head;
 
   template <class Source>
-  TinyLM(Config config, Source&& source) : config_(std::move(config)) {
+  TinyLM(CausalLMConfig config, Source&& source) : config_(std::move(config)) {
     const LlamaConfig& c = std::get<LlamaConfig>(config_);
     const FrozenWeight<S> w =
         source.matrix("model.embed_tokens.weight", c.vocab_size, c.hidden_size, Layout::out_in);

@@ -23,7 +23,7 @@ const std::map<std::string, std::set<std::string>> may_include = {
     {"optim", {"core", "kernels"}},
     {"io", {"core", "adapters", "models"}},
     {"text", {"core", "io/file.hpp", "io/json.hpp", "io/python_json.hpp"}},
-    {"train", {"core", "adapters", "models", "optim", "io", "text/data_order.hpp"}},
+    {"train", {"core", "adapters", "models", "optim", "io"}},
     {"serve", {"core", "layers", "adapters", "nn", "models", "text"}},
     // The umbrella brings what a network of one's own is trained with: also activations, losses, the MLP.
     {"lora.hpp", {"core", "weights", "layers", "adapters", "nn", "models", "optim"}},

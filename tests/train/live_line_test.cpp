@@ -10,14 +10,6 @@ namespace {
 using namespace lora;
 using namespace lora_test;
 
-TEST(LiveLine, TellsDurations) {
-  EXPECT_EQ(clock_text(7), "0:07");
-  EXPECT_EQ(clock_text(750), "12:30");
-  EXPECT_EQ(clock_text(3723), "1:02:03");
-  EXPECT_EQ(clock_text(std::nan("")), "?");
-  EXPECT_EQ(clock_text(-1), "?");
-}
-
 struct Line {
   TrainingArguments arguments;
   TrainerState state;

@@ -4,6 +4,8 @@
 #include <lora/core/error.hpp>
 #include <lora/core/scalar.hpp>
 
+#include <algorithm>
+#include <cmath>
 #include <span>
 
 namespace LORA_NAMESPACE {
@@ -51,6 +53,26 @@ struct LowRankFactors {
                     shape_text(A.rows(), A.cols()));
   }
 };
+
+/// ‖B A‖ (Frobenius) without B A, in double: ‖B A‖² = Σ (BᵀB) ∘ (A Aᵀ), whose relative error is
+/// about √ε where B A is nearly 0 beside its factors. A (R, D), B (O, R / groups) as above; the
+/// groups follow from the shapes. Allocates copies of both in double and some (R, R) matrices.
+template <class S>
+double product_norm(const Matrix<S>& A, const Matrix<S>& B) {
+  const Index r = B.cols(), groups = r > 0 ? A.rows() / r : 0;
+  const bool fits = groups * r == A.rows() && (groups == 0 || B.rows() % groups == 0);
+  check_shape(fits, "product_norm", "B", B.rows(), B.cols(),
+              "the shape that goes with A " + shape_text(A.rows(), A.cols()));
+  const Index rows = groups > 0 ? B.rows() / groups : 0;
+  double sum = 0;
+  for (Index g = 0; g < groups; ++g) {
+    const Matrix<double> a = A.middleRows(g * r, r).template cast<double>(),
+                         b = B.middleRows(g * rows, rows).template cast<double>();
+    sum += (b.transpose() * b).cwiseProduct(a * a.transpose()).sum();
+  }
+  // Rounding can leave a sum of squares a little below 0.
+  return std::sqrt(std::max(0.0, sum));
+}
 
 /// [A_1; A_2; …] and [B_1 | B_2 | …], so that B A = Σ B_i A_i exactly; the scalings are left out
 /// and that of the result is 1. With groups the rows of A are those of the first group of every

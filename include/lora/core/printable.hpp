@@ -47,4 +47,19 @@ std::string number_text(double x) {
   return text.data();
 }
 
+/// "0:07", "12:30" or "1:02:03"; "?" for what is not a number of seconds below 1000 hours.
+template <class = void>
+std::string duration_text(double seconds) {
+  if (!(seconds >= 0.0 && seconds < 3.6e6)) return "?";
+  const long whole = static_cast<long>(seconds + 0.5), h = whole / 3600, m = whole / 60 % 60,
+             s = whole % 60;
+  char text[32];
+  if (h > 0) {
+    std::snprintf(text, sizeof text, "%ld:%02ld:%02ld", h, m, s);
+  } else {
+    std::snprintf(text, sizeof text, "%ld:%02ld", m, s);
+  }
+  return text;
+}
+
 }  // namespace LORA_NAMESPACE

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <lora/core/parallel.hpp>
+#include <lora/io/config_dtype.hpp>
 #include <lora/io/merge_plan.hpp>
 #include <lora/io/other_files.hpp>
 #include <lora/io/staged_directory.hpp>
@@ -281,20 +282,15 @@ class CheckpointMerger {
   /// config.json last: with it the folder is a model.
   void copy_others(const std::filesystem::path& folder) const {
     copy_other_files(base_.directory(), folder, *options_.calls);
-    const std::filesystem::path path = base_.directory() / "config.json";
+    const std::filesystem::path path = base_.directory() / hf_config_file;
     if (!file_exists(path)) return;
-    if (!options_.dtype) return copy(path, folder / "config.json");
+    if (!options_.dtype) return copy(path, folder / hf_config_file);
     const auto bytes = read_file(path, std::uint64_t{1} << 22);
     Json config = parse_json(as_text(bytes), path.string());
     if (!config.is_object())
       throw FormatError(path.string() + ": is " + config.type_name() + ", expected an object");
-    const char* name = *options_.dtype == DType::F32    ? "float32"
-                       : *options_.dtype == DType::F64  ? "float64"
-                       : *options_.dtype == DType::BF16 ? "bfloat16"
-                                                        : "float16";
-    if (!config.contains("dtype") || config.contains("torch_dtype")) config["torch_dtype"] = name;
-    if (config.contains("dtype")) config["dtype"] = name;
-    atomic_write(folder / "config.json", python_json(config, path.string()) + "\n",
+    set_config_dtype(config, *options_.dtype);
+    atomic_write(folder / hf_config_file, python_json(config, path.string()) + "\n",
                  *options_.calls);
   }
 

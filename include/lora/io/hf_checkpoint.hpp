@@ -14,7 +14,7 @@ namespace LORA_NAMESPACE {
 namespace detail {
 
 /// What the checkpoint calls the table that a tied head is.
-inline std::string embedding_name(const std::variant<LlamaConfig, GPT2Config>& config) {
+inline std::string embedding_name(const CausalLMConfig& config) {
   return std::holds_alternative<GPT2Config>(config) ? "transformer.wte.weight"
                                                     : "model.embed_tokens.weight";
 }

@@ -2,12 +2,12 @@
 // configurations and written back.
 #pragma once
 
+#include <lora/io/config_dtype.hpp>
 #include <lora/io/dtype.hpp>
 #include <lora/io/file.hpp>
 #include <lora/io/json.hpp>
 #include <lora/io/python_json.hpp>
-#include <lora/models/gpt2_config.hpp>
-#include <lora/models/llama_config.hpp>
+#include <lora/models/causal_lm_config.hpp>
 
 #include <array>
 #include <cmath>
@@ -16,35 +16,15 @@
 #include <string>
 #include <string_view>
 #include <utility>
-#include <variant>
 
 namespace LORA_NAMESPACE {
 
-inline constexpr const char* hf_config_file = "config.json";
-
 /// What a checkpoint's config.json says.
 struct HFConfig {
-  std::variant<LlamaConfig, GPT2Config> model;
+  CausalLMConfig model;
   std::optional<DType> dtype;  ///< of the stored weights, when the file names it; informative
   Json fields;                 ///< the file, for writing it again
 };
-
-/// torch's name of F32, F64, BF16 or F16, as config.json has it. Throws ConfigError for others.
-inline std::string torch_dtype_name(DType dtype) {
-  switch (dtype) {
-    case DType::F32:
-      return "float32";
-    case DType::F64:
-      return "float64";
-    case DType::BF16:
-      return "bfloat16";
-    case DType::F16:
-      return "float16";
-    default:
-      throw ConfigError("torch_dtype_name: " + std::string(dtype_name(dtype)) +
-                        ", expected F32, F64, BF16 or F16");
-  }
-}
 
 namespace detail {
 

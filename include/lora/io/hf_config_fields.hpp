@@ -78,7 +78,7 @@ inline void add_config_fields(Json& fields, const GPT2Config& config) {
 /// would mean another model, which is when `as_read` is another model's, or a configuration of
 /// one's own has what its model_type has not; whatever parse_hf_config throws for what is out of
 /// range.
-inline Json hf_config_fields(const std::variant<LlamaConfig, GPT2Config>& config, DType dtype,
+inline Json hf_config_fields(const CausalLMConfig& config, DType dtype,
                              const Json& as_read = Json::object()) {
   Json fields = as_read;
   const auto tied = [](const auto& one) { return one.tie_word_embeddings; };
@@ -90,9 +90,7 @@ inline Json hf_config_fields(const std::variant<LlamaConfig, GPT2Config>& config
     }
   }
   fields["tie_word_embeddings"] = std::visit(tied, config);
-  const std::string name = torch_dtype_name(dtype);
-  if (!fields.contains("dtype") || fields.contains("torch_dtype")) fields["torch_dtype"] = name;
-  if (fields.contains("dtype")) fields["dtype"] = name;
+  set_config_dtype(fields, dtype);
   if (parse_hf_config(fields, "hf_config_fields").model != config) {
     throw ConfigError(
         as_read.empty()

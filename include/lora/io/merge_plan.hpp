@@ -5,6 +5,7 @@
 #include <lora/adapters/merged_rows.hpp>
 #include <lora/adapters/target_names.hpp>
 #include <lora/io/checkpoint_files.hpp>
+#include <lora/io/config_dtype.hpp>
 #include <lora/io/peft_adapter.hpp>
 
 #include <cmath>
@@ -34,7 +35,7 @@ namespace detail {
 /// Whether the head of a base is its embedding, so that changing one changes both: what config.json
 /// says; without a word of it, a checkpoint without a head of its own.
 inline bool is_tied(const CheckpointFiles& base) {
-  const std::filesystem::path path = base.directory() / "config.json";
+  const std::filesystem::path path = base.directory() / hf_config_file;
   if (file_exists(path)) {
     const auto bytes = read_file(path, std::uint64_t{1} << 22);
     const Json config = parse_json(as_text(bytes), path.string());

@@ -1,6 +1,7 @@
 // The files of a model's folder that are neither weights nor configuration.
 #pragma once
 
+#include <lora/io/config_dtype.hpp>
 #include <lora/io/file.hpp>
 
 #include <filesystem>
@@ -16,7 +17,7 @@ inline bool is_other_file(const std::filesystem::directory_entry& entry) {
   const std::string name = entry.path().filename().string();
   if (!entry.is_regular_file() || name.starts_with('.') || name.ends_with(".index.json"))
     return false;
-  for (const char* other : {"config.json", "README.md", "adapter_config.json"}) {
+  for (const char* other : {hf_config_file, "README.md", "adapter_config.json"}) {
     if (name == other) return false;
   }
   for (const char* weights : {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack",

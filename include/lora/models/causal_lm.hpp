@@ -2,6 +2,7 @@
 // decoding with a cache.
 #pragma once
 
+#include <lora/models/causal_lm_config.hpp>
 #include <lora/models/gpt2.hpp>
 #include <lora/models/language_model_head.hpp>
 #include <lora/models/llama.hpp>
@@ -14,8 +15,8 @@
 
 namespace LORA_NAMESPACE {
 
-/// The architectures there are. One is a header like models/llama.hpp and a line in these lists.
-using CausalLMConfig = std::variant<LlamaConfig, GPT2Config>;
+/// The architectures there are. One is a header like models/llama.hpp, a line here and one in
+/// CausalLMConfig.
 template <class S>
 using CausalLMArchitecture = std::variant<Llama<S>, GPT2<S>>;
 

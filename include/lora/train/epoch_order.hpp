@@ -2,7 +2,7 @@
 #pragma once
 
 #include <lora/core/random.hpp>
-#include <lora/text/data_order.hpp>
+#include <lora/train/data_order.hpp>
 #include <lora/train/training_arguments.hpp>
 
 #include <cstdint>

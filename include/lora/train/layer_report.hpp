@@ -2,6 +2,7 @@
 #pragma once
 
 #include <lora/adapters/lora_model.hpp>
+#include <lora/adapters/low_rank_factors.hpp>
 #include <lora/optim/clip_grad.hpp>
 #include <lora/train/metrics_log.hpp>
 
@@ -21,15 +22,6 @@ struct LayerChange {
 };
 
 namespace detail {
-
-/// ‖B A‖_F with B (O, R), A (R, D), from two (R, R) matrices: ‖B A‖² = Σ (BᵀB) ∘ (A Aᵀ).
-template <class S>
-double product_norm(const Matrix<S>& B, const Matrix<S>& A) {
-  const Matrix<double> b = B.template cast<double>(), a = A.template cast<double>();
-  const Matrix<double> bb = b.transpose() * b, aa = a * a.transpose();
-  // Rounding can leave a sum of squares a little below 0.
-  return std::sqrt(std::max(0.0, bb.cwiseProduct(aa).sum()));
-}
 
 template <class S>
 double frobenius_norm(const FrozenWeight<S>& weight) {
@@ -60,8 +52,8 @@ std::vector<LayerChange> layer_changes(LoRAModel<Base>& model,
       LayerChange change{name, adapter};
       change.grad_norm = std::hypot(static_cast<double>(one->A.grad.norm()),
                                     static_cast<double>(one->B.grad.norm()));
-      const double moved = std::abs(static_cast<double>(one->scale())) *
-                           detail::product_norm<typename Base::Scalar>(one->B.value, one->A.value);
+      const double moved =
+          std::abs(static_cast<double>(one->scale())) * product_norm(one->A.value, one->B.value);
       if (norm->second > 0) change.relative_change = moved / norm->second;
       changes.push_back(std::move(change));
     }

@@ -14,20 +14,6 @@
 
 namespace LORA_NAMESPACE {
 
-/// "0:07", "12:30", "1:02:03"; "?" for what is no duration.
-template <class = void>
-std::string clock_text(double seconds) {
-  if (!(seconds >= 0 && seconds < 3.6e6)) return "?";
-  const long whole = static_cast<long>(seconds + 0.5);
-  char text[32];
-  if (whole >= 3600) {
-    std::snprintf(text, sizeof text, "%ld:%02ld:%02ld", whole / 3600, whole / 60 % 60, whole % 60);
-  } else {
-    std::snprintf(text, sizeof text, "%ld:%02ld", whole / 60, whole % 60);
-  }
-  return text;
-}
-
 /// How a line follows the one before it.
 enum class LineMode {
   rewrite,  ///< takes its place, for a terminal
@@ -68,7 +54,8 @@ class LiveLine : public TrainerCallback {
     char place[96];
     std::snprintf(place, sizeof place, "step %td/%td  epoch %.2f", state.global_step,
                   state.max_steps, state.epoch);
-    std::string line = place + training_ + "  left " + clock_text((now() - began_) / done * left);
+    std::string line =
+        place + training_ + "  left " + duration_text((now() - began_) / done * left);
     line += evaluation_;
     if (state.non_finite_steps > 0) line += "  skipped " + std::to_string(state.non_finite_steps);
     show(line);

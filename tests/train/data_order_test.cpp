@@ -1,4 +1,4 @@
-#include <lora/text/data_order.hpp>
+#include <lora/train/data_order.hpp>
 
 #include <gtest/gtest.h>
 

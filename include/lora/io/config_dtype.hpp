@@ -1,0 +1,40 @@
+// The type of the weights in a checkpoint's config.json.
+#pragma once
+
+#include <lora/io/dtype.hpp>
+#include <lora/io/json.hpp>
+
+#include <string>
+
+namespace LORA_NAMESPACE {
+
+/// The file of a checkpoint's folder that says which model it is.
+inline constexpr const char* hf_config_file = "config.json";
+
+/// torch's name of F32, F64, BF16 or F16, as config.json has it. Throws ConfigError for others.
+inline std::string torch_dtype_name(DType dtype) {
+  switch (dtype) {
+    case DType::F32:
+      return "float32";
+    case DType::F64:
+      return "float64";
+    case DType::BF16:
+      return "bfloat16";
+    case DType::F16:
+      return "float16";
+    default:
+      throw ConfigError("torch_dtype_name: " + std::string(dtype_name(dtype)) +
+                        ", expected F32, F64, BF16 or F16");
+  }
+}
+
+/// Names the weights' type in a config.json's object: under `torch_dtype` and `dtype`, whichever it
+/// has; `torch_dtype`, which every transformers reads, when it has neither. Throws as
+/// torch_dtype_name, before anything is changed.
+inline void set_config_dtype(Json& fields, DType dtype) {
+  const std::string name = torch_dtype_name(dtype);
+  if (!fields.contains("dtype") || fields.contains("torch_dtype")) fields["torch_dtype"] = name;
+  if (fields.contains("dtype")) fields["dtype"] = name;
+}
+
+}  // namespace LORA_NAMESPACE
