@@ -1,8 +1,11 @@
 // make_seeds FOLDER: small valid files for the fuzz targets to begin with, one folder a target.
 #include <lora/io/gguf.hpp>
+#include <lora/io/hf_config_fields.hpp>
 #include <lora/io/peft_config.hpp>
 #include <lora/io/safetensors.hpp>
+#include <lora/text/byte_spelling.hpp>
 
+#include <array>
 #include <cstdio>
 
 namespace {
@@ -77,6 +80,99 @@ void make_ggufs(const fs::path& folder) {
   keys.write(folder / "keys");
 }
 
+void make_model_configs(const fs::path& folder) {
+  for (const char* type : {"llama", "mistral", "qwen2", "qwen3"}) {
+    LlamaConfig config;
+    config.model_type = type;
+    config.vocab_size = 32;
+    config.hidden_size = 12;
+    config.intermediate_size = 20;
+    config.num_hidden_layers = 3;
+    config.num_attention_heads = 6;
+    config.num_key_value_heads = 2;
+    config.head_dim = 2;
+    config.max_position_embeddings = 64;
+    config.qkv_bias = config.model_type == "qwen2";
+    config.qk_norm = config.model_type == "qwen3";
+    if (config.model_type == "llama")
+      config.rope_scaling = {RopeScaling::Type::llama3, 8, 1, 4, 32};
+    if (config.model_type == "mistral") config.sliding_window = 7;
+    atomic_write(folder / type, python_json(hf_config_fields(config, DType::F16), "seed"));
+  }
+  atomic_write(folder / "gpt2",
+               python_json(hf_config_fields(GPT2Config{32, 16, 12, 2, 3, 20}, DType::F32), "seed"));
+  atomic_write(folder / "newest", R"({"model_type":"llama","vocab_size":32,"hidden_size":12,
+      "intermediate_size":20,"num_hidden_layers":2,"num_attention_heads":6,"dtype":"bfloat16",
+      "layer_types":["full_attention","full_attention"],"rope_parameters":{"full_attention":
+      {"rope_type":"linear","factor":2.0,"rope_theta":5e5}}})");
+}
+
+// Texts stand behind a zero byte.
+void make_tokenizers(const fs::path& folder) {
+  const std::string text("\0the cat's \u00e4\U0001f600  <s>\xff\n", 24);
+  Json bytes = Json::object();
+  for (std::uint32_t byte = 0; byte < 256; ++byte)
+    bytes[ByteSpelling::instance().spelling(static_cast<std::uint8_t>(byte))] = byte;
+  bytes["th"] = 256;
+  bytes["the"] = 257;
+  Json added = Json::array();
+  added.push_back({{"id", 258}, {"content", "<s>"}, {"special", true}});
+  Json gpt2 = {
+      {"added_tokens", added},
+      {"normalizer", nullptr},
+      {"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", false}}},
+      {"post_processor", nullptr},
+      {"decoder", {{"type", "ByteLevel"}}},
+      {"model",
+       {{"type", "BPE"}, {"vocab", bytes}, {"merges", {"t h", Json::array({"th", "e"})}}}}};
+  atomic_write(folder / "gpt2", gpt2.dump() + text);
+  gpt2["normalizer"] = {{"type", "NFC"}};
+  gpt2["pre_tokenizer"] = parse_json(R"({"type":"Sequence","pretokenizers":[{"type":"Split",
+      "pattern":{"Regex":"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"},
+      "behavior":"Isolated","invert":false},
+      {"type":"ByteLevel","add_prefix_space":false,"use_regex":false}]})",
+                                     "seed");
+  atomic_write(folder / "qwen2", gpt2.dump() + text);
+  Json vocab = {{"<unk>", 0}, {"<s>", 1}};
+  for (unsigned byte = 0; byte < 256; ++byte) {
+    std::array<char, 8> name{};
+    std::snprintf(name.data(), name.size(), "<0x%02X>", byte);
+    vocab[name.data()] = byte + 2;
+  }
+  for (const char* piece : {"t", "h", "e", "\u2581", "th", "the", "\u2581the"})
+    vocab[piece] = vocab.size();
+  Json llama2 = parse_json(R"({"added_tokens":[{"id":0,"content":"<unk>","special":true},
+      {"id":1,"content":"<s>","special":true,"normalized":false}],
+      "normalizer":{"type":"Sequence","normalizers":[{"type":"Prepend","prepend":"\u2581"},
+      {"type":"Replace","pattern":{"String":" "},"content":"\u2581"}]},"pre_tokenizer":null,
+      "post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<s>"}},
+      {"Sequence":{"id":"A"}}],"special_tokens":{"<s>":{"id":"<s>","ids":[1]}}},
+      "decoder":{"type":"Sequence","decoders":[{"type":"Replace","pattern":{"String":"\u2581"},
+      "content":" "},{"type":"ByteFallback"},{"type":"Fuse"},
+      {"type":"Strip","content":" ","start":1,"stop":0}]},
+      "model":{"type":"BPE","unk_token":"<unk>","fuse_unk":true,"byte_fallback":true,
+      "merges":["t h","th e","\u2581 the"]}})",
+                           "seed");
+  llama2["model"]["vocab"] = std::move(vocab);
+  atomic_write(folder / "llama2", llama2.dump() + text);
+}
+
+// The first byte chooses the format.
+void make_data(const fs::path& folder) {
+  atomic_write(folder / "alpaca", R"(0[{"instruction":"Add","input":"1 2","output":"3"},
+      {"instruction":"x","input":"","output":"\u00e4","system":"s","history":[["a","b"]]}])");
+  atomic_write(folder / "messages", R"(1[{"messages":[{"role":"system","content":"s"},
+      {"role":"user","content":[{"type":"text","text":"q"}]},{"role":"assistant","content":"a",
+      "weight":1,"tool_calls":[{"function":{"name":"f","arguments":"{\"x\":1}"}}]},
+      {"role":"tool","content":"r"}],"tools":[{"type":"function","function":{"name":"f"}}]}])");
+  atomic_write(folder / "sharegpt",
+               "2{\"conversations\":[{\"from\":\"human\",\"value\":\"q\"},{\"from\":\"gpt\","
+               "\"value\":\"a\"}]}\nbad\n{\"conversations\":[]}\n");
+  atomic_write(folder / "prompt", R"(2{"prompt":"p","completion":"c"})");
+  atomic_write(folder / "lines", "2{\"text\":\"one\"}\n{\"text\":\"two\"}\n");
+  atomic_write(folder / "text", "3plain text\nof two lines");
+}
+
 }  // namespace
 
 int main(int count, char** words) {
@@ -92,4 +188,7 @@ int main(int count, char** words) {
   make_safetensors(folder("safetensors"));
   make_configs(folder("adapter_config"));
   make_ggufs(folder("gguf"));
+  make_model_configs(folder("hf_config"));
+  make_tokenizers(folder("tokenizer"));
+  make_data(folder("instruction_data"));
 }

@@ -8,7 +8,7 @@ cd "$(dirname "$0")/../.."
 seconds=${1:-60}
 shift || true
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(safetensors adapter_config gguf)
+[ ${#targets[@]} -gt 0 ] || targets=(safetensors adapter_config gguf hf_config tokenizer instruction_data)
 work=${WORK:-build-fuzz}
 
 . cmake/install_packages.sh
@@ -35,8 +35,10 @@ export ASAN_OPTIONS=malloc_context_size=2:quarantine_size_mb=8${ASAN_OPTIONS:+:$
 limit=-max_total_time=$seconds
 [ -z "${RUNS:-}" ] || limit=-runs=$RUNS
 fuzz() {
+  local longest=2048
+  [ "$1" = tokenizer ] && longest=8192  # all bytes are in a vocabulary
   mkdir -p "$work/corpus/$1"
-  "$work/$1_fuzz" "$limit" -max_len=2048 -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 \
+  "$work/$1_fuzz" "$limit" -max_len=$longest -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 \
     -artifact_prefix="$work/$1-" "$work/corpus/$1" "$work/seeds/$1" >"$work/$1.log" 2>&1 ||
     { echo "$1: FAILED, see $work/$1.log"; tail -n 40 "$work/$1.log"; return 1; }
   echo "$1: $(sed -n 's/^stat::number_of_executed_units: *//p' "$work/$1.log") executions, nothing found;" \
