@@ -123,4 +123,18 @@ TEST(MutableView, WritesToPartsOfABlock) {
   EXPECT_EQ((m - numbered(5, 7)).cwiseAbs().count(), 1);
 }
 
+TEST(SetSize, LeavesAMatrixEmptyWhereMemoryDoesNotSuffice) {
+  Matrix<double> m = numbered(5, 7);
+  const double* const values = m.data();
+  set_size(m, 5, 7);
+  EXPECT_EQ(m.data(), values);
+  EXPECT_EQ(m, numbered(5, 7));
+  EXPECT_THROW(set_size(m, Index{1} << 61, 1), std::bad_alloc);
+  EXPECT_EQ(m.size(), 0);
+  EXPECT_EQ(m.data(), nullptr);
+  set_size(m, 2, 3);
+  m.setOnes();
+  EXPECT_EQ(m.sum(), 6);
+}
+
 }  // namespace

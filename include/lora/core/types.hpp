@@ -29,6 +29,15 @@ using In = const Eigen::Ref<const Matrix<S>>&;
 template <class S>
 using Out = Eigen::Ref<Matrix<S>>;
 
+/// Gives m another shape; unless it has it already, its values are lost. Throws std::bad_alloc and
+/// leaves m empty where memory does not suffice: Eigen 3.4's own resize leaves it pointing at what
+/// it has freed.
+template <class M>
+void set_size(M& m, Index rows, Index cols) {
+  if (m.rows() != rows || m.cols() != cols) m.resize(0, 0);
+  m.resize(rows, cols);
+}
+
 namespace detail {
 /// p + distance; an empty matrix has null, to which nothing may be added.
 template <class P>

@@ -98,7 +98,7 @@ class LoRAConv2d : public AdaptedWeight<S> {
     start(*tape, x.rows(), in, out, pass);
     for (Index n = 0; n < x.rows(); ++n) {
       image_to_columns<S>(options_, in_channels(), in, out, x.row(n).data(), tape->columns);
-      tape->y_t.resize(out.pixels(), out_channels());
+      set_size(tape->y_t, out.pixels(), out_channels());
       for (Index g = 0; g < options_.groups; ++g) base_forward(g, *tape);
       for (std::size_t i = 0; i < tape->used; ++i) adapter_forward(i, x.row(n).data(), n, *tape);
       this->add_bias(tape->y_t, this->acting_copy());
@@ -191,7 +191,7 @@ class LoRAConv2d : public AdaptedWeight<S> {
       if (tape.adapters.size() == tape.used) tape.adapters.emplace_back();
       AdapterTape<S>& own = tape.adapters[tape.used++];
       own.id = adapter.id;
-      own.h.resize(images * out.pixels(), adapter.r);
+      set_size(own.h, images * out.pixels(), adapter.r);
     }
   }
 
@@ -214,7 +214,7 @@ class LoRAConv2d : public AdaptedWeight<S> {
   const Matrix<S>& adapter_columns(const Dropout& dropout, const S* image, Index n,
                                    Tape& tape) const {
     if (!dropout.active()) return tape.columns;
-    tape.dropped.resize(1, in_channels() * tape.in.pixels());
+    set_size(tape.dropped, 1, in_channels() * tape.in.pixels());
     dropout.row(tape.pass.first_row + n, tape.dropped.cols(), image, tape.dropped.data(),
                 Accumulate::no);
     image_to_columns<S>(options_, in_channels(), tape.in, tape.out, tape.dropped.data(),
@@ -251,7 +251,7 @@ class LoRAConv2d : public AdaptedWeight<S> {
                  Accumulate::yes);
     }
     if (!need_dx) return;
-    tape.d_columns.resize(tape.columns.rows(), tape.columns.cols());
+    set_size(tape.d_columns, tape.columns.rows(), tape.columns.cols());
     if (copy != nullptr) {
       product<S>(dy_view, View<S>(copy->weight.value).middle_rows(g * group_rows(), group_rows()),
                  MutableView<S>(tape.d_columns).middle_cols(g * group_columns(), group_columns()));
@@ -267,7 +267,7 @@ class LoRAConv2d : public AdaptedWeight<S> {
     Adapter<S>& adapter = this->adapters().by_id(own.id);
     const Dropout dropout = adapter.dropout_of(tape.pass);
     const Index pixels = tape.out.pixels(), r = adapter.r / options_.groups;
-    own.dh.resize(pixels, adapter.r);
+    set_size(own.dh, pixels, adapter.r);
     for (Index g = 0; g < options_.groups; ++g) {
       const View<S> dy = View<S>(tape.dy_t).middle_cols(g * group_rows(), group_rows());
       const View<S> h = View<S>(own.h).middle_rows(n * pixels, pixels).middle_cols(g * r, r);
@@ -286,7 +286,7 @@ class LoRAConv2d : public AdaptedWeight<S> {
                  adapter.A.grad, Accumulate::yes);
     }
     if (image_gradient == nullptr) return;
-    tape.d_columns.resize(pixels, adapter.A.value.cols());
+    set_size(tape.d_columns, pixels, adapter.A.value.cols());
     product<S>(own.dh, adapter.A.value, tape.d_columns);
     if (!dropout.active()) {
       add_columns_to_image<S>(options_, in_channels(), tape.in, tape.out, tape.d_columns,

@@ -137,7 +137,7 @@ class LoRAEmbedding : public AdaptedWeight<S> {
     if (tape.adapters.size() == tape.used) tape.adapters.emplace_back();
     AdapterTape<S>& own = tape.adapters[tape.used++];
     own.id = adapter.id;
-    own.h.resize(static_cast<Index>(ids.size()), adapter.r);
+    set_size(own.h, static_cast<Index>(ids.size()), adapter.r);
     for (Index t = 0; t < own.h.rows(); ++t) {
       own.h.row(t) =
           adapter.scale() * adapter.A.value.col(ids[static_cast<std::size_t>(t)]).transpose();
@@ -147,12 +147,12 @@ class LoRAEmbedding : public AdaptedWeight<S> {
   void adapter_gradient(Adapter<S>& adapter, std::span<const std::int64_t> ids, In<S> dy,
                         AdapterTape<S>& own) const {
     if (adapter.B.trainable) {
-      own.dB_t.resize(adapter.r, dy.cols());
+      set_size(own.dB_t, adapter.r, dy.cols());
       product<S>(View<S>(own.h).transposed(), dy, own.dB_t);
       adapter.B.grad += own.dB_t.transpose();
     }
     if (!adapter.A.trainable) return;
-    own.dh.resize(dy.rows(), adapter.r);
+    set_size(own.dh, dy.rows(), adapter.r);
     product<S>(dy, adapter.B.value, own.dh);
     own.dh *= adapter.scale();
     for (Index t = 0; t < dy.rows(); ++t) {

@@ -145,7 +145,7 @@ class CausalLM {
     expect_shape("CausalLM::decode", "y", y, n, vocab_size());
     if (n == 0) return;
     run(batch, tape, pass, Keep::nothing, caches);
-    tape.last.resize(n, hidden_size());
+    set_size(tape.last, n, hidden_size());
     tape.last_names.clear();
     Index end = 0;
     for (Index i = 0; i < n; ++i) {
@@ -202,7 +202,7 @@ class CausalLM {
   void run(const TokenBatch& batch, Tape& tape, const Pass& pass, Keep keep,
            std::span<KVCache<S>* const> caches) const {
     check_adapter_names(pass);
-    tape.hidden.resize(batch.rows(), hidden_size());
+    set_size(tape.hidden, batch.rows(), hidden_size());
     std::visit(
         [&](const auto& model) {
           model.forward(batch, tape.hidden, tape_of(model, tape), pass, keep, caches);

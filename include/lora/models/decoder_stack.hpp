@@ -74,7 +74,7 @@ struct DecoderStack {
     tape.keep = keep;
     tape.inputs.resize(keep == Keep::nothing ? std::min<std::size_t>(n + 1, 2) : n + 1);
     tape.blocks.resize(keep == Keep::everything ? n : std::min<std::size_t>(n, 1));
-    for (Matrix<S>& input : tape.inputs) input.resize(tape.context.rows, norm.size());
+    for (Matrix<S>& input : tape.inputs) set_size(input, tape.context.rows, norm.size());
     return tape.inputs.front();
   }
 
@@ -111,7 +111,7 @@ struct DecoderStack {
       const bool kept = tape.keep == Keep::everything;
       typename Block::Tape& own = tape.blocks[kept ? i : 0];
       if (!kept && tape.held != i) {
-        tape.again.resize(tape.dx.rows(), tape.dx.cols());
+        set_size(tape.again, tape.dx.rows(), tape.dx.cols());
         blocks[i].forward(tape.inputs[i], tape.again, own, tape.scratch, tape.context, tape.pass);
         tape.held = i;
       }

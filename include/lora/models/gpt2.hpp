@@ -57,7 +57,7 @@ class GPT2 {
     Matrix<S>& x = stack_.start("GPT2::forward", tape.stack, batch, keep, caches);
     list_positions(tape);
     wte_.forward(batch.ids, x, &tape.embedding, embedding_pass(wte_, pass));
-    tape.of_position.resize(x.rows(), x.cols());
+    set_size(tape.of_position, x.rows(), x.cols());
     wpe_.forward(tape.positions, tape.of_position, &tape.position, embedding_pass(wpe_, pass));
     add_rows<S>(tape.of_position, x);
     stack_.forward(hidden, tape.stack, pass);

@@ -62,8 +62,8 @@ struct GPT2Block {
     const Index T = x.rows();
     normed(ln_1, x, tape.statistics_1, scratch);
     run(c_attn, scratch.normed, tape.qkv, tape.attn_tape, pass);
-    tape.attended.resize(T, x.cols());
-    tape.lse.resize(T, shape.heads);
+    set_size(tape.attended, T, x.cols());
+    set_size(tape.lse, T, shape.heads);
     self_attention<S>(shape, layer, context, part(tape.qkv, 0), part(tape.qkv, 1),
                       part(tape.qkv, 2), tape.attended, tape.lse, scratch.attention);
     run(attn_c_proj, tape.attended, tape.middle, tape.attn_proj_tape, pass);
@@ -71,7 +71,7 @@ struct GPT2Block {
 
     normed(ln_2, tape.middle, tape.statistics_2, scratch);
     run(c_fc, scratch.normed, tape.inner, tape.fc_tape, pass);
-    scratch.hidden.resize(T, tape.inner.cols());
+    set_size(scratch.hidden, T, tape.inner.cols());
     activation_forward<S>(activation, tape.inner, scratch.hidden);
     mlp_c_proj.forward(scratch.hidden, y, &tape.proj_tape, pass);
     add_rows<S>(tape.middle, y);
@@ -87,7 +87,7 @@ struct GPT2Block {
                          below_attention ? &scratch.dattended : nullptr);
     if (!below_attention) return;
     Matrix<S>& d = scratch.dqkv;
-    d.resize(dx.rows(), tape.qkv.cols());
+    set_size(d, dx.rows(), tape.qkv.cols());
     self_attention_backward<S>(
         shape, context,
         {part(tape.qkv, 0), part(tape.qkv, 1), part(tape.qkv, 2), tape.attended, tape.lse,
@@ -128,11 +128,11 @@ struct GPT2Block {
  private:
   static void run(const LoRALinear<S>& linear, In<S> x, Matrix<S>& y,
                   typename LoRALinear<S>::Tape& tape, const Pass& pass) {
-    y.resize(x.rows(), linear.out_features());
+    set_size(y, x.rows(), linear.out_features());
     linear.forward(x, y, &tape, pass);
   }
   static void normed(const LayerNorm<S>& norm, In<S> x, Matrix<S>& statistics, Scratch& scratch) {
-    scratch.normed.resize(x.rows(), x.cols());
+    set_size(scratch.normed, x.rows(), x.cols());
     norm.forward(x, scratch.normed, statistics);
   }
   /// q, k or v of a matrix that holds them side by side.
@@ -148,7 +148,7 @@ struct GPT2Block {
     const bool need_dnormed = below || is_trained(ln_2);
     const bool need_dhidden = need_dnormed || is_trained(c_fc);
     if (!need_dhidden && !is_trained(mlp_c_proj)) return;
-    scratch.hidden.resize(dx.rows(), tape.inner.cols());
+    set_size(scratch.hidden, dx.rows(), tape.inner.cols());
     activation_forward<S>(activation, tape.inner, scratch.hidden);
     mlp_c_proj.backward(scratch.hidden, dx, tape.proj_tape,
                         need_dhidden ? &scratch.dhidden : nullptr);

@@ -82,7 +82,7 @@ LanguageModelLoss<S> head_loss(LoRALinear<S>& head, In<S> hidden, Index divisor,
   LanguageModelLoss<S> result{0, count};
   if (dhidden != nullptr) dhidden->setZero(hidden.rows(), D);
   if (tape.logits.rows() < std::min(most, count) || tape.logits.cols() != V)
-    tape.logits.resize(std::min(most, count), V);
+    set_size(tape.logits, std::min(most, count), V);
   CrossEntropyOptions options;
   options.num_items = divisor;
   for (Index first = 0; first < count; first += most) {
@@ -92,7 +92,7 @@ LanguageModelLoss<S> head_loss(LoRALinear<S>& head, In<S> hidden, Index divisor,
     const std::span<const std::int64_t> labels(tape.labels.data() + first,
                                                static_cast<std::size_t>(n));
     auto logits = tape.logits.topRows(n);
-    piece.hidden.resize(n, D);
+    set_size(piece.hidden, n, D);
     for (Index i = 0; i < n; ++i)
       piece.hidden.row(i) = hidden.row(rows[static_cast<std::size_t>(i)]);
     Pass part = pass;

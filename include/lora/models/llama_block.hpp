@@ -82,8 +82,8 @@ struct LlamaBlock {
       rotate<S>(tape.k, context.rotation);
     }
     const auto [q, k] = turned(tape, scratch, context);
-    tape.attended.resize(T, tape.q.cols());
-    tape.lse.resize(T, shape.heads);
+    set_size(tape.attended, T, tape.q.cols());
+    set_size(tape.lse, T, shape.heads);
     self_attention<S>(shape, layer, context, *q, *k, tape.v, tape.attended, tape.lse,
                       scratch.attention);
     run(o_proj, tape.attended, tape.middle, tape.o_tape, pass);
@@ -92,7 +92,7 @@ struct LlamaBlock {
     normed(post_attention_layernorm, tape.middle, tape.rho_2, scratch);
     run(gate_proj, scratch.normed, tape.gate, tape.gate_tape, pass);
     run(up_proj, scratch.normed, tape.up, tape.up_tape, pass);
-    scratch.hidden.resize(T, tape.gate.cols());
+    set_size(scratch.hidden, T, tape.gate.cols());
     gated_forward<S>(activation, tape.gate, tape.up, scratch.hidden);
     down_proj.forward(scratch.hidden, y, &tape.down_tape, pass);
     add_rows<S>(tape.middle, y);
@@ -106,7 +106,7 @@ struct LlamaBlock {
     const bool below_mlp = below_attention || is_trained(o_proj);
     backward_mlp(dx, tape, scratch, below_mlp);
     if (!below_mlp) return;
-    scratch.dattended.resize(dx.rows(), tape.attended.cols());
+    set_size(scratch.dattended, dx.rows(), tape.attended.cols());
     o_proj.backward(tape.attended, dx, tape.o_tape, below_attention ? &scratch.dattended : nullptr);
     if (!below_attention) return;
     backward_heads(tape, scratch, context);
@@ -164,11 +164,11 @@ struct LlamaBlock {
   static bool trained(const RMSNorm<S>& norm) { return norm.weight.trainable; }
   static void run(const LoRALinear<S>& layer, In<S> x, Matrix<S>& y,
                   typename LoRALinear<S>::Tape& tape, const Pass& pass) {
-    y.resize(x.rows(), layer.out_features());
+    set_size(y, x.rows(), layer.out_features());
     layer.forward(x, y, &tape, pass);
   }
   static void normed(const RMSNorm<S>& norm, In<S> x, Matrix<S>& rho, Scratch& scratch) {
-    scratch.normed.resize(x.rows(), x.cols());
+    set_size(scratch.normed, x.rows(), x.cols());
     norm.forward(x, scratch.normed, rho);
   }
   /// The heads of x (T, H·K) one below the other, (T·H, K).
@@ -180,7 +180,7 @@ struct LlamaBlock {
   Turned turned(Tape& tape, Scratch& scratch, const BatchContext<S>& context) const {
     if (!has_qk_norm()) return {&tape.q, &tape.k};
     const auto turn = [&](const RMSNorm<S>& norm, Matrix<S>& raw, Matrix<S>& rho, Matrix<S>& to) {
-      to.resize(raw.rows(), raw.cols());
+      set_size(to, raw.rows(), raw.cols());
       norm.forward(heads_of(raw, shape.head_dim), heads_of(to, shape.head_dim), rho);
       rotate<S>(to, context.rotation);
     };
@@ -194,7 +194,7 @@ struct LlamaBlock {
     const bool need_dnormed = below || trained(post_attention_layernorm);
     const bool need_dhidden = need_dnormed || is_trained(gate_proj) || is_trained(up_proj);
     if (!need_dhidden && !is_trained(down_proj)) return;
-    scratch.hidden.resize(dx.rows(), tape.gate.cols());
+    set_size(scratch.hidden, dx.rows(), tape.gate.cols());
     gated_forward<S>(activation, tape.gate, tape.up, scratch.hidden);
     down_proj.backward(scratch.hidden, dx, tape.down_tape,
                        need_dhidden ? &scratch.dhidden : nullptr);
@@ -214,9 +214,9 @@ struct LlamaBlock {
   void backward_heads(Tape& tape, Scratch& scratch, const BatchContext<S>& context) {
     const Index T = tape.attended.rows();
     const auto [q, k] = turned(tape, scratch, context);
-    scratch.dq.resize(T, tape.q.cols());
-    scratch.dk.resize(T, tape.k.cols());
-    scratch.dv.resize(T, tape.v.cols());
+    set_size(scratch.dq, T, tape.q.cols());
+    set_size(scratch.dk, T, tape.k.cols());
+    set_size(scratch.dv, T, tape.v.cols());
     self_attention_backward<S>(shape, context,
                                {*q, *k, tape.v, tape.attended, tape.lse, scratch.dattended,
                                 scratch.dq, scratch.dk, scratch.dv},

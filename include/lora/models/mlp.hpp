@@ -83,8 +83,8 @@ class MLP {
     tape->after.resize(n - 1);
     tape->gradients.resize(n - 1);
     for (std::size_t i = 0; i + 1 < n; ++i) {
-      tape->before[i].resize(x.rows(), layers_[i].out_features());
-      tape->after[i].resize(x.rows(), layers_[i].out_features());
+      set_size(tape->before[i], x.rows(), layers_[i].out_features());
+      set_size(tape->after[i], x.rows(), layers_[i].out_features());
       if (i == 0) {
         layers_[i].forward(x, tape->before[i], &tape->layers[i], pass);
       } else {

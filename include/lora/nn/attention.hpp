@@ -71,7 +71,7 @@ void prepare_partial(const AttentionShape& shape, std::span<const AttentionGradi
   }
   const Index cols = 2 * shape.kv_heads * shape.head_dim;
   if (workspace.partial.rows() < rows || workspace.partial.cols() != cols)
-    workspace.partial.resize(rows, cols);
+    set_size(workspace.partial, rows, cols);
 }
 
 /// dk and dv that a stripe adds to.

@@ -134,7 +134,7 @@ void for_attention_units(AttentionWorkspace<S>& workspace, Index units, Index si
     workspace.of_thread.resize(static_cast<std::size_t>(threads));
   for (Index i = 0; i < threads; ++i) {
     Matrix<S>& memory = workspace.of_thread[static_cast<std::size_t>(i)];
-    if (memory.size() < size) memory.resize(1, size);
+    if (memory.size() < size) set_size(memory, 1, size);
   }
   std::atomic<Index> left{units};
   parallel_for(threads, 1, [&](Index begin, Index end) {

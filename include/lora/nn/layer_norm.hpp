@@ -35,7 +35,7 @@ struct LayerNorm {
     using Wide = WideOf<S>;
     expect_shape("LayerNorm::forward", "x", x, -1, size());
     expect_shape("LayerNorm::forward", "y", y, x.rows(), size());
-    stats.resize(x.rows(), 2);
+    set_size(stats, x.rows(), 2);
     const Index n = size();
     const S *w = weight.value.data(), *b = bias.value.data();
     for_row_shares(x.rows(), n, [&](Index begin, Index end) {

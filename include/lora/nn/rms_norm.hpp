@@ -33,7 +33,7 @@ struct RMSNorm {
     using std::sqrt;
     expect_shape("RMSNorm::forward", "x", x, -1, size());
     expect_shape("RMSNorm::forward", "y", y, x.rows(), size());
-    rho.resize(x.rows(), 1);
+    set_size(rho, x.rows(), 1);
     const Index n = size();
     const S* w = weight.value.data();
     for_row_shares(x.rows(), n, [&](Index begin, Index end) {

@@ -73,8 +73,8 @@ struct RotaryTable {
     Index rows = 0;
     for (const Index length : lengths) rows += length;
     const Index pairs = rope.head_dim / 2;
-    cosine.resize(rows, pairs);
-    sine.resize(rows, pairs);
+    set_size(cosine, rows, pairs);
+    set_size(sine, rows, pairs);
     Index first = 0;
     for (std::size_t n = 0; n < lengths.size(); first += lengths[n++]) {
       const Index begin = past.empty() ? 0 : past[n], count = lengths[n];

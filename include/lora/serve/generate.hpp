@@ -236,7 +236,7 @@ class Generation {
   /// Reads the pieces; a row that has been read whole gets its next token.
   void step() {
     const auto n = static_cast<Index>(pieces_.size());
-    if (logits_.rows() < n) logits_.resize(n, model_.vocab_size());
+    if (logits_.rows() < n) set_size(logits_, n, model_.vocab_size());
     Pass pass;
     pass.adapter_names = names_;
     model_.decode({ids_, lengths_}, caches_, logits_.topRows(n), tape_, pass);

@@ -39,7 +39,7 @@ struct PlainLoRA {
   template <class S>
   static LowRank<S> forward(const Adapter<S>& adapter, View<S> x, const Dropout& dropout,
                             Index first_row, AdapterTape<S>& tape) {
-    tape.h.resize(x.rows, adapter.r);
+    set_size(tape.h, x.rows, adapter.r);
     for (Index first = 0; first < x.rows; first += piece_rows) {
       const Index rows = std::min(piece_rows, x.rows - first);
       product<S>(dropped(x.middle_rows(first, rows), dropout, first_row + first, tape),
@@ -61,7 +61,7 @@ struct PlainLoRA {
     const bool need_dh = adapter.A.trainable || need_dx;
     // As hᵀ g the product for dB runs along g's rows; as gᵀ h its inner loop would be only R wide.
     if (adapter.B.trainable) tape.dB_t.setZero(adapter.r, dy.cols);
-    if (need_dh) tape.dh.resize(dy.rows, adapter.r);
+    if (need_dh) set_size(tape.dh, dy.rows, adapter.r);
     for (Index first = 0; first < dy.rows; first += piece_rows) {
       const Index rows = std::min(piece_rows, dy.rows - first);
       const View<S> g = dy.middle_rows(first, rows);
@@ -95,7 +95,7 @@ struct PlainLoRA {
     const View<S> dh(tape.dh);
     for (Index first = 0; first < dx.rows; first += piece_rows) {
       const Index count = std::min(piece_rows, dx.rows - first);
-      tape.dropped.resize(piece_rows, dx.cols);
+      set_size(tape.dropped, piece_rows, dx.cols);
       MutableView<S> part(tape.dropped.data(), count, dx.cols, dx.cols);
       product<S>(dh.middle_rows(first, count), adapter.A.value, part);
       parallel_for(count, 8, [&](Index begin, Index end) {
@@ -123,7 +123,7 @@ struct PlainLoRA {
   template <class S>
   static View<S> dropped(View<S> x, const Dropout& dropout, Index first_row, AdapterTape<S>& tape) {
     if (!dropout.active()) return x;
-    tape.dropped.resize(piece_rows, x.cols);
+    set_size(tape.dropped, piece_rows, x.cols);
     parallel_for(x.rows, 8, [&](Index begin, Index end) {
       for (Index t = begin; t < end; ++t) {
         dropout.row(first_row + t, x.cols, x.data + t * x.row_stride,
