@@ -219,6 +219,7 @@ class FinetuneSettings {
   explicit FinetuneSettings(CLI::App& app) {
     app.add_option("--config", config_, "JSON file with any of these options by name");
     FinetuneOptions defaults;
+    apply_preset(defaults);
     for_each_setting(defaults, [&](const char* name, auto& field, const char* words) {
       using T = std::remove_reference_t<decltype(field)>;
       std::string text = words;
@@ -236,7 +237,7 @@ class FinetuneSettings {
       using T = std::remove_reference_t<decltype(field)>;
       if (to_json_.count(name) != 0 || name == std::string("output_dir")) return;
       add(app, "Training, as transformers' TrainingArguments", name,
-          "default " + lora::detail::argument_to_json(field).dump(), false);
+          "default " + lora::detail::argument_to_json(field).dump() + " (--task chat)", false);
       to_json_[name] = [](const Words& given) { return json_of_words(given, T{}); };
     });
     for (const lora::ConfigField& field : lora::lora_config_fields()) {
@@ -311,6 +312,16 @@ class FinetuneSettings {
     if (!(options.validation_share >= 0 && options.validation_share < 1))
       throw lora::ConfigError("validation_share is " + lora::number_text(options.validation_share) +
                               ", expected 0 up to below 1");
+    const auto at_least = [](const char* name, Index value, Index least) {
+      if (value < least)
+        throw lora::ConfigError(std::string(name) + " is " + std::to_string(value) +
+                                ", expected at least " + std::to_string(least));
+    };
+    at_least("max_length", options.max_length, 0);
+    at_least("samples", options.samples, 0);
+    at_least("max_new_tokens", options.max_new_tokens, 1);
+    at_least("threads", options.threads, 0);
+    at_least("early_stopping_patience", options.early_stopping_patience.value_or(1), 1);
     if (options.packing && options.max_length < 2)
       throw lora::ConfigError("packing needs a max_length: how long a row is");
   }

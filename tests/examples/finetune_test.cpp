@@ -89,6 +89,12 @@ TEST(FinetuneOptions, MistakesAreNamed) {
             std::string::npos);
   EXPECT_NE(error_of({"--data", "d", "--learning-rat", "1"}).find("learning-rat"),
             std::string::npos);
+  EXPECT_NE(error_of({"--data", "d", "--max-new-tokens", "0"})
+                .find("max_new_tokens is 0, expected at least 1"),
+            std::string::npos);
+  EXPECT_NE(error_of({"--data", "d", "--threads", "-1"}).find("threads is -1, expected at least 0"),
+            std::string::npos);
+  EXPECT_NE(error_of({"--data", "d", "--seed", "-1"}).find("seed is -1"), std::string::npos);
   const lora_test::TemporaryFolder folder;
   lora::atomic_write(folder.path / "c.json", std::string(R"({"lerning_rate": 1})"));
   EXPECT_NE(error_of({"--data", "d", "--config", (folder.path / "c.json").string()})

@@ -72,13 +72,14 @@ TEST(CausalLM, EachTensorAloneHasTheSameGradient) {
     std::map<std::string, Matrix<double>> all;
     model.for_each_parameter(
         "", [&](const NamePath& path, const auto& p) { all[path.str()] = p.grad; });
-    for (const auto& [alone, gradient] : all) {
+    for (const auto& one : all) {
+      const std::string& alone = one.first;
       model.for_each_parameter(
           "", [&](const NamePath& path, auto& p) { p.set_trainable(path.str() == alone); });
       zero_grad(model);
       CausalLM<double>::Tape fresh;
       model.loss(text.batch(), text.labels, fresh);
-      EXPECT_TRUE(same_bits(parameter_of(model, alone).grad, gradient)) << alone;
+      EXPECT_TRUE(same_bits(parameter_of(model, alone).grad, one.second)) << alone;
     }
   }
 }

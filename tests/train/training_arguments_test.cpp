@@ -80,6 +80,9 @@ TEST(TrainingArguments, RefuseWhatIsNoOption) {
   EXPECT_EQ(fault(R"({"learning_rate":"1e-4"})"),
             "file: learning_rate is \"1e-4\", expected a number");
   EXPECT_EQ(fault(R"({"max_steps":2.5})"), "file: max_steps is 2.5, expected a whole number");
+  EXPECT_EQ(fault(R"({"max_steps":9223372036854775808})"),
+            "file: max_steps is 9223372036854775808, expected a whole number");
+  EXPECT_EQ(fault(R"({"seed":-1})"), "file: seed is -1, expected a whole number from 0 on");
   EXPECT_EQ(fault(R"({"load_best_model_at_end":1})"),
             "file: load_best_model_at_end is 1, expected true or false");
   EXPECT_EQ(fault(R"({"output_dir":1})"), "file: output_dir is 1, expected a string");

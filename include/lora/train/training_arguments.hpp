@@ -8,6 +8,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -196,7 +197,12 @@ void argument_from_json(const std::string& where, const char* name, const Json& 
     if (!json.is_string()) refuse("a string");
     value = json.get<std::string>();
   } else if constexpr (std::is_integral_v<T>) {
-    if (!json.is_number_integer()) refuse("a whole number");
+    constexpr auto most = static_cast<std::uint64_t>(std::numeric_limits<T>::max());
+    const bool fits =
+        json.is_number_unsigned()
+            ? json.get<std::uint64_t>() <= most
+            : json.is_number_integer() && (std::is_signed_v<T> || json.get<std::int64_t>() >= 0);
+    if (!fits) refuse(std::is_signed_v<T> ? "a whole number" : "a whole number from 0 on");
     value = json.get<T>();
   } else {
     if (!json.is_number()) refuse("a number");
