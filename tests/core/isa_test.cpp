@@ -80,4 +80,11 @@ TEST(Isa, TheEnvironmentChooses) {
             "LORA_ISA is \"avx9000\", expected portable, avx2, avx512 or avx512bf16");
 }
 
+// By itself (as ctest runs it) nothing has asked for the default yet.
+TEST(Isa, AProgramMaySetItWhateverTheEnvironmentSays) {
+  const Environment use("avx9000");
+  set_isa(Isa::portable);
+  EXPECT_EQ(isa(), Isa::portable);
+}
+
 }  // namespace

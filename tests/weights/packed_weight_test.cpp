@@ -223,8 +223,10 @@ TEST(PackedWeight, MemoryIsLittleMoreThanTheValues) {
                              {2048, 2048},
                              {896, 4864},
                              {4864, 896},
-                             {320, 500},
+                             {640, 500},
+                             {641, 427},
                              {1000, 431},
+                             {641, 868},
                              {512, 320}}) {
     const Matrix<float> w = Matrix<float>::Zero(O, D);
     EXPECT_LE(static_cast<double>(Weight::pack(w).bytes()), 1.05 * static_cast<double>(4 * O * D))
@@ -233,6 +235,27 @@ TEST(PackedWeight, MemoryIsLittleMoreThanTheValues) {
               1.05 * static_cast<double>(2 * O * D))
         << O << " x " << D;
   }
+  for (const auto& [O, D] :
+       {std::pair<Index, Index>{321, 427}, {337, 455}, {321, 868}, {320, 64}}) {
+    const Matrix<float> w = Matrix<float>::Zero(O, D);
+    EXPECT_LE(static_cast<double>(Weight::pack(w).bytes()), 1.07 * static_cast<double>(4 * O * D))
+        << O << " x " << D;
+    EXPECT_LE(static_cast<double>(Weight::pack(w, Precision::bfloat16).bytes()),
+              1.07 * static_cast<double>(2 * O * D))
+        << O << " x " << D;
+  }
+}
+
+TEST(PackedWeight, RefusesSizesThatNoMatrixHas) {
+  const std::vector<std::uint16_t> values(25);
+  const auto pack = [&](Index rows, Index cols) {
+    return Weight::pack(values.data(), HalfFormat::bfloat16, rows, cols);
+  };
+  EXPECT_THROW(pack(5, -1), ShapeError);
+  EXPECT_THROW(pack(-1, 5), ShapeError);
+  EXPECT_THROW(pack(Index{1} << 40, Index{1} << 40), ShapeError);
+  EXPECT_THROW(pack(Index{1} << 30, Index{1} << 30), ShapeError);
+  EXPECT_EQ(pack(5, 0).bytes(), 0);
 }
 
 TEST(PackedWeight, PlusIsRoundedOnce) {

@@ -97,9 +97,10 @@ Isa default_isa() {
                     "\", expected portable, avx2, avx512 or avx512bf16");
 }
 
+/// What set_isa chose; -1: nothing yet.
 template <class = void>
-std::atomic<Isa>& chosen_isa() {
-  static std::atomic<Isa> isa{default_isa()};
+std::atomic<int>& pinned_isa() {
+  static std::atomic<int> isa{-1};
   return isa;
 }
 
@@ -109,14 +110,17 @@ std::atomic<Isa>& chosen_isa() {
 /// fastest that this processor has. Throws ConfigError when LORA_ISA cannot be met. Thread-safe.
 template <class = void>
 Isa isa() {
-  return detail::chosen_isa().load(std::memory_order_relaxed);
+  const int pinned = detail::pinned_isa().load(std::memory_order_relaxed);
+  if (pinned >= 0) return static_cast<Isa>(pinned);
+  static const Isa at_start = detail::default_isa();
+  return at_start;
 }
 
 /// Sets isa() for the whole process, so that a test or a report can pin it. Results differ between
 /// instruction sets by rounding. Throws ConfigError unless it is supported. Thread-safe.
 template <class = void>
 void set_isa(Isa isa) {
-  detail::chosen_isa().store(detail::checked_isa(isa, "set_isa"));
+  detail::pinned_isa().store(static_cast<int>(detail::checked_isa(isa, "set_isa")));
 }
 
 }  // namespace LORA_NAMESPACE

@@ -85,19 +85,20 @@ __attribute__((target("avx"))) inline std::ptrdiff_t adamw_avx(
 }
 #endif
 
-/// adamw_portable, on eight floats at once where the processor can.
+/// adamw_portable, on eight floats at once where `vectors` says that AVX may be used.
 template <class S>
-void adamw_update(std::ptrdiff_t n, const AdamWCoefficients<S>& c, const S* g, S* p, S* m, S* v,
-                  S* v_max) {
+void adamw_update(bool vectors, std::ptrdiff_t n, const AdamWCoefficients<S>& c, const S* g, S* p,
+                  S* m, S* v, S* v_max) {
+  static_cast<void>(vectors);
   adamw_portable(n, c, g, p, m, v, v_max);
 }
 #if defined(LORA_ADAMW_SQRT)
 template <>
-inline void adamw_update<float>(std::ptrdiff_t n, const AdamWCoefficients<float>& c, const float* g,
-                                float* p, float* m, float* v, float* v_max) {
+inline void adamw_update<float>(bool vectors, std::ptrdiff_t n, const AdamWCoefficients<float>& c,
+                                const float* g, float* p, float* m, float* v, float* v_max) {
   // A compiler cannot vectorise the portable loop itself while std::sqrt may set errno.
   std::ptrdiff_t i = 0;
-  if (v_max == nullptr && __builtin_cpu_supports("avx")) i = adamw_avx(n, c, g, p, m, v);
+  if (v_max == nullptr && vectors) i = adamw_avx(n, c, g, p, m, v);
   adamw_portable(n - i, c, g + i, p + i, m + i, v + i, v_max == nullptr ? nullptr : v_max + i);
 }
 #endif

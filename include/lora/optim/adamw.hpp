@@ -1,6 +1,7 @@
 // AdamW: Adam with decoupled weight decay.
 #pragma once
 
+#include <lora/core/isa.hpp>
 #include <lora/core/parallel.hpp>
 #include <lora/kernels/adamw.hpp>
 #include <lora/optim/optimizer_state.hpp>
@@ -59,13 +60,14 @@ class AdamW {
   /// changed its shape; then nothing has changed.
   template <class Model>
   void step(Model& model) {
+    const bool vectors = isa() != Isa::portable;
     table_.step(model, groups_, [&](auto& slot, Parameter<S>& p) {
       const auto c = coefficients(slot.group, slot.step);
       parallel_for(p.value.size(), 1 << 15, [&](Index begin, Index end) {
         S* v_max = options_.amsgrad ? slot.moments[2].data() + begin : nullptr;
-        kernels::adamw_update<S>(end - begin, c, p.grad.data() + begin, p.value.data() + begin,
-                                 slot.moments[0].data() + begin, slot.moments[1].data() + begin,
-                                 v_max);
+        kernels::adamw_update<S>(vectors, end - begin, c, p.grad.data() + begin,
+                                 p.value.data() + begin, slot.moments[0].data() + begin,
+                                 slot.moments[1].data() + begin, v_max);
       });
     });
   }

@@ -33,7 +33,8 @@ enum class Orientations {
 /// distances of a power of two they would push each other out of the cache.
 ///
 /// S, in which sums are made, is float; Stored is S or kernels::BF16. Memory: 1 to 1.05 times the
-/// values' own for O ≥ 320 or O a multiple of 16. See FrozenWeight for what the functions compute;
+/// values' own for O ≥ 640, to 1.07 for O ≥ 320, from D = 64 on; a last panel of few outputs has the
+/// memory of 16. See FrozenWeight for what the functions compute;
 /// shapes are checked there.
 template <class S, class Stored = S>
 class PackedWeight {
@@ -231,7 +232,19 @@ class PackedWeight {
 
   /// Values that are not set yet.
   PackedWeight(Index rows, Index cols, Layout layout)
-      : rows_(rows), cols_(cols), layout_(layout), stride_(distance(cols)), values_(size()) {}
+      : rows_(checked(rows, rows, cols)),
+        cols_(checked(cols, rows, cols)),
+        layout_(layout),
+        stride_(distance(cols)),
+        values_(size()) {}
+  /// `size`, when a matrix of (rows, cols) can be. Throws ShapeError.
+  static Index checked(Index size, Index rows, Index cols) {
+    constexpr Index most = Index{1} << 31, elements = Index{1} << 56;
+    check_shape(rows >= 0 && cols >= 0 && rows < most && cols < most && rows * cols <= elements,
+                "FrozenWeight::pack", "W", rows, cols,
+                "sizes from 0 to below 2^31, and at most 2^56 values");
+    return size;
+  }
 
   static Stored rounded(S x) {
     if constexpr (is_bf16) {
@@ -250,13 +263,13 @@ class PackedWeight {
     constexpr Index group = kernels::slab_group;
     return std::min(wide, (rows_ - p * wide + group - 1) / group * group);
   }
-  /// From one panel to the next: its length, and for long ones so much more that 20 cache lines lie
-  /// between the sets of the first-level cache (64 of 64 bytes) that their begins fall into.
+  /// From one panel to the next: its length, and for long ones whose begins would fall into nearly the
+  /// same sets of the first-level cache (64 of 64 bytes) so much more that 20 sets lie between them.
   static Index distance(Index cols) {
     constexpr Index line = 64 / static_cast<Index>(sizeof(Stored));
-    const Index lines = (cols * wide + line - 1) / line;
-    if (lines < 1280) return lines * line;
-    return (lines + (64 + 20 - lines % 64) % 64) * line;
+    const Index lines = (cols * wide + line - 1) / line, set = lines % 64;
+    if (lines < 1280 || (set >= 8 && set <= 56)) return lines * line;
+    return (lines + (64 + 20 - set) % 64) * line;
   }
   Index size() const {
     return panels() == 0 ? 0 : (panels() - 1) * stride_ + panel_width(panels() - 1) * cols_;
