@@ -22,10 +22,11 @@ cmake --build --preset bench -j "$(nproc)" > /dev/null
 
 case=step
 [ "$dtype" = bfloat16 ] && case=step_bf16
-ours() {  # ours TOKENS
-  LORA_NUM_THREADS=$threads ./build-bench/bench/lora_linear_bench --benchmark_format=csv \
-    --benchmark_filter="lora_linear/$case/width:$width/tokens:$1/rank:$rank/" 2> /dev/null |
-    awk -F, '/^"lora_linear/ { print $3 }'
+ours() {  # ours TOKENS: milliseconds, and the benchmark's exit code (2: the machine's peak changed meanwhile)
+  local csv code=0
+  csv=$(LORA_NUM_THREADS=$threads ./build-bench/bench/lora_linear_bench --benchmark_format=csv \
+    --benchmark_filter="lora_linear/$case/width:$width/tokens:$1/rank:$rank/" 2> /dev/null) || code=$?
+  echo "$(awk -F, '/^"lora_linear/ { print $3 }' <<< "$csv") $code"
 }
 theirs() {  # theirs TOKENS
   "$venv/bin/python" bench/torch_lora_linear.py "$width" "$rank" "$threads" "$dtype" "$1"
@@ -33,11 +34,20 @@ theirs() {  # theirs TOKENS
 echo "$width x $width, rank $rank, $dtype, $threads thread(s), least of $turns turns"
 printf '%8s %12s %12s %8s\n' tokens "ours, ms" "PyTorch, ms" ratio
 for tokens in ${TOKENS:-1 2 4 8 16 64 128 512}; do
-  least_ours=inf least_theirs=inf
+  least_ours=inf least_theirs=inf disturbed=0
   for ((turn = 0; turn < turns; turn++)); do
-    least_ours=$(printf '%s\n' "$least_ours" "$(ours "$tokens")" | sort -g | head -1)
-    least_theirs=$(printf '%s\n' "$least_theirs" "$(theirs "$tokens")" | sort -g | head -1)
+    read -r time code <<< "$(ours "$tokens")"
+    case $code in
+      0) ;;
+      2) disturbed=$((disturbed + 1)) ;;
+      *) echo "lora_linear_bench ended with exit code $code" >&2; exit 1 ;;
+    esac
+    other=$(theirs "$tokens")
+    least_ours=$(printf '%s\n' "$least_ours" "$time" | sort -g | head -1)
+    least_theirs=$(printf '%s\n' "$least_theirs" "$other" | sort -g | head -1)
   done
-  awk -v t="$tokens" -v a="$least_ours" -v b="$least_theirs" \
-    'BEGIN { printf "%8d %12.3f %12.3f %8.2f\n", t, a, b, b / a }'
+  awk -v t="$tokens" -v a="$least_ours" -v b="$least_theirs" -v d="$disturbed" -v n="$turns" 'BEGIN {
+    printf "%8d %12.3f %12.3f %8.2f", t, a, b, b / a
+    if (d > 0) printf "   the peak changed in %d of %d turns", d, n
+    print "" }'
 done

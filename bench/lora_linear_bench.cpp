@@ -18,6 +18,11 @@ using Matrix = lora::Matrix<float>;
 struct Setting {
   Index width, tokens, rank;
   lora::Precision precision = lora::Precision::float32;
+  lora::Orientations orientations = lora::Orientations::one;
+  Index out = 0;  ///< 0: as wide as the input
+  float dropout = 0;
+
+  Index out_width() const { return out > 0 ? out : width; }
 };
 
 /// A layer with an adapter that is trained, its input, and the gradient of its output.
@@ -27,23 +32,29 @@ struct LayerSetup {
   Matrix x, y, dy, dx;
 
   explicit LayerSetup(Setting s)
-      : layer(
-            lora::FrozenWeight<float>::pack(0.02f * Matrix::Random(s.width, s.width), s.precision)),
+      : layer(lora::FrozenWeight<float>::pack(0.02f * Matrix::Random(s.out_width(), s.width),
+                                              s.precision, lora::Layout::out_in, s.orientations)),
         x(Matrix::Random(s.tokens, s.width)),
-        y(s.tokens, s.width),
-        dy(Matrix::Random(s.tokens, s.width)) {
+        y(s.tokens, s.out_width()),
+        dy(Matrix::Random(s.tokens, s.out_width())) {
     if (s.rank == 0) return;
-    layer.add_adapter("default",
-                      {.r = s.rank, .lora_alpha = 16, .init = lora::AdapterInit::torch_default});
+    layer.add_adapter("default", {.r = s.rank,
+                                  .lora_alpha = 16,
+                                  .lora_dropout = s.dropout,
+                                  .init = lora::AdapterInit::torch_default});
     layer.adapters().set_active({"default"});
   }
   void forward() { layer.forward(x, y, &tape, {.training = true}); }
   void backward() { layer.backward(x, dy, tape, &dx); }
 };
 
-double layer_flops(Setting s) { return 2.0 * static_cast<double>(s.tokens * s.width * s.width); }
-/// One of the adapter's products.
-double adapter_flops(Setting s) { return 2.0 * static_cast<double>(s.tokens * s.width * s.rank); }
+double layer_flops(Setting s) {
+  return 2.0 * static_cast<double>(s.tokens * s.width * s.out_width());
+}
+/// The mean of the adapter's products: half of them are as wide as the input, half as the output.
+double adapter_flops(Setting s) {
+  return static_cast<double>(s.tokens * (s.width + s.out_width()) * s.rank);
+}
 
 void report(benchmark::State& state, Setting s, double flops) {
   using benchmark::Counter;
@@ -52,6 +63,10 @@ void report(benchmark::State& state, Setting s, double flops) {
       Counter(static_cast<double>(s.tokens), Counter::kIsIterationInvariantRate);
   state.counters["share_of_peak"] =
       Counter(flops / bench::peaks().flops, Counter::kIsIterationInvariantRate);
+  if (s.precision == lora::Precision::bfloat16 && bench::peaks().bf16_flops > 0) {
+    state.counters["share_of_bf16_peak"] =
+        Counter(flops / bench::peaks().bf16_flops, Counter::kIsIterationInvariantRate);
+  }
 }
 
 void forward(benchmark::State& state, Setting s) {
@@ -93,7 +108,7 @@ void merge(benchmark::State& state, Setting s) {
   LayerSetup setup(s);
   auto merged = setup.layer.prepare_merge();  // the memory of the one before is used again
   for (auto _ : state) merged = setup.layer.prepare_merge();
-  report(state, s, 2.0 * static_cast<double>(s.width * s.width * s.rank));
+  report(state, s, 2.0 * static_cast<double>(s.width * s.out_width() * s.rank));
   state.counters["share_of_bandwidth"] = benchmark::Counter(
       2.0 * static_cast<double>(setup.layer.weight().bytes()) / bench::peaks().bytes_read,
       benchmark::Counter::kIsIterationInvariantRate);
@@ -124,6 +139,7 @@ using Body = void (*)(benchmark::State&, Setting);
 
 void add(const std::string& what, Body body, Setting s) {
   const std::string name = "lora_linear/" + what + "/width:" + std::to_string(s.width) +
+                           (s.out > 0 ? "x" + std::to_string(s.out) : "") +
                            "/tokens:" + std::to_string(s.tokens) +
                            "/rank:" + std::to_string(s.rank);
   benchmark::RegisterBenchmark(name.c_str(), [body, s](benchmark::State& state) { body(state, s); })
@@ -146,10 +162,26 @@ void register_all() {
         add("naive", naive, s);
         add("step_bf16", step, {width, tokens, rank, lora::Precision::bfloat16});
       }
+      using lora::Precision, lora::Orientations;
+      add("frozen_bf16", forward_backward, {width, tokens, 0, Precision::bfloat16});
+      add("forward_backward_bf16", forward_backward, {width, tokens, 16, Precision::bfloat16});
+      add("forward_backward_both", forward_backward,
+          {width, tokens, 16, Precision::float32, Orientations::both});
+      Setting dropping{width, tokens, 16};
+      dropping.dropout = 0.1f;
+      add("forward_backward_dropout", forward_backward, dropping);
     }
     for (const Index rank : {1, 4, 16, 64, 256}) {
       add("merge", merge, {width, 1, rank});
       add("merge_bf16", merge, {width, 1, rank, lora::Precision::bfloat16});
+    }
+  }
+  // A feed-forward layer of a small model.
+  for (const Index tokens : {1, 2, 4, 8, 16, 64, 128, 512}) {
+    for (const Index rank : {0, 16}) {
+      Setting s{896, tokens, rank};
+      s.out = 4864;
+      add(rank == 0 ? "frozen" : "forward_backward", forward_backward, s);
     }
   }
 }

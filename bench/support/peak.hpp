@@ -1,6 +1,10 @@
 // What this processor can do at most, measured in the process whose figures are held against it.
 #pragma once
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
@@ -51,6 +55,23 @@ __attribute__((target("avx2,fma"))) inline float multiply_add_256(std::int64_t n
                                                                   float b) {
   return multiply_add_loop<32, 12>(n, a, b);
 }
+/// Products of pairs of bfloat16 numbers, added in float32.
+__attribute__((target("avx512f,avx512bf16"))) inline float bf16_pairs_512(std::int64_t rounds,
+                                                                          float a, float b) {
+  constexpr int accumulators = 24;
+  __m512 sum[accumulators];
+  const __m512bh va = _mm512_cvtne2ps_pbh(_mm512_set1_ps(a), _mm512_set1_ps(a)),
+                 vb = _mm512_cvtne2ps_pbh(_mm512_set1_ps(b), _mm512_set1_ps(b));
+#pragma GCC unroll 32
+  for (int i = 0; i < accumulators; ++i) sum[i] = _mm512_set1_ps(static_cast<float>(i));
+  for (std::int64_t r = 0; r < rounds; ++r) {
+#pragma GCC unroll 32
+    for (int i = 0; i < accumulators; ++i) sum[i] = _mm512_dpbf16_ps(sum[i], va, vb);
+  }
+#pragma GCC unroll 32
+  for (int i = 1; i < accumulators; ++i) sum[0] = _mm512_add_ps(sum[0], sum[i]);
+  return _mm512_reduce_add_ps(sum[0]);
+}
 #endif
 inline float multiply_add_128(std::int64_t n, float a, float b) {
   return multiply_add_loop<16, 8>(n, a, b);
@@ -58,19 +79,10 @@ inline float multiply_add_128(std::int64_t n, float a, float b) {
 
 inline void keep_result(float value) { asm volatile("" : : "x"(value)); }
 
-/// Float32 multiply-adds a second that `threads` threads reach together, in flop/s (two a multiply-add): the best of several.
-inline double measure_peak_flops(int threads) {
-  float (*loop)(std::int64_t, float, float) = multiply_add_128;
-  double flops_a_round = 8.0 * 4 * 2;
-#if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f")) {
-    loop = multiply_add_512;
-    flops_a_round = 24.0 * 16 * 2;
-  } else if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    loop = multiply_add_256;
-    flops_a_round = 12.0 * 8 * 2;
-  }
-#endif
+/// flop/s that `threads` threads reach together in a loop of so many flops a round: the best of
+/// several.
+inline double measure_rate(int threads, float (*loop)(std::int64_t, float, float),
+                           double flops_a_round) {
   const std::int64_t rounds = 400000;
   double best = 0;
   for (int attempt = 0; attempt < 8; ++attempt) {
@@ -84,6 +96,32 @@ inline double measure_peak_flops(int threads) {
         best, threads * static_cast<double>(rounds) * flops_a_round / (seconds_now() - begin));
   }
   return best;
+}
+
+/// Float32 multiply-adds, two flops each.
+inline double measure_peak_flops(int threads) {
+  float (*loop)(std::int64_t, float, float) = multiply_add_128;
+  double flops_a_round = 8.0 * 4 * 2;
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f")) {
+    loop = multiply_add_512;
+    flops_a_round = 24.0 * 16 * 2;
+  } else if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    loop = multiply_add_256;
+    flops_a_round = 12.0 * 8 * 2;
+  }
+#endif
+  return measure_rate(threads, loop, flops_a_round);
+}
+
+/// The same of products of bfloat16 pairs; 0 where the processor has no such instruction.
+inline double measure_peak_bf16_flops(int threads) {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512bf16"))
+    return measure_rate(threads, bf16_pairs_512, 24.0 * 16 * 4);
+#endif
+  static_cast<void>(threads);
+  return 0;
 }
 
 // The sum of n numbers, n a multiple of 64: so little work that reading is what takes the time.

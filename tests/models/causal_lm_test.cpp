@@ -116,7 +116,7 @@ TEST(CausalLM, NothingToCountIsZero) {
   adapt_everything(model);
   zero_grad(model);
   CausalLM<float>::Tape tape;
-  for (const std::size_t n : {0, 1, 4}) {
+  for (const std::size_t n : {0u, 1u, 4u}) {
     const std::vector<std::int64_t> ids(n, 3), labels(n, n == 1 ? 3 : -100);
     const auto result = model.loss({ids}, labels, tape);
     EXPECT_EQ(result.loss, 0);

@@ -112,7 +112,7 @@ class LoRALinear : public AdaptedWeight<S> {
     }
     TrainedCopy<S>* copy = this->acting_copy();
     Parameter<S>& bias = copy != nullptr ? copy->bias : this->bias();
-    if (bias.trainable) bias.grad += dy.colwise().sum();
+    if (bias.trainable && dy.rows() > 0) bias.grad += dy.colwise().sum();
     if (copy != nullptr && copy->weight.trainable) add_weight_gradient(x, dy, copy->weight);
     if (dx != nullptr) input_gradient(dy, tape, *dx, accumulate);
   }
