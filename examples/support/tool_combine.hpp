@@ -114,13 +114,35 @@ class AdapterCombination {
     return std::string(lora::peft_prefix) + std::string(lora::without_peft_prefix(key));
   }
 
-  /// What one adapter has saved whole is taken over; it cannot be weighted.
+  /// Whether the adapter's configuration saves this module whole, or one that it is in.
+  static bool is_saved_whole(const lora::PeftAdapter& adapter, std::string module) {
+    const std::vector<std::string> entries = adapter.config().effective_modules_to_save();
+    for (std::size_t end = module.size(); end != module.npos; end = module.rfind('.')) {
+      module.resize(end);
+      for (const std::string& entry : entries) {
+        if (module == entry || module.ends_with("." + entry)) return true;
+      }
+    }
+    return false;
+  }
+
+  /// What one adapter has saved whole is taken over; it cannot be weighted. Weights of the base that
+  /// PEFT leaves beside adapted embeddings and heads (save_embedding_layers) are kept once.
   void keep_saved() {
     std::map<std::string, std::size_t> owners;
     for (std::size_t i = 0; i < adapters_.size(); ++i) {
       for (const std::string& key : adapters_[i].other_tensors()) {
         const std::string full = with_prefix(key);
-        const std::string module(lora::without_peft_prefix(full.substr(0, full.rfind('.'))));
+        std::string module(lora::without_peft_prefix(full.substr(0, full.rfind('.'))));
+        if (full.ends_with(".weight")) {
+          constexpr std::string_view own = ".base_layer";
+          const bool marked = module.ends_with(own);
+          if (marked || !is_saved_whole(adapters_[i], module)) {
+            if (marked) module.resize(module.size() - own.size());
+            add_base_copy(module, {i, key});
+            continue;
+          }
+        }
         const auto [owner, fresh] = owners.emplace(module, i);
         if (owner->second != i) {
           throw lora::ConfigError("layer " + lora::in_quotes(module) + " is saved whole by both " +
@@ -138,10 +160,38 @@ class AdapterCombination {
           saved_.push_back(module);
           modules_.push_back({module, "Linear"});
         }
-        const lora::TensorInfo& info = adapters_[i].tensors().info(key);
-        tensors_.add(full, info.dtype, info.shape, adapters_[i].tensors().bytes(key));
+        take(full, {i, key});
       }
     }
+    for (const auto& [module, copy] : base_copies_) {
+      if (owners.count(module) != 0) continue;  // replaced by what an adapter has saved whole
+      const char* end = sources_.count(module) != 0 ? ".base_layer.weight" : ".weight";
+      take(with_prefix(module) + end, copy);
+    }
+  }
+
+  struct Tensor {
+    std::size_t adapter;
+    std::string key;
+  };
+  void add_base_copy(const std::string& module, const Tensor& copy) {
+    const auto [first, fresh] = base_copies_.emplace(module, copy);
+    if (fresh) return;
+    const lora::SafetensorsFile& one = adapters_[first->second.adapter].tensors();
+    const lora::SafetensorsFile& two = adapters_[copy.adapter].tensors();
+    const lora::TensorInfo &a = one.info(first->second.key), &b = two.info(copy.key);
+    if (a.dtype == b.dtype && a.shape == b.shape &&
+        lora::as_text(one.bytes(first->second.key)) == lora::as_text(two.bytes(copy.key)))
+      return;
+    throw lora::ConfigError("layer " + lora::in_quotes(module) + ": the base's weight is not the " +
+                            "same in " + one.where() + " (" + lora::in_quotes(first->second.key) +
+                            ") and " + two.where() + " (" + lora::in_quotes(copy.key) +
+                            "), expected adapters of one base, in one type");
+  }
+  void take(const std::string& name, const Tensor& from) {
+    const lora::SafetensorsFile& file = adapters_[from.adapter].tensors();
+    const lora::TensorInfo& info = file.info(from.key);
+    tensors_.add(name, info.dtype, info.shape, file.bytes(from.key));
   }
 
   const CombineRequest& request_;
@@ -150,6 +200,7 @@ class AdapterCombination {
   std::vector<std::string> order_, saved_;
   std::vector<lora::ModuleRank> ranks_;
   std::vector<lora::ModuleInfo> modules_;
+  std::map<std::string, Tensor> base_copies_;  // by module
   lora::SafetensorsWriter tensors_;
 };
 

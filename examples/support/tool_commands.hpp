@@ -6,6 +6,7 @@
 #include "tool_options.hpp"
 
 #include <lora/io/checkpoint_merge.hpp>
+#include <lora/io/checkpoint_weights.hpp>
 #include <lora/io/gguf_import.hpp>
 
 #include <iostream>
@@ -33,9 +34,57 @@ inline void merge_command(const ToolOptions& options) {
             << options.output.string() << "\n";
 }
 
+/// Whether two tensors hold the same numbers, once both are rounded to the narrower of their types.
+inline bool same_tensors(const lora::SafetensorsFile& one, const std::string& a,
+                         const lora::SafetensorsFile& two, const std::string& b) {
+  const lora::TensorInfo &first = one.info(a), &second = two.info(b);
+  if (first.shape != second.shape || !lora::is_matrix_dtype(first.dtype) ||
+      !lora::is_matrix_dtype(second.dtype))
+    return false;
+  const auto at = [](std::span<const std::byte> bytes, DType dtype, std::size_t i) {
+    double value = 0;
+    lora::decode_elements(dtype, bytes.data() + i * (lora::dtype_bits(dtype) / 8),
+                          std::span<double>(&value, 1));
+    return value;
+  };
+  const auto x = one.bytes(a), y = two.bytes(b);
+  for (std::size_t i = 0; i < x.size() / (lora::dtype_bits(first.dtype) / 8); ++i) {
+    if (!lora::same_when_rounded(at(x, first.dtype, i), first.dtype, at(y, second.dtype, i),
+                                 second.dtype))
+      return false;
+  }
+  return true;
+}
+
+/// The base's own weight that PEFT leaves beside an adapted embedding or head must be that of the
+/// base, where the folder holds it.
+inline void check_base_copies(const lora::PeftAdapter& adapter, const std::filesystem::path& base) {
+  const auto has = [&](const char* name) {
+    std::error_code ignored;
+    return std::filesystem::exists(base / name, ignored);
+  };
+  std::optional<lora::CheckpointFiles> files;
+  for (const std::string& key : adapter.other_tensors()) {
+    constexpr std::string_view own = ".base_layer.weight";
+    if (!key.ends_with(own)) continue;
+    if (!files && !has(lora::checkpoint_file) && !has(lora::checkpoint_index_file)) return;
+    if (!files) files.emplace(lora::CheckpointFiles::open(base));
+    std::string name(lora::without_peft_prefix(key));
+    name.replace(name.size() - own.size(), own.size(), ".weight");
+    const std::string found = lora::detail::CheckpointNames(*files).find(name);
+    const lora::SafetensorsFile& file = files->file_of(found.empty() ? name : found);
+    if (same_tensors(adapter.tensors(), key, file, found)) continue;
+    throw lora::FormatError(adapter.tensors().where() + ": tensor " + lora::in_quotes(key) +
+                            " is a weight of the base, but not " + lora::in_quotes(found) + " of " +
+                            file.where() + ", expected the base that the adapter was trained on");
+  }
+}
+
 inline void to_gguf_command(const ToolOptions& options) {
-  lora::export_gguf(lora::PeftAdapter::open(options.adapter), lora::read_gguf_base(options.base),
-                    options.output, {.dtype = options.dtype.value_or(DType::F32)});
+  const auto adapter = lora::PeftAdapter::open(options.adapter);
+  const lora::GgufBase base = lora::read_gguf_base(options.base);
+  check_base_copies(adapter, options.base);
+  lora::export_gguf(adapter, base, options.output, {.dtype = options.dtype.value_or(DType::F32)});
   std::cout << "wrote " << options.output.string() << "\n";
 }
 
@@ -74,16 +123,19 @@ inline int run_command(const ToolOptions& options) {
   return 0;
 }
 
-/// The program: parses, runs, and says errors on standard error. Returns the exit code.
+/// The program: parses, runs, and says errors on standard error. Returns the exit code, 2 also when
+/// standard output did not take all that was printed.
 inline int run_tool(int argc, char** argv) {
   ToolOptions options;
   try {
-    if (const std::optional<int> code = parse_tool_options(argc, argv, options)) return *code;
-    return run_command(options);
+    const std::optional<int> parsed = parse_tool_options(argc, argv, options);
+    const int code = parsed ? *parsed : run_command(options);
+    if (std::cout.flush()) return code;
+    std::cerr << "lora_tool: standard output: could not be written to the end (no space left?)\n";
   } catch (const std::exception& error) {
     std::cerr << "lora_tool: " << error.what() << "\n";
-    return 2;
   }
+  return 2;
 }
 
 }  // namespace examples

@@ -131,11 +131,13 @@ class ToolCommands {
     quiet(sub);
   }
   void add_gguf() {
-    CLI::App* to =
-        command("to-gguf", "An adapter for llama.cpp",
-                "An existing file is replaced. What GGUF cannot express is named and refused.\n"
-                "Exit status: 0 done, 2 an error; then nothing was written.\n");
-    need(to, "--base", "DIR", options_.base, "base model, for its config.json");
+    CLI::App* to = command(
+        "to-gguf", "An adapter for llama.cpp",
+        "An existing file is replaced. What GGUF cannot express is named and refused.\n"
+        "The base's weight that PEFT leaves beside an adapted embedding or head must be that\n"
+        "of the base, where its folder has weights.\n"
+        "Exit status: 0 done, 2 an error; then nothing was written.\n");
+    need(to, "--base", "DIR", options_.base, "base model; its config.json is enough");
     need(to, "--adapter", "DIR", options_.adapter, "adapter as PEFT saves it");
     need(to, "--output", "FILE", options_.output, "the GGUF file");
     dtype(to, "of its tensors [f32]");

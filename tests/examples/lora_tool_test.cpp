@@ -260,6 +260,78 @@ TEST(LoraTool, CombineRefusesWhatBelongsToOneAdapter) {
              "such modules cannot be combined");
 }
 
+// Keys as PEFT's save_embedding_layers writes them.
+TEST(LoraTool, CombineKeepsTheBasesWeightsBesideEmbeddingsOnce) {
+  const Work work;
+  const std::string q = "model.layers.0.self_attn.q_proj", table = "model.embed_tokens",
+                    prefix = "base_model.model.";
+  const auto combine = [&](const PeftFolder& one, const PeftFolder& two) {
+    one.open(), two.open();
+    return tool({"combine", "--adapter", one.path().string(), two.path().string(), "--weight", "1",
+                 "1", "--combination-type", "cat", "--output", work.out("x")})
+        .err;
+  };
+  const auto kept = [&] { return lora::PeftAdapter::open(work.out("x")); };
+  PeftFolder on_table(R"({"target_modules": ["embed_tokens"]})"), on_query;
+  on_table.embedding(table, 2, 9, 8).add(table + ".base_layer.weight", numbered(9, 8));
+  on_table.add("lm_head.weight", numbered(9, 8, 5));
+  on_query.pair(q, 2, 8, 8).add(table + ".weight", numbered(9, 8));
+  on_query.add("lm_head.weight", numbered(9, 8, 5));
+  for (const auto& [one, two] : {std::pair(&on_table, &on_query), {&on_query, &on_table}}) {
+    EXPECT_EQ(combine(*one, *two), "");
+    EXPECT_EQ(kept().other_tensors().size(), 2u);
+    EXPECT_EQ(kept().tensors().matrix<float>(prefix + table + ".base_layer.weight"),
+              numbered(9, 8));
+    EXPECT_EQ(kept().tensors().matrix<float>(prefix + "lm_head.weight"), numbered(9, 8, 5));
+    EXPECT_TRUE(kept().config().effective_modules_to_save().empty());
+  }
+  EXPECT_EQ(combine(on_query, on_query), "");
+  EXPECT_EQ(kept().tensors().matrix<float>(prefix + table + ".weight"), numbered(9, 8));
+  PeftFolder head(R"({"modules_to_save": ["lm_head"]})");
+  head.pair(q, 2, 8, 8).add("lm_head.weight", numbered(9, 8, 70));
+  for (const auto& [one, two] : {std::pair(&head, &on_query), {&on_query, &head}}) {
+    EXPECT_EQ(combine(*one, *two), "");
+    EXPECT_EQ(kept().tensors().matrix<float>(prefix + "lm_head.weight"), numbered(9, 8, 70));
+    EXPECT_EQ(kept().config().effective_modules_to_save(), (std::vector<std::string>{"lm_head"}));
+  }
+  PeftFolder values, type, shape;
+  for (PeftFolder* one : {&values, &type, &shape}) one->pair(q, 2, 8, 8);
+  values.add(table + ".weight", numbered(9, 8, 2));
+  type.add(table + ".weight", numbered(9, 8), examples::DType::BF16);
+  shape.add(table + ".weight", numbered(8, 9));
+  const auto before = content(work.out("x/adapter_model.safetensors"));
+  for (const PeftFolder* other : {&values, &type, &shape}) {
+    const std::string text = combine(on_table, *other);
+    EXPECT_HAS(text, "layer \"model.embed_tokens\": the base's weight is not the same in ");
+    EXPECT_HAS(text, on_table.path().string());
+    EXPECT_HAS(text, other->path().string());
+    EXPECT_EQ(content(work.out("x/adapter_model.safetensors")), before);
+  }
+}
+
+TEST(LoraTool, AFailingWriteLeavesNoModelCard) {
+  const Work work;
+  fs::create_directories(work.out("x/adapter_config.json"));  // a folder where a file should be
+  expect_refused({"convert", "--adapter", work.own(), "--dtype", "f16", "--output", work.out("x")},
+                 "adapter_config.json: ");
+  EXPECT_FALSE(fs::exists(work.out("x/README.md")));
+  EXPECT_FALSE(fs::exists(work.out("x/adapter_model.safetensors")));
+}
+
+TEST(LoraTool, LostOutputIsAnError) {
+  const Work work;
+  struct Full : std::streambuf {};  // takes nothing
+  for (const auto& words : {std::vector<std::string>{"info", work.own()}, {"--help"}}) {
+    Full full;
+    std::streambuf* const before = std::cout.rdbuf(&full);
+    const Ran run = tool(words);
+    std::cout.rdbuf(before);
+    EXPECT_EQ(run.code, 2);
+    EXPECT_EQ(run.err,
+              "lora_tool: standard output: could not be written to the end (no space left?)\n");
+  }
+}
+
 TEST(LoraTool, ConvertsAndComparesAdapters) {
   const Work work;
   const std::string half = work.out("half"), back = work.out("back");
@@ -317,6 +389,38 @@ TEST(LoraTool, GgufAndBackGivesTheSameTensors) {
                   work.out("x.gguf")},
                  "GGUF cannot hold this adapter");
   EXPECT_FALSE(fs::exists(work.out("x.gguf")));
+}
+
+TEST(LoraTool, ToGgufComparesTheBasesWeightBesideAnEmbedding) {
+  const Work work;
+  const lora::Matrix<float> table = lora::CheckpointFiles::open(work.base())
+                                        .files()[0]
+                                        .tensors.matrix<float>("model.embed_tokens.weight");
+  const auto words = [&](const lora::Matrix<float>& copy, examples::DType dtype) {
+    PeftFolder adapter(R"({"target_modules": ["embed_tokens"]})");
+    adapter.embedding("model.embed_tokens", 2, copy.rows(), 8);
+    adapter.add("model.embed_tokens.base_layer.weight", copy, dtype).open();
+    fs::copy(adapter.path(), work.out("a"),
+             fs::copy_options::overwrite_existing | fs::copy_options::recursive);
+    return std::vector<std::string>{"to-gguf",     "--base",   work.base(),       "--adapter",
+                                    work.out("a"), "--output", work.out("a.gguf")};
+  };
+  for (const auto dtype : {examples::DType::F32, examples::DType::BF16, examples::DType::F16}) {
+    expect_done(words(table, dtype));
+    fs::remove(work.out("a.gguf"));
+  }
+  lora::Matrix<float> other = table;
+  other(8, 7) += 0.01f;
+  const std::string reason =
+      "tensor \"base_model.model.model.embed_tokens.base_layer.weight\" is a weight of the base, "
+      "but "
+      "not \"model.embed_tokens.weight\" of ";
+  for (const auto dtype : {examples::DType::F32, examples::DType::BF16})
+    expect_refused(words(other, dtype), reason);
+  expect_refused(words(table.topRows(8), examples::DType::F32), reason);
+  EXPECT_FALSE(fs::exists(work.out("a.gguf")));
+  fs::remove(work.base() + "/model.safetensors");  // only config.json: nothing to compare with
+  expect_done(words(other, examples::DType::F32));
 }
 
 TEST(LoraTool, EveryGoldenAdapterThatGgufCanHoldComesBackBitForBit) {

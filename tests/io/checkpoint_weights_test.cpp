@@ -212,4 +212,31 @@ TEST(CheckpointCheck, RefusesAHeadThatIsNotTheTiedEmbedding) {
   EXPECT_HAS(other.verdict(), "(tie_word_embeddings)");
 }
 
+TEST(CheckpointWeights, NumbersTooLargeForTheModelAreRefused) {
+  for (const char* name : {"table", "norm"}) {
+    TemporaryFolder folder;
+    const bool in_table = std::string(name) == "table";
+    Matrix<double> table = Matrix<double>::Zero(50, 6), norm = Matrix<double>::Zero(1, 6);
+    (in_table ? table(2, 1) : norm(0, 1)) = 1e300;
+    SafetensorsWriter writer;
+    writer.add("model.embed_tokens.weight", table, DType::F64);
+    writer.add("model.layers.0.proj.weight", Matrix<double>(Matrix<double>::Zero(7, 6)),
+               DType::F64);
+    writer.add("model.norm.weight", norm, DType::F64, {6});
+    writer.write(folder.path / checkpoint_file);
+    const CheckpointFiles files = CheckpointFiles::open(folder.path);
+    CheckpointWeights<float> source(files);
+    try {
+      const Asked<float> model(source, true);
+      ADD_FAILURE() << "nothing was thrown";
+    } catch (const FormatError& error) {
+      EXPECT_HAS(std::string(error.what()),
+                 in_table ? "tensor \"model.embed_tokens.weight\": element 13 is 1e+300, too large"
+                          : "tensor \"model.norm.weight\": element 1 is 1e+300, too large for F32");
+    }
+    CheckpointWeights<double> wide(files);
+    EXPECT_NO_THROW(Asked<double>(wide, true));
+  }
+}
+
 }  // namespace

@@ -48,4 +48,37 @@ TEST(FirstOverflow, InfinitiesAndNaNsAreWhatTheyWere) {
   EXPECT_FALSE(lora::first_overflow<double>(DType::F16, {}));
 }
 
+TEST(FirstOverflowOfRead, IsOfDoublesReadIntoFloatsAlone) {
+  const std::vector<double> values = {1, -HUGE_VAL, std::nan(""), 3.4e38, -3.5e38, 1e300};
+  std::vector<std::byte> bytes(values.size() * 8 + 1);  // at any address
+  lora::encode_elements<double>(DType::F64, values, bytes.data() + 1);
+  const auto found = lora::first_overflow_of_read<float>(DType::F64, bytes.data() + 1, 6);
+  ASSERT_TRUE(found.has_value());
+  EXPECT_EQ(found->index, 4u);
+  EXPECT_EQ(found->value, -3.5e38);
+  EXPECT_FALSE(lora::first_overflow_of_read<float>(DType::F64, bytes.data() + 1, 4));
+  EXPECT_FALSE(lora::first_overflow_of_read<double>(DType::F64, bytes.data() + 1, 6));
+  EXPECT_FALSE(lora::first_overflow_of_read<float>(DType::F32, bytes.data() + 1, 6));
+}
+
+TEST(SameWhenRounded, ComparesInTheNarrowerType) {
+  const auto same = lora::same_when_rounded;
+  const double third = 1.0 / 3, single = 1.0f / 3.0f, brain = 0x1.56p-2, half = 0x1.554p-2;
+  const std::pair<double, DType> thirds[] = {
+      {third, DType::F64}, {single, DType::F32}, {half, DType::F16}, {brain, DType::BF16}};
+  for (const auto& [x, x_type] : thirds) {
+    for (const auto& [y, y_type] : thirds) {
+      EXPECT_TRUE(same(x, x_type, y, y_type)) << x << " " << y;
+      EXPECT_EQ(same(1.01 * x, x_type, y, y_type), false) << x << " " << y;
+    }
+  }
+  EXPECT_FALSE(same(single, DType::F32, std::nextafter(1.0f / 3.0f, 1.0f), DType::F32));
+  // Halfway between two bfloat16 a number was rounded before, or was not: up and down are right.
+  EXPECT_TRUE(same(0x1.01p0, DType::F16, 1, DType::BF16));
+  EXPECT_TRUE(same(0x1.01p0, DType::F16, 0x1.02p0, DType::BF16));
+  EXPECT_FALSE(same(0x1.01p0, DType::F16, 0x1.04p0, DType::BF16));
+  EXPECT_TRUE(same(-0.0, DType::F32, 0, DType::BF16));
+  EXPECT_FALSE(same(std::nan(""), DType::F32, std::nan(""), DType::F32));
+}
+
 }  // namespace

@@ -382,4 +382,26 @@ TEST(GitLfs, PointersAreRecognised) {
   EXPECT_FALSE(is_pointer(pointer + std::string(1024, ' ')));
 }
 
+TEST(AtomicFile, RefusesAPipeADeviceAndALinkToAnythingButAFile) {
+  const lora_test::TemporaryFolder folder;
+  const fs::path pipe = folder.path / "pipe", link = folder.path / "link",
+                 to_folder = folder.path / "to folder";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  fs::create_symlink("pipe", link);
+  fs::create_symlink(".", to_folder);
+  const std::string expected = ", expected a file or nothing there";
+  const auto message = [](const fs::path& path) {
+    return message_of<lora::IoError>([&] { lora::atomic_write(path, "new"); });
+  };
+  EXPECT_EQ(message(pipe), pipe.string() + ": is a device or pipe" + expected);
+  EXPECT_EQ(message(link), link.string() + ": is a link to a device or pipe" + expected);
+  EXPECT_EQ(message(to_folder), to_folder.string() + ": is a link to a folder" + expected);
+  EXPECT_EQ(message("/dev/null"), "/dev/null: is a device or pipe" + expected);
+  EXPECT_EQ(listing(folder.path), (std::vector<std::string>{"link", "pipe", "to folder"}));
+  EXPECT_TRUE(fs::is_fifo(pipe));
+  fs::remove(pipe);  // a link to nothing is replaced
+  lora::atomic_write(link, "new");
+  EXPECT_EQ(content(link), "new");
+}
+
 }  // namespace

@@ -90,4 +90,25 @@ TEST(ModelCard, IsWrittenOnlyWhereThereIsNone) {
       throws<IoError>([&] { write_model_card(folder.path / "no", LoRAConfig()); }, {"README.md"}));
 }
 
+TEST(ModelCard, IsWrittenBeforeTheAdapterAndGoesWithIt) {
+  const TemporaryFolder folder;
+  const std::filesystem::path directory = folder.path / "new", path = directory / "README.md";
+  const auto fail = [&] { throw Error("no adapter"); };
+  const auto write = [&](const auto& adapters) {
+    write_with_model_card(directory, LoRAConfig(), posix_calls(), adapters);
+  };
+  EXPECT_TRUE(throws<Error>([&] { write(fail); }, {"no adapter"}));
+  EXPECT_FALSE(std::filesystem::exists(path));
+  write([&] { EXPECT_EQ(read(path), model_card(LoRAConfig())); });
+  EXPECT_TRUE(throws<Error>([&] { write(fail); }, {"no adapter"}));
+  EXPECT_EQ(read(path), model_card(LoRAConfig())) << "was there before";
+  LoRAConfig unwritable;
+  unwritable.base_model_name_or_path = "a\xff";
+  bool called = false;
+  EXPECT_THROW(write_with_model_card(folder.path / "other", unwritable, posix_calls(),
+                                     [&] { called = true; }),
+               ConfigError);
+  EXPECT_FALSE(called || std::filesystem::exists(folder.path / "other"));
+}
+
 }  // namespace

@@ -375,6 +375,23 @@ TEST(PeftDirectory, PermissionsAndLinksAndOtherFiles) {
   EXPECT_EQ(content(dir), content(sample(4, "next")));
 }
 
+TEST(PeftDirectory, APipeInPlaceOfTheWeightsIsRefused) {
+  const TemporaryFolder folder;
+  for (const Sample& next : {sample(2, "same configuration"), sample(4, "another")}) {
+    fresh(folder.path, sample(2, "old"));
+    const fs::path pipe = folder.path / peft_weights_file;
+    fs::remove(pipe);
+    ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+    EXPECT_TRUE(
+        throws<IoError>([&] { PeftAdapter::open(folder.path); },
+                        {"adapter_model.safetensors: is a device or pipe, expected a file"}));
+    EXPECT_TRUE(
+        throws<IoError>([&] { save(folder.path, next); },
+                        {"adapter_model.safetensors: is a device or pipe, expected a file"}));
+    EXPECT_TRUE(fs::is_fifo(pipe));
+  }
+}
+
 TEST(PeftDirectory, AnOpenAdapterKeepsItsTensorsWhileItIsReplaced) {
   const TemporaryFolder folder;
   const Sample old = sample(2, "old");

@@ -364,6 +364,72 @@ TEST(Pretrained, WeightsOfTheBaseBesideTheAdapterMustBeThoseOfTheModel) {
        "of this model, which is frozen: load the base that the adapter was trained on)"}));
 }
 
+/// The adapter of a folder again, with base weights of `model` beside it: keys, and what they hold.
+void add_base_weights(const fs::path& from, const fs::path& to, DType dtype,
+                      const std::vector<std::pair<std::string, Matrix<float>>>& copies) {
+  const PeftAdapter adapter = PeftAdapter::open(from);
+  SafetensorsWriter writer;
+  for (const std::string& key : adapter.tensors().names())
+    writer.add(key, adapter.tensors().info(key).dtype, adapter.tensors().info(key).shape,
+               adapter.tensors().bytes(key));
+  for (const auto& [key, values] : copies) writer.add("base_model.model." + key, values, dtype);
+  write_peft_adapter(to, adapter.fields(), writer);
+}
+
+TEST(Pretrained, WeightsOfTheBaseAreFoundBesideOtherAdapters) {
+  const TemporaryFolder folder;
+  const Small base;
+  const Matrix<float> embed = base.embed.weight().stored(), head = base.head.weight().stored();
+  for (const char* target : {"embed", "head"}) {
+    const bool on_embed = std::string(target) == "embed";
+    saved(folder.path / "plain" / target, config_for({target}));
+    add_base_weights(folder.path / "plain" / target, folder.path / target, DType::F32,
+                     {{on_embed ? "embed.base_layer.weight" : "embed.weight", embed},
+                      {on_embed ? "head.weight" : "head.base_layer.weight", head}});
+  }
+  for (const auto& [first, second] : {std::pair("embed", "head"), {"head", "embed"}}) {
+    Model model(Small{});
+    EXPECT_NO_THROW(load_adapter(model, folder.path / first, "first")) << first;
+    EXPECT_NO_THROW(load_adapter(model, folder.path / second, "second")) << second;
+    EXPECT_EQ(model.adapter_names(), (Names{"first", "second"}));
+  }
+}
+
+TEST(Pretrained, WeightsOfTheBaseMayBeRoundedToTheNarrowerType) {
+  const TemporaryFolder folder;
+  saved(folder.path / "plain", config_for({"embed", "q"}));
+  const Small plain;
+  const Matrix<float> embed = plain.embed.weight().stored();
+  const auto with = [&](const Matrix<float>& copy, DType dtype) {
+    add_base_weights(folder.path / "plain", folder.path / "copy", dtype,
+                     {{"embed.base_layer.weight", copy}});
+    return folder.path / "copy";
+  };
+  Small rounded;
+  rounded.embed = LoRAEmbedding<float>(FrozenWeight<float>::pack(embed, Precision::bfloat16));
+  Matrix<float> other = embed;
+  other(3, 2) *= 1.02f;
+  for (const DType dtype : {DType::F32, DType::F64, DType::BF16, DType::F16}) {
+    SCOPED_TRACE(dtype_name(dtype));
+    for (const Small& base : {plain, rounded}) {
+      EXPECT_NO_THROW(from_pretrained(base, with(embed, dtype)));
+      EXPECT_THROW(from_pretrained(base, with(other, dtype)), FormatError);
+    }
+  }
+  // A checkpoint in halves that is held as bfloat16: the copy was rounded once, the model twice.
+  std::vector<std::uint16_t> halves;
+  for (const float x : embed.reshaped<Eigen::RowMajor>()) halves.push_back(float_to_f16(x));
+  Small from_halves;
+  from_halves.embed = LoRAEmbedding<float>(FrozenWeight<float>::pack(
+      halves.data(), HalfFormat::float16, embed.rows(), embed.cols(), Precision::bfloat16));
+  EXPECT_NO_THROW(from_pretrained(from_halves, with(embed, DType::F16)));
+  EXPECT_THROW(from_pretrained(from_halves, with(other, DType::F16)), FormatError);
+  Matrix<float> near = embed;
+  near(3, 2) = std::nextafter(near(3, 2), 9.0f);
+  EXPECT_THROW(from_pretrained(plain, with(near, DType::F32)), FormatError);
+  EXPECT_NO_THROW(from_pretrained(rounded, with(near, DType::F32)));
+}
+
 // ---- warnings ----
 
 TEST(Pretrained, Warnings) {
@@ -589,6 +655,71 @@ TEST(Pretrained, AFullDiskLeavesTheOldAdapter) {
   EXPECT_EQ(bytes_of(folder.path / peft_weights_file), weights);
   EXPECT_EQ(bytes_of(folder.path / peft_config_file), config);
   EXPECT_EQ(files(folder.path), (Names{"README.md", peft_config_file, peft_weights_file}));
+}
+
+FileCalls failing;  // the calls of the system, of which some fail for one file
+std::string failing_file;
+const FileCalls& failing_rename_to(const char* file) {
+  failing_file = file;
+  failing = posix_calls();
+  failing.rename = [](const char* from, const char* to) {
+    if (fs::path(to).filename() != failing_file) return std::rename(from, to);
+    errno = EPERM;
+    return -1;
+  };
+  return failing;
+}
+
+TEST(Pretrained, AModelCardThatFailsLeavesTheOldAdapter) {
+  const TemporaryFolder folder;
+  SavePretrainedOptions options;
+  options.model_card = Write::no;
+  saved(folder.path, config_for({"q"}, 2), options);
+  const std::string weights = bytes_of(folder.path / peft_weights_file),
+                    config = bytes_of(folder.path / peft_config_file);
+  options.model_card = Write::yes;
+  options.calls = &failing_rename_to("README.md");
+  EXPECT_TRUE(throws<IoError>(
+      [&] {
+        saved(folder.path, config_for({"q", "v"}, 3), options);
+      },
+      {"README.md: cannot put the new file in place"}));
+  EXPECT_EQ(bytes_of(folder.path / peft_weights_file), weights);
+  EXPECT_EQ(bytes_of(folder.path / peft_config_file), config);
+  EXPECT_EQ(files(folder.path), (Names{peft_config_file, peft_weights_file}));
+}
+
+TEST(Pretrained, AnAdapterThatFailsLeavesNoModelCard) {
+  const TemporaryFolder folder;
+  SavePretrainedOptions options;
+  options.calls = &failing_rename_to(peft_weights_file);
+  const auto save = [&] { saved(folder.path, config_for({"q"}, 2), options); };
+  EXPECT_TRUE(throws<IoError>(save, {"adapter_model.safetensors: cannot put the new file"}));
+  EXPECT_EQ(files(folder.path), Names{});
+  atomic_write(folder.path / "README.md", "mine");
+  EXPECT_TRUE(throws<IoError>(save, {"adapter_model.safetensors: cannot put the new file"}));
+  EXPECT_EQ(bytes_of(folder.path / "README.md"), "mine");
+  EXPECT_EQ(files(folder.path), Names{"README.md"});
+}
+
+TEST(Pretrained, NumbersTooLargeForTheModelAreRefused) {
+  const TemporaryFolder folder;
+  LoRAModel<SmallModel<double>> wide(SmallModel<double>{}, config_for({"q"}, 2));
+  wide.base().q.adapters().get("default").B.value(2, 1) = -1e300;
+  save_pretrained(wide, folder.path);
+  Model model(Small{}), there(Small{}, config_for({"q"}, 2));
+  const auto before = snapshot(model), before_there = snapshot(there);
+  const char* const part =
+      "\n  base_model.model.block.0.q.lora_B.weight: element 5 is -1e+300, too large for F32";
+  EXPECT_TRUE(throws<FormatError>([&] { load_adapter(model, folder.path); }, {part}));
+  EXPECT_TRUE(throws<FormatError>(
+      [&] { load_adapter_file(there, folder.path / peft_weights_file); }, {part}));
+  EXPECT_EQ(snapshot(model), before);
+  EXPECT_EQ(snapshot(there), before_there);
+  EXPECT_NO_THROW(from_pretrained(SmallModel<double>{}, folder.path));
+  wide.base().q.adapters().get("default").B.value(2, 1) = -HUGE_VAL;  // was no number before
+  save_pretrained(wide, folder.path);
+  EXPECT_NO_THROW(from_pretrained(Small{}, folder.path));
 }
 
 }  // namespace

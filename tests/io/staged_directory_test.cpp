@@ -80,4 +80,25 @@ TEST(StagedDirectory, AFailedRenameLeavesNothing) {
   EXPECT_FALSE(fs::exists(target));
 }
 
+TEST(StagedDirectory, ParentFoldersAreThoseOfTheSystem) {
+  const TemporaryFolder folder;
+  fs::create_directories(folder.path / "far" / "away");
+  fs::create_directory_symlink(folder.path / "far" / "away", folder.path / "link");
+  for (const char* target : {"link/../out", "link/.././more/", "link/../new/../last"}) {
+    StagedDirectory staged(folder.path / target);
+    EXPECT_EQ(staged.path().parent_path(), fs::canonical(folder.path / "far"));
+    staged.commit();
+    EXPECT_TRUE(fs::is_directory(folder.path / "link" / ".." /
+                                 fs::path(target).lexically_normal().filename()))
+        << target;
+  }
+  EXPECT_EQ(entries(folder.path), 2u);
+  StagedDirectory staged(folder.path / "link" / "new" / ".");
+  staged.commit();
+  EXPECT_TRUE(fs::is_directory(folder.path / "far" / "away" / "new"));
+  // A link is no new folder.
+  EXPECT_HAS(message<ConfigError>([&] { StagedDirectory link(folder.path / "link"); }),
+             "is there and no folder");
+}
+
 }  // namespace

@@ -5,6 +5,7 @@
 #include <lora/io/peft_keys.hpp>
 #include <lora/io/safetensors.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <set>
@@ -76,39 +77,55 @@ std::vector<KeyedTensor<typename Base::Scalar>> tensors_on_layers(LoRAModel<Base
 /// Whether keys without "base_model.model." are taken for those with it.
 enum class BareKeys { refuse, accept };
 
-/// The frozen weights of a model under the keys that PEFT gives them in an adapter's file, which it
-/// does for embeddings and heads unless save_embedding_layers is off.
+/// A frozen weight of a model, which PEFT writes into an adapter's file for embeddings and heads
+/// unless save_embedding_layers is off.
 template <class S>
 struct BaseWeight {
   FrozenWeight<S> weight;
   std::vector<Index> shape;
 
-  /// Whether the file's tensor holds these values, once they are stored as here.
+  /// Whether the file's tensor holds these values, once both are rounded to the narrower of the
+  /// file's type and that of the model: bfloat16 when it holds all values, else S.
   bool equals(const SafetensorsFile& file, const std::string& name) const {
     const TensorInfo& info = file.info(name);
     if (info.shape != shape || !is_matrix_dtype(info.dtype)) return false;
     const Matrix<S> own = weight.stored();
-    Matrix<S> values(own.rows(), own.cols());
-    decode_elements(info.dtype, file.bytes(name).data(),
-                    std::span<S>(values.data(), static_cast<std::size_t>(values.size())));
-    return values == own;
+    const std::span<const S> all(own.data(), static_cast<std::size_t>(own.size()));
+    const bool halves = std::is_same_v<S, float> && std::all_of(all.begin(), all.end(), [](S x) {
+                          const auto f = static_cast<float>(x);
+                          return bf16_to_float(float_to_bf16(f)) == f;
+                        });
+    const DType own_type = halves                     ? DType::BF16
+                           : std::is_same_v<S, float> ? DType::F32
+                                                      : DType::F64;
+    const std::byte* bytes = file.bytes(name).data();
+    for (const S x : all) {
+      double value = 0;
+      decode_elements(info.dtype, bytes, std::span<double>(&value, 1));
+      if (!same_when_rounded(static_cast<double>(x), own_type, value, info.dtype)) return false;
+      bytes += dtype_bits(info.dtype) / 8;
+    }
+    return true;
   }
 };
+
+/// The frozen weights by their keys in an adapter's file. Each has two: whether PEFT writes
+/// ".base_layer" depends on that one adapter, and others may be on the layer here.
 template <class Base>
 std::map<std::string, BaseWeight<typename Base::Scalar>> base_weights(LoRAModel<Base>& model) {
   std::map<std::string, BaseWeight<typename Base::Scalar>> weights;
   model.for_each_layer([&](const NamePath& path, auto& layer) {
-    const std::string key =
-        std::string(peft_prefix) + path.str() + (layer.adapters().empty() ? "" : ".base_layer");
-    weights.insert({key + ".weight", {layer.weight(), layer.weight_shape()}});
+    const std::string key = std::string(peft_prefix) + path.str();
+    for (const char* end : {".weight", ".base_layer.weight"})
+      weights.insert({key + end, {layer.weight(), layer.weight_shape()}});
   });
   return weights;
 }
 
 /// Gives `tensors` the values that the file has under their keys. Weights of the base that the file
 /// holds beside them must be those of `base`, and are left out. Throws FormatError that names all
-/// keys that are missing, unexpected or of another shape or type; then nothing has changed. Nothing
-/// is allocated for values.
+/// keys that are missing, unexpected or of another shape or type, or hold a number that would become
+/// an infinity; then nothing has changed. Nothing is allocated for values.
 template <class S>
 void read_tensors(const std::vector<KeyedTensor<S>>& tensors, const SafetensorsFile& file,
                   const std::string& adapter, BareKeys bare_keys,
@@ -135,6 +152,11 @@ void read_tensors(const std::vector<KeyedTensor<S>>& tensors, const SafetensorsF
     } else if (!is_matrix_dtype(info.dtype)) {
       problems += "\n  " + key + ": dtype is " + std::string(dtype_name(info.dtype)) +
                   ", expected F32, F64, F16 or BF16";
+    } else if (const auto large =
+                   first_overflow_of_read<S>(info.dtype, file.bytes(found->second).data(),
+                                             static_cast<std::size_t>(parameter->size()))) {
+      problems += "\n  " + key + ": element " + std::to_string(large->index) + " is " +
+                  number_text(large->value) + ", too large for F32, which the model computes in";
     }
   }
   std::set<std::string_view> expected;

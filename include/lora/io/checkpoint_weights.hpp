@@ -142,7 +142,7 @@ class CheckpointCheck {
 /// The weights of a checkpoint that CheckpointCheck has passed: float ones packed from the mapped
 /// file, whose pages are given back as they have been read, so that loading holds no second copy of
 /// a matrix; double ones dense. Keeps a reference to the files. Throws FormatError for a tensor
-/// that is not there in this shape.
+/// that is not there in this shape, or holds a number that is too large for S.
 template <class S>
 class CheckpointWeights {
  public:
@@ -171,10 +171,23 @@ class CheckpointWeights {
     const std::string found = names_.find(name);
     const Source source{files_.file_of(found.empty() ? name : found), found};
     const TensorInfo& info = source.file.info(source.name);
-    if (info.shape == shape && is_matrix_dtype(info.dtype)) return source;
+    if (info.shape == shape && is_matrix_dtype(info.dtype)) {
+      check_range(source, info);
+      return source;
+    }
     throw FormatError(source.file.where() + ": tensor " + in_quotes(found) + ": shape is " +
                       shape_text(info.shape) + " of " + std::string(dtype_name(info.dtype)) +
                       ", expected " + shape_text(shape) + " of F32, BF16, F16 or F64");
+  }
+
+  static void check_range(const Source& source, const TensorInfo& info) {
+    const auto bytes = source.file.bytes(source.name);
+    const auto large = first_overflow_of_read<S>(info.dtype, bytes.data(),
+                                                 bytes.size() * 8 / dtype_bits(info.dtype));
+    if (!large) return;
+    throw FormatError(source.file.where() + ": tensor " + in_quotes(source.name) + ": element " +
+                      std::to_string(large->index) + " is " + number_text(large->value) +
+                      ", too large for F32, which the model computes in");
   }
 
   FrozenWeight<S> read(const Source& source, Index O, Index D, Layout layout) const {

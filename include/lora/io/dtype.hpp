@@ -236,4 +236,49 @@ void encode_elements(DType dtype, std::span<const S> values, std::byte* bytes) {
   }
 }
 
+namespace dtype_detail {
+
+// Whether x is y once it is rounded to `dtype`; from halfway between two numbers to either of them,
+// since x may have been rounded there.
+inline bool rounds_to(double x, DType dtype, double y) {
+  if (dtype == DType::F64) return x == y;
+  for (const double end : {x, -HUGE_VAL, HUGE_VAL}) {
+    const double near = std::nextafter(x, end);
+    std::byte bytes[4];
+    double rounded = 0;
+    encode_elements(dtype, std::span<const double>(&near, 1), bytes);
+    decode_elements(dtype, bytes, std::span<double>(&rounded, 1));
+    if (rounded == y) return true;
+  }
+  return false;
+}
+
+}  // namespace dtype_detail
+
+/// Whether x of one type and y of another (is_matrix_dtype) may be the same number: equal once both
+/// are rounded to the narrower type. A NaN is no number. Allocates nothing.
+inline bool same_when_rounded(double x, DType x_dtype, double y, DType y_dtype) {
+  return x == y || dtype_detail::rounds_to(x, y_dtype, y) || dtype_detail::rounds_to(y, x_dtype, x);
+}
+
+/// An element of a tensor.
+struct ElementAt {
+  std::size_t index;
+  double value;
+};
+
+/// The first finite element of `count` that decode_elements<S> would make an infinity; empty when
+/// there is none, as for every type but F64 read into float. Allocates nothing.
+template <class S>
+std::optional<ElementAt> first_overflow_of_read(DType dtype, const std::byte* bytes,
+                                                std::size_t count) {
+  if (dtype != DType::F64 || std::is_same_v<S, double>) return std::nullopt;
+  for (std::size_t i = 0; i < count; ++i) {
+    double value = 0;
+    std::memcpy(&value, bytes + i * sizeof value, sizeof value);
+    if (first_overflow(DType::F32, std::span<const double>(&value, 1))) return ElementAt{i, value};
+  }
+  return std::nullopt;
+}
+
 }  // namespace LORA_NAMESPACE

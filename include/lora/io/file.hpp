@@ -126,6 +126,17 @@ inline std::size_t regular_size(const std::filesystem::path& path, int fd,
   return static_cast<std::size_t>(size);
 }
 
+// Refuses what a new file must not take the place of. A folder itself is refused by rename().
+inline void refuse_special_target(const std::filesystem::path& path) {
+  struct stat target {};
+  struct stat link {};
+  if (::stat(path.c_str(), &target) != 0 || S_ISREG(target.st_mode)) return;
+  if (::lstat(path.c_str(), &link) != 0 || S_ISDIR(link.st_mode)) return;
+  throw IoError(path.string() + ": is " + (S_ISLNK(link.st_mode) ? "a link to " : "") +
+                (S_ISDIR(target.st_mode) ? "a folder" : "a device or pipe") +
+                ", expected a file or nothing there");
+}
+
 }  // namespace file_detail
 
 /// The whole content of a regular file of at most `max_bytes`. Allocates the file's size, and not
@@ -210,14 +221,16 @@ class MappedFile {
 /// throws, and a destructor without commit(), removes the hidden file and leaves the target as it
 /// was; the one exception is the folder's sync at the very end, whose message says that the new
 /// file is in place but might not survive a loss of power. An existing target hands its permissions
-/// on; a symbolic link is replaced, and what it points to is not touched. A process that is killed
-/// half way leaves the hidden file behind. `calls` is kept by reference. One thread an object.
+/// on; a symbolic link is replaced, and what it points to is not touched. A device, a pipe or a link
+/// to anything but a file is refused. A process that is killed half way leaves the hidden file
+/// behind. `calls` is kept by reference. One thread an object.
 class AtomicFile {
  public:
-  /// Throws IoError when the folder cannot be opened or written.
+  /// Throws IoError when the folder cannot be opened or written, or the target is no file.
   explicit AtomicFile(std::filesystem::path target, const FileCalls& calls = posix_calls())
       : calls_(calls), target_(std::move(target)), folder_(-1, calls), file_(-1, calls) {
     if (!target_.has_filename()) throw IoError(target_.string() + ": names no file to write");
+    file_detail::refuse_special_target(target_);
     std::filesystem::path folder = target_.parent_path();
     if (folder.empty()) folder = ".";
     // Opened first: what can fail should fail while nothing has changed.

@@ -91,4 +91,26 @@ inline void write_model_card(const std::filesystem::path& directory, const LoRAC
   atomic_write(path, model_card(config), calls);
 }
 
+/// Writes README.md as write_model_card does, into a directory that is created when missing, and
+/// then calls write_adapters(). Throws as both; then a README.md that this call made is gone again,
+/// and when it was the card that failed, nothing was called.
+template <class WriteAdapters>
+void write_with_model_card(const std::filesystem::path& directory, const LoRAConfig& config,
+                           const FileCalls& calls, WriteAdapters&& write_adapters) {
+  const std::filesystem::path path = directory / "README.md";
+  std::error_code failure;
+  if (std::filesystem::exists(std::filesystem::symlink_status(path, failure)))
+    return write_adapters();
+  model_card(config);  // what cannot be written is refused before there is a folder
+  std::filesystem::create_directories(directory, failure);
+  if (failure) throw_io_error(directory, "create this folder", failure.value());
+  try {
+    write_model_card(directory, config, calls);
+    write_adapters();
+  } catch (...) {
+    calls.unlink(path.c_str());
+    throw;
+  }
+}
+
 }  // namespace LORA_NAMESPACE

@@ -46,8 +46,10 @@ std::uint64_t weights_identity(std::int64_t size, Read&& read) {
     read(count == 1 ? 0 : (size - block) / (count - 1) * i, std::min(block, size), sample);
   return stream_key(0, sample);
 }
-/// Of a file; 0: there is none.
+/// Of a file; 0: there is none. A pipe would wait for its writer, so only a regular file is opened.
 inline std::uint64_t weights_identity(const std::filesystem::path& path) {
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(path, ignored)) return 0;
   std::ifstream file(path, std::ios::binary | std::ios::ate);
   if (!file) return 0;
   const auto size = static_cast<std::int64_t>(file.tellg());
@@ -285,6 +287,7 @@ inline void replace_peft_files(const std::filesystem::path& directory,
   std::filesystem::create_directories(directory, failure);
   if (failure) throw_io_error(directory, "create this folder", failure.value());
   const detail::PeftPaths paths = detail::peft_paths(directory);
+  file_detail::refuse_special_target(paths.weights);
   if (detail::file_exists(paths.config)) {
     detail::PeftReplacement(directory, calls).run(tensors, config);
   } else {

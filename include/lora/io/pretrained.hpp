@@ -147,7 +147,8 @@ void check_ranks(LoRAModel<Base>& model, const std::string& name, const LoRAConf
 /// or an error leaves), and README.md once in `directory`. Folders are created. Keys and shapes are
 /// adapter_tensors'. The configuration is that the adapter was added with, see peft_config_fields;
 /// "all-linear" and a target_modules of null become the names that they stand for. All adapters are
-/// checked before the first is written; when writing one fails, those before it are saved. Throws
+/// checked before the first is written, and README.md is written before them; when writing one
+/// fails, those before it are saved, and README.md is not. Throws
 /// ConfigError for an unknown adapter, a name that is no name of a folder, another dtype, a value
 /// that the dtype cannot hold; IoError.
 /// Allocates the tensors' bytes only for another dtype than the model's own. Source: PEFT's
@@ -187,10 +188,12 @@ void save_pretrained(LoRAModel<Base>& model, const std::filesystem::path& direct
                         options.dtype.value_or(detail::own_dtype<S>));
     check_peft_files(one.directory, one.fields, one.tensors);
   }
-  for (const Prepared& one : prepared)
-    write_peft_adapter(one.directory, one.fields, one.tensors, *options.calls);
-  if (options.model_card == Write::yes)
-    write_model_card(directory, prepared.front().config, *options.calls);
+  const auto write = [&] {
+    for (const Prepared& one : prepared)
+      write_peft_adapter(one.directory, one.fields, one.tensors, *options.calls);
+  };
+  if (options.model_card == Write::no) return write();
+  write_with_model_card(directory, prepared.front().config, *options.calls, write);
 }
 
 /// Adds the adapter of a directory to a model that has none of this name: on the layers that its

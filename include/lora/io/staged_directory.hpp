@@ -20,8 +20,7 @@ class StagedDirectory {
   /// Throws ConfigError unless `target` is free: not there, or an empty folder. Throws IoError.
   explicit StagedDirectory(const std::filesystem::path& target,
                            const FileCalls& calls = posix_calls())
-      : calls_(calls), target_(std::filesystem::absolute(target).lexically_normal()) {
-    if (!target_.has_filename()) target_ = target_.parent_path();
+      : calls_(calls), target_(resolved(target)) {
     expect_free();
     const std::filesystem::path parent = target_.parent_path();
     std::error_code failure;
@@ -68,6 +67,21 @@ class StagedDirectory {
   }
 
  private:
+  /// Absolute, without "." and "..", which the system resolves: behind a link ".." is not the folder
+  /// that the path names before it. A target that is a link itself stays one.
+  static std::filesystem::path resolved(const std::filesystem::path& target) {
+    std::error_code failure;
+    std::filesystem::path path = std::filesystem::absolute(target, failure);
+    if (failure) throw_io_error(target, "make this path absolute", failure.value());
+    if (!path.has_filename()) path = path.parent_path();
+    const std::filesystem::path name = path.filename();
+    const bool whole = name == "." || name == "..";
+    const std::filesystem::path found =
+        std::filesystem::weakly_canonical(whole ? path : path.parent_path(), failure);
+    if (failure) throw_io_error(target, "resolve this path", failure.value());
+    if (!whole) return found / name;
+    return found.has_filename() ? found : found.parent_path();
+  }
   void expect_free() const {
     std::error_code failure;
     const auto status = std::filesystem::symlink_status(target_, failure);
