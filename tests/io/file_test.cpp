@@ -382,7 +382,7 @@ TEST(GitLfs, PointersAreRecognised) {
   EXPECT_FALSE(is_pointer(pointer + std::string(1024, ' ')));
 }
 
-TEST(AtomicFile, RefusesAPipeADeviceAndALinkToAnythingButAFile) {
+TEST(AtomicFile, RefusesAPipeAndALinkToAnythingButAFile) {
   const lora_test::TemporaryFolder folder;
   const fs::path pipe = folder.path / "pipe", link = folder.path / "link",
                  to_folder = folder.path / "to folder";
@@ -396,7 +396,6 @@ TEST(AtomicFile, RefusesAPipeADeviceAndALinkToAnythingButAFile) {
   EXPECT_EQ(message(pipe), pipe.string() + ": is a device or pipe" + expected);
   EXPECT_EQ(message(link), link.string() + ": is a link to a device or pipe" + expected);
   EXPECT_EQ(message(to_folder), to_folder.string() + ": is a link to a folder" + expected);
-  EXPECT_EQ(message("/dev/null"), "/dev/null: is a device or pipe" + expected);
   EXPECT_EQ(listing(folder.path), (std::vector<std::string>{"link", "pipe", "to folder"}));
   EXPECT_TRUE(fs::is_fifo(pipe));
   fs::remove(pipe);  // a link to nothing is replaced
