@@ -70,7 +70,7 @@ __attribute__((target("avx512f,avx512bf16"))) inline float bf16_pairs_512(std::i
   }
 #pragma GCC unroll 32
   for (int i = 1; i < accumulators; ++i) sum[0] = _mm512_add_ps(sum[0], sum[i]);
-  return _mm512_reduce_add_ps(sum[0]);
+  return _mm512_cvtss_f32(sum[0]);
 }
 #endif
 inline float multiply_add_128(std::int64_t n, float a, float b) {

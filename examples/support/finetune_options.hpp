@@ -83,7 +83,7 @@ void for_each_setting(Options& o, Fn&& fn) {
   fn("fields", o.fields, "what the data calls its fields: instruction=question,output=answer");
   fn("ids", o.ids, "safetensors with input_ids and labels, instead of --data");
   fn("init_adapter", o.init_adapter, "adapter to start from, with its configuration");
-  fn("gradient_checkpointing", o.gradient_checkpointing, "less memory for a third more time");
+  fn("gradient_checkpointing", o.gradient_checkpointing, "less memory for 1.3 times the time");
   fn("layer_metrics", o.layer_metrics, "log each layer's gradient norm and |sBA| / |W|");
   fn("early_stopping_patience", o.early_stopping_patience, "evaluations without improvement");
   fn("resume_from_checkpoint", o.resume_from_checkpoint, "\"last\" or a checkpoint's folder");

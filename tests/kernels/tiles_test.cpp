@@ -6,8 +6,7 @@
 #include <support/product_reference.hpp>
 
 #if defined(__unix__)
-#include <sys/mman.h>
-#include <unistd.h>
+#include <support/page_end.hpp>
 #endif
 
 namespace {
@@ -477,28 +476,6 @@ TEST(TilesBF16, FewRows) {
 }
 
 #if defined(__unix__)
-/// n elements that end where a page begins that cannot be touched.
-template <class S>
-struct AtPageEnd {
-  char* pages;
-  std::size_t size;
-  S* data;
-  explicit AtPageEnd(Index n) {
-    const std::size_t page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-    const std::size_t bytes = static_cast<std::size_t>(n) * sizeof(S);
-    size = (bytes + page - 1) / page * page + page;
-    pages = static_cast<char*>(
-        mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    EXPECT_NE(pages, MAP_FAILED);
-    mprotect(pages + size - page, page, PROT_NONE);
-    data = reinterpret_cast<S*>(pages + size - page - bytes);
-    for (Index i = 0; i < n; ++i) data[i] = S(static_cast<double>(i % 7 - 3));
-  }
-  AtPageEnd(const AtPageEnd&) = delete;
-  AtPageEnd& operator=(const AtPageEnd&) = delete;
-  ~AtPageEnd() { munmap(pages, size); }
-};
-
 // Nothing is read past the last element of A, of B's last group or of what is transposed, and
 // nothing written past the last of C.
 TYPED_TEST(Tiles, TouchesNothingPastTheEnds) {

@@ -7,6 +7,10 @@
 #include <support/product_reference.hpp>
 #include <support/threads.hpp>
 
+#if defined(__unix__)
+#include <support/page_end.hpp>
+#endif
+
 #include <thread>
 
 namespace {
@@ -353,5 +357,71 @@ TEST(PackedWeight, ServesFourThreadsAtOnce) {
   for (std::thread& thread : threads) thread.join();
   for (const Matrix<float>& y : results) EXPECT_TRUE(same_bits(y, alone));
 }
+
+#if defined(__unix__)
+/// |result - a b'| at most what its k products and sums may lose, each element by itself, with sums
+/// in double; b' is b, transposed or not.
+testing::AssertionResult near_double_sums(const Matrix<double>& a, const Matrix<double>& b,
+                                          const Matrix<float>& result) {
+  const double bound = gamma(product_roundings<float>(a.cols(), 1), 0x1p-24);
+  for (Index i = 0; i < a.rows(); ++i) {
+    for (Index j = 0; j < b.cols(); ++j) {
+      double sum = 0, magnitude = 0;
+      for (Index k = 0; k < a.cols(); ++k) {
+        sum += a(i, k) * b(k, j);
+        magnitude += std::abs(a(i, k) * b(k, j));
+      }
+      const double error = std::abs(static_cast<double>(result(i, j)) - sum);
+      if (!(error <= bound * magnitude + 1e-30)) {
+        return testing::AssertionFailure() << "element (" << i << ", " << j << ") is off by "
+                                           << error << ", allowed " << bound * magnitude;
+      }
+    }
+  }
+  return testing::AssertionSuccess();
+}
+
+// Every kernel of every instruction set through the products that use it: few rows, tiles, their
+// remainders, both storages, one and both orientations; inputs and outputs end where memory ends.
+TEST(PackedWeight, ProductsAreThoseOfPlainLoopsInDoubleAndStayWithinTheirMemory) {
+  for_each_isa([](const char* name) {
+    SCOPED_TRACE(name);
+    const bool pairs = isa() == Isa::avx512bf16;
+    for (const Precision precision : both) {
+      for (const Orientations orientations : {Orientations::one, Orientations::both}) {
+        for (const auto& [T, O, D] : {std::array<Index, 3>{1, 1, 1},
+                                      {1, 48, 17},
+                                      {2, 49, 48},
+                                      {3, 16, 5},
+                                      {7, 97, 31},
+                                      {8, 33, 50},
+                                      {9, 47, 47},
+                                      {13, 64, 130},
+                                      {130, 65, 49},
+                                      {17, 15, 400},
+                                      {5, 400, 3}}) {
+          SCOPED_TRACE(std::to_string(T) + " " + std::to_string(O) + " " + std::to_string(D));
+          const Matrix<float> w = random(O, D, "w"), x0 = random(T, D, "x"),
+                              dy0 = random(T, O, "dy");
+          const Weight packed = Weight::pack(w, precision, Layout::out_in, orientations);
+          const Matrix<double> stored = packed.stored().cast<double>();
+          const AtPageEnd<float> x(T * D), y(T * O), dy(T * O), dx(T * D);
+          using Map = Eigen::Map<Matrix<float>>;
+          Map xs(x.data, T, D), ys(y.data, T, O), dys(dy.data, T, O), dxs(dx.data, T, D);
+          xs = x0;
+          dys = dy0;
+          packed.multiply(xs, ys);
+          packed.multiply_transposed(dys, dxs);
+          const bool rounds = pairs && precision == Precision::bfloat16;
+          const Matrix<double> a = (rounds ? rounded_to_bf16(x0) : x0).cast<double>(),
+                               g = (rounds ? rounded_to_bf16(dy0) : dy0).cast<double>();
+          EXPECT_TRUE(near_double_sums(a, stored.transpose(), ys));
+          EXPECT_TRUE(near_double_sums(g, stored, dxs));
+        }
+      }
+    }
+  });
+}
+#endif
 
 }  // namespace
