@@ -399,7 +399,10 @@ TEST(PackedWeight, ProductsAreThoseOfPlainLoopsInDoubleAndStayWithinTheirMemory)
                                       {13, 64, 130},
                                       {130, 65, 49},
                                       {17, 15, 400},
-                                      {5, 400, 3}}) {
+                                      {5, 400, 3},
+                                      {1, 144, 48},
+                                      {4, 96, 64},
+                                      {8, 400, 80}}) {
           SCOPED_TRACE(std::to_string(T) + " " + std::to_string(O) + " " + std::to_string(D));
           const Matrix<float> w = random(O, D, "w"), x0 = random(T, D, "x"),
                               dy0 = random(T, O, "dy");
