@@ -10,6 +10,17 @@
 #if defined(__x86_64__) && defined(__GNUC__)
 #define LORA_TARGET __attribute__((target("avx2,fma")))
 
+#if !defined(__clang__)
+namespace LORA_NAMESPACE::kernels {
+template <>
+struct Widening<32> {
+  static LORA_ALWAYS_INLINE void load(BF16Lanes<32>::Whole& v, const BF16* p) {
+    asm("vpmovzxwd %1, %0" : "=x"(v) : "m"(*reinterpret_cast<const BF16Lanes<32>::Half*>(p)));
+  }
+};
+}  // namespace LORA_NAMESPACE::kernels
+#endif
+
 namespace LORA_NAMESPACE::kernels::avx2 {
 
 template <class B, class S>

@@ -13,6 +13,13 @@
 namespace LORA_NAMESPACE::kernels {
 
 #if !defined(__clang__)
+template <>
+struct Widening<64> {
+  static LORA_ALWAYS_INLINE void load(BF16Lanes<64>::Whole& v, const BF16* p) {
+    asm("vpmovzxwd %1, %0" : "=v"(v) : "m"(*reinterpret_cast<const BF16Lanes<64>::Half*>(p)));
+  }
+};
+
 // Inserting a quarter from memory takes no shuffle. clang finds that by itself; gcc shuffles unless
 // it is told.
 template <>

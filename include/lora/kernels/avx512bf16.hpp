@@ -12,8 +12,8 @@ namespace LORA_NAMESPACE::kernels {
 /// A tile of products of pairs. In each lane the second product of a pair is added first, then the
 /// first; each step rounds to nearest even, and denormal numbers count as zero. A function of its
 /// own and in assembly: neither an intrinsic nor a wide operand of assembly is taken in a template
-/// that has no target.
-template <class S, int Bytes, int Rows, int Vecs>
+/// that has no target. The slab of pairs has just been made, so there is nothing to fetch.
+template <class S, int Bytes, int Rows, int Vecs, bool>
 LORA_TARGET void tile(const BlockProduct<S, BF16Pair>& p, Size m, Size n, S* c, Size c_row) {
   using Bits = BF16Lanes<64>::Whole;
   Tile<S, Bytes, Rows, Vecs> t;

@@ -40,16 +40,16 @@ LORA_ALWAYS_INLINE void round_to_pairs(Size rows, Size depth, const float* a, Si
 /// multiple of slab_group; rows of both are `width` long. Past an odd depth stands 0.
 template <int Bytes>
 LORA_ALWAYS_INLINE void pair_rows(Size depth, Size width, const BF16* panel, BF16Pair* slab) {
-  using Half = typename BF16Lanes<Bytes>::Half;
   using Whole = typename BF16Lanes<Bytes>::Whole;
   typedef Whole Unaligned __attribute__((aligned(4), may_alias));
   constexpr Size lanes = Bytes / 4;
   for (Size k = 0; k < depth; k += 2, panel += 2 * width, slab += width) {
     for (Size j = 0; j < width; j += lanes) {
-      Whole pair = __builtin_convertvector(*reinterpret_cast<const Half*>(panel + j), Whole);
+      Whole pair, second;
+      Widening<Bytes>::load(pair, panel + j);
       if (k + 1 < depth) {
-        pair |= __builtin_convertvector(*reinterpret_cast<const Half*>(panel + width + j), Whole)
-                << 16;
+        Widening<Bytes>::load(second, panel + width + j);
+        pair |= second << 16;
       }
       *reinterpret_cast<Unaligned*>(slab + j) = pair;
     }

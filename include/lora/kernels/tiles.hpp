@@ -48,6 +48,11 @@ struct BlockProduct {
   Terms<S> more = {};
 };
 
+/// Of so few rows of C the product takes no longer than reading B from memory.
+inline constexpr Size few_rows = 8;
+/// So many rows of B before its use it is asked for: measured against 8 and 32.
+inline constexpr Size rows_ahead = 16;
+
 /// A tile of C, in registers: Rows x Vecs of them, with Vecs more for B.
 template <class S, int Bytes, int Rows, int Vecs>
 struct Tile {
@@ -69,10 +74,16 @@ struct Tile {
       }
     }
   }
-  template <class B>
+  /// Fetch: B is asked for early. What processors foresee by themselves is not enough for one thread
+  /// to read at the speed of the memory.
+  template <bool Fetch = false, class B>
   LORA_ALWAYS_INLINE void add(Terms<S, B> t) {
     for (Size k = 0; k < t.depth; ++k, t.a += t.a_col, t.b += t.b_row) {
       V w[Vecs];
+      if constexpr (Fetch) {
+        LORA_UNROLL
+        for (int n = 0; n < Vecs; ++n) __builtin_prefetch(t.b + rows_ahead * t.b_row + n * lanes);
+      }
       LORA_UNROLL
       for (int n = 0; n < Vecs; ++n) Reg::load(w[n], t.b + n * lanes);
       LORA_UNROLL
@@ -94,26 +105,38 @@ struct Tile {
 
 /// The tile of C at (m, n), which lies at c. An instruction set that multiplies pairs has a tile of
 /// its own for them.
-template <class S, int Bytes, int Rows, int Vecs, class B>
+template <class S, int Bytes, int Rows, int Vecs, bool Fetch, class B>
 LORA_ALWAYS_INLINE void tile(const BlockProduct<S, B>& p, Size m, Size n, S* c, Size c_row) {
   Tile<S, Bytes, Rows, Vecs> t;
   t.begin(c, c_row, p.add);
-  t.add(p.terms.from(m, n));
+  t.template add<Fetch>(p.terms.from(m, n));
   if (p.more.depth > 0) t.add(p.more.from(m, n));
   t.end(c, c_row);
 }
 
 /// Vecs registers of columns from n on, rows m to m + rows of C, which lie at c. Most is the largest
-/// number of rows of a tile.
+/// number of rows of a tile. With few rows B comes from memory, and is used up as fast as it comes.
 template <class S, int Bytes, int Most, int Vecs, class B>
 LORA_ALWAYS_INLINE void columns(const BlockProduct<S, B>& p, Size m, Size rows, Size n, S* c,
                                 Size c_row) {
-  if constexpr (Most == 8) {
-    for (; rows >= 8; rows -= 8, m += 8, c += 8 * c_row) tile<S, Bytes, 8, Vecs>(p, m, n, c, c_row);
+  for (; rows >= Most; rows -= Most, m += Most, c += Most * c_row) {
+    if (p.rows <= few_rows) {
+      tile<S, Bytes, Most, Vecs, true>(p, m, n, c, c_row);
+    } else {
+      tile<S, Bytes, Most, Vecs, false>(p, m, n, c, c_row);
+    }
   }
-  for (; rows >= 4; rows -= 4, m += 4, c += 4 * c_row) tile<S, Bytes, 4, Vecs>(p, m, n, c, c_row);
-  for (; rows >= 2; rows -= 2, m += 2, c += 2 * c_row) tile<S, Bytes, 2, Vecs>(p, m, n, c, c_row);
-  if (rows == 1) tile<S, Bytes, 1, Vecs>(p, m, n, c, c_row);
+  if constexpr (Most == 8) {
+    if (rows >= 4) {
+      tile<S, Bytes, 4, Vecs, true>(p, m, n, c, c_row);
+      rows -= 4, m += 4, c += 4 * c_row;
+    }
+  }
+  if (rows >= 2) {
+    tile<S, Bytes, 2, Vecs, true>(p, m, n, c, c_row);
+    rows -= 2, m += 2, c += 2 * c_row;
+  }
+  if (rows == 1) tile<S, Bytes, 1, Vecs, true>(p, m, n, c, c_row);
 }
 
 /// The last columns of C, fewer than a register has: C goes through a copy that is as wide as one.
@@ -186,8 +209,6 @@ struct FewRows {
   Size c_row;
   bool add;
 };
-inline constexpr Size few_rows = 8;
-
 template <class S, int Bytes, int Rows, class B>
 LORA_ALWAYS_INLINE void squares(const FewRows<S, B>& f, Size m) {
   using Reg = Register<S, Bytes>;
