@@ -293,7 +293,8 @@ int main(int argc, char** argv) {
     try {
       return program.run();
     } catch (const std::bad_alloc&) {
-      // Eigen 3.4 leaves a matrix that could not grow with a pointer to freed memory, so nothing is
+      // A tape that could not grow is empty (set_size). A matrix that an expression was assigned to
+      // was grown by Eigen 3.4 itself, which leaves it with a pointer to freed memory: nothing is
       // taken down any more.
       std::cerr
           << "finetune: out of memory. What helps: a smaller per_device_train_batch_size with "

@@ -137,4 +137,17 @@ TEST(SetSize, LeavesAMatrixEmptyWhereMemoryDoesNotSuffice) {
   EXPECT_EQ(m.sum(), 6);
 }
 
+TEST(SetZero, ReplacesValuesAndLeavesAMatrixEmptyWhereMemoryDoesNotSuffice) {
+  Matrix<double> m = numbered(5, 7);
+  const double* const values = m.data();
+  set_zero(m, 5, 7);
+  EXPECT_EQ(m.data(), values);
+  EXPECT_EQ(m, Matrix<double>::Zero(5, 7));
+  EXPECT_THROW(set_zero(m, Index{1} << 61, 1), std::bad_alloc);
+  EXPECT_EQ(m.size(), 0);
+  EXPECT_EQ(m.data(), nullptr);
+  set_zero(m, 2, 3);
+  EXPECT_EQ(m, Matrix<double>::Zero(2, 3));
+}
+
 }  // namespace

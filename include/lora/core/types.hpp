@@ -38,6 +38,13 @@ void set_size(M& m, Index rows, Index cols) {
   m.resize(rows, cols);
 }
 
+/// The same with zeros for values.
+template <class M>
+void set_zero(M& m, Index rows, Index cols) {
+  set_size(m, rows, cols);
+  m.setZero();
+}
+
 namespace detail {
 /// p + distance; an empty matrix has null, to which nothing may be added.
 template <class P>

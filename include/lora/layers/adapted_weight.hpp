@@ -104,7 +104,7 @@ class AdaptedWeight {
         throw ConfigError("merge: adapter \"" + name +
                           "\" has a lora_bias, but the layer has no bias to merge it into");
       }
-      if (merged.bias.size() == 0) merged.bias.setZero(1, bias_.size());
+      if (merged.bias.size() == 0) set_zero(merged.bias, 1, bias_.size());
       merged.bias += adapter.scale() * adapter.bias.value;
     }
     if (!deltas.empty()) merged.weight = weight_.plus(deltas);

@@ -64,7 +64,7 @@ void for_each_column_entry(const Conv2dOptions& o, Index channels, ImageSize in,
 template <class S>
 void image_to_columns(const Conv2dOptions& o, Index channels, ImageSize in, ImageSize out,
                       const S* image, Matrix<S>& columns) {
-  columns.setZero(out.pixels(), channels * o.kernel[0] * o.kernel[1]);
+  set_zero(columns, out.pixels(), channels * o.kernel[0] * o.kernel[1]);
   for_each_column_entry(o, channels, in, out,
                         [&](Index pixel, Index column, Index c, Index y, Index x) {
                           columns(pixel, column) = image[(c * in.height + y) * in.width + x];

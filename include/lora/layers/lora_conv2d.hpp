@@ -122,7 +122,7 @@ class LoRAConv2d : public AdaptedWeight<S> {
     if (dx != nullptr && accumulate == Accumulate::yes) {
       expect_shape("LoRAConv2d::backward", "dx", *dx, x.rows(), x.cols());
     } else if (dx != nullptr) {
-      dx->setZero(x.rows(), x.cols());
+      set_zero(*dx, x.rows(), x.cols());
     }
     TrainedCopy<S>* copy = this->acting_copy();
     Parameter<S>& bias = copy != nullptr ? copy->bias : this->bias();
@@ -293,7 +293,7 @@ class LoRAConv2d : public AdaptedWeight<S> {
                               image_gradient);
       return;
     }
-    tape.dropped.setZero(1, in_channels() * tape.in.pixels());
+    set_zero(tape.dropped, 1, in_channels() * tape.in.pixels());
     add_columns_to_image<S>(options_, in_channels(), tape.in, tape.out, tape.d_columns,
                             tape.dropped.data());
     dropout.row(tape.pass.first_row + n, tape.dropped.cols(), tape.dropped.data(), image_gradient,

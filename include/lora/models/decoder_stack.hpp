@@ -105,7 +105,7 @@ struct DecoderStack {
     std::size_t lowest = 0;
     while (!below && lowest < n && !is_trained(blocks[lowest])) ++lowest;
     if (!below && lowest == n) return nullptr;
-    tape.dx.setZero(dhidden.rows(), dhidden.cols());
+    set_zero(tape.dx, dhidden.rows(), dhidden.cols());
     norm.add_input_gradient(tape.inputs[n], dhidden, tape.statistics, tape.dx);
     for (std::size_t i = n; i-- > lowest;) {
       const bool kept = tape.keep == Keep::everything;

@@ -80,7 +80,7 @@ LanguageModelLoss<S> head_loss(LoRALinear<S>& head, In<S> hidden, Index divisor,
               count = static_cast<Index>(tape.rows.size());
   const Index most = logit_rows(V);
   LanguageModelLoss<S> result{0, count};
-  if (dhidden != nullptr) dhidden->setZero(hidden.rows(), D);
+  if (dhidden != nullptr) set_zero(*dhidden, hidden.rows(), D);
   if (tape.logits.rows() < std::min(most, count) || tape.logits.cols() != V)
     set_size(tape.logits, std::min(most, count), V);
   CrossEntropyOptions options;

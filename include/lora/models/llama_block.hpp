@@ -228,7 +228,7 @@ struct LlamaBlock {
                              Matrix<S>& memory) {
       const Index K = shape.head_dim;
       norm.add_weight_gradient(heads_of(raw, K), heads_of(d, K), rho);
-      memory.setZero(d.rows(), d.cols());
+      set_zero(memory, d.rows(), d.cols());
       norm.add_input_gradient(heads_of(raw, K), heads_of(d, K), rho, heads_of(memory, K));
       d.swap(memory);
     };

@@ -60,7 +60,7 @@ struct PlainLoRA {
                                             AdapterTape<S>& tape, bool need_dx) {
     const bool need_dh = adapter.A.trainable || need_dx;
     // As hᵀ g the product for dB runs along g's rows; as gᵀ h its inner loop would be only R wide.
-    if (adapter.B.trainable) tape.dB_t.setZero(adapter.r, dy.cols);
+    if (adapter.B.trainable) set_zero(tape.dB_t, adapter.r, dy.cols);
     if (need_dh) set_size(tape.dh, dy.rows, adapter.r);
     for (Index first = 0; first < dy.rows; first += piece_rows) {
       const Index rows = std::min(piece_rows, dy.rows - first);
