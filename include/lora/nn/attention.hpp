@@ -52,24 +52,38 @@ Index list_blocks(const char* where, const AttentionShape& shape,
 inline Index backward_stripes(const AttentionShape& shape) {
   return std::clamp<Index>(8 / shape.kv_heads, 1, 8);
 }
-/// Those of a sequence that have blocks.
-template <class S>
-Index used_stripes(const AttentionShape& shape, const AttentionGradient<S>& one, Index stripes) {
+/// Those of a sequence of T tokens that have blocks.
+inline Index used_stripes(const AttentionShape& shape, Index T) {
   const Index step = block_queries(shape);
-  return std::min(stripes, (one.q.rows + step - 1) / step);
+  return std::min(backward_stripes(shape), (T + step - 1) / step);
+}
+/// The sums of such a sequence's stripes but the first: rows, each of a token's dk and dv.
+inline Index partial_rows(const AttentionShape& shape, Index T) {
+  return std::max<Index>(0, used_stripes(shape, T) - 1) * T;
+}
+inline Index partial_cols(const AttentionShape& shape) {
+  return 2 * shape.kv_heads * shape.head_dim;
+}
+
+/// Numbers that one thread of backward works in, where a block sees at most so many keys.
+template <class S>
+Index backward_memory(const AttentionShape& shape, Index most) {
+  using Memory = AttentionMemory<S>;
+  const Index rows = block_queries(shape) * shape.group();
+  return 2 * Memory::needed(rows, shape.head_dim) + 2 * Memory::needed(rows, most);
 }
 
 /// Where each sequence's sums of the stripes but the first begin.
 template <class S>
 void prepare_partial(const AttentionShape& shape, std::span<const AttentionGradient<S>> sequences,
-                     Index stripes, AttentionWorkspace<S>& workspace) {
+                     AttentionWorkspace<S>& workspace) {
   workspace.partial_rows.clear();
   Index rows = 0;
   for (const AttentionGradient<S>& one : sequences) {
     workspace.partial_rows.push_back(rows);
-    rows += std::max<Index>(0, used_stripes(shape, one, stripes) - 1) * one.q.rows;
+    rows += partial_rows(shape, one.q.rows);
   }
-  const Index cols = 2 * shape.kv_heads * shape.head_dim;
+  const Index cols = partial_cols(shape);
   if (workspace.partial.rows() < rows || workspace.partial.cols() != cols)
     set_size(workspace.partial, rows, cols);
 }
@@ -91,10 +105,9 @@ KeySums<S> sums_of(AttentionWorkspace<S>& workspace, const AttentionGradient<S>&
 /// The blocks of one stripe.
 template <class S>
 void backward_stripe(const AttentionShape& shape, const AttentionGradient<S>& one, Index kv_head,
-                     Index stripe, Index stripes, const KeySums<S>& sums,
-                     AttentionMemory<S> memory) {
+                     Index stripe, const KeySums<S>& sums, AttentionMemory<S> memory) {
   const Index step = block_queries(shape), K = shape.head_dim,
-              used = used_stripes(shape, one, stripes);
+              used = used_stripes(shape, one.q.rows);
   if (stripe >= used) return;
   for (const auto* sum : {&sums.dk, &sums.dv}) {
     for (Index t = 0; t < sum->rows; ++t)
@@ -152,14 +165,9 @@ void attention_forward(const AttentionShape& shape, std::span<const AttentionSeq
 /// size of their workspace.
 template <class S>
 Index attention_workspace_size(const AttentionShape& shape, Index T, Index threads) {
-  using Memory = detail::AttentionMemory<S>;
-  const Index rows = detail::block_queries(shape) * shape.group(),
-              stripes = detail::backward_stripes(shape);
-  const Index each = 2 * Memory::needed(rows, shape.head_dim) + 2 * Memory::needed(rows, T);
-  const Index used =
-      std::min(stripes, (T + detail::block_queries(shape) - 1) / detail::block_queries(shape));
-  const Index partial = std::max<Index>(0, used - 1) * T * 2 * shape.kv_heads * shape.head_dim;
-  return std::min(threads, shape.kv_heads * stripes) * each + partial;
+  const Index units = shape.kv_heads * detail::backward_stripes(shape);
+  return std::min(threads, units) * detail::backward_memory<S>(shape, T) +
+         detail::partial_rows(shape, T) * detail::partial_cols(shape);
 }
 
 /// dq, dk and dv = the gradients of the same, from forward's y and lse; nothing is added to what
@@ -169,7 +177,6 @@ template <class S>
 void attention_backward(const AttentionShape& shape,
                         std::span<const AttentionGradient<S>> sequences,
                         AttentionWorkspace<S>& workspace) {
-  using Memory = detail::AttentionMemory<S>;
   const Index most = detail::list_blocks("attention_backward", shape, sequences, workspace);
   for (const AttentionGradient<S>& one : sequences) {
     const auto expect = [](const char* name, const auto& m, Index rows, Index cols) {
@@ -184,19 +191,18 @@ void attention_backward(const AttentionShape& shape,
     expect("dv", one.dv, n, narrow);
   }
   const auto count = static_cast<Index>(sequences.size());
-  const Index rows = detail::block_queries(shape) * shape.group(), K = shape.head_dim;
   const Index stripes = detail::backward_stripes(shape);
-  detail::prepare_partial(shape, sequences, stripes, workspace);
+  detail::prepare_partial(shape, sequences, workspace);
   detail::for_attention_units<S>(
-      workspace, count * shape.kv_heads * stripes,
-      2 * Memory::needed(rows, K) + 2 * Memory::needed(rows, most), [&](Index unit, Memory memory) {
+      workspace, count * shape.kv_heads * stripes, detail::backward_memory<S>(shape, most),
+      [&](Index unit, detail::AttentionMemory<S> memory) {
         const auto n = static_cast<std::size_t>(unit / (shape.kv_heads * stripes));
         const Index kv_head = unit / stripes % shape.kv_heads, stripe = unit % stripes;
-        detail::backward_stripe(shape, sequences[n], kv_head, stripe, stripes,
+        detail::backward_stripe(shape, sequences[n], kv_head, stripe,
                                 detail::sums_of(workspace, sequences[n], n, stripe), memory);
       });
   for (std::size_t n = 0; n < sequences.size(); ++n) {
-    for (Index stripe = 1; stripe < detail::used_stripes(shape, sequences[n], stripes); ++stripe)
+    for (Index stripe = 1; stripe < detail::used_stripes(shape, sequences[n].q.rows); ++stripe)
       detail::add_partial(workspace, sequences[n], n, stripe);
   }
 }
