@@ -7,6 +7,7 @@
 #include <lora/adapters/extract.hpp>
 #include <lora/adapters/target_names.hpp>
 #include <lora/io/checkpoint_files.hpp>
+#include <lora/io/config_json.hpp>
 #include <lora/io/gguf_names.hpp>
 
 #include <algorithm>
@@ -60,10 +61,8 @@ class Extraction {
  private:
   /// The families whose linear layers hold (in, out).
   void read_config() {
-    const std::filesystem::path path = request_.base / lora::hf_config_file;
-    if (!std::filesystem::exists(path)) return;
-    const auto bytes = lora::read_file(path, std::uint64_t{1} << 22);
-    const lora::Json config = lora::parse_json(lora::as_text(bytes), path.string());
+    if (!std::filesystem::exists(request_.base / lora::hf_config_file)) return;
+    const lora::Json config = lora::read_config_json(request_.base);
     if (!config.is_object()) return;
     const auto type = config.find("model_type");
     if (type == config.end() || !type->is_string()) return;

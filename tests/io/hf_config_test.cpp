@@ -263,6 +263,17 @@ TEST(HFConfig, SaysThatThereIsNoFile) {
   }
 }
 
+TEST(ConfigJson, ReadsAFileOfTheFolder) {
+  const lora_test::TemporaryFolder folder;
+  atomic_write(folder.path / hf_config_file, R"({"a": 1})");
+  atomic_write(folder.path / "other.json", "[2]");
+  EXPECT_EQ(read_config_json(folder.path), Json({{"a", 1}}));
+  EXPECT_EQ(read_config_json(folder.path, "other.json"), Json::array({2}));
+  atomic_write(folder.path / hf_config_file, std::string((std::size_t{1} << 22) + 1, ' '));
+  EXPECT_THROW(read_config_json(folder.path), FormatError);
+  EXPECT_THROW(read_config_json(folder.path, "absent.json"), IoError);
+}
+
 TEST(HFConfig, ReadsTheGoldenModels) {
   LORA_NEEDS_SHARED("golden/models");
   const auto base = [](const char* name) {

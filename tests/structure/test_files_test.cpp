@@ -34,7 +34,7 @@ const std::map<std::string, std::string> tested_elsewhere = {
     {"kernels/merge.hpp", "weights/change_test.cpp"},
     {"kernels/elementwise.hpp", "nn/element_kernels_test.cpp"},
     // Parts of one thing, tested through the whole.
-    {"io/config_dtype.hpp", "io/hf_config_test.cpp"},
+    {"io/config_json.hpp", "io/hf_config_test.cpp"},
     {"models/causal_lm_config.hpp", "models/causal_lm_test.cpp"},
     {"models/decoder_stack.hpp", "models/llama_test.cpp"},
     {"models/gpt2_block.hpp", "models/gpt2_test.cpp"},

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <lora/core/parallel.hpp>
-#include <lora/io/config_dtype.hpp>
+#include <lora/io/config_json.hpp>
 #include <lora/io/merge_plan.hpp>
 #include <lora/io/other_files.hpp>
 #include <lora/io/staged_directory.hpp>
@@ -285,8 +285,7 @@ class CheckpointMerger {
     const std::filesystem::path path = base_.directory() / hf_config_file;
     if (!file_exists(path)) return;
     if (!options_.dtype) return copy(path, folder / hf_config_file);
-    const auto bytes = read_file(path, std::uint64_t{1} << 22);
-    Json config = parse_json(as_text(bytes), path.string());
+    Json config = read_config_json(base_.directory());
     if (!config.is_object())
       throw FormatError(path.string() + ": is " + config.type_name() + ", expected an object");
     set_config_dtype(config, *options_.dtype);

@@ -5,8 +5,7 @@
 #include <lora/core/error.hpp>
 #include <lora/core/printable.hpp>
 #include <lora/core/types.hpp>
-#include <lora/io/config_dtype.hpp>
-#include <lora/io/file.hpp>
+#include <lora/io/config_json.hpp>
 #include <lora/io/json.hpp>
 
 #include <algorithm>
@@ -294,9 +293,7 @@ inline GgufBase gguf_base(const Json& config, const std::string& where) {
 
 /// The same from config.json in a base model's folder. Throws IoError and FormatError too.
 inline GgufBase read_gguf_base(const std::filesystem::path& directory) {
-  const std::filesystem::path path = directory / hf_config_file;
-  const auto bytes = read_file(path, std::uint64_t{1} << 22);
-  return gguf_base(parse_json(as_text(bytes), path.string()), path.string());
+  return gguf_base(read_config_json(directory), (directory / hf_config_file).string());
 }
 
 }  // namespace LORA_NAMESPACE

@@ -2,9 +2,8 @@
 // configurations and written back.
 #pragma once
 
-#include <lora/io/config_dtype.hpp>
+#include <lora/io/config_json.hpp>
 #include <lora/io/dtype.hpp>
-#include <lora/io/file.hpp>
 #include <lora/io/json.hpp>
 #include <lora/io/python_json.hpp>
 #include <lora/models/causal_lm_config.hpp>
@@ -349,9 +348,7 @@ inline HFConfig parse_hf_config(const Json& json, const std::string& where) {
 
 /// The same from a checkpoint's folder. Throws IoError when there is no config.json.
 inline HFConfig read_hf_config(const std::filesystem::path& directory) {
-  const std::filesystem::path path = directory / hf_config_file;
-  const auto bytes = read_file(path, std::uint64_t{1} << 22);
-  return parse_hf_config(parse_json(as_text(bytes), path.string()), path.string());
+  return parse_hf_config(read_config_json(directory), (directory / hf_config_file).string());
 }
 
 }  // namespace LORA_NAMESPACE

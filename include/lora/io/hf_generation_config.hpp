@@ -1,6 +1,7 @@
 // generation_config.json: how a checkpoint wants to be asked.
 #pragma once
 
+#include <lora/io/config_json.hpp>
 #include <lora/io/hf_config.hpp>
 #include <lora/models/generation_config.hpp>
 
@@ -120,10 +121,8 @@ inline HFGenerationConfig parse_generation_config(const Json& json, const std::s
 /// be read. Source: transformers' GenerationConfig.from_pretrained and from_model_config.
 inline HFGenerationConfig read_generation_config(const std::filesystem::path& directory) {
   const auto json_of = [&](const char* name) {
-    const std::filesystem::path path = directory / name;
-    if (!std::filesystem::exists(path)) return Json::object();
-    const auto bytes = read_file(path, std::uint64_t{1} << 22);
-    return parse_json(as_text(bytes), path.string());
+    return std::filesystem::exists(directory / name) ? read_config_json(directory, name)
+                                                     : Json::object();
   };
   HFGenerationConfig read = parse_generation_config(
       json_of(hf_generation_config_file), (directory / hf_generation_config_file).string());

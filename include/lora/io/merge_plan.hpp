@@ -5,7 +5,7 @@
 #include <lora/adapters/merged_rows.hpp>
 #include <lora/adapters/target_names.hpp>
 #include <lora/io/checkpoint_files.hpp>
-#include <lora/io/config_dtype.hpp>
+#include <lora/io/config_json.hpp>
 #include <lora/io/peft_adapter.hpp>
 
 #include <cmath>
@@ -35,10 +35,8 @@ namespace detail {
 /// Whether the head of a base is its embedding, so that changing one changes both: what config.json
 /// says; without a word of it, a checkpoint without a head of its own.
 inline bool is_tied(const CheckpointFiles& base) {
-  const std::filesystem::path path = base.directory() / hf_config_file;
-  if (file_exists(path)) {
-    const auto bytes = read_file(path, std::uint64_t{1} << 22);
-    const Json config = parse_json(as_text(bytes), path.string());
+  if (file_exists(base.directory() / hf_config_file)) {
+    const Json config = read_config_json(base.directory());
     const auto tied = config.is_object() ? config.find("tie_word_embeddings") : config.end();
     if (config.is_object() && tied != config.end() && tied->is_boolean()) return tied->get<bool>();
   }

@@ -1,7 +1,7 @@
 // The files of a model's folder that are neither weights nor configuration.
 #pragma once
 
-#include <lora/io/config_dtype.hpp>
+#include <lora/io/config_json.hpp>
 #include <lora/io/file.hpp>
 
 #include <filesystem>

@@ -1,15 +1,27 @@
-// The type of the weights in a checkpoint's config.json.
+// A checkpoint's config.json: reading it, and the type of the weights in it.
 #pragma once
 
 #include <lora/io/dtype.hpp>
+#include <lora/io/file.hpp>
 #include <lora/io/json.hpp>
 
+#include <cstdint>
+#include <filesystem>
 #include <string>
 
 namespace LORA_NAMESPACE {
 
 /// The file of a checkpoint's folder that says which model it is.
 inline constexpr const char* hf_config_file = "config.json";
+
+/// The content of config.json, or of another small JSON file, in a checkpoint's folder. Throws
+/// IoError when it cannot be read, FormatError when it is larger than 4 MiB or is not JSON.
+inline Json read_config_json(const std::filesystem::path& directory,
+                             const char* file = hf_config_file) {
+  const std::filesystem::path path = directory / file;
+  const auto bytes = read_file(path, std::uint64_t{1} << 22);
+  return parse_json(as_text(bytes), path.string());
+}
 
 /// torch's name of F32, F64, BF16 or F16, as config.json has it. Throws ConfigError for others.
 inline std::string torch_dtype_name(DType dtype) {
