@@ -359,26 +359,12 @@ TEST(PackedWeight, ServesFourThreadsAtOnce) {
 }
 
 #if defined(__unix__)
-/// |result - a b'| at most what its k products and sums may lose, each element by itself, with sums
-/// in double; b' is b, transposed or not.
-testing::AssertionResult near_double_sums(const Matrix<double>& a, const Matrix<double>& b,
-                                          const Matrix<float>& result) {
-  const double bound = gamma(product_roundings<float>(a.cols(), 1), 0x1p-24);
-  for (Index i = 0; i < a.rows(); ++i) {
-    for (Index j = 0; j < b.cols(); ++j) {
-      double sum = 0, magnitude = 0;
-      for (Index k = 0; k < a.cols(); ++k) {
-        sum += a(i, k) * b(k, j);
-        magnitude += std::abs(a(i, k) * b(k, j));
-      }
-      const double error = std::abs(static_cast<double>(result(i, j)) - sum);
-      if (!(error <= bound * magnitude + 1e-30)) {
-        return testing::AssertionFailure() << "element (" << i << ", " << j << ") is off by "
-                                           << error << ", allowed " << bound * magnitude;
-      }
-    }
-  }
-  return testing::AssertionSuccess();
+/// Whether result is a b, in double, but for the roundings of its k products and sums.
+testing::AssertionResult is_product(const View<float>& a, const View<float>& b,
+                                    const MutableView<float>& result) {
+  Reference<float> reference(a.rows, b.cols);
+  reference.add_product(a, b);
+  return within(result, reference, product_roundings<float>(a.cols));
 }
 
 // Every kernel of every instruction set through the products that use it: few rows, tiles, their
@@ -407,7 +393,7 @@ TEST(PackedWeight, ProductsAreThoseOfPlainLoopsInDoubleAndStayWithinTheirMemory)
           const Matrix<float> w = random(O, D, "w"), x0 = random(T, D, "x"),
                               dy0 = random(T, O, "dy");
           const Weight packed = Weight::pack(w, precision, Layout::out_in, orientations);
-          const Matrix<double> stored = packed.stored().cast<double>();
+          const Matrix<float> stored = packed.stored();
           const AtPageEnd<float> x(T * D), y(T * O), dy(T * O), dx(T * D);
           using Map = Eigen::Map<Matrix<float>>;
           Map xs(x.data, T, D), ys(y.data, T, O), dys(dy.data, T, O), dxs(dx.data, T, D);
@@ -416,10 +402,11 @@ TEST(PackedWeight, ProductsAreThoseOfPlainLoopsInDoubleAndStayWithinTheirMemory)
           packed.multiply(xs, ys);
           packed.multiply_transposed(dys, dxs);
           const bool rounds = pairs && precision == Precision::bfloat16;
-          const Matrix<double> a = (rounds ? rounded_to_bf16(x0) : x0).cast<double>(),
-                               g = (rounds ? rounded_to_bf16(dy0) : dy0).cast<double>();
-          EXPECT_TRUE(near_double_sums(a, stored.transpose(), ys));
-          EXPECT_TRUE(near_double_sums(g, stored, dxs));
+          const Matrix<float> a = rounds ? rounded_to_bf16(x0) : x0,
+                              g = rounds ? rounded_to_bf16(dy0) : dy0;
+          const View<float> W(stored);
+          EXPECT_TRUE(is_product(a, W.transposed(), {y.data, T, O, O}));
+          EXPECT_TRUE(is_product(g, W, {dx.data, T, D, D}));
         }
       }
     }
