@@ -41,10 +41,6 @@ void read_and_write(std::string_view text) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::vector<std::byte> bytes = lora_fuzz::bytes_of(data, size);
-  try {
-    read_and_write(as_text(bytes));
-  } catch (const Error& error) {
-    lora_fuzz::expect_message(error);
-  }
+  lora_fuzz::try_input([&] { read_and_write(as_text(bytes)); });
   return 0;
 }

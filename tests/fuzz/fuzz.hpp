@@ -36,4 +36,14 @@ inline void expect_message(const lora::Error& error) {
   }
 }
 
+/// Calls read(), which may refuse its input, with a message that is fit to be shown.
+template <class Read>
+void try_input(Read&& read) {
+  try {
+    read();
+  } catch (const lora::Error& error) {
+    expect_message(error);
+  }
+}
+
 }  // namespace lora_fuzz

@@ -43,7 +43,7 @@ void write_again(const GgufFile& file, const Bytes& bytes) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const Bytes bytes = lora_fuzz::bytes_of(data, size);
-  try {
+  lora_fuzz::try_input([&] {
     const GgufFile file = GgufFile::from_bytes(bytes, "fuzz");
     try {
       write_again(file, bytes);
@@ -52,8 +52,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     }
     const GgufImport adapter = adapter_of_gguf(file, small_base());
     SafetensorsFile::from_bytes(adapter.tensors.to_bytes(), "adapter");
-  } catch (const Error& error) {
-    lora_fuzz::expect_message(error);
-  }
+  });
   return 0;
 }

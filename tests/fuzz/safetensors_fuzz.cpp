@@ -41,10 +41,7 @@ void read_all(const SafetensorsFile& file) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  try {
-    read_all(SafetensorsFile::from_bytes(lora_fuzz::bytes_of(data, size), "fuzz"));
-  } catch (const Error& error) {
-    lora_fuzz::expect_message(error);
-  }
+  lora_fuzz::try_input(
+      [&] { read_all(SafetensorsFile::from_bytes(lora_fuzz::bytes_of(data, size), "fuzz")); });
   return 0;
 }
