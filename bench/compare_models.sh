@@ -1,29 +1,22 @@
 #!/usr/bin/env bash
 # Whole language models here and under PyTorch + PEFT, in turn on the same machine: least time of each,
 # and the largest memory of each process. Makes a virtual environment in .venv-bench (torch, peft,
-# transformers) unless VENV names one.
+# transformers: about 1 GB) unless VENV names one.
 #   bash bench/compare_models.sh                          every case below
 #   CASES="step/llama_134M/f32/512" TURNS=5 bash bench/compare_models.sh
 # A case is WHAT/MODEL/STORAGE/TOKENS, as in language_model_bench: step, step_checkpointing, step_full,
 # prompt, decode, decode_adapter; llama_134M, gpt2_124M, qwen_494M; f32, bf16.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-threads=${THREADS:-2} turns=${TURNS:-2} venv=${VENV:-.venv-bench}
+threads=${THREADS:-2} turns=${TURNS:-2}
 cases=${CASES:-step/llama_134M/f32/512 step/llama_134M/bf16/512 step/llama_134M/f32/32
   step_checkpointing/llama_134M/f32/512 step_full/llama_134M/f32/512
   step/gpt2_124M/f32/128 step/gpt2_124M/f32/512 step/qwen_494M/f32/512 step/qwen_494M/bf16/512
   prompt/llama_134M/bf16/512 decode/llama_134M/bf16/1 decode_adapter/llama_134M/bf16/1
   decode/qwen_494M/bf16/1 decode_adapter/qwen_494M/bf16/1}
 
-. cmake/install_packages.sh
-install_packages g++ cmake make libeigen3-dev nlohmann-json3-dev libbenchmark-dev python3-venv
-if [ ! -x "$venv/bin/python" ]; then
-  echo "making $venv with torch, peft and transformers (about 1 GB)"
-  python3 -m venv "$venv"
-  "$venv/bin/pip" install --quiet torch peft transformers
-fi
-cmake --preset bench > /dev/null
-cmake --build --preset bench -j "$(nproc)" --target language_model_bench > /dev/null
+. bench/compare_setup.sh
+set_up language_model_bench torch peft transformers
 
 # Both print "milliseconds megabytes", ours the benchmark's exit code too (2: the machine's peak changed meanwhile).
 ours() {  # ours WHAT MODEL STORAGE TOKENS
@@ -42,7 +35,6 @@ theirs() {
   [ "$3" = bf16 ] && dtype=bfloat16
   "$venv/bin/python" bench/torch_language_model.py "$1" "$2" "$dtype" "$4" "$threads" 2> /dev/null
 }
-least() { printf '%s\n' "$@" | sort -g | head -1; }
 
 echo "$threads thread(s), least of $turns turns"
 printf '%-36s %11s %13s %7s %10s %12s %7s\n' case "ours, ms" "PyTorch, ms" ratio "ours, MB" "PyTorch, MB" share

@@ -10,23 +10,15 @@ directories=()
 for directory in "$@"; do directories+=("$(realpath "$directory")"); done
 cd "$(dirname "$0")/.."
 turns=${TURNS:-3}
-venv=${VENV:-.venv-bench}
 
-. cmake/install_packages.sh
-install_packages g++ cmake make libeigen3-dev nlohmann-json3-dev libbenchmark-dev python3-venv
-if ! "$venv/bin/python" -c 'import tokenizers' 2> /dev/null; then
-  python3 -m venv "$venv"
-  "$venv/bin/pip" install --quiet tokenizers
-fi
-cmake --preset bench > /dev/null
-cmake --build --preset bench -j "$(nproc)" --target tokenizer_bench > /dev/null
+. bench/compare_setup.sh
+set_up tokenizer_bench tokenizers
 
 ours() {  # ours DIRECTORY: milliseconds at once and line by line
   LORA_NUM_THREADS=1 ./build-bench/bench/tokenizer_bench --tokenizer "$1" --text "$text" \
     --benchmark_filter=encode --benchmark_format=csv 2> /dev/null |
     awk -F, '/^"tokenizer/ { printf "%s ", $3 }'
 }
-least() { printf '%s\n' "$@" | sort -g | head -1; }
 printf '%-40s %10s %10s %8s %10s %10s %8s\n' "$(wc -c < "$text") bytes; ms" \
   whole HF ratio lines HF ratio
 for directory in "${directories[@]}"; do

@@ -1,24 +1,16 @@
 #!/usr/bin/env bash
 # A LoRA step (zero gradients, forward, backward, AdamW) here and under PyTorch + PEFT, in turn on the
 # same machine, least time of each. Makes a virtual environment in .venv-bench (torch, peft,
-# transformers) unless VENV names one.
+# transformers: about 1 GB) unless VENV names one.
 #   bash bench/compare_torch.sh                     width 2048, rank 16, 1 thread, float32
 #   THREADS=2 DTYPE=bfloat16 TOKENS="16 512" bash bench/compare_torch.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 width=${WIDTH:-2048} rank=${RANK:-16} threads=${THREADS:-1} dtype=${DTYPE:-float32}
 turns=${TURNS:-3}
-venv=${VENV:-.venv-bench}
 
-. cmake/install_packages.sh
-install_packages g++ cmake make libeigen3-dev nlohmann-json3-dev libbenchmark-dev python3-venv
-if [ ! -x "$venv/bin/python" ]; then
-  echo "making $venv with torch, peft and transformers (about 1 GB)"
-  python3 -m venv "$venv"
-  "$venv/bin/pip" install --quiet torch peft transformers
-fi
-cmake --preset bench > /dev/null
-cmake --build --preset bench -j "$(nproc)" > /dev/null
+. bench/compare_setup.sh
+set_up lora_linear_bench torch peft transformers
 
 case=step
 [ "$dtype" = bfloat16 ] && case=step_bf16
@@ -43,8 +35,8 @@ for tokens in ${TOKENS:-1 2 4 8 16 64 128 512}; do
       *) echo "lora_linear_bench ended with exit code $code" >&2; exit 1 ;;
     esac
     other=$(theirs "$tokens")
-    least_ours=$(printf '%s\n' "$least_ours" "$time" | sort -g | head -1)
-    least_theirs=$(printf '%s\n' "$least_theirs" "$other" | sort -g | head -1)
+    least_ours=$(least "$least_ours" "$time")
+    least_theirs=$(least "$least_theirs" "$other")
   done
   awk -v t="$tokens" -v a="$least_ours" -v b="$least_theirs" -v d="$disturbed" -v n="$turns" 'BEGIN {
     printf "%8d %12.3f %12.3f %8.2f", t, a, b, b / a
