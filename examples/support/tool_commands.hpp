@@ -59,15 +59,11 @@ inline bool same_tensors(const lora::SafetensorsFile& one, const std::string& a,
 /// The base's own weight that PEFT leaves beside an adapted embedding or head must be that of the
 /// base, where the folder holds it.
 inline void check_base_copies(const lora::PeftAdapter& adapter, const std::filesystem::path& base) {
-  const auto has = [&](const char* name) {
-    std::error_code ignored;
-    return std::filesystem::exists(base / name, ignored);
-  };
   std::optional<lora::CheckpointFiles> files;
   for (const std::string& key : adapter.other_tensors()) {
     constexpr std::string_view own = ".base_layer.weight";
     if (!key.ends_with(own)) continue;
-    if (!files && !has(lora::checkpoint_file) && !has(lora::checkpoint_index_file)) return;
+    if (!files && !has_checkpoint(base)) return;
     if (!files) files.emplace(lora::CheckpointFiles::open(base));
     std::string name(lora::without_peft_prefix(key));
     name.replace(name.size() - own.size(), own.size(), ".weight");

@@ -211,9 +211,8 @@ inline void print_info(const std::filesystem::path& path) {
   const std::string extension = path.extension().string();
   std::error_code ignored;
   if (std::filesystem::is_directory(path, ignored)) {
-    const bool base = !std::filesystem::exists(path / lora::peft_config_file) &&
-                      (std::filesystem::exists(path / lora::checkpoint_file) ||
-                       std::filesystem::exists(path / lora::checkpoint_index_file));
+    const bool base =
+        !std::filesystem::exists(path / lora::peft_config_file) && has_checkpoint(path);
     return base ? detail::print_checkpoint(path) : detail::print_adapter(path);
   }
   if (!std::filesystem::exists(path, ignored)) lora::throw_io_error(path, "open", ENOENT);

@@ -4,6 +4,7 @@
 #include "progress.hpp"
 
 #include <lora/adapters/low_rank_factors.hpp>
+#include <lora/io/checkpoint_files.hpp>
 #include <lora/io/model_card.hpp>
 #include <lora/io/peft_adapter.hpp>
 
@@ -51,6 +52,13 @@ inline std::string table_text(const std::vector<std::vector<std::string>>& rows)
     text += line + "\n";
   }
   return text;
+}
+
+/// Whether a folder holds a base model's weights.
+inline bool has_checkpoint(const std::filesystem::path& directory) {
+  std::error_code ignored;
+  return std::filesystem::exists(directory / lora::checkpoint_file, ignored) ||
+         std::filesystem::exists(directory / lora::checkpoint_index_file, ignored);
 }
 
 /// Refuses an output folder that holds something else than an adapter to be overwritten.

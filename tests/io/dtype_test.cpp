@@ -56,6 +56,8 @@ TEST(FirstOverflowOfRead, IsOfDoublesReadIntoFloatsAlone) {
   ASSERT_TRUE(found.has_value());
   EXPECT_EQ(found->index, 4u);
   EXPECT_EQ(found->value, -3.5e38);
+  EXPECT_EQ(lora::overflow_text(*found),
+            "element 4 is -3.5e+38, too large for F32, which the model computes in");
   EXPECT_FALSE(lora::first_overflow_of_read<float>(DType::F64, bytes.data() + 1, 4));
   EXPECT_FALSE(lora::first_overflow_of_read<double>(DType::F64, bytes.data() + 1, 6));
   EXPECT_FALSE(lora::first_overflow_of_read<float>(DType::F32, bytes.data() + 1, 6));

@@ -155,8 +155,7 @@ void read_tensors(const std::vector<KeyedTensor<S>>& tensors, const SafetensorsF
     } else if (const auto large =
                    first_overflow_of_read<S>(info.dtype, file.bytes(found->second).data(),
                                              static_cast<std::size_t>(parameter->size()))) {
-      problems += "\n  " + key + ": element " + std::to_string(large->index) + " is " +
-                  number_text(large->value) + ", too large for F32, which the model computes in";
+      problems += "\n  " + key + ": " + overflow_text(*large);
     }
   }
   std::set<std::string_view> expected;

@@ -185,9 +185,8 @@ class CheckpointWeights {
     const auto large = first_overflow_of_read<S>(info.dtype, bytes.data(),
                                                  bytes.size() * 8 / dtype_bits(info.dtype));
     if (!large) return;
-    throw FormatError(source.file.where() + ": tensor " + in_quotes(source.name) + ": element " +
-                      std::to_string(large->index) + " is " + number_text(large->value) +
-                      ", too large for F32, which the model computes in");
+    throw FormatError(source.file.where() + ": tensor " + in_quotes(source.name) + ": " +
+                      overflow_text(*large));
   }
 
   FrozenWeight<S> read(const Source& source, Index O, Index D, Layout layout) const {

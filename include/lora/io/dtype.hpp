@@ -4,6 +4,7 @@
 
 #include <lora/core/error.hpp>
 #include <lora/core/half.hpp>
+#include <lora/core/printable.hpp>
 
 #include <array>
 #include <bit>
@@ -266,6 +267,12 @@ struct ElementAt {
   std::size_t index;
   double value;
 };
+
+/// What a message says of an element that first_overflow_of_read found.
+inline std::string overflow_text(const ElementAt& element) {
+  return "element " + std::to_string(element.index) + " is " + number_text(element.value) +
+         ", too large for F32, which the model computes in";
+}
 
 /// The first finite element of `count` that decode_elements<S> would make an infinity; empty when
 /// there is none, as for every type but F64 read into float. Allocates nothing.
