@@ -1,10 +1,12 @@
-// The two products of a frozen weight, in each storage, beside Eigen's: over tokens and shapes, with
-// warm weights, and with cold ones (a ring of layers larger than the last cache) for few tokens.
+// The two products of a frozen weight, in each storage, beside Eigen's: over tokens and shapes,
+// with warm weights, and with cold ones (a ring of layers larger than the last cache) for few
+// tokens.
 //
-// Names: frozen_weight/<forward|input_gradient|cold_forward>/<storage>/out:<O>/in:<D>/tokens:<T>, the
-// storage one of float32, bfloat16, dense, eigen and float32_both (both orientations), and with LORA_BENCH_ONEDNN onednn: oneDNN's
-// matrix product over weights in the order that it asks for. Counters: share of the measured peak of
-// multiply-adds, and for cold weights share of the measured memory bandwidth.
+// Names: frozen_weight/<forward|input_gradient|cold_forward>/<storage>/out:<O>/in:<D>/tokens:<T>,
+// the storage one of float32, bfloat16, dense, eigen and float32_both (both orientations), and with
+// LORA_BENCH_ONEDNN onednn: oneDNN's matrix product over weights in the order that it asks for.
+// Counters: share of the measured peak of multiply-adds, and for cold weights share of the measured
+// memory bandwidth.
 #include <lora/weights/frozen_weight.hpp>
 
 #include <memory>

@@ -1,9 +1,10 @@
-// One adapted layer: forward, backward, a whole step and merging, over rank, tokens and width, beside the frozen layer alone and
-// beside the naive code that forms W + sBA and dW.
+// One adapted layer: forward, backward, a whole step and merging, over rank, tokens and width,
+// beside the frozen layer alone and beside the naive code that forms W + sBA and dW.
 //
-// Names: lora_linear/<what>/width:<W>/tokens:<T>/rank:<r>. Counters: flops a second, tokens a second, share of the peak that
-// this process measured. The peak is measured before and after; when the two differ by more than 10 % the run is not to be
-// believed, and the program ends with exit code 2.
+// Names: lora_linear/<what>/width:<W>/tokens:<T>/rank:<r>. Counters: flops a second, tokens a
+// second, share of the peak that this process measured. The peak is measured before and after; when
+// the two differ by more than 10 % the run is not to be believed, and the program ends with exit
+// code 2.
 #include <lora/lora.hpp>
 
 #include <string>

@@ -1,8 +1,9 @@
-// A batch of eight rows, each with an adapter of its own, beside the same batch without adapters and
-// beside one pass an adapter: over a ring of layers larger than the last cache, as a model of many
-// layers has it.
+// A batch of eight rows, each with an adapter of its own, beside the same batch without adapters
+// and beside one pass an adapter: over a ring of layers larger than the last cache, as a model of
+// many layers has it.
 //
-// Names: mixed_adapters/<none|mixed|one_pass_each>/width:2048/rank:16. Times are those of one layer.
+// Names: mixed_adapters/<none|mixed|one_pass_each>/width:2048/rank:16. Times are those of one
+// layer.
 #include <lora/lora.hpp>
 
 #include <string>

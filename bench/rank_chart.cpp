@@ -1,4 +1,5 @@
-// Draws rank against throughput from the JSON of lora_linear_bench, and prints what the adapter costs on top of the frozen layer.
+// Draws rank against throughput from the JSON of lora_linear_bench, and prints what the adapter
+// costs on top of the frozen layer.
 //   rank_chart results/lora_linear.json results/rank.svg
 #include <lora/io/file.hpp>
 #include <lora/io/json.hpp>
@@ -80,7 +81,8 @@ examples::Panel throughput_panel(const std::map<Case, double>& times, double wid
   return panel;
 }
 
-/// What the adapter adds to the frozen layer's time, against its share of the flops, 1.5 r (D + O) / (D O).
+/// What the adapter adds to the frozen layer's time, against its share of the flops,
+/// 1.5 r (D + O) / (D O).
 void print_cost(const std::map<Case, double>& times) {
   std::printf("%8s %8s %6s %14s %12s %12s %8s\n", "width", "tokens", "rank", "LoRA ms", "frozen ms",
               "adds", "of flops");

@@ -1,5 +1,5 @@
-// What LoRA is for: a network learns handwritten digits, is frozen, and is adapted to a shifted task
-// with a few per cent of its parameters, beside full fine-tuning and beside no tuning.
+// What LoRA is for: a network learns handwritten digits, is frozen, and is adapted to a shifted
+// task with a few per cent of its parameters, beside full fine-tuning and beside no tuning.
 #include <lora/lora.hpp>
 
 #include "support/adapt_options.hpp"

@@ -1,5 +1,5 @@
-// Fine-tuning a language model with LoRA: a folder as transformers has it and a file of instructions
-// in, an adapter as PEFT has it out.
+// Fine-tuning a language model with LoRA: a folder as transformers has it and a file of
+// instructions in, an adapter as PEFT has it out.
 //   finetune --model DIR --data FILE --output DIR
 #include <lora/io/checkpoint_merge.hpp>
 #include <lora/io/hf_checkpoint.hpp>

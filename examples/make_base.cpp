@@ -1,6 +1,6 @@
 // A small Llama from nothing: learns a vocabulary from text files, trains every weight on them, and
-// writes a folder as transformers has it. examples/data/base was made by
-//   make_base --text examples/data/corpus_en.txt examples/data/corpus_zh.txt --output examples/data/base
+// writes a folder as transformers has it. examples/data/base was made in examples/data by
+//   make_base --text corpus_en.txt corpus_zh.txt --output base
 #include <lora/io/hf_config.hpp>
 #include <lora/io/save_model.hpp>
 #include <lora/lora.hpp>

@@ -7,7 +7,8 @@
 using Matrix = lora::Matrix<float>;
 
 int main() {
-  // A pretrained network: here random matrices stand for yours. Weights are (out, in), a row of x is one example.
+  // A pretrained network: here random matrices stand for yours. Weights are (out, in), a row of x
+  // is one example.
   Matrix w0 = 0.3f * Matrix::Random(64, 32), w1 = 0.3f * Matrix::Random(8, 64);
   lora::MLP<float> network({lora::LoRALinear<float>(w0), lora::LoRALinear<float>(w1)},
                            lora::Activation::silu);

@@ -24,8 +24,8 @@ struct FloatVector {
   typedef float type __attribute__((vector_size(Bytes)));
 };
 
-/// Multiply-adds on registers alone: `Accumulators` vectors of `Bytes` bytes, `rounds` times. Returns something that depends on
-/// all of them, so that none is left out.
+/// Multiply-adds on registers alone: `Accumulators` vectors of `Bytes` bytes, `rounds` times.
+/// Returns something that depends on all of them, so that none is left out.
 template <int Bytes, int Accumulators>
 inline __attribute__((always_inline)) float multiply_add_loop(std::int64_t rounds, float a,
                                                               float b) {
@@ -38,7 +38,8 @@ inline __attribute__((always_inline)) float multiply_add_loop(std::int64_t round
 #pragma GCC unroll 32
     for (int i = 0; i < Accumulators; ++i) sum[i] = sum[i] * va + vb;
   }
-  // Any index here that is not a constant would keep the registers in memory, and store them each round.
+  // Any index here that is not a constant would keep the registers in memory, and store them each
+  // round.
 #pragma GCC unroll 32
   for (int i = 1; i < Accumulators; ++i) sum[0] += sum[i];
   Vector all = sum[0];

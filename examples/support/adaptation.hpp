@@ -88,8 +88,8 @@ inline lora::LoRAConfig adapter_config(Index rank, double dropout) {
   return config;
 }
 
-/// An adapter of this rank on every layer of the frozen network; saved to `file`. `say` is given the
-/// line of trainable parameters before the training begins.
+/// An adapter of this rank on every layer of the frozen network; saved to `file`. `say` is given
+/// the line of trainable parameters before the training begins.
 inline Outcome adapt_lora(const Network& base, Index rank, double dropout, const Tasks& tasks,
                           const AdaptationPlan& plan, const std::filesystem::path& file,
                           const std::function<void(const std::string&)>& say) {

@@ -126,8 +126,8 @@ class AdapterCombination {
     return false;
   }
 
-  /// What one adapter has saved whole is taken over; it cannot be weighted. Weights of the base that
-  /// PEFT leaves beside adapted embeddings and heads (save_embedding_layers) are kept once.
+  /// What one adapter has saved whole is taken over; it cannot be weighted. Weights of the base
+  /// that PEFT leaves beside adapted embeddings and heads (save_embedding_layers) are kept once.
   void keep_saved() {
     std::map<std::string, std::size_t> owners;
     for (std::size_t i = 0; i < adapters_.size(); ++i) {

@@ -25,8 +25,8 @@ struct StepState {
   double loss = 0, gradient_norm = 0, learning_rate = 0;
 };
 
-/// Hands out batches: every epoch all images in another order, but for the rest that fills no batch.
-/// The set must outlive it.
+/// Hands out batches: every epoch all images in another order, but for the rest that fills no
+/// batch. The set must outlive it.
 class Batches {
  public:
   Batches(const DigitSet& set, Index size, std::uint64_t seed)
@@ -58,10 +58,10 @@ class Batches {
   std::vector<Index> order_;
 };
 
-/// Trains what is trainable in `model`, which holds `network`, with AdamW on cross entropy. `watch` is
-/// called with the state at every record_every-th step and at the end, before the parameters change.
-/// Returns the median time of a step in milliseconds, without batches and watching. Throws lora::Error
-/// when loss or gradient is not finite any more.
+/// Trains what is trainable in `model`, which holds `network`, with AdamW on cross entropy. `watch`
+/// is called with the state at every record_every-th step and at the end, before the parameters
+/// change. Returns the median time of a step in milliseconds, without batches and watching. Throws
+/// lora::Error when loss or gradient is not finite any more.
 template <class Model, class Watch>
 double train(Model& model, Network& network, const DigitSet& set, const TrainingPlan& plan,
              ProgressMode mode, Watch&& watch) {

@@ -1,5 +1,5 @@
-// The pieces of the main job: tasks, batches, the network's file, how far a layer has moved. The program itself is run by
-// examples/check_adapt_digits.cmake.
+// The pieces of the main job: tasks, batches, the network's file, how far a layer has moved. The
+// program itself is run by examples/check_adapt_digits.cmake.
 #include "../../examples/support/adaptation.hpp"
 #include "support/shared.hpp"
 

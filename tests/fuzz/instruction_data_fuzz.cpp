@@ -1,5 +1,5 @@
-// Instruction data: the first byte chooses the format. What is read is UTF-8 and every chat template
-// renders it or says why not; skipping bad records reads no fewer than stopping at them.
+// Instruction data: the first byte chooses the format. What is read is UTF-8 and every chat
+// template renders it or says why not; skipping bad records reads no fewer than stopping at them.
 #include <lora/io/file.hpp>
 #include <lora/text/chat_template.hpp>
 #include <lora/text/instruction_data.hpp>

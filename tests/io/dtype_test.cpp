@@ -1,4 +1,5 @@
-// Element types: which numbers do not fit. Names, widths and conversion are tested with safetensors.
+// Element types: which numbers do not fit. Names, widths and conversion are tested with
+// safetensors.
 #include <lora/io/dtype.hpp>
 
 #include <gtest/gtest.h>

@@ -13,7 +13,8 @@
 
 namespace lora_test {
 
-/// A matrix of values that are all different and exact in every type: (i + 1) / 8 with changing sign.
+/// A matrix of values that are all different and exact in every type: (i + 1) / 8 with changing
+/// sign.
 inline lora::Matrix<float> numbered(lora::Index rows, lora::Index cols, float first = 1) {
   lora::Matrix<float> m(rows, cols);
   for (lora::Index i = 0; i < m.size(); ++i)

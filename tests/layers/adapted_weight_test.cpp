@@ -1,4 +1,5 @@
-// What all adapted layers share: their list of parameters, full fine-tuning, deletion and unloading.
+// What all adapted layers share: their list of parameters, full fine-tuning, deletion and
+// unloading.
 #include <lora/layers/lora_conv2d.hpp>
 #include <lora/layers/lora_embedding.hpp>
 #include <lora/layers/lora_linear.hpp>

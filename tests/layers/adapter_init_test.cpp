@@ -1,4 +1,5 @@
-// How adapters begin: moments and bounds against the formulas and against one draw of PEFT's, and streams of their own.
+// How adapters begin: moments and bounds against the formulas and against one draw of PEFT's, and
+// streams of their own.
 #include <lora/layers/lora_conv2d.hpp>
 #include <lora/layers/lora_embedding.hpp>
 #include <lora/layers/lora_linear.hpp>
@@ -33,8 +34,8 @@ Adapter<double> linear_adapter(Index in, Index out, const AdapterOptions& option
   return layer.adapters().get(name);
 }
 
-/// Uniform in ±bound: all within, the largest near it, and mean and deviation within five of their standard errors
-/// (σ/√n, and for a uniform σ̂ the relative √(1/5)/√n).
+/// Uniform in ±bound: all within, the largest near it, and mean and deviation within five of their
+/// standard errors (σ/√n, and for a uniform σ̂ the relative √(1/5)/√n).
 void expect_uniform(const Matrix<double>& m, double bound) {
   EXPECT_LE(largest(m), bound);
   EXPECT_GE(largest(m), bound * (1 - 20 / static_cast<double>(m.size())))
@@ -43,7 +44,8 @@ void expect_uniform(const Matrix<double>& m, double bound) {
   EXPECT_LE(std::abs(m.mean()), 5 * sigma / root(m.size()));
   EXPECT_LE(std::abs(deviation(m) - sigma), 5 * sigma * std::sqrt(0.2) / root(m.size()));
 }
-/// Normal: mean, deviation (its relative standard error is 1/√2n), the fourth moment, and a largest element that fits.
+/// Normal: mean, deviation (its relative standard error is 1/√2n), the fourth moment, and a largest
+/// element that fits.
 void expect_normal(const Matrix<double>& m, double sigma) {
   const double n = static_cast<double>(m.size());
   EXPECT_LE(std::abs(m.mean()), 5 * sigma / std::sqrt(n));
@@ -69,7 +71,8 @@ TEST(AdapterInit, Distributions) {
   EXPECT_EQ(largest(gaussian.B.value), 0);
 }
 
-// A = (right even)ᵀ with right (D, r/2) normal of deviation 0.1 and orthonormal rows of even, so that |A|² = |right|².
+// A = (right even)ᵀ with right (D, r/2) normal of deviation 0.1 and orthonormal rows of even, so
+// that |A|² = |right|².
 TEST(AdapterInit, OrthogonalHalves) {
   for (const auto& [in, out, r] : {std::array<Index, 3>{300, 170, 8}, {7, 5, 12}, {9, 4, 2}}) {
     const Adapter<double> adapter = linear_adapter(in, out, options_of(AdapterInit::orthogonal, r));
@@ -129,7 +132,8 @@ TEST(AdapterInit, OneDrawOfPeftsHasOurMoments) {
     const Adapter<double> adapter = linear_adapter(in, out, options_of(init, r));
     const Matrix<double>&a = adapter.A.value, &b = adapter.B.value;
     const double d_bound = 1 / root(in) * (1 + 1e-6), r_bound = 1 / root(r) * (1 + 1e-6);
-    // Both draws lie within five standard errors, at most 1/√n for n independent numbers (orthogonal: n/2), of one value.
+    // Both draws lie within five standard errors, at most 1/√n for n independent numbers
+    // (orthogonal: n/2), of one value.
     const double spread = 10 / std::min(root(a.size() / 2), root(b.size() / 2));
     EXPECT_LE(std::abs(number("A_std") / deviation(a) - 1), spread);
     EXPECT_LE(std::abs(number("A_mean")), 5 * number("A_std") / root(a.size() / 2));

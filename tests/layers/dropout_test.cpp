@@ -69,7 +69,8 @@ TEST(Dropout, NoRowOrColumnIsSpecial) {
   constexpr Index rows = 400, cols = 41;
   const double p = 0.25;
   const Matrix<double> mask = mask_of(Dropout(p, 7), rows, cols);
-  // 441 frequencies: with five standard deviations one in four thousand test runs of another key would fail.
+  // 441 frequencies: with five standard deviations one in four thousand test runs of another key
+  // would fail.
   for (Index j = 0; j < cols; ++j) {
     const auto dropped = static_cast<double>((mask.col(j).array() == 0).count());
     EXPECT_LE(std::abs(dropped - rows * p), 5 * std::sqrt(rows * p * (1 - p))) << "column " << j;

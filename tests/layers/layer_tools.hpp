@@ -1,5 +1,5 @@
-// What the tests of layers and models share: bits, messages, layers with numbers in them, and the check of a whole layer's
-// gradients.
+// What the tests of layers and models share: bits, messages, layers with numbers in them, and the
+// check of a whole layer's gradients.
 #pragma once
 
 #include <lora/layers/adapter.hpp>
@@ -62,7 +62,8 @@ inline lora::AdapterOptions rank(Index r, double alpha = 5, double dropout = 0) 
   return options;
 }
 
-/// Adds adapter `name` with A, B and, if there is one, bias full of numbers that depend on the name alone.
+/// Adds adapter `name` with A, B and, if there is one, bias full of numbers that depend on the name
+/// alone.
 template <class Layer>
 void add_full_adapter(Layer& layer, const std::string& name, const lora::AdapterOptions& options) {
   using S = typename Layer::Scalar;
@@ -87,8 +88,9 @@ lora::Parameter<typename T::Scalar>& parameter_of(T& object, const std::string& 
   return *found;
 }
 
-/// Holds the gradient of each trainable tensor of `object` against complex steps of `loss`, a function without arguments that
-/// runs `moved`, the same object over complex numbers. Gives the number of tensors, so that none is left out unseen.
+/// Holds the gradient of each trainable tensor of `object` against complex steps of `loss`, a
+/// function without arguments that runs `moved`, the same object over complex numbers. Gives the
+/// number of tensors, so that none is left out unseen.
 template <class T, class Moved, class Loss>
 int check_parameter_gradients(T& object, Moved& moved, Loss&& loss) {
   int checked = 0;
@@ -109,8 +111,9 @@ int check_parameter_gradients(T& object, Moved& moved, Loss&& loss) {
   return checked;
 }
 
-/// Every gradient of a layer from x (T, D) to y (T, O) with a loss Σ y ∘ dy: those of the trainable tensors, and dx, which is
-/// added to what was there before. `make(S{})` gives the layer over S. Gives the number of tensors.
+/// Every gradient of a layer from x (T, D) to y (T, O) with a loss Σ y ∘ dy: those of the trainable
+/// tensors, and dx, which is added to what was there before. `make(S{})` gives the layer over S.
+/// Gives the number of tensors.
 template <class Make>
 int check_gradients(Make&& make, Index rows, const lora::Pass& pass = {}) {
   auto layer = make(double{});

@@ -1,4 +1,5 @@
-// LoRAConv2d: PEFT's numbers, the definition, gradients (also where PEFT fails), and the properties of every adapted layer.
+// LoRAConv2d: PEFT's numbers, the definition, gradients (also where PEFT fails), and the properties
+// of every adapted layer.
 #include <lora/layers/lora_conv2d.hpp>
 
 #include <gtest/gtest.h>
@@ -45,7 +46,8 @@ TEST(GoldenLayers, EveryConvolution) {
     LoRAConv2d<double>::Tape tape;
     layer.forward(x, in, y, &tape);
     layer.backward(x, dy, tape, &dx);
-    // The longest sums: over channels · kernel and R for y, over images, pixels and O for the gradients.
+    // The longest sums: over channels · kernel and R for y, over images, pixels and O for the
+    // gradients.
     const double bound =
         golden_bound(4 * options.kernel[0] * options.kernel[1] + 4 + 2 * tape.out.pixels() + 6);
     expect_close(y, file.matrix<double>("y"), bound, "y");

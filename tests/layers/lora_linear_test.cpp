@@ -1,5 +1,6 @@
-// LoRALinear against PyTorch and PEFT's numbers, and what must hold of it at any size. Its gradients are checked in
-// plain_lora_test and trained_copy_test, merging in merging_test, Pass in pass_test.
+// LoRALinear against PyTorch and PEFT's numbers, and what must hold of it at any size. Its
+// gradients are checked in plain_lora_test and trained_copy_test, merging in merging_test, Pass in
+// pass_test.
 #include <lora/layers/lora_linear.hpp>
 #include <lora/nn/activations.hpp>
 
@@ -131,9 +132,9 @@ TEST(GoldenLayers, EveryLinearCase) {
   EXPECT_EQ(cases, 12);
 }
 
-/// The same cases in float over weights that are packed, on each instruction set. Stored as bfloat16,
-/// W is off by at most 2⁻⁸ of itself, and so is x beside it where pairs are multiplied; the gradients
-/// of A and B do not depend on W.
+/// The same cases in float over weights that are packed, on each instruction set. Stored as
+/// bfloat16, W is off by at most 2⁻⁸ of itself, and so is x beside it where pairs are multiplied;
+/// the gradients of A and B do not depend on W.
 void check_packed(const Json& one, Precision precision) {
   const SafetensorsFile file = load_golden(one.at("file").get<std::string>());
   const Json& config = one.at("config");
@@ -192,8 +193,8 @@ TEST(GoldenLayers, EveryLinearCaseOverPackedWeights) {
   });
 }
 
-// PEFT's mask cannot be given to a layer whose masks are its own, so the two paths are two layers: the base sees x, the
-// adapter alone (over W = 0) sees x · mask / (1 - p).
+// PEFT's mask cannot be given to a layer whose masks are its own, so the two paths are two layers:
+// the base sees x, the adapter alone (over W = 0) sees x · mask / (1 - p).
 TEST(GoldenLayers, LinearWithDropoutMask) {
   LORA_NEEDS_SHARED("golden/layers");
   const Json one = golden_case("linear_dropout_mask");

@@ -1,4 +1,5 @@
-// Merging: PEFT's numbers, the same function merged or not, exact return, and errors that leave everything as it was.
+// Merging: PEFT's numbers, the same function merged or not, exact return, and errors that leave
+// everything as it was.
 #include <lora/layers/lora_linear.hpp>
 
 #include <gtest/gtest.h>
@@ -13,7 +14,8 @@ using namespace lora;
 using namespace lora_test;
 using Names = std::vector<std::string>;
 
-/// The golden case `name`, merged into a weight that `store` made of its W, and what PEFT made of it.
+/// The golden case `name`, merged into a weight that `store` made of its W, and what PEFT made of
+/// it.
 struct GoldenMerged {
   Matrix<float> W, A, B, expected, merged;
   float scaling = 0;
@@ -103,8 +105,9 @@ class MergingOf : public testing::Test {};
 using Scalars = testing::Types<float, double>;
 TYPED_TEST_SUITE(MergingOf, Scalars, );
 
-// y and dx are sums of products; each operation rounds by u, and an entry passes through at most n of them on either way,
-// so the two ways differ by 2 n u (|x| |W|ᵀ + Σ |s| |x| |A|ᵀ |B|ᵀ + |b| + Σ |s bias|).
+// y and dx are sums of products; each operation rounds by u, and an entry passes through at most n
+// of them on either way, so the two ways differ by 2 n u (|x| |W|ᵀ + Σ |s| |x| |A|ᵀ |B|ᵀ + |b| +
+// Σ |s bias|).
 TYPED_TEST(MergingOf, MergedEqualsUnmerged) {
   using S = TypeParam;
   const double u = std::numeric_limits<S>::epsilon() / 2;

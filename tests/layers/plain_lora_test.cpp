@@ -1,4 +1,5 @@
-// The gradients of the low-rank path by complex step, through the layer that carries it, at every shape that is an edge.
+// The gradients of the low-rank path by complex step, through the layer that carries it, at every
+// shape that is an edge.
 #include <lora/layers/lora_linear.hpp>
 
 #include <gtest/gtest.h>
@@ -136,7 +137,8 @@ TEST(PlainLoRA, GradientsAddUpUntilTheyAreZeroedAndDxWhenAsked) {
     const Matrix<double> before = random_matrix(5, 7, "dx before");
     Matrix<double> sum = before;
     layer.backward(x, dy, tape, &sum, Accumulate::yes);
-    // Each entry of dx is a sum of out + r terms; another order of adding moves it by their roundings.
+    // Each entry of dx is a sum of out + r terms; another order of adding moves it by their
+    // roundings.
     EXPECT_TRUE(same_gradient(sum, before + dx, 32 * 0x1.0p-53));
     EXPECT_TRUE(same_gradient(layer.adapters().get("a").A.grad, 2 * once, 32 * 0x1.0p-53));
     layer.backward(x, dy, tape, nullptr);

@@ -1,4 +1,5 @@
-// Rank-stabilised LoRA is plain LoRA with another scale; PEFT's numbers for it are in lora_linear_test.
+// Rank-stabilised LoRA is plain LoRA with another scale; PEFT's numbers for it are in
+// lora_linear_test.
 #include <lora/layers/lora_linear.hpp>
 
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
-// GPT-2 below its head: positions, also of a cached sequence, their limit, and errors. The whole with
-// its head is causal_lm_test, its numbers golden_models_test.
+// GPT-2 below its head: positions, also of a cached sequence, their limit, and errors. The whole
+// with its head is causal_lm_test, its numbers golden_models_test.
 #include <lora/models/gpt2.hpp>
 
 #include <gtest/gtest.h>

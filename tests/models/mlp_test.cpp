@@ -1,4 +1,5 @@
-// MLP: PEFT's numbers for two layers, gradients of the whole, steps without allocation, and errors before anything changes.
+// MLP: PEFT's numbers for two layers, gradients of the whole, steps without allocation, and errors
+// before anything changes.
 #include <lora/models/mlp.hpp>
 
 #include <gtest/gtest.h>
@@ -78,7 +79,8 @@ TEST(MLP, GradientsThroughEverySmoothActivation) {
 }
 
 TEST(MLP, GradientsThroughReluAwayFromItsKink) {
-  // A complex step looks at the real part where it branches, so it gives the derivative on this side of the kink.
+  // A complex step looks at the real part where it branches, so it gives the derivative on this
+  // side of the kink.
   const auto make = [](auto s) { return model_of<decltype(s)>(Activation::relu); };
   EXPECT_EQ(check_gradients(make, 4, training_pass()), 9);
 }

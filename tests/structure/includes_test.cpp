@@ -25,7 +25,8 @@ const std::map<std::string, std::set<std::string>> may_include = {
     {"text", {"core", "io/file.hpp", "io/json.hpp", "io/python_json.hpp"}},
     {"train", {"core", "adapters", "models", "optim", "io"}},
     {"serve", {"core", "layers", "adapters", "nn", "models", "text"}},
-    // The umbrella brings what a network of one's own is trained with: also activations, losses, the MLP.
+    // The umbrella brings what a network of one's own is trained with: also activations, losses,
+    // the MLP.
     {"lora.hpp", {"core", "weights", "layers", "adapters", "nn", "models", "optim"}},
     {"llm.hpp", {"lora.hpp", "nn", "models", "io", "text", "train", "serve"}},
 };

@@ -1,5 +1,6 @@
-// The README shows programs and commands that exist and work: its program is examples/quickstart.cpp to the letter (which
-// ctest's `quickstart` runs), and what it points at is there.
+// The README shows programs and commands that exist and work: its program is
+// examples/quickstart.cpp to the letter (which ctest's `quickstart` runs), and what it points at is
+// there.
 #include <gtest/gtest.h>
 
 #include <filesystem>

@@ -19,7 +19,8 @@ const std::map<std::string, std::string> tested_elsewhere = {
     {"io/gguf_reader.hpp", "io/gguf_test.cpp"},
     {"io/gguf_types.hpp", "io/gguf_test.cpp"},
     {"io/gguf_writer.hpp", "io/gguf_test.cpp"},
-    // The optimiser's test holds the two loops together; a second adamw_test would be the same program.
+    // The optimiser's test holds the two loops together; a second adamw_test would be the same
+    // program.
     {"kernels/adamw.hpp", "optim/adamw_test.cpp"},
     // One test holds the kernels of every instruction set against plain loops.
     {"kernels/avx2.hpp", "kernels/tiles_test.cpp"},

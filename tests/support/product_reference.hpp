@@ -38,8 +38,8 @@ struct Wider<std::complex<R>> {
   static constexpr double roundoff = Wider<R>::roundoff;
 };
 
-/// γ_n = n u / (1 − n u): n roundings change a number by at most this share of it (Higham, "Accuracy
-/// and Stability of Numerical Algorithms", lemma 3.1).
+/// γ_n = n u / (1 − n u): n roundings change a number by at most this share of it (Higham,
+/// "Accuracy and Stability of Numerical Algorithms", lemma 3.1).
 inline double gamma(Index n, double u) {
   const double nu = static_cast<double>(n) * u;
   return nu / (1 - nu);
@@ -102,8 +102,8 @@ struct Reference {
   }
 };
 
-/// A (rows, cols) result inside a larger block of memory: `stride` apart, `offset` elements from the
-/// block's begin, every other element holding a pattern that `untouched` looks for.
+/// A (rows, cols) result inside a larger block of memory: `stride` apart, `offset` elements from
+/// the block's begin, every other element holding a pattern that `untouched` looks for.
 template <class S>
 struct Guarded {
   Index rows, cols, stride, offset;

@@ -7,8 +7,8 @@
 
 namespace lora_test {
 
-/// The 256 bytes (ids 0 to 255 as bytes), "ab" 256, " a" 257, then <|end|> 258 and <|im_start|> 259,
-/// <|im_end|> 260 as special tokens. End token <|end|>.
+/// The 256 bytes (ids 0 to 255 as bytes), "ab" 256, " a" 257, then <|end|> 258 and <|im_start|>
+/// 259, <|im_end|> 260 as special tokens. End token <|end|>.
 inline lora::TokenizerSpec byte_level_spec() {
   lora::TokenizerSpec spec;
   spec.model.where = "small/tokenizer.json";

@@ -328,8 +328,8 @@ class LoRAModel {
                         "\" is named twice");
     }
   }
-  /// Throws ConfigError unless `name` is a valid one that neither this model nor, behind its back, a
-  /// layer has.
+  /// Throws ConfigError unless `name` is a valid one that neither this model nor, behind its back,
+  /// a layer has.
   void check_new_name(const std::string& name, const char* where) {
     if (has_adapter(name))
       throw ConfigError("LoRAModel::" + std::string(where) + ": adapter \"" + name +

@@ -18,8 +18,8 @@ bool is_ascii_word(char32_t c) {
   return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
 }
 
-/// The code point at text[at], of strict UTF-8, and moves `at` behind it; a byte that fits nowhere is
-/// taken alone as 0xDC00 + byte (Python's surrogateescape), which no valid text holds.
+/// The code point at text[at], of strict UTF-8, and moves `at` behind it; a byte that fits nowhere
+/// is taken alone as 0xDC00 + byte (Python's surrogateescape), which no valid text holds.
 template <class = void>
 char32_t next_code_point(std::string_view text, std::size_t& at) {
   const auto byte = [&](std::size_t k) {

@@ -8,9 +8,9 @@
 
 namespace LORA_NAMESPACE {
 
-/// Base of everything this library throws; the text says what was wrong, where, and what was expected.
-/// Thrown itself when an object is asked for something its state does not allow (merging twice, an adapter
-/// that was deleted). After any of these the object is as it was before the call.
+/// Base of everything this library throws; the text says what was wrong, where, and what was
+/// expected. Thrown itself when an object is asked for something its state does not allow (merging
+/// twice, an adapter that was deleted). After any of these the object is as it was before the call.
 struct Error : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -67,7 +67,8 @@ inline void check_shape(bool ok, const char* where, const char* name, Index rows
   if (!ok) detail::throw_shape(where, name, rows, cols, expected);
 }
 
-/// Throws ShapeError unless m is (rows, cols); a negative number stands for "any" and prints as T. O(1), no allocation.
+/// Throws ShapeError unless m is (rows, cols); a negative number stands for "any" and prints as T.
+/// O(1), no allocation.
 template <class M>
 void expect_shape(const char* where, const char* name, const M& m, Index rows, Index cols) {
   if ((rows < 0 || m.rows() == rows) && (cols < 0 || m.cols() == cols)) return;

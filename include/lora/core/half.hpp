@@ -1,4 +1,5 @@
-// bf16 and f16 as storage: exact widening, rounding to nearest even when narrowing. Sums are never made in them.
+// bf16 and f16 as storage: exact widening, rounding to nearest even when narrowing. Sums are never
+// made in them.
 #pragma once
 
 #include <lora/core/namespace.hpp>
@@ -44,8 +45,8 @@ inline std::uint16_t float_to_f16(float f) {
   const std::uint32_t a = u & 0x7FFFFFFFu;
   if (a > 0x7F800000u) return static_cast<std::uint16_t>(sign | 0x7E00u | ((a >> 13) & 0x3FFu));
   if (a >= 0x477FF000u) return static_cast<std::uint16_t>(sign | 0x7C00u);  // rounds past 65504
-  if (a <
-      0x38800000u) {  // below 2^-14: a multiple of 2^-24, which this addition rounds to nearest even
+  if (a < 0x38800000u) {
+    // Below 2^-14: a multiple of 2^-24, which this addition rounds to nearest even.
     const float shifted = std::bit_cast<float>(a) + 0.5f;
     return static_cast<std::uint16_t>(sign | (std::bit_cast<std::uint32_t>(shifted) & 0x7FFu));
   }

@@ -18,7 +18,8 @@ enum class Isa {
   avx2,      ///< AVX2 and FMA
   avx512,    ///< AVX-512 F, BW, DQ and VL
   /// AVX512-BF16: weights that are stored as bfloat16 are multiplied in it. The other operand is
-  /// rounded to bfloat16 (relative error up to 2⁻⁸) and denormal numbers count as zero; sums are float32.
+  /// rounded to bfloat16 (relative error up to 2⁻⁸) and denormal numbers count as zero; sums are
+  /// float32.
   avx512bf16,
 };
 

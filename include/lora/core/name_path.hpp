@@ -8,9 +8,10 @@
 
 namespace LORA_NAMESPACE {
 
-/// A dotted path such as "model.layers.3.q_proj", as a chain of parts on the stack of those who walk the model. Becomes a
-/// std::string where one is wanted, and compares with one without allocating. Refers to its parent and to the text of its
-/// part, so it lives only for the call it is handed to.
+/// A dotted path such as "model.layers.3.q_proj", as a chain of parts on the stack of those who
+/// walk the model. Becomes a std::string where one is wanted, and compares with one without
+/// allocating. Refers to its parent and to the text of its part, so it lives only for the call it
+/// is handed to.
 class NamePath {
  public:
   NamePath(const char* name) : part_(name) {}
@@ -39,8 +40,8 @@ class NamePath {
     if (!text.empty() && !part.empty()) text += '.';
     text += part;
   }
-  /// Takes this path off the end of `text`; false when it is not there. What a dot separates stays well formed because an
-  /// empty part is skipped by both sides.
+  /// Takes this path off the end of `text`; false when it is not there. What a dot separates stays
+  /// well formed because an empty part is skipped by both sides.
   bool consume(std::string_view& text) const {
     if (index_ >= 0) {
       Index left = index_;

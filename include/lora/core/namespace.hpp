@@ -1,8 +1,9 @@
 // The namespace every header opens: `namespace LORA_NAMESPACE { ... }`, seen by users as `lora`.
 #pragma once
 
-// A switch that changes function bodies is part of an inline namespace's name, so that two translation units
-// built differently (one with -fopenmp, one without) do not share inline functions by accident.
+// A switch that changes function bodies is part of an inline namespace's name, so that two
+// translation units built differently (one with -fopenmp, one without) do not share inline
+// functions by accident.
 #if defined(_OPENMP)
 #define LORA_NAMESPACE lora::inline with_openmp
 #else

@@ -1,4 +1,5 @@
-// Sharing a loop between threads: OpenMP when the program is built with it, our own std::thread workers otherwise.
+// Sharing a loop between threads: OpenMP when the program is built with it, our own std::thread
+// workers otherwise.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -63,7 +64,8 @@ struct SharedLoop {
 };
 
 #if !defined(_OPENMP)
-/// Threads that wait for loops. One loop is shared at a time; a second caller, or a nested one, runs its own alone.
+/// Threads that wait for loops. One loop is shared at a time; a second caller, or a nested one,
+/// runs its own alone.
 template <class Loop>
 class WorkerPool {
  public:
@@ -72,7 +74,8 @@ class WorkerPool {
     return pool;
   }
 
-  /// Runs `loop` on up to `threads` threads, the caller among them. False when the workers are taken.
+  /// Runs `loop` on up to `threads` threads, the caller among them. False when the workers are
+  /// taken.
   bool share(Loop& loop, int threads) {
     if (taken_.exchange(true)) return false;  // no mutex: a nested call would lock its own thread's
     const Turn turn{taken_};
@@ -84,7 +87,8 @@ class WorkerPool {
     generation_.notify_all();
     loop.work();
     open_.store(false);
-    // A worker counts itself in before it looks at open_, so that none can still be inside after this.
+    // A worker counts itself in before it looks at open_, so that none can still be inside after
+    // this.
     for (int spins = 0; inside_.load() != 0; ++spins) {
       if (spins > 2000) std::this_thread::yield();
     }
@@ -107,7 +111,8 @@ class WorkerPool {
     ~Turn() { taken.store(false); }
   };
 
-  /// Has at least `count` workers, or as many as the system gives: the caller can do all the work itself.
+  /// Has at least `count` workers, or as many as the system gives: the caller can do all the work
+  /// itself.
   void start_workers(int count) {
     try {
       while (static_cast<int>(workers_.size()) < count)
@@ -151,22 +156,24 @@ bool run_shared(Loop& loop, int threads) {
 
 }  // namespace detail
 
-/// How many threads a loop of this library may use. At the start: LORA_NUM_THREADS, else OMP_NUM_THREADS, else the
-/// number of processors. Thread-safe.
+/// How many threads a loop of this library may use. At the start: LORA_NUM_THREADS, else
+/// OMP_NUM_THREADS, else the number of processors. Thread-safe.
 inline int num_threads() { return detail::thread_limit().load(); }
 
-/// Sets num_threads() for the whole process. Results do not depend on it. Throws ConfigError unless n ≥ 1.
+/// Sets num_threads() for the whole process. Results do not depend on it. Throws ConfigError unless
+/// n ≥ 1.
 inline void set_num_threads(int n) {
   if (n < 1)
     throw ConfigError("set_num_threads: n is " + std::to_string(n) + ", expected at least 1");
   detail::thread_limit().store(n);
 }
 
-/// Calls fn(begin, end) for consecutive ranges of at most `grain` that together cover [0, count), on several threads.
-/// Where the ranges begin depends on `grain` alone, so what is computed does not depend on the number of threads.
-/// Runs on the caller's thread alone when there is one range, when called from inside another such loop, or when
-/// another thread of the program is using the workers. The first exception of fn is thrown again at the end.
-/// Allocates only when workers are started.
+/// Calls fn(begin, end) for consecutive ranges of at most `grain` that together cover [0, count),
+/// on several threads. Where the ranges begin depends on `grain` alone, so what is computed does
+/// not depend on the number of threads. Runs on the caller's thread alone when there is one range,
+/// when called from inside another such loop, or when another thread of the program is using the
+/// workers. The first exception of fn is thrown again at the end. Allocates only when workers are
+/// started.
 template <class Fn>
 void parallel_for(Index count, Index grain, Fn&& fn) {
   if (count <= 0) return;

@@ -9,8 +9,8 @@
 
 namespace LORA_NAMESPACE {
 
-/// A tensor with its gradient. `grad` has value's shape while `trainable`, and is empty while frozen, so that a
-/// frozen tensor costs nothing beside its value.
+/// A tensor with its gradient. `grad` has value's shape while `trainable`, and is empty while
+/// frozen, so that a frozen tensor costs nothing beside its value.
 /// A vector of n is stored as (1, n); a tensor of more dimensions as (first, product of the rest).
 template <class S>
 struct Parameter {
@@ -25,8 +25,8 @@ struct Parameter {
       : value(std::move(v)), shape{value.rows(), value.cols()} {
     set_trainable(train);
   }
-  /// A parameter whose PyTorch shape is not that of `v`: a vector, or a convolution's kernel. Throws ShapeError when the two
-  /// have not as many elements.
+  /// A parameter whose PyTorch shape is not that of `v`: a vector, or a convolution's kernel.
+  /// Throws ShapeError when the two have not as many elements.
   Parameter(Matrix<S> v, std::vector<Index> torch_shape, bool train = false)
       : value(std::move(v)), shape(std::move(torch_shape)) {
     Index elements = 1;
@@ -57,8 +57,9 @@ struct Parameter {
   void zero_grad() { grad.setZero(); }
 };
 
-/// Each type lists its tensors in one place, `for_each_parameter(const NamePath& prefix, fn)`, which calls
-/// fn(const NamePath& name, Parameter<S>&) for each. What follows is written over that list.
+/// Each type lists its tensors in one place, `for_each_parameter(const NamePath& prefix, fn)`,
+/// which calls fn(const NamePath& name, Parameter<S>&) for each. What follows is written over that
+/// list.
 
 /// Sets every gradient to zero.
 template <class T>
@@ -66,7 +67,8 @@ void zero_grad(T& object) {
   object.for_each_parameter("", [](const auto&, auto& p) { p.zero_grad(); });
 }
 
-/// Numbers of elements: of the tensors that are trained, and of all that `for_each_parameter` lists.
+/// Numbers of elements: of the tensors that are trained, and of all that `for_each_parameter`
+/// lists.
 struct ParameterCount {
   Index trainable = 0;
   Index listed = 0;

@@ -1,6 +1,6 @@
-// Counter-based random numbers: value i of a stream depends on (seed, name, i) and nothing else, not on the order of
-// calls and not on the number of threads. Words and uniform numbers are the same on every platform; normal ones go
-// through its log1p and cos, whose last bits may differ.
+// Counter-based random numbers: value i of a stream depends on (seed, name, i) and nothing else,
+// not on the order of calls and not on the number of threads. Words and uniform numbers are the
+// same on every platform; normal ones go through its log1p and cos, whose last bits may differ.
 #pragma once
 
 #include <lora/core/types.hpp>
@@ -12,8 +12,9 @@
 
 namespace LORA_NAMESPACE {
 
-/// Philox 4x32 with 10 rounds (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", 2011):
-/// four random 32-bit words for a 128-bit counter and a 64-bit key. Pure; passes that paper's known answers.
+/// Philox 4x32 with 10 rounds (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as
+/// 1, 2, 3", 2011): four random 32-bit words for a 128-bit counter and a 64-bit key. Pure; passes
+/// that paper's known answers.
 inline std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> c, std::uint64_t key) {
   std::uint32_t k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
   for (int round = 0; round < 10; ++round) {
@@ -27,7 +28,8 @@ inline std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> c, s
   return c;
 }
 
-/// Mixes 64 bits so that each input bit changes each output bit with probability one half (splitmix64's finaliser).
+/// Mixes 64 bits so that each input bit changes each output bit with probability one half
+/// (splitmix64's finaliser).
 constexpr std::uint64_t mix64(std::uint64_t z) {
   z += 0x9E3779B97F4A7C15u;
   z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
@@ -35,7 +37,8 @@ constexpr std::uint64_t mix64(std::uint64_t z) {
   return z ^ (z >> 31);
 }
 
-/// The 64-bit key of the stream called `name` under `seed`: FNV-1a over the name, mixed with the seed.
+/// The 64-bit key of the stream called `name` under `seed`: FNV-1a over the name, mixed with the
+/// seed.
 constexpr std::uint64_t stream_key(std::uint64_t seed, std::string_view name) {
   std::uint64_t h = 0xCBF29CE484222325u;
   for (const char ch : name) h = (h ^ static_cast<unsigned char>(ch)) * 0x100000001B3u;
@@ -81,8 +84,8 @@ class RandomStream {
   std::uint64_t key_;
 };
 
-/// Fills m with numbers uniform in [low, high), rounded to S (so that high itself may occur): element (i, j) is number
-/// i·cols + j of the stream.
+/// Fills m with numbers uniform in [low, high), rounded to S (so that high itself may occur):
+/// element (i, j) is number i·cols + j of the stream.
 template <class S>
 void fill_uniform(Matrix<S>& m, const RandomStream& stream, double low, double high) {
   for (Index i = 0; i < m.size(); ++i) {

@@ -21,7 +21,8 @@ inline constexpr std::int64_t ignored_label = -100;
 template <class S>
 using Matrix = Eigen::Matrix<S, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
-/// An input: any row-major matrix or block of one without a copy (other expressions are evaluated once).
+/// An input: any row-major matrix or block of one without a copy (other expressions are evaluated
+/// once).
 template <class S>
 using In = const Eigen::Ref<const Matrix<S>>&;
 

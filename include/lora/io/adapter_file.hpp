@@ -124,8 +124,8 @@ std::map<std::string, BaseWeight<typename Base::Scalar>> base_weights(LoRAModel<
 
 /// Gives `tensors` the values that the file has under their keys. Weights of the base that the file
 /// holds beside them must be those of `base`, and are left out. Throws FormatError that names all
-/// keys that are missing, unexpected or of another shape or type, or hold a number that would become
-/// an infinity; then nothing has changed. Nothing is allocated for values.
+/// keys that are missing, unexpected or of another shape or type, or hold a number that would
+/// become an infinity; then nothing has changed. Nothing is allocated for values.
 template <class S>
 void read_tensors(const std::vector<KeyedTensor<S>>& tensors, const SafetensorsFile& file,
                   const std::string& adapter, BareKeys bare_keys,

@@ -313,8 +313,9 @@ class CheckpointMerger {
 /// and StagedDirectory, FormatError, IoError, and Error, naming tensor and element, when a merged
 /// number, or one that was finite before it changed its type, would not be finite.
 ///
-/// Reads from the mapped files and holds some MiB, and the A and B of one tensor, at a time. Source:
-/// PEFT's merge_and_unload(safe_merge=True), which rounds s B A to the base's type before it adds.
+/// Reads from the mapped files and holds some MiB, and the A and B of one tensor, at a time.
+/// Source: PEFT's merge_and_unload(safe_merge=True), which rounds s B A to the base's type before
+/// it adds.
 inline CheckpointMergeReport merge_checkpoint(const CheckpointFiles& base,
                                               const PeftAdapter& adapter,
                                               const std::filesystem::path& output,

@@ -221,8 +221,8 @@ class MappedFile {
 /// throws, and a destructor without commit(), removes the hidden file and leaves the target as it
 /// was; the one exception is the folder's sync at the very end, whose message says that the new
 /// file is in place but might not survive a loss of power. An existing target hands its permissions
-/// on; a symbolic link is replaced, and what it points to is not touched. A device, a pipe or a link
-/// to anything but a file is refused. A process that is killed half way leaves the hidden file
+/// on; a symbolic link is replaced, and what it points to is not touched. A device, a pipe or a
+/// link to anything but a file is refused. A process that is killed half way leaves the hidden file
 /// behind. `calls` is kept by reference. One thread an object.
 class AtomicFile {
  public:

@@ -172,10 +172,10 @@ class Importer {
 
 /// The adapter of a GGUF file for PEFT: A and B bit for bit and in the file's types, the rows of
 /// interleaved modules and the A of an embedding back in PEFT's order, so that exporting the result
-/// in the same type gives the same tensors, if all had one type and alpha was not 0. The configuration is that of a plain LoRA: lora_alpha
-/// is adapter.lora.alpha (factors that an export has put into B stay there), r the commonest rank,
-/// other ranks in rank_pattern, target_modules the ends of the names where those select no other
-/// module of the base.
+/// in the same type gives the same tensors, if all had one type and alpha was not 0. The
+/// configuration is that of a plain LoRA: lora_alpha is adapter.lora.alpha (factors that an export
+/// has put into B stay there), r the commonest rank, other ranks in rank_pattern, target_modules
+/// the ends of the names where those select no other module of the base.
 ///
 /// Throws FormatError that names everything that does not fit: other metadata than an adapter's,
 /// tensors that are no pair of A and B, quantised types, modules or shapes that the base does not

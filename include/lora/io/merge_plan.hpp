@@ -177,12 +177,12 @@ class MergePlanner {
 
 /// What merging `adapter` does to each tensor of `base`: A and B of linear layers, Conv1D
 /// (fan_in_fan_out), embeddings and convolutions; lora_bias times the scale added to the bias;
-/// saved modules and biases in the place of the base's, whatever the configuration calls them. Every
-/// tensor of the adapter has a use, or it is a problem.
+/// saved modules and biases in the place of the base's, whatever the configuration calls them.
+/// Every tensor of the adapter has a use, or it is a problem.
 ///
-/// Throws FormatError that names all problems: tensors that the base has not, other shapes or types,
-/// convolutions with groups, and the embedding or the head of a base that has both in one tensor.
-/// Reads no values.
+/// Throws FormatError that names all problems: tensors that the base has not, other shapes or
+/// types, convolutions with groups, and the embedding or the head of a base that has both in one
+/// tensor. Reads no values.
 inline MergePlan plan_merge(const CheckpointFiles& base, const PeftAdapter& adapter) {
   return detail::MergePlanner(base, adapter).run();
 }

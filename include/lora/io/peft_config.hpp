@@ -286,9 +286,9 @@ inline LoRAConfig config_of_peft_fields(const Json& fields, const std::string& w
 /// Reads the text of an adapter_config.json; `where` names it in errors. A field that is missing
 /// has its default (peft_type must be there), one that LoRAConfig does not have is kept and
 /// reported; a runtime_config, which is of the process that wrote the file, is reported and not
-/// used, as in PEFT. Throws FormatError (empty, a Git LFS pointer, not JSON, beyond peft_config_limits, a
-/// field of another type) or ConfigError (a value that is not valid or not supported), naming field
-/// and value.
+/// used, as in PEFT. Throws FormatError (empty, a Git LFS pointer, not JSON, beyond
+/// peft_config_limits, a field of another type) or ConfigError (a value that is not valid or not
+/// supported), naming field and value.
 inline PeftConfig parse_peft_config(std::string_view text, const std::string& where) {
   PeftConfig read;
   if (text.empty()) throw FormatError(where + ": is empty: a download or a save was cut short");

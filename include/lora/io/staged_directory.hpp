@@ -67,8 +67,8 @@ class StagedDirectory {
   }
 
  private:
-  /// Absolute, without "." and "..", which the system resolves: behind a link ".." is not the folder
-  /// that the path names before it. A target that is a link itself stays one.
+  /// Absolute, without "." and "..", which the system resolves: behind a link ".." is not the
+  /// folder that the path names before it. A target that is a link itself stays one.
   static std::filesystem::path resolved(const std::filesystem::path& target) {
     std::error_code failure;
     std::filesystem::path path = std::filesystem::absolute(target, failure);

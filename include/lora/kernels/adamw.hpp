@@ -6,8 +6,8 @@
 #include <cmath>
 #include <cstddef>
 
-// The square root is all that vectors lack as operators; <immintrin.h> for it alone would cost every user's compilation
-// more than the whole of optim/.
+// The square root is all that vectors lack as operators; <immintrin.h> for it alone would cost
+// every user's compilation more than the whole of optim/.
 #if defined(__x86_64__) && defined(__GNUC__)
 #if !defined(__clang__) || __has_builtin(__builtin_ia32_sqrtps256)
 #define LORA_ADAMW_SQRT(x) __builtin_ia32_sqrtps256(x)

@@ -1,5 +1,5 @@
-// The kernels for AVX-512, whatever the program is compiled for: only the functions here may use it.
-// 32 registers of 64 bytes: tiles of 8 x 3.
+// The kernels for AVX-512, whatever the program is compiled for: only the functions here may use
+// it. 32 registers of 64 bytes: tiles of 8 x 3.
 #pragma once
 
 #include <lora/kernels/dropout.hpp>

@@ -1,4 +1,5 @@
-// The mask of dropout over a row of floats, on registers of any width: many blocks of Philox at once.
+// The mask of dropout over a row of floats, on registers of any width: many blocks of Philox at
+// once.
 #pragma once
 
 #include <lora/kernels/vector.hpp>

@@ -1,5 +1,6 @@
-// Functions of one element, most with an exponential in them, on registers of any width: activations
-// and the rows of a softmax. On raw pointers; allocates nothing; the caller's thread alone.
+// Functions of one element, most with an exponential in them, on registers of any width:
+// activations and the rows of a softmax. On raw pointers; allocates nothing; the caller's thread
+// alone.
 #pragma once
 
 #include <lora/kernels/vector.hpp>

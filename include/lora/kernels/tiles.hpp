@@ -1,9 +1,10 @@
 // The product C (+)= A B of a block whose B lies in the first-level cache, and what brings B there,
 // for registers of any width, on raw pointers. Allocates nothing; the caller's thread alone.
 //
-// Every element of C is one chain: what C holds, or zero, then the terms k = 0, 1, 2 … added in that
-// order. So the bits do not depend on how C or k is cut into blocks, on an element's neighbours or
-// on the number of threads; they do depend on whether the instruction set has fused multiply-adds.
+// Every element of C is one chain: what C holds, or zero, then the terms k = 0, 1, 2 … added in
+// that order. So the bits do not depend on how C or k is cut into blocks, on an element's
+// neighbours or on the number of threads; they do depend on whether the instruction set has fused
+// multiply-adds.
 #pragma once
 
 #include <lora/kernels/vector.hpp>
@@ -14,8 +15,8 @@ namespace LORA_NAMESPACE::kernels {
 inline constexpr Size slab_columns = 48;
 /// The slab's columns that are read come in groups of so many.
 inline constexpr Size slab_group = 16;
-/// Rows of a slab: 72 KiB, far less than a second-level cache, and enough that loading and storing a
-/// tile of C costs little. Measured against 96, 192, 480 and 576.
+/// Rows of a slab: 72 KiB, far less than a second-level cache, and enough that loading and storing
+/// a tile of C costs little. Measured against 96, 192, 480 and 576.
 template <class S>
 inline constexpr Size slab_depth = 384 * 4 / static_cast<Size>(sizeof(S));
 
@@ -114,8 +115,9 @@ LORA_ALWAYS_INLINE void tile(const BlockProduct<S, B>& p, Size m, Size n, S* c, 
   t.end(c, c_row);
 }
 
-/// Vecs registers of columns from n on, rows m to m + rows of C, which lie at c. Most is the largest
-/// number of rows of a tile. With few rows B comes from memory, and is used up as fast as it comes.
+/// Vecs registers of columns from n on, rows m to m + rows of C, which lie at c. Most is the
+/// largest number of rows of a tile. With few rows B comes from memory, and is used up as fast as
+/// it comes.
 template <class S, int Bytes, int Most, int Vecs, class B>
 LORA_ALWAYS_INLINE void columns(const BlockProduct<S, B>& p, Size m, Size rows, Size n, S* c,
                                 Size c_row) {
@@ -168,8 +170,8 @@ LORA_ALWAYS_INLINE void multiply_block(const BlockProduct<S, B>& p) {
   if (n < p.cols) last_columns<S, Bytes, Most>(p, n);
 }
 
-/// slab[k·slab_columns + j] = b[j·b_row + k] for k < depth, j < cols; zero in the columns after that
-/// up to a whole group.
+/// slab[k·slab_columns + j] = b[j·b_row + k] for k < depth, j < cols; zero in the columns after
+/// that up to a whole group.
 template <class S, int Bytes, class B>
 LORA_ALWAYS_INLINE void transpose_block(Size depth, Size cols, const B* b, Size b_row, S* slab) {
   using Reg = Register<S, Bytes>;
@@ -196,8 +198,8 @@ LORA_ALWAYS_INLINE void transpose_block(Size depth, Size cols, const B* b, Size 
 }
 
 /// C (rows, cols) = or += A (rows, depth) B(cols, depth)ᵀ for at most few_rows rows: B(n, k) at
-/// b[n·b_row + k]. cols and depth are multiples of slab_group. For so few rows a slab would be stored
-/// and loaded for little; here squares of B are transposed in registers and used up.
+/// b[n·b_row + k]. cols and depth are multiples of slab_group. For so few rows a slab would be
+/// stored and loaded for little; here squares of B are transposed in registers and used up.
 template <class S, class B = S>
 struct FewRows {
   Size rows, cols, depth;

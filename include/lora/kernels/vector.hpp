@@ -117,8 +117,8 @@ struct LanesUpTo<0, I...> {
 };
 
 /// Loads a register whose quarters of 16 bytes lie apart: quarter q, 16 / sizeof(S) elements stored
-/// as B, at p + q·distance. An instruction set that inserts quarters straight from memory says so in
-/// its own header.
+/// as B, at p + q·distance. An instruction set that inserts quarters straight from memory says so
+/// in its own header.
 template <class S, int Bytes, class B>
 struct Quarters {
   using V = typename Register<S, Bytes>::type;

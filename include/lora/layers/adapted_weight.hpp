@@ -1,4 +1,5 @@
-// What every adapted layer is made of: a frozen weight, a bias, named adapters, trained copies, and the merged state.
+// What every adapted layer is made of: a frozen weight, a bias, named adapters, trained copies, and
+// the merged state.
 #pragma once
 
 #include <lora/core/printable.hpp>
@@ -13,8 +14,9 @@
 
 namespace LORA_NAMESPACE {
 
-/// The state that linear, embedding and convolution layers share, and what can be done with it by an adapter's name.
-/// A value: copying it copies the adapters and shares the frozen weight. Not for use by itself.
+/// The state that linear, embedding and convolution layers share, and what can be done with it by
+/// an adapter's name. A value: copying it copies the adapters and shares the frozen weight. Not for
+/// use by itself.
 template <class S>
 class AdaptedWeight {
  public:
@@ -126,7 +128,8 @@ class AdaptedWeight {
   void merge(const std::vector<std::string>& names = {}, SafeMerge safe = SafeMerge::no) {
     commit_merge(prepare_merge(names, safe));
   }
-  /// Back to the base weight, bit for bit: its handle was kept. Throws Error when nothing is merged.
+  /// Back to the base weight, bit for bit: its handle was kept. Throws Error when nothing is
+  /// merged.
   void unmerge() {
     if (!merged_) throw Error("unmerge: no adapter is merged");
     merged_.reset();

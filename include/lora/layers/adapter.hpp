@@ -33,7 +33,8 @@ struct AdapterOptions {
   std::string path = {};
 };
 
-/// A (R, D), B (O, R) and what belongs to them: the layer adds scaling · drop(x) Aᵀ Bᵀ (+ scaling · bias).
+/// A (R, D), B (O, R) and what belongs to them: the layer adds scaling · drop(x) Aᵀ Bᵀ
+/// (+ scaling · bias).
 template <class S>
 struct Adapter {
   std::string name;
@@ -68,7 +69,8 @@ struct Adapter {
 };
 
 /// An adapter without values: name, r, alpha, dropout and scaling checked and set.
-/// Throws ConfigError when r < 1, alpha is not finite, dropout is outside [0, 1), or the name is empty, reserved or has a dot.
+/// Throws ConfigError when r < 1, alpha is not finite, dropout is outside [0, 1), or the name is
+/// empty, reserved or has a dot.
 template <class S>
 Adapter<S> make_adapter(const std::string& name, const AdapterOptions& options) {
   const std::string where = "adapter \"" + name + "\": ";
@@ -107,7 +109,8 @@ void expect_plain_update(const std::variant<Variant...>& variant, const std::str
   throw ConfigError("adapter \"" + name + "\": its variant is not supported for " + kind);
 }
 
-/// Fills A and B of a linear or convolution adapter as `options` asks, from streams named after tensor and layer.
+/// Fills A and B of a linear or convolution adapter as `options` asks, from streams named after
+/// tensor and layer.
 template <class S>
 void initialize_linear_adapter(Adapter<S>& adapter, const AdapterOptions& options, Index fan_in) {
   const RandomStream a(options.seed, options.path + ".lora_A." + adapter.name + ".weight");
@@ -116,7 +119,8 @@ void initialize_linear_adapter(Adapter<S>& adapter, const AdapterOptions& option
              adapter.variant);
 }
 
-/// What backward needs of one adapter's forward, and its scratch. Owned by the caller's tape, reused from step to step.
+/// What backward needs of one adapter's forward, and its scratch. Owned by the caller's tape,
+/// reused from step to step.
 template <class S>
 struct AdapterTape {
   std::uint64_t id = 0;

@@ -1,4 +1,5 @@
-// The named adapters of one layer: which there are, which are active, which are merged, and at what scale.
+// The named adapters of one layer: which there are, which are active, which are merged, and at what
+// scale.
 #pragma once
 
 #include <lora/layers/adapter.hpp>
@@ -10,8 +11,8 @@
 
 namespace LORA_NAMESPACE {
 
-/// What every adapted layer has the same. Names keep the order in which they were added or activated. A value.
-/// Reading is safe from several threads; changing is not.
+/// What every adapted layer has the same. Names keep the order in which they were added or
+/// activated. A value. Reading is safe from several threads; changing is not.
 template <class S>
 class AdapterSet {
  public:
@@ -58,14 +59,16 @@ class AdapterSet {
     return const_cast<Adapter<S>&>(std::as_const(*this).by_id(id));
   }
 
-  /// Adds an adapter; it is neither active nor trainable. Throws ConfigError when the name is taken.
+  /// Adds an adapter; it is neither active nor trainable. Throws ConfigError when the name is
+  /// taken.
   void add(Adapter<S> adapter) {
     if (contains(adapter.name))
       throw ConfigError("an adapter called \"" + adapter.name + "\" is already there");
     adapter.id = ++last_id_;
     adapters_.push_back(std::move(adapter));
   }
-  /// Removes an adapter. Throws ConfigError when there is none of that name, Error while it is merged.
+  /// Removes an adapter. Throws ConfigError when there is none of that name, Error while it is
+  /// merged.
   void remove(const std::string& name) {
     get(name);
     if (is_merged(name))
@@ -81,7 +84,8 @@ class AdapterSet {
     std::replace(merged_.begin(), merged_.end(), name, new_name);
   }
 
-  /// Removes all adapters, merged ones too, and enables the set. Their ids stay used up: a tape made before is refused still.
+  /// Removes all adapters, merged ones too, and enables the set. Their ids stay used up: a tape
+  /// made before is refused still.
   void clear() {
     adapters_.clear();
     active_.clear();
@@ -89,8 +93,8 @@ class AdapterSet {
     enabled_ = true;
   }
 
-  /// Makes exactly these adapters active, in this order, and with `train` trainable; all others are frozen.
-  /// Throws ConfigError for an unknown or repeated name, with nothing changed.
+  /// Makes exactly these adapters active, in this order, and with `train` trainable; all others are
+  /// frozen. Throws ConfigError for an unknown or repeated name, with nothing changed.
   void set_active(const std::vector<std::string>& names, bool train = true) {
     for (std::size_t i = 0; i < names.size(); ++i) {
       get(names[i]);

@@ -7,7 +7,8 @@
 
 namespace LORA_NAMESPACE {
 
-/// Options of a two-dimensional convolution, (vertical, horizontal), with PyTorch's meaning and defaults.
+/// Options of a two-dimensional convolution, (vertical, horizontal), with PyTorch's meaning and
+/// defaults.
 struct Conv2dOptions {
   std::array<Index, 2> kernel = {1, 1};
   std::array<Index, 2> stride = {1, 1};
@@ -22,8 +23,8 @@ struct ImageSize {
   Index pixels() const { return height * width; }
 };
 
-/// Size of the result: floor((n + 2 padding - dilation (kernel - 1) - 1) / stride) + 1 in each direction.
-/// Throws ShapeError when the kernel does not fit.
+/// Size of the result: floor((n + 2 padding - dilation (kernel - 1) - 1) / stride) + 1 in each
+/// direction. Throws ShapeError when the kernel does not fit.
 template <class = void>
 ImageSize conv2d_output(const Conv2dOptions& o, ImageSize in) {
   const auto along = [](Index n, Index k, Index stride, Index padding, Index dilation) {
@@ -39,8 +40,9 @@ ImageSize conv2d_output(const Conv2dOptions& o, ImageSize in) {
   return out;
 }
 
-/// Calls fn(pixel, column, channel, y, x) for each entry of the (out pixels, channels · kernel) matrix that lies inside the
-/// image (the others are zero): pixel and column are the entry's place, (channel, y, x) the input it shows.
+/// Calls fn(pixel, column, channel, y, x) for each entry of the (out pixels, channels · kernel)
+/// matrix that lies inside the image (the others are zero): pixel and column are the entry's place,
+/// (channel, y, x) the input it shows.
 template <class Fn>
 void for_each_column_entry(const Conv2dOptions& o, Index channels, ImageSize in, ImageSize out,
                            Fn&& fn) {
@@ -60,7 +62,8 @@ void for_each_column_entry(const Conv2dOptions& o, Index channels, ImageSize in,
   }
 }
 
-/// columns (out pixels, channels · kernel) = what each output pixel sees of image (channels, height, width).
+/// columns (out pixels, channels · kernel) = what each output pixel sees of image
+/// (channels, height, width).
 template <class S>
 void image_to_columns(const Conv2dOptions& o, Index channels, ImageSize in, ImageSize out,
                       const S* image, Matrix<S>& columns) {

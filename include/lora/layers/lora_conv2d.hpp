@@ -7,13 +7,15 @@
 
 namespace LORA_NAMESPACE {
 
-/// y = conv(x, W) + b + Σ s_a (conv1x1(conv(drop_a(x), A_a), B_a) + bias_a) over the active adapters a.
+/// y = conv(x, W) + b + Σ s_a (conv1x1(conv(drop_a(x), A_a), B_a) + bias_a) over the active
+/// adapters a.
 ///
-/// A row of x (N, C·height·width) is an image, a row of y (N, O·out height·out width) its result. W is (O, C/groups·kh·kw),
-/// A (R, C·kh·kw) has the base's kernel, stride, padding and dilation and one group, B (O, R/groups) has the base's groups.
-/// As in PEFT, except that A follows the base's dilation, which PEFT forgets and then fails. With groups the frozen weight
-/// is kept a second time, cut into its groups, and adapters cannot be merged, since A looks across groups.
-/// The rest is as for LoRALinear. Source: PEFT's lora.Conv2d.
+/// A row of x (N, C·height·width) is an image, a row of y (N, O·out height·out width) its result. W
+/// is (O, C/groups·kh·kw), A (R, C·kh·kw) has the base's kernel, stride, padding and dilation and
+/// one group, B (O, R/groups) has the base's groups. As in PEFT, except that A follows the base's
+/// dilation, which PEFT forgets and then fails. With groups the frozen weight is kept a second
+/// time, cut into its groups, and adapters cannot be merged, since A looks across groups. The rest
+/// is as for LoRALinear. Source: PEFT's lora.Conv2d.
 template <class S>
 class LoRAConv2d : public AdaptedWeight<S> {
   using Base = AdaptedWeight<S>;
@@ -32,7 +34,8 @@ class LoRAConv2d : public AdaptedWeight<S> {
 
   LoRAConv2d() = default;
   /// W (O, C/groups·kh·kw), the bytes of PyTorch's (O, C/groups, kh, kw); bias (1, O) or empty.
-  /// Throws ConfigError for options below 1 (padding: below 0) or that do not fit W, ShapeError for the bias.
+  /// Throws ConfigError for options below 1 (padding: below 0) or that do not fit W, ShapeError for
+  /// the bias.
   explicit LoRAConv2d(Matrix<S> weight, const Conv2dOptions& options, Matrix<S> bias = {})
       : Base(Base::Kind::linear, FrozenWeight<S>(weight), checked_shape(weight, options, bias),
              bias),
@@ -261,7 +264,8 @@ class LoRAConv2d : public AdaptedWeight<S> {
     }
   }
 
-  /// dB_g += dy_gᵀ h_g,  dh_g = s dy_g B_g,  dA += dhᵀ columns,  dcolumns = dh A, through the dropout's mask to the image.
+  /// dB_g += dy_gᵀ h_g,  dh_g = s dy_g B_g,  dA += dhᵀ columns,  dcolumns = dh A, through the
+  /// dropout's mask to the image.
   void adapter_backward(std::size_t i, const S* image, Index n, Tape& tape, S* image_gradient) {
     AdapterTape<S>& own = tape.adapters[i];
     Adapter<S>& adapter = this->adapters().by_id(own.id);

@@ -5,10 +5,11 @@
 
 namespace LORA_NAMESPACE {
 
-/// y_t = W[id_t] + Σ s_a · B_a A_a[:, id_t] over the active adapters a; ids (T), W (V, D), y (T, D).
+/// y_t = W[id_t] + Σ s_a · B_a A_a[:, id_t] over the active adapters a; ids (T), W (V, D),
+/// y (T, D).
 ///
-/// A (R, V) and B (D, R) as PEFT keeps them; at the start A = 0 and B is normal. There is no dropout, as in PEFT. The rest is
-/// as for LoRALinear. Source: PEFT's lora.Embedding.
+/// A (R, V) and B (D, R) as PEFT keeps them; at the start A = 0 and B is normal. There is no
+/// dropout, as in PEFT. The rest is as for LoRALinear. Source: PEFT's lora.Embedding.
 template <class S>
 class LoRAEmbedding : public AdaptedWeight<S> {
   using Base = AdaptedWeight<S>;
@@ -24,8 +25,9 @@ class LoRAEmbedding : public AdaptedWeight<S> {
   };
 
   LoRAEmbedding() = default;
-  /// W (V, D). Rows of `padding_idx` get no gradient, as in PyTorch's nn.Embedding; -1: there is no such row.
-  /// Throws ConfigError for a padding_idx outside -1 … V-1 and for a table stored as (D, V).
+  /// W (V, D). Rows of `padding_idx` get no gradient, as in PyTorch's nn.Embedding; -1: there is no
+  /// such row. Throws ConfigError for a padding_idx outside -1 … V-1 and for a table stored
+  /// as (D, V).
   explicit LoRAEmbedding(FrozenWeight<S> weight, std::int64_t padding_idx = -1)
       : Base(Base::Kind::embedding, weight, {weight.rows(), weight.cols()}, {}),
         padding_idx_(padding_idx) {

@@ -6,19 +6,21 @@
 
 namespace LORA_NAMESPACE {
 
-/// y = x Wᵀ + b + Σ s_a · (drop_a(x) A_aᵀ B_aᵀ + bias_a) over the active adapters a; x (T, D), y (T, O).
+/// y = x Wᵀ + b + Σ s_a · (drop_a(x) A_aᵀ B_aᵀ + bias_a) over the active adapters a; x (T, D),
+/// y (T, O).
 ///
-/// W is frozen, A (R, D) and B (O, R) are trained. A layer is a value: copying it copies the adapters and shares W.
-/// forward() is const and may run on several threads at once, each with a tape of its own; everything else may not.
-/// Source: Hu et al., "LoRA", 2021; PEFT's lora.Linear, with these differences: unmerging is exact, an adapter is not
-/// rescaled or deleted while it is merged, and merged layers that are disabled and enabled again are merged still.
+/// W is frozen, A (R, D) and B (O, R) are trained. A layer is a value: copying it copies the
+/// adapters and shares W. forward() is const and may run on several threads at once, each with a
+/// tape of its own; everything else may not. Source: Hu et al., "LoRA", 2021; PEFT's lora.Linear,
+/// with these differences: unmerging is exact, an adapter is not rescaled or deleted while it is
+/// merged, and merged layers that are disabled and enabled again are merged still.
 template <class S>
 class LoRALinear : public AdaptedWeight<S> {
   using Base = AdaptedWeight<S>;
 
  public:
-  /// What backward needs of one forward. Owned by the caller and reused from step to step; x itself is handed to backward
-  /// again instead of being copied.
+  /// What backward needs of one forward. Owned by the caller and reused from step to step; x itself
+  /// is handed to backward again instead of being copied.
   struct Tape {
     std::vector<AdapterTape<S>> adapters;
     std::vector<LowRank<S>> terms;
@@ -45,8 +47,8 @@ class LoRALinear : public AdaptedWeight<S> {
 
   /// Adds an adapter, neither active nor trainable. With the first one the layer's bias is called
   /// "base_layer.bias" instead of "bias", as in PEFT; to an optimiser that trained it before it
-  /// is a new tensor, and prune() forgets the old name. Throws ConfigError, and Error while the base
-  /// is trained whole, with nothing changed.
+  /// is a new tensor, and prune() forgets the old name. Throws ConfigError, and Error while the
+  /// base is trained whole, with nothing changed.
   void add_adapter(const std::string& name, const AdapterOptions& options = {}) {
     this->expect_frozen_base("LoRALinear::add_adapter");
     Adapter<S> adapter = make_adapter<S>(name, options);
@@ -117,7 +119,8 @@ class LoRALinear : public AdaptedWeight<S> {
     if (dx != nullptr) input_gradient(dy, tape, *dx, accumulate);
   }
 
-  /// Throws the Error that backward() would throw for this tape: a model of several layers asks each before the first acts.
+  /// Throws the Error that backward() would throw for this tape: a model of several layers asks
+  /// each before the first acts.
   void check_tape(const Tape& tape) const {
     if (tape.rows < 0) throw Error("LoRALinear::backward: the tape has seen no forward");
     if (tape.per_row)

@@ -9,8 +9,8 @@ namespace LORA_NAMESPACE {
 /// Whether a merge looks at its result before it takes effect.
 enum class SafeMerge { no, yes };
 
-/// A merged weight that is ready to act: merging a model computes one for each layer, and only then commits them all, so that
-/// an error leaves every layer as it was.
+/// A merged weight that is ready to act: merging a model computes one for each layer, and only then
+/// commits them all, so that an error leaves every layer as it was.
 template <class S>
 struct MergedWeight {
   std::vector<std::string> names;  ///< of all adapters in it, in the order of merging

@@ -11,8 +11,9 @@
 
 namespace LORA_NAMESPACE {
 
-/// A dense copy of a layer's weight and bias that is trained instead of them: PEFT's modules_to_save, one for each adapter
-/// that asks for it, or with the name "__base__" full fine-tuning. The values keep the checkpoint's orientation.
+/// A dense copy of a layer's weight and bias that is trained instead of them: PEFT's
+/// modules_to_save, one for each adapter that asks for it, or with the name "__base__" full
+/// fine-tuning. The values keep the checkpoint's orientation.
 template <class S>
 struct TrainedCopy {
   std::string name;
@@ -64,7 +65,8 @@ class TrainedCopies {
     copies_.clear();
     active_.clear();
   }
-  /// Lets the copy called `name` act; without one of that name the copy of full fine-tuning acts, if there is one.
+  /// Lets the copy called `name` act; without one of that name the copy of full fine-tuning acts,
+  /// if there is one.
   void activate(const std::string& name) { active_ = name; }
   const TrainedCopy<S>* acting() const {
     const TrainedCopy<S>* copy = find(active_);

@@ -10,8 +10,9 @@
 
 namespace LORA_NAMESPACE {
 
-/// x → layers.0 → f → layers.1 → f → … → layers.n-1, with an activation f between the layers and none after the last.
-/// A value: copying shares the frozen weights. forward() may run on several threads, each with its own tape.
+/// x → layers.0 → f → layers.1 → f → … → layers.n-1, with an activation f between the layers and
+/// none after the last. A value: copying shares the frozen weights. forward() may run on several
+/// threads, each with its own tape.
 template <class S>
 class MLP {
  public:
@@ -37,8 +38,8 @@ class MLP {
                   "(O, " + std::to_string(layers_[i - 1].out_features()) + ")");
     }
   }
-  /// Fresh layers of widths sizes[0] → sizes[1] → …, weights and biases uniform in ±1/√(fan in) as in PyTorch's nn.Linear.
-  /// Throws ConfigError for fewer than two sizes or a size below 1.
+  /// Fresh layers of widths sizes[0] → sizes[1] → …, weights and biases uniform in ±1/√(fan in) as
+  /// in PyTorch's nn.Linear. Throws ConfigError for fewer than two sizes or a size below 1.
   explicit MLP(const std::vector<Index>& sizes, Activation activation = Activation::relu,
                std::uint64_t seed = 0)
       : activation_(activation) {

@@ -23,7 +23,7 @@ enum class Reduction { mean, sum };
 /// Options of cross_entropy; names and defaults are PyTorch's.
 struct CrossEntropyOptions {
   std::int64_t ignore_index = ignored_label;  ///< rows with this label do not count
-  double label_smoothing = 0;        ///< ε in [0, 1]
+  double label_smoothing = 0;                 ///< ε in [0, 1]
   Reduction reduction = Reduction::mean;
   /// With `mean`: how many rows count in all micro-batches of a step, which then is the divisor, so
   /// that adding up micro-batches gives the gradient of one large batch (transformers'
@@ -132,7 +132,8 @@ CrossEntropyResult<S> cross_entropy(In<S> logits, std::span<const std::int64_t> 
   constexpr auto together = static_cast<Index>(losses.size());
   for (Index first = 0; first < T; first += together) {
     const Index rows = std::min(together, T - first);
-    parallel_for(rows, std::max<Index>(1, 4096 / std::max<Index>(V, 1)), [&](Index begin, Index end) {
+    const Index grain = std::max<Index>(1, 4096 / std::max<Index>(V, 1));
+    parallel_for(rows, grain, [&](Index begin, Index end) {
       for (Index t = first + begin; t < first + end; ++t) {
         const std::int64_t label = labels[static_cast<std::size_t>(t)];
         WideOf<S>& loss = losses[static_cast<std::size_t>(t - first)];
@@ -160,9 +161,9 @@ CrossEntropyResult<S> cross_entropy(In<S> logits, std::span<const std::int64_t> 
 /// `sum` adds the rows, `mean` divides by their number (or num_items). As
 /// torch.nn.functional.cross_entropy, but the mean over no row is 0 where PyTorch has NaN, so that
 /// a masked micro-batch adds nothing. A row with a NaN, a +∞ or only −∞ has loss NaN; a −∞ beside
-/// finite logits is a class that cannot be. Sums are double for float. Rows are shared between threads.
-/// Throws ShapeError (labels),
-/// ConfigError (options), Error (a label outside of [0, V), with its row). No allocation.
+/// finite logits is a class that cannot be. Sums are double for float. Rows are shared between
+/// threads. Throws ShapeError (labels), ConfigError (options), Error (a label outside of [0, V),
+/// with its row). No allocation.
 template <class S>
 CrossEntropyResult<S> cross_entropy(In<S> logits, std::span<const std::int64_t> labels,
                                     const CrossEntropyOptions& options = {}) {

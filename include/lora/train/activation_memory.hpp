@@ -41,8 +41,8 @@ inline BlockFloats block_floats(const GPT2Config& c) {
 /// About as many bytes as CausalLM::loss with gradients allocates in its tape for one sequence of T
 /// tokens of which all count: each block's input and what it keeps (with gradient checkpointing the
 /// inputs alone and one block), what the blocks share, what attention works in, hidden states, a
-/// chunk of logits, and the low-rank products of the adapters. Within a twentieth of what is allocated,
-/// from a few hundred tokens on.
+/// chunk of logits, and the low-rank products of the adapters. Within a twentieth of what is
+/// allocated, from a few hundred tokens on.
 template <class S>
 std::uint64_t activation_bytes(CausalLM<S>& model, Index T, bool checkpointing = false) {
   const detail::BlockFloats block =

@@ -228,7 +228,8 @@ TrainingCheckpoint<S> read_training_checkpoint(const std::filesystem::path& path
 }
 
 /// Throws ConfigError when a checkpoint's arguments give the data another order than those of
-/// `now`, or its facts are others (TrainerOptions::facts); returns a sentence for each of the others that differ and that change what is trained.
+/// `now`, or its facts are others (TrainerOptions::facts); returns a sentence for each of the
+/// others that differ and that change what is trained.
 inline std::vector<std::string> check_same_run(const Json& before, const Json& now,
                                                const std::string& where) {
   std::vector<std::string> warnings;

@@ -16,7 +16,8 @@ enum class Layout {
   in_out,  ///< (in, out): GPT-2's Conv1D, PEFT's fan_in_fan_out
 };
 
-/// A frozen matrix stored as it came. See FrozenWeight for what the functions compute; shapes are checked there.
+/// A frozen matrix stored as it came. See FrozenWeight for what the functions compute; shapes are
+/// checked there.
 template <class S>
 class DenseWeight {
  public:

@@ -13,10 +13,12 @@
 
 namespace LORA_NAMESPACE {
 
-/// A weight that training never changes: an immutable value with shared ownership. A copy costs nothing, tied layers hold
-/// the same one, and unmerging is going back to the handle that was kept. Sharing one between threads is safe.
+/// A weight that training never changes: an immutable value with shared ownership. A copy costs
+/// nothing, tied layers hold the same one, and unmerging is going back to the handle that was kept.
+/// Sharing one between threads is safe.
 ///
-/// Everything outside weights/ works through the functions below, so that another storage needs no change anywhere else.
+/// Everything outside weights/ works through the functions below, so that another storage needs no
+/// change anywhere else.
 template <class S>
 class FrozenWeight {
  public:
@@ -27,9 +29,9 @@ class FrozenWeight {
   explicit FrozenWeight(Matrix<S> values, Layout layout = Layout::out_in)
       : storage_(std::make_shared<const Storage>(DenseWeight<S>(std::move(values), layout))) {}
 
-  /// W prepared once for its products, in float32 or, in half the memory, rounded to bfloat16. `w` (O, D), or (D, O) with Layout::in_out; it is not
-  /// needed afterwards. Allocates the packed values alone. See PackedWeight; for Orientations::both,
-  /// PackedWeight::add_transposed.
+  /// W prepared once for its products, in float32 or, in half the memory, rounded to bfloat16.
+  /// `w` (O, D), or (D, O) with Layout::in_out; it is not needed afterwards. Allocates the packed
+  /// values alone. See PackedWeight; for Orientations::both, PackedWeight::add_transposed.
   static FrozenWeight pack(
       In<S> w, Precision precision = Precision::float32, Layout layout = Layout::out_in,
       Orientations orientations = Orientations::one) requires(std::is_same_v<S, float>) {
@@ -64,8 +66,8 @@ class FrozenWeight {
         orientations);
   }
 
-  /// The same from values that are brought one by one: `value(o, d)` is W(o, d), asked for on several
-  /// threads, in panels of 48 neighbouring o, and in each row by row. Rounded as above.
+  /// The same from values that are brought one by one: `value(o, d)` is W(o, d), asked for on
+  /// several threads, in panels of 48 neighbouring o, and in each row by row. Rounded as above.
   template <class Value>
   static FrozenWeight pack_values(Index O, Index D, Precision precision, Layout layout,
                                   Orientations orientations,
@@ -98,9 +100,9 @@ class FrozenWeight {
     return visit([](const auto& w) { return w.all_finite(); });
   }
 
-  /// y = x Wᵀ + Σ left · right; x (T, D), y (T, O), each term's left (its rows, R) and right (R, O).
-  /// Each element is summed in an order that depends on D and the ranks alone. y must not overlap x.
-  /// Throws ShapeError. Allocates nothing once the workers run.
+  /// y = x Wᵀ + Σ left · right; x (T, D), y (T, O), each term's left (its rows, R) and
+  /// right (R, O). Each element is summed in an order that depends on D and the ranks alone. y must
+  /// not overlap x. Throws ShapeError. Allocates nothing once the workers run.
   void multiply(In<S> x, Out<S> y, std::span<const LowRank<S>> terms = {}) const {
     expect_shape("FrozenWeight::multiply", "x", x, -1, cols());
     expect_shape("FrozenWeight::multiply", "y", y, x.rows(), rows());
@@ -108,8 +110,8 @@ class FrozenWeight {
     visit([&](const auto& w) { w.multiply(x, y, terms); });
   }
 
-  /// dx = dy W + Σ left · right, added to what dx holds with Accumulate::yes; dy (T, O), dx (T, D), right (R, D).
-  /// Otherwise as multiply().
+  /// dx = dy W + Σ left · right, added to what dx holds with Accumulate::yes; dy (T, O), dx (T, D),
+  /// right (R, D). Otherwise as multiply().
   void multiply_transposed(In<S> dy, Out<S> dx, Accumulate accumulate = Accumulate::no,
                            std::span<const LowRank<S>> terms = {}) const {
     expect_shape("FrozenWeight::multiply_transposed", "dy", dy, -1, rows());
@@ -137,9 +139,9 @@ class FrozenWeight {
     return stored().transpose();
   }
 
-  /// A new weight W + Σ scale · left · right in the same storage and orientation: the changes are summed in S, added and
-  /// rounded once. This one is not touched. Throws ShapeError. Allocates the result and up to
-  /// three dense matrices of its shape.
+  /// A new weight W + Σ scale · left · right in the same storage and orientation: the changes are
+  /// summed in S, added and rounded once. This one is not touched. Throws ShapeError. Allocates the
+  /// result and up to three dense matrices of its shape.
   FrozenWeight plus(std::span<const LowRankDelta<S>> deltas) const {
     for (const LowRankDelta<S>& delta : deltas) {
       check_shape(delta.left.rows == rows(), "FrozenWeight::plus", "left", delta.left.rows,
@@ -170,7 +172,8 @@ class FrozenWeight {
     return FrozenWeight(std::make_shared<const Storage>(std::move(weight)));
   }
 
-  /// Before anything is written: a term outside the (rows, cols) result would leave it half done, or write beside it.
+  /// Before anything is written: a term outside the (rows, cols) result would leave it half done,
+  /// or write beside it.
   static void check_terms(const char* where, std::span<const LowRank<S>> terms, Index rows,
                           Index cols) {
     for (const LowRank<S>& term : terms) {

@@ -5,15 +5,17 @@
 
 namespace LORA_NAMESPACE {
 
-/// The term `left · right` that a product adds to rows first_row … first_row + left.rows - 1 of its result.
-/// left (rows, R), right (R, result's columns); a scale is folded into left. Both stay owned by the caller.
+/// The term `left · right` that a product adds to rows first_row … first_row + left.rows - 1 of its
+/// result. left (rows, R), right (R, result's columns); a scale is folded into left. Both stay
+/// owned by the caller.
 template <class S>
 struct LowRank {
   View<S> left, right;
   Index first_row = 0;
 };
 
-/// The change `scale · left · right` of a weight in its (out, in) orientation: left (O, R), right (R, D).
+/// The change `scale · left · right` of a weight in its (out, in) orientation: left (O, R),
+/// right (R, D).
 template <class S>
 struct LowRankDelta {
   S scale;

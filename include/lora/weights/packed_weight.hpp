@@ -28,14 +28,13 @@ enum class Orientations {
 
 /// W (O, D) in panels of 48 outputs: panel p holds, for each input d, W(48p … 48p+47, d) side by
 /// side, so that y = x Wᵀ reads it from begin to end, and dx = dy W in blocks of 48 x 48 that are
-/// transposed in registers. One copy serves both. The last panel has as many outputs as are left, up
-/// to a multiple of 16 (zeros); long panels lie a little further apart than they are long, since at
-/// distances of a power of two they would push each other out of the cache.
+/// transposed in registers. One copy serves both. The last panel has as many outputs as are left,
+/// up to a multiple of 16 (zeros); long panels lie a little further apart than they are long, since
+/// at distances of a power of two they would push each other out of the cache.
 ///
 /// S, in which sums are made, is float; Stored is S or kernels::BF16. Memory: 1 to 1.05 times the
-/// values' own for O ≥ 640, to 1.07 for O ≥ 320, from D = 64 on; a last panel of few outputs has the
-/// memory of 16. See FrozenWeight for what the functions compute;
-/// shapes are checked there.
+/// values' own for O ≥ 640, to 1.07 for O ≥ 320, from D = 64 on; a last panel of few outputs has
+/// the memory of 16. See FrozenWeight for what the functions compute; shapes are checked there.
 template <class S, class Stored = S>
 class PackedWeight {
   static constexpr bool is_bf16 = std::is_same_v<Stored, kernels::BF16>;
@@ -263,8 +262,9 @@ class PackedWeight {
     constexpr Index group = kernels::slab_group;
     return std::min(wide, (rows_ - p * wide + group - 1) / group * group);
   }
-  /// From one panel to the next: its length, and for long ones whose begins would fall into nearly the
-  /// same sets of the first-level cache (64 of 64 bytes) so much more that 20 sets lie between them.
+  /// From one panel to the next: its length, and for long ones whose begins would fall into nearly
+  /// the same sets of the first-level cache (64 of 64 bytes) so much more that 20 sets lie between
+  /// them.
   static Index distance(Index cols) {
     constexpr Index line = 64 / static_cast<Index>(sizeof(Stored));
     const Index lines = (cols * wide + line - 1) / line, set = lines % 64;
@@ -275,9 +275,9 @@ class PackedWeight {
     return panels() == 0 ? 0 : (panels() - 1) * stride_ + panel_width(panels() - 1) * cols_;
   }
 
-  /// c (+)= a W' + Σ terms for a piece of the result, rows i … and columns j …; weight_slab(k, depth)
-  /// brings rows k … of W' to where the kernels read them. A term that all rows of the piece have is
-  /// added while its tiles are in registers.
+  /// c (+)= a W' + Σ terms for a piece of the result, rows i … and columns j …;
+  /// weight_slab(k, depth) brings rows k … of W' to where the kernels read them. A term that all
+  /// rows of the piece have is added while its tiles are in registers.
   template <class Fn>
   static void multiply_piece(const kernels::ProductKernels<S>& with, const View<S>& a,
                              std::span<const LowRank<S>> terms, Index i, Index j,

@@ -1,4 +1,5 @@
-// The result of a product cut into pieces that one thread makes, and the low-rank terms added to them.
+// The result of a product cut into pieces that one thread makes, and the low-rank terms added to
+// them.
 #pragma once
 
 #include <lora/core/parallel.hpp>
@@ -15,8 +16,8 @@ namespace LORA_NAMESPACE::detail {
 template <class S>
 struct Pieces {
   static constexpr Index wide = kernels::slab_columns;
-  /// What one thread needs: a slab of W, and one of a low-rank term that is added with it. Less than
-  /// 100 KiB, since some systems give a thread a stack of 128.
+  /// What one thread needs: a slab of W, and one of a low-rank term that is added with it. Less
+  /// than 100 KiB, since some systems give a thread a stack of 128.
   static constexpr Index most_fused = 128;
   struct Memory {
     SlabMemory<S> slab;

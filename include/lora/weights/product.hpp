@@ -17,8 +17,8 @@ struct Extent {
   Index cols() const { return col_count; }
 };
 
-/// Rows of A and C that are one piece of work: so few that those of A stay in the second-level cache
-/// while all of B passes by, so many that making a slab of B costs little beside its use.
+/// Rows of A and C that are one piece of work: so few that those of A stay in the second-level
+/// cache while all of B passes by, so many that making a slab of B costs little beside its use.
 inline constexpr Index piece_rows = 128;
 
 /// The same, or fewer where otherwise there would not be a piece for each thread: rows of whole

@@ -1,5 +1,5 @@
-// Bringing a block of B to where a product's kernels can read it, and the kernels of the instruction
-// set that is chosen.
+// Bringing a block of B to where a product's kernels can read it, and the kernels of the
+// instruction set that is chosen.
 #pragma once
 
 #include <lora/core/isa.hpp>

@@ -16,9 +16,9 @@ struct Adapter;
 template <class S>
 struct AdapterTape;
 
-/// A variant of an adapter over rows x (T, D) of a linear map: how it begins, what it adds to y = x Wᵀ, its gradients, and
-/// what merging adds to W. It has no state of its own; another variant has the same functions.
-/// Source: Hu et al., "LoRA", 2021, equation 3; PEFT's lora.Linear.
+/// A variant of an adapter over rows x (T, D) of a linear map: how it begins, what it adds to
+/// y = x Wᵀ, its gradients, and what merging adds to W. It has no state of its own; another variant
+/// has the same functions. Source: Hu et al., "LoRA", 2021, equation 3; PEFT's lora.Linear.
 struct PlainLoRA {
   /// Whether the update is s · B A x as here, so that the layers that have it written out
   /// (embedding, convolution) can use the variant. One with a forward of its own says false.
@@ -51,9 +51,11 @@ struct PlainLoRA {
   }
 
   /// With g = dL/dy (T, O), h from forward and dh = s · g B:
-  ///   dB += gᵀ h,   dA += dhᵀ drop(x),   dbias += s · Σ g,   dx: the term dh A, through the dropout's mask.
-  /// Without dropout the term is returned, for the base product to add; with dropout it is kept for add_input_gradient.
-  /// Gradients of tensors that are not trainable are not computed. Allocates when T changes.
+  ///   dB += gᵀ h,   dA += dhᵀ drop(x),   dbias += s · Σ g,
+  ///   dx: the term dh A, through the dropout's mask.
+  /// Without dropout the term is returned, for the base product to add; with dropout it is kept for
+  /// add_input_gradient. Gradients of tensors that are not trainable are not computed. Allocates
+  /// when T changes.
   template <class S>
   static std::optional<LowRank<S>> backward(Adapter<S>& adapter, View<S> x, View<S> dy,
                                             const Dropout& dropout, Index first_row,
@@ -88,7 +90,8 @@ struct PlainLoRA {
     return LowRank<S>{tape.dh, adapter.A.value, 0};
   }
 
-  /// dx += mask / (1 - p) ∘ (dh A), the part of the input's gradient that goes through an active dropout.
+  /// dx += mask / (1 - p) ∘ (dh A), the part of the input's gradient that goes through an active
+  /// dropout.
   template <class S>
   static void add_input_gradient(const Adapter<S>& adapter, const Dropout& dropout, Index first_row,
                                  AdapterTape<S>& tape, MutableView<S> dx) {

@@ -8,7 +8,8 @@
 namespace LORA_NAMESPACE {
 
 /// LoRA whose scale keeps the size of the update from shrinking as the rank grows.
-/// Source: Kalajdzievski, "A rank stabilization scaling factor for fine-tuning with LoRA", 2023; PEFT's use_rslora.
+/// Source: Kalajdzievski, "A rank stabilization scaling factor for fine-tuning with LoRA", 2023;
+/// PEFT's use_rslora.
 struct RsLoRA : PlainLoRA {
   /// s = alpha / √r.
   static double scaling(double alpha, Index r) { return alpha / std::sqrt(static_cast<double>(r)); }
