@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <exception>
 #include <string>
@@ -21,6 +22,11 @@ namespace LORA_NAMESPACE {
 
 namespace detail {
 
+inline int num_threads_of_machine() {
+  static const int count = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  return count;
+}
+
 /// LORA_NUM_THREADS, else OMP_NUM_THREADS, else what the machine has.
 inline int default_num_threads() {
   for (const char* variable : {"LORA_NUM_THREADS", "OMP_NUM_THREADS"}) {
@@ -28,7 +34,7 @@ inline int default_num_threads() {
     const long n = text == nullptr ? 0 : std::strtol(text, nullptr, 10);
     if (n >= 1) return static_cast<int>(std::min(n, 1024L));
   }
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  return num_threads_of_machine();
 }
 
 inline std::atomic<int>& thread_limit() {
@@ -64,6 +70,15 @@ struct SharedLoop {
 };
 
 #if !defined(_OPENMP)
+/// Tells the processor that this thread looks at a variable again and again.
+inline void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
 /// Threads that wait for loops. One loop is shared at a time; a second caller, or a nested one,
 /// runs its own alone.
 template <class Loop>
@@ -123,15 +138,29 @@ class WorkerPool {
 
   void wait_for_loops() {
     for (unsigned seen = 0; !stop_.load();) {
-      // Loops of a step follow each other closely: look for a while before going to sleep.
-      for (int spins = 0; generation_.load() == seen && spins < 4000; ++spins)
-        std::atomic_signal_fence(std::memory_order_seq_cst);
+      look_for_a_loop(seen);
       generation_.wait(seen);
       seen = generation_.load();
       inside_.fetch_add(1);
       if (open_.load() && places_.fetch_sub(1) > 0) loop_->work();
       inside_.fetch_sub(1);
     }
+  }
+
+  /// Loops of a step follow each other closely, and waking a thread takes longer than many of them:
+  /// looks for a while before the worker goes to sleep; not where others wait for the processor.
+  void look_for_a_loop(unsigned seen) const {
+    using Clock = std::chrono::steady_clock;
+    constexpr std::chrono::microseconds longest{200};
+    constexpr int looks = 64;  // between two looks at the clock
+    if (num_threads_of_machine() < thread_limit().load()) return;
+    const Clock::time_point begin = Clock::now();
+    do {
+      for (int i = 0; i < looks; ++i) {
+        if (generation_.load() != seen) return;
+        pause();
+      }
+    } while (Clock::now() - begin < longest);
   }
 
   std::vector<std::thread> workers_;
