@@ -170,35 +170,54 @@ LORA_ALWAYS_INLINE void multiply_block(const BlockProduct<S, B>& p) {
   if (n < p.cols) last_columns<S, Bytes, Most>(p, n);
 }
 
-/// slab[k·slab_columns + j] = b[j·b_row + k] for k < depth, j < cols; zero in the columns after
-/// that up to a whole group.
+/// Rows k … k + depth - 1, columns j … j + cols - 1 of a slab.
+struct SlabPart {
+  Size k, depth, j, cols;
+};
+
+/// slab[k·slab_columns + j] = b[j·b_row + k] in that part: in squares as large as a register has
+/// lanes, what is left at the right and below in smaller ones, at last one by one.
 template <class S, int Bytes, class B>
-LORA_ALWAYS_INLINE void transpose_block(Size depth, Size cols, const B* b, Size b_row, S* slab) {
+LORA_ALWAYS_INLINE void transpose_part(const SlabPart& part, const B* b, Size b_row, S* slab) {
   using Reg = Register<S, Bytes>;
   constexpr Size lanes = Reg::lanes;
-  const Size squares = depth / lanes * lanes;
-  Size j = 0;
-  for (; j + lanes <= cols; j += lanes) {
-    for (Size k = 0; k < squares; k += lanes) {
+  const Size depth = part.depth / lanes * lanes, cols = part.cols / lanes * lanes;
+  for (Size j = part.j; j < part.j + cols; j += lanes) {
+    for (Size k = part.k; k < part.k + depth; k += lanes) {
       typename Reg::type v[lanes];
       load_transposed<S, Bytes>(v, b + j * b_row + k, b_row);
       LORA_UNROLL
       for (int i = 0; i < lanes; ++i) Reg::store(slab + (k + i) * slab_columns + j, v[i]);
     }
-    for (Size k = squares; k < depth; ++k) {
-      for (Size i = j; i < j + lanes; ++i)
-        slab[k * slab_columns + i] = to_scalar<S>(b[i * b_row + k]);
+  }
+  const SlabPart rest[] = {{part.k, part.depth, part.j + cols, part.cols - cols},
+                           {part.k + depth, part.depth - depth, part.j, cols}};
+  for (const SlabPart& one : rest) {
+    if (one.depth == 0 || one.cols == 0) continue;
+    if constexpr (has_half<S, Bytes>) {
+      transpose_part<S, Bytes / 2>(one, b, b_row, slab);
+    } else {
+      for (Size k = one.k; k < one.k + one.depth; ++k) {
+        for (Size j = one.j; j < one.j + one.cols; ++j)
+          slab[k * slab_columns + j] = to_scalar<S>(b[j * b_row + k]);
+      }
     }
   }
+}
+
+/// slab[k·slab_columns + j] = b[j·b_row + k] for k < depth, j < cols; zero in the columns after
+/// that up to a whole group.
+template <class S, int Bytes, class B>
+LORA_ALWAYS_INLINE void transpose_block(Size depth, Size cols, const B* b, Size b_row, S* slab) {
+  transpose_part<S, Bytes>({0, depth, 0, cols}, b, b_row, slab);
   const Size whole = (cols + slab_group - 1) / slab_group * slab_group;
-  for (Size k = 0; k < depth && j < whole; ++k) {
-    for (Size i = j; i < whole; ++i)
-      slab[k * slab_columns + i] = i < cols ? to_scalar<S>(b[i * b_row + k]) : S{};
+  for (Size k = 0; k < depth && cols < whole; ++k) {
+    for (Size j = cols; j < whole; ++j) slab[k * slab_columns + j] = S{};
   }
 }
 
 /// C (rows, cols) = or += A (rows, depth) B(cols, depth)ᵀ for at most few_rows rows: B(n, k) at
-/// b[n·b_row + k]. cols and depth are multiples of slab_group. For so few rows a slab would be
+/// b[n·b_row + k]. depth is a multiple of slab_group, cols of few_columns<S>. For so few rows a slab would be
 /// stored and loaded for little; here squares of B are transposed in registers and used up.
 template <class S, class B = S>
 struct FewRows {
@@ -211,13 +230,17 @@ struct FewRows {
   Size c_row;
   bool add;
 };
+/// The lanes of the narrowest register.
+template <class S>
+inline constexpr Size few_columns = Register<S, 16>::lanes;
+
 template <class S, int Bytes, int Rows, class B>
-LORA_ALWAYS_INLINE void squares(const FewRows<S, B>& f, Size m) {
+LORA_ALWAYS_INLINE void squares(const FewRows<S, B>& f, Size m, Size n = 0) {
   using Reg = Register<S, Bytes>;
   using V = typename Reg::type;
   constexpr Size lanes = Reg::lanes;
   const S* a = f.a + m * f.a_row;
-  for (Size n = 0; n < f.cols; n += lanes) {
+  for (; n + lanes <= f.cols; n += lanes) {
     S* c = f.c + m * f.c_row + n;
     V sum[Rows];
     LORA_UNROLL
@@ -239,6 +262,9 @@ LORA_ALWAYS_INLINE void squares(const FewRows<S, B>& f, Size m) {
     }
     LORA_UNROLL
     for (int i = 0; i < Rows; ++i) Reg::store(c + i * f.c_row, sum[i]);
+  }
+  if constexpr (has_half<S, Bytes>) {
+    if (n < f.cols) squares<S, Bytes / 2, Rows>(f, m, n);
   }
 }
 

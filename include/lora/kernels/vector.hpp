@@ -95,6 +95,10 @@ struct Register<S, Bytes, false> {
   static LORA_ALWAYS_INLINE void store(S* p, const type& v) { *p = v; }
 };
 
+/// Whether there is a register half as wide.
+template <class S, int Bytes>
+inline constexpr bool has_half = Bytes > 16 && Register<S, Bytes>::lanes > 1;
+
 /// What the element stands for.
 template <class S>
 LORA_ALWAYS_INLINE S to_scalar(const S& x) {

@@ -124,7 +124,7 @@ void multiply_columns(const kernels::ProductKernels<S>& with, const View<S>& a, 
   }
   Index k = 0;
   if (c.rows <= kernels::few_rows && a.col_stride == 1 && b.row_stride == 1 &&
-      c.cols % kernels::slab_group == 0) {
+      c.cols % kernels::few_columns<S> == 0) {
     k = a.cols / kernels::slab_group * kernels::slab_group;
     with.few(
         {c.rows, c.cols, k, a.data, a.row_stride, b.data, b.col_stride, c.data, c.row_stride, add});
