@@ -2,6 +2,7 @@
 #pragma once
 
 #include <lora/adapters/lora_model.hpp>
+#include <lora/core/parallel.hpp>
 #include <lora/io/peft_keys.hpp>
 #include <lora/io/safetensors.hpp>
 
@@ -177,12 +178,16 @@ void read_tensors(const std::vector<KeyedTensor<S>>& tensors, const SafetensorsF
     throw FormatError(file.where() + ": does not hold adapter \"" + adapter +
                       "\" of this model:" + problems);
   }
-  for (const auto& [key, parameter] : tensors) {
-    const std::string& name = in_file.at(key);
-    Matrix<S>& value = parameter->value;
-    decode_elements(file.info(name).dtype, file.bytes(name).data(),
-                    std::span<S>(value.data(), static_cast<std::size_t>(value.size())));
-  }
+  // Shared, since most of the time goes by while the system gives memory to new matrices.
+  parallel_for(static_cast<Index>(tensors.size()), 1, [&](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) {
+      const auto& [key, parameter] = tensors[static_cast<std::size_t>(i)];
+      const std::string& name = in_file.at(key);
+      Matrix<S>& value = parameter->value;
+      decode_elements(file.info(name).dtype, file.bytes(name).data(),
+                      std::span<S>(value.data(), static_cast<std::size_t>(value.size())));
+    }
+  });
 }
 
 template <class S>
