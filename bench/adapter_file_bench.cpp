@@ -6,14 +6,12 @@
 //   values        the same and every tensor as a float matrix
 //   load_adapter  into a model that has the layers and no adapter
 // Counters: times_read, the time over that of read(), both over all iterations; bytes_per_second.
-#include <lora/io/pretrained.hpp>
 #include <lora/layers/lora_linear.hpp>
 
-#include <chrono>
 #include <filesystem>
-#include <memory>
 #include <vector>
 
+#include "support/folder.hpp"
 #include "support/run.hpp"
 
 namespace {
@@ -48,51 +46,27 @@ struct Base {
   }
 };
 
-/// The adapter's folder, gone at the end of the program.
-class Folder {
- public:
-  explicit Folder(DType dtype) {
-    std::string pattern = (fs::temp_directory_path() / "adapter_bench_XXXXXX").string();
-    if (mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("mkdtemp failed");
-    path = pattern;
-    lora::SafetensorsWriter tensors;
-    // Half as wide numbers, twice as many layers' worth of rank: the file has the same size.
-    const Index r = dtype == DType::F32 ? rank : 2 * rank;
-    for (Index i = 0; i < layers; ++i) {
-      const std::string key = "base_model.model.layers." + std::to_string(i) + ".q_proj.lora_";
-      tensors.add(key + "A.weight", Matrix::Random(r, width), dtype);
-      tensors.add(key + "B.weight", Matrix::Random(width, r), dtype);
-    }
-    lora::LoRAConfig config;
-    config.r = r;
-    config.target_modules = std::vector<std::string>{"q_proj"};
-    lora::write_peft_adapter(path, lora::peft_config_fields(config), tensors);
+/// A folder with an adapter; half as wide numbers have twice the rank, so that the file has the same
+/// size.
+struct AdapterFolder : bench::Folder {
+  explicit AdapterFolder(DType dtype) {
+    bench::write_adapter(path, layers, width, dtype == DType::F32 ? rank : 2 * rank, dtype);
   }
-  Folder(const Folder&) = delete;
-  ~Folder() {
-    std::error_code ignored;
-    fs::remove_all(path, ignored);
-  }
-  fs::path path;
 };
-
-double seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 /// Times work() in turn with reading the file; after() is not timed.
 template <class Work, class After>
-void beside_reading(benchmark::State& state, const Folder& folder, Work work, After after) {
+void beside_reading(benchmark::State& state, const AdapterFolder& folder, Work work, After after) {
   const fs::path weights = folder.path / lora::peft_weights_file;
   const auto size = static_cast<std::int64_t>(fs::file_size(weights));
   double reading = 0, working = 0;
   for (auto _ : state) {
-    double start = seconds();
+    double start = bench::seconds();
     benchmark::DoNotOptimize(lora::read_file(weights, UINT64_MAX).data());
-    reading += seconds() - start;
-    start = seconds();
+    reading += bench::seconds() - start;
+    start = bench::seconds();
     work();
-    const double taken = seconds() - start;
+    const double taken = bench::seconds() - start;
     state.SetIterationTime(taken);
     working += taken;
     after();
@@ -102,7 +76,7 @@ void beside_reading(benchmark::State& state, const Folder& folder, Work work, Af
 }
 
 void open(benchmark::State& state, DType dtype) {
-  const Folder folder(dtype);
+  const AdapterFolder folder(dtype);
   beside_reading(
       state, folder,
       [&] { benchmark::DoNotOptimize(lora::PeftAdapter::open(folder.path).modules().data()); },
@@ -110,7 +84,7 @@ void open(benchmark::State& state, DType dtype) {
 }
 
 void values(benchmark::State& state, DType dtype) {
-  const Folder folder(dtype);
+  const AdapterFolder folder(dtype);
   std::vector<Matrix> all;
   beside_reading(
       state, folder,
@@ -123,7 +97,7 @@ void values(benchmark::State& state, DType dtype) {
 }
 
 void load_adapter(benchmark::State& state, DType dtype) {
-  const Folder folder(dtype);
+  const AdapterFolder folder(dtype);
   lora::LoRAModel<Base> model{Base()};
   beside_reading(
       state, folder, [&] { lora::load_adapter(model, folder.path); },

@@ -34,18 +34,21 @@ TEST(Changes, CoverTheWeightOnceAndSumTheDeltasInTheirOrder) {
           Matrix<double> expected = 0.5 * b1.cast<double>() * a1.cast<double>() -
                                     2 * b2.cast<double>() * a2.cast<double>();
           if (transposed) expected.transposeInPlace();
-          Matrix<double> sum = Matrix<double>::Zero(rows, cols);
-          std::mutex lock;
-          detail::for_changes<float>(deltas, rows, cols, transposed, [&](const auto& change) {
-            const std::lock_guard<std::mutex> guard(lock);
-            for (Index i = 0; i < change.rows; ++i) {
-              for (Index j = 0; j < change.cols; ++j)
-                sum(change.i + i, change.j + j) += change.data[i * kernels::slab_columns + j];
-            }
-          });
-          // Ten products of numbers up to 2, each rounded twice at most.
-          EXPECT_TRUE(sum.size() == 0 || (sum - expected).cwiseAbs().maxCoeff() <= 20 * 0x1p-23)
-              << name << " " << rows << " x " << cols << (transposed ? " transposed" : "");
+          for (const auto order : {detail::BlockOrder::rows, detail::BlockOrder::panels}) {
+            Matrix<double> sum = Matrix<double>::Zero(rows, cols);
+            std::mutex lock;
+            const auto add = [&](const detail::Change<float>& change) {
+              const std::lock_guard<std::mutex> guard(lock);
+              for (Index i = 0; i < change.rows; ++i) {
+                for (Index j = 0; j < change.cols; ++j)
+                  sum(change.i + i, change.j + j) += change.data[i * kernels::slab_columns + j];
+              }
+            };
+            detail::for_changes<float>(deltas, rows, cols, transposed, order, add);
+            // Ten products of numbers up to 2, each rounded twice at most.
+            EXPECT_TRUE(sum.size() == 0 || (sum - expected).cwiseAbs().maxCoeff() <= 20 * 0x1p-23)
+                << name << " " << rows << " x " << cols << (transposed ? " transposed" : "");
+          }
         }
       }
     }
@@ -54,7 +57,7 @@ TEST(Changes, CoverTheWeightOnceAndSumTheDeltasInTheirOrder) {
 
 TEST(Changes, OfNoDeltaIsZero) {
   Index seen = 0;
-  detail::for_changes<double>({}, 5, 3, false, [&](const auto& change) {
+  detail::for_changes<double>({}, 5, 3, false, detail::BlockOrder::rows, [&](const auto& change) {
     for (Index i = 0; i < change.rows; ++i) {
       for (Index j = 0; j < change.cols; ++j)
         seen += change.data[i * kernels::slab_columns + j] == 0.0;

@@ -39,18 +39,22 @@ namespace detail {
 template <class Bits>
 bool all_finite_bits(std::span<const std::byte> bytes, Bits exponent) {
   std::atomic<bool> bad{false};
-  constexpr Index grain = 1 << 16;
-  const auto count = static_cast<Index>(bytes.size() / sizeof(Bits));
-  parallel_for(count, grain, [&](Index begin, Index end) {
-    unsigned found = 0;
-    for (Index i = begin; i < end; ++i) {
-      Bits bits;
-      std::memcpy(&bits, bytes.data() + static_cast<std::size_t>(i) * sizeof bits, sizeof bits);
-      found |= static_cast<unsigned>((bits & exponent) == exponent);
+  // A number of elements that is known while compiling: otherwise gcc -O2 takes them one by one.
+  constexpr std::size_t block = 256;
+  constexpr Index grain = (1 << 18) / (block * sizeof(Bits));
+  const auto any_bad = [&](const std::byte* from, std::size_t count) {
+    Bits some[block] = {}, found = 0;
+    std::memcpy(some, from, count * sizeof(Bits));
+    for (std::size_t i = 0; i < block; ++i) found |= Bits((some[i] & exponent) == exponent);
+    return found != 0;
+  };
+  const std::size_t count = bytes.size() / sizeof(Bits), whole = count / block;
+  parallel_for(static_cast<Index>(whole), grain, [&](Index begin, Index end) {
+    for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
+      if (any_bad(bytes.data() + i * block * sizeof(Bits), block)) bad = true;
     }
-    if (found != 0) bad = true;
   });
-  return !bad;
+  return !bad && !any_bad(bytes.data() + whole * block * sizeof(Bits), count % block);
 }
 inline bool all_finite(DType dtype, std::span<const std::byte> bytes) {
   switch (dtype) {

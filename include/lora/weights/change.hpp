@@ -31,37 +31,45 @@ struct Change {
   const S* data;
 };
 
-/// fn(change) for blocks of at most 64 x 48 that cover a (rows, cols) weight, shared between
-/// threads. `transposed`: the weight is stored (in, out), the deltas are (out, in). Each product is
-/// summed from zero and scaled, then the deltas are added in their order. Allocates nothing.
+/// In which order a weight is stored: row after row, or in panels of slab_columns columns, row after
+/// row in each.
+enum class BlockOrder { rows, panels };
+
+/// fn(change) for blocks of at most 64 x 48 that cover a (rows, cols) weight, in the order in which
+/// it is stored, shared between threads. `transposed`: the weight is stored (in, out), the deltas
+/// are (out, in). Each product is summed from zero and scaled, then the deltas are added in their
+/// order. Allocates nothing.
 template <class S, class Fn>
 void for_changes(std::span<const LowRankDelta<S>> deltas, Index rows, Index cols, bool transposed,
-                 Fn&& fn) {
-  constexpr Index wide = kernels::slab_columns, tall = 64 * 4 / static_cast<Index>(sizeof(S));
+                 BlockOrder order, Fn&& fn) {
+  constexpr Index wide = kernels::slab_columns, tallest = 64 * 4 / static_cast<Index>(sizeof(S));
+  // Of so few rows each is read on from where the block before it ended.
+  const Index tall = order == BlockOrder::rows ? 2 * kernels::few_rows : tallest;
   const auto with = product_kernels<S>();
   const auto merge = merge_kernels<S, S>();
-  parallel_for((cols + wide - 1) / wide, 1, [&](Index begin, Index end) {
+  const Index stripes = (rows + tall - 1) / tall, panels = (cols + wide - 1) / wide;
+  const Index inner = order == BlockOrder::rows ? panels : stripes;
+  parallel_for(order == BlockOrder::rows ? stripes : panels, 1, [&](Index begin, Index end) {
     SlabMemory<S> memory;
-    SlabMemory<S, tall> product, sum;
+    SlabMemory<S, tallest> product, sum;
     static_assert(sizeof(memory) + sizeof(product) + sizeof(sum) < 100 * 1024, "a thread's stack");
-    for (Index j = begin * wide; j < std::min(end * wide, cols); j += wide) {
-      const Index width = std::min(wide, cols - j);
-      for (Index i = 0; i < rows; i += tall) {
-        const Index height = std::min(tall, rows - i);
-        if (deltas.empty()) std::fill_n(sum.values, height * wide, S(0));
-        bool add = false;
-        for (const LowRankDelta<S>& delta : deltas) {
-          const View<S> left = transposed ? delta.right.transposed() : delta.left;
-          const View<S> right = transposed ? delta.left.transposed() : delta.right;
-          multiply_columns(with, left.middle_rows(i, height), right.middle_cols(j, width),
-                           MutableView<S>(product.values, height, width, wide), false, memory);
-          for (Index a = 0; a < height; ++a) {
-            merge.scale(width, delta.scale, product.values + a * wide, sum.values + a * wide, add);
-          }
-          add = true;
-        }
-        fn(Change<S>{i, j, height, width, sum.values});
+    for (Index block = begin * inner; block < end * inner; ++block) {
+      const bool by_rows = order == BlockOrder::rows;
+      const Index i = (by_rows ? block / inner : block % inner) * tall,
+                  j = (by_rows ? block % inner : block / inner) * wide;
+      const Index height = std::min(tall, rows - i), width = std::min(wide, cols - j);
+      if (deltas.empty()) std::fill_n(sum.values, height * wide, S(0));
+      bool add = false;
+      for (const LowRankDelta<S>& delta : deltas) {
+        const View<S> left = transposed ? delta.right.transposed() : delta.left;
+        const View<S> right = transposed ? delta.left.transposed() : delta.right;
+        multiply_columns(with, left.middle_rows(i, height), right.middle_cols(j, width),
+                         MutableView<S>(product.values, height, width, wide), false, memory);
+        for (Index a = 0; a < height; ++a)
+          merge.scale(width, delta.scale, product.values + a * wide, sum.values + a * wide, add);
+        add = true;
       }
+      fn(Change<S>{i, j, height, width, sum.values});
     }
   });
 }
@@ -73,7 +81,7 @@ template <class S, class Stored>
 void add_changes(std::span<const LowRankDelta<S>> deltas, Index rows, Index cols, bool transposed,
                  const Stored* from, Stored* to) {
   const auto with = merge_kernels<S, Stored>();
-  for_changes(deltas, rows, cols, transposed, [&](const Change<S>& change) {
+  for_changes(deltas, rows, cols, transposed, BlockOrder::rows, [&](const Change<S>& change) {
     const Index at = change.i * cols + change.j;
     with.add({change.rows, change.cols, from + at, cols}, change.data, kernels::slab_columns,
              to + at, cols);

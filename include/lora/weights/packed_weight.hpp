@@ -210,7 +210,8 @@ class PackedWeight {
   PackedWeight plus(std::span<const LowRankDelta<S>> deltas) const {
     PackedWeight sum(rows_, cols_, layout_);
     const auto with = detail::merge_kernels<S, Stored>();
-    detail::for_changes(deltas, cols_, rows_, true, [&](const detail::Change<S>& change) {
+    constexpr auto order = detail::BlockOrder::panels;
+    detail::for_changes(deltas, cols_, rows_, true, order, [&](const detail::Change<S>& change) {
       const Index p = change.j / wide, width = panel_width(p);
       const Index at = p * stride_ + change.i * width;
       Stored* to = sum.values_.data() + at;
