@@ -42,11 +42,15 @@ bool all_finite_bits(std::span<const std::byte> bytes, Bits exponent) {
   // A number of elements that is known while compiling: otherwise gcc -O2 takes them one by one.
   constexpr std::size_t block = 256;
   constexpr Index grain = (1 << 18) / (block * sizeof(Bits));
+  // Adding its lowest bit carries into the sign's place exactly when all bits of an exponent are 1.
+  const Bits lowest = exponent & static_cast<Bits>(-exponent);
+  const Bits sign = static_cast<Bits>(exponent + lowest);
   const auto any_bad = [&](const std::byte* from, std::size_t count) {
     Bits some[block] = {}, found = 0;
     std::memcpy(some, from, count * sizeof(Bits));
-    for (std::size_t i = 0; i < block; ++i) found |= Bits((some[i] & exponent) == exponent);
-    return found != 0;
+    for (std::size_t i = 0; i < block; ++i)
+      found = static_cast<Bits>(found | ((some[i] & exponent) + lowest));
+    return (found & sign) != 0;
   };
   const std::size_t count = bytes.size() / sizeof(Bits), whole = count / block;
   parallel_for(static_cast<Index>(whole), grain, [&](Index begin, Index end) {

@@ -217,8 +217,8 @@ LORA_ALWAYS_INLINE void transpose_block(Size depth, Size cols, const B* b, Size 
 }
 
 /// C (rows, cols) = or += A (rows, depth) B(cols, depth)ᵀ for at most few_rows rows: B(n, k) at
-/// b[n·b_row + k]. depth is a multiple of slab_group, cols of few_columns<S>. For so few rows a slab would be
-/// stored and loaded for little; here squares of B are transposed in registers and used up.
+/// b[n·b_row + k]. depth is a multiple of slab_group, cols of few_columns<S>. For so few rows a slab
+/// would be stored and loaded for little; here squares of B are transposed in registers and used up.
 template <class S, class B = S>
 struct FewRows {
   Size rows, cols, depth;
