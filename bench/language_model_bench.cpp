@@ -53,6 +53,7 @@ struct Setting {
   Precision precision = Precision::float32;
   Index tokens = 512;
   bool adapter = true, checkpointing = false, full = false;
+  Orientations orientations = Orientations::one;
 };
 
 /// One model at a time, since some are large.
@@ -66,12 +67,14 @@ Loaded& loaded(const Setting& s) {
   const std::string key = s.model + (s.precision == Precision::float32 ? "f" : "b") +
                           (s.full      ? "full"
                            : s.adapter ? "lora"
-                                       : "");
+                                       : "") +
+                          (s.orientations == Orientations::both ? "both" : "");
   if (one.key == key) return one;
   one = {};
   one.key = key;
   one.model = std::make_unique<Model>(
-      CausalLM<float>(config_of(s.model), RandomWeights<float>{.packed = s.precision}));
+      CausalLM<float>(config_of(s.model),
+                      RandomWeights<float>{.packed = s.precision, .orientations = s.orientations}));
   for_each_adapter_layer(one.model->base(), [&](const NamePath&, auto& layer) {
     if (std::string(layer.module_type()) != "Embedding")
       one.linear_weights += static_cast<double>(layer.weight().size());
@@ -211,6 +214,8 @@ void register_all() {
   for (const std::string model : {"llama_134M", "gpt2_124M", "qwen_494M"}) {
     for (const Precision precision : {Precision::float32, Precision::bfloat16}) {
       for (const Index tokens : {512, 128, 32}) add("step", step, {model, precision, tokens});
+      for (const Index tokens : {512, 32})
+        add("step_both", step, {model, precision, tokens, true, false, false, Orientations::both});
       add("step_checkpointing", step, {model, precision, 512, true, true});
       add("decode_adapter", decode, {model, precision, 1});
       add("decode", decode, {model, precision, 1, false});

@@ -60,6 +60,7 @@ class Finetune {
   void open() {
     lora::WeightOptions weights;
     weights.dtype = options_.dtype;
+    weights.orientations = options_.orientations;
     LM base = lora::load_model<LM>(options_.model, weights);
     const Index vocabulary = base.vocab_size(), positions = lora::position_limit(base.config());
     const std::string type = base.model_type();

@@ -79,6 +79,14 @@ TEST(FinetuneOptions, ALogHasALineAStep) {
       options_of({"--data", "d", "--log", "l", "--logging-steps", "3"}).training.logging_steps, 3);
 }
 
+TEST(FinetuneOptions, OneCopyOfAWeightUnlessBothAreAskedFor) {
+  EXPECT_EQ(options_of({"--data", "d"}).orientations, lora::Orientations::one);
+  EXPECT_EQ(options_of({"--data", "d", "--orientations", "both"}).orientations,
+            lora::Orientations::both);
+  EXPECT_NE(error_of({"--data", "d", "--orientations", "two"}).find("one of one, both"),
+            std::string::npos);
+}
+
 TEST(FinetuneOptions, MistakesAreNamed) {
   EXPECT_NE(error_of({}).find("expected either --data or --ids"), std::string::npos);
   EXPECT_NE(error_of({"--data", "d", "--ids", "i"}).find("expected either"), std::string::npos);

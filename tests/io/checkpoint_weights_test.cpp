@@ -101,6 +101,23 @@ TEST(CheckpointWeights, AreRoundedOnceToBfloat16) {
   }
 }
 
+TEST(CheckpointWeights, InBothOrientationsTakeTheMemoryTwiceAndGiveTheSameBits) {
+  Written written;
+  const CheckpointFiles files = written.files();
+  for (const Precision precision : {Precision::float32, Precision::bfloat16}) {
+    CheckpointWeights<float> one(files, {precision}), both(files, {precision, Orientations::both});
+    const FrozenWeight<float> a = Asked<float>(one, true).table, b = Asked<float>(both, true).table;
+    EXPECT_EQ(b.stored(), a.stored());
+    // (50, 6) and (6, 50): the last panel of either has the memory of 16 outputs.
+    EXPECT_GE(b.bytes(), a.bytes() + 50 * 6 * (precision == Precision::float32 ? 4 : 2));
+    const Matrix<float> dy = numbers(3, 50, "dy");
+    Matrix<float> dx(3, 6), again(3, 6);
+    a.multiply_transposed(dy, dx);
+    b.multiply_transposed(dy, again);
+    EXPECT_EQ(again, dx);
+  }
+}
+
 TEST(CheckpointWeights, KeepTheFilesOrientation) {
   Written written;
   const CheckpointFiles files = written.files();

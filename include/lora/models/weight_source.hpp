@@ -65,13 +65,14 @@ template <class S>
 struct RandomWeights {
   std::uint64_t seed = 0;
   double deviation = 0.02;
-  std::optional<Precision> packed = {};  ///< float's: prepared for its products as this
+  std::optional<Precision> packed = {};           ///< float's: prepared for its products as this
+  Orientations orientations = Orientations::one;  ///< of what is packed
 
   FrozenWeight<S> matrix(const std::string& name, Index O, Index D, Layout layout) const {
     Matrix<S> values(layout == Layout::out_in ? O : D, layout == Layout::out_in ? D : O);
     fill_normal(values, RandomStream(seed, name), deviation);
     if constexpr (std::is_same_v<S, float>) {
-      if (packed) return FrozenWeight<S>::pack(values, *packed, layout);
+      if (packed) return FrozenWeight<S>::pack(values, *packed, layout, orientations);
     }
     return FrozenWeight<S>(std::move(values), layout);
   }
