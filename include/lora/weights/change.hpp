@@ -43,18 +43,18 @@ template <class S, class Fn>
 void for_changes(std::span<const LowRankDelta<S>> deltas, Index rows, Index cols, bool transposed,
                  BlockOrder order, Fn&& fn) {
   constexpr Index wide = kernels::slab_columns, tallest = 64 * 4 / static_cast<Index>(sizeof(S));
+  const bool by_rows = order == BlockOrder::rows;
   // Of so few rows each is read on from where the block before it ended.
-  const Index tall = order == BlockOrder::rows ? 2 * kernels::few_rows : tallest;
+  const Index tall = by_rows ? 2 * kernels::few_rows : tallest;
   const auto with = product_kernels<S>();
   const auto merge = merge_kernels<S, S>();
   const Index stripes = (rows + tall - 1) / tall, panels = (cols + wide - 1) / wide;
-  const Index inner = order == BlockOrder::rows ? panels : stripes;
-  parallel_for(order == BlockOrder::rows ? stripes : panels, 1, [&](Index begin, Index end) {
+  const Index outer = by_rows ? stripes : panels, inner = by_rows ? panels : stripes;
+  parallel_for(outer, 1, [&](Index begin, Index end) {
     SlabMemory<S> memory;
     SlabMemory<S, tallest> product, sum;
     static_assert(sizeof(memory) + sizeof(product) + sizeof(sum) < 100 * 1024, "a thread's stack");
     for (Index block = begin * inner; block < end * inner; ++block) {
-      const bool by_rows = order == BlockOrder::rows;
       const Index i = (by_rows ? block / inner : block % inner) * tall,
                   j = (by_rows ? block % inner : block / inner) * wide;
       const Index height = std::min(tall, rows - i), width = std::min(wide, cols - j);
