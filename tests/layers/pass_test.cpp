@@ -88,20 +88,23 @@ TEST(Pass, SeedUseAndRowChooseTheMaskAndTheSameOnesGiveTheSame) {
 
 TEST(Pass, EachRowCanHaveAnAdapterOfItsOwn) {
   LoRALinear<double> layer = layer_of<double>(0.4);
-  const std::vector<std::string> names = {"a", "a", "__base__", "c",        "b",
-                                          "c", "c", "__base__", "__base__", "a"};
-  const Index rows = static_cast<Index>(names.size());
-  const Matrix<double> x = random_matrix(rows, 37, "x");
-  Matrix<double> y(rows, 19), one(1, 19);
-  Pass pass;
-  pass.adapter_names = names;
-  layer.forward(x, y, nullptr, pass);
-  for (Index t = 0; t < rows; ++t) {
-    const std::string& name = names[static_cast<std::size_t>(t)];
-    layer.adapters().set_active(name == base_adapter_name ? std::vector<std::string>()
-                                                          : std::vector<std::string>{name});
-    layer.forward(x.row(t), one);
-    EXPECT_TRUE(same_bits(one, Matrix<double>(y.row(t)))) << "row " << t << ", " << name;
+  std::vector<std::string> names = {"a", "a", "__base__", "c",        "b",
+                                    "c", "c", "__base__", "__base__", "a"};
+  for (const bool long_runs : {false, true}) {
+    if (long_runs) names.insert(names.end(), 11, "b");
+    const Index rows = static_cast<Index>(names.size());
+    const Matrix<double> x = random_matrix(rows, 37, "x");
+    Matrix<double> y(rows, 19), one(1, 19);
+    Pass pass;
+    pass.adapter_names = names;
+    layer.forward(x, y, nullptr, pass);
+    for (Index t = 0; t < rows; ++t) {
+      const std::string& name = names[static_cast<std::size_t>(t)];
+      layer.adapters().set_active(name == base_adapter_name ? std::vector<std::string>()
+                                                            : std::vector<std::string>{name});
+      layer.forward(x.row(t), one);
+      EXPECT_TRUE(same_bits(one, Matrix<double>(y.row(t)))) << "row " << t << ", " << name;
+    }
   }
 }
 

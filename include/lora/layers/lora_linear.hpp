@@ -79,8 +79,10 @@ class LoRALinear : public AdaptedWeight<S> {
       forward_rows(x, y, pass, *tape);
     } else {
       if (this->adapters_act()) {
-        for (const std::string& name : this->adapters().active())
-          add_term(this->adapters().get(name), x, 0, pass, *tape);
+        for (const std::string& name : this->adapters().active()) {
+          const Adapter<S>& adapter = this->adapters().get(name);
+          tape->terms.push_back(term_of(adapter, x, 0, pass, next_tape(adapter, *tape)));
+        }
       }
       apply(x, y, this->acting_copy(), *tape);
     }
@@ -152,19 +154,21 @@ class LoRALinear : public AdaptedWeight<S> {
     tape.per_row = !pass.adapter_names.empty();
   }
 
-  /// The term of these rows of x, which begin at first_row of what forward was given.
-  LowRank<S>& add_term(const Adapter<S>& adapter, View<S> x, Index first_row, const Pass& pass,
-                       Tape& tape) const {
+  static AdapterTape<S>& next_tape(const Adapter<S>& adapter, Tape& tape) {
     if (tape.adapters.size() == tape.used) tape.adapters.emplace_back();
     AdapterTape<S>& own = tape.adapters[tape.used++];
     own.id = adapter.id;
-    tape.terms.push_back(std::visit(
+    return own;
+  }
+  /// The term of x, whose first row is first_row of what forward was given.
+  static LowRank<S> term_of(const Adapter<S>& adapter, View<S> x, Index first_row, const Pass& pass,
+                            AdapterTape<S>& own) {
+    return std::visit(
         [&](const auto& variant) {
           return variant.template forward<S>(adapter, x, adapter.dropout_of(pass),
                                              pass.first_row + first_row, own);
         },
-        adapter.variant));
-    return tape.terms.back();
+        adapter.variant);
   }
 
   /// y = x Wᵀ + b + the tape's terms and the biases that belong to them; W and b are those of
@@ -217,18 +221,34 @@ class LoRALinear : public AdaptedWeight<S> {
   }
 
   /// One term for each run of rows of [first, last) with the same adapter, for a product of these
-  /// rows.
+  /// rows. Short runs are shared between threads: within one there is little to share.
   void add_row_terms(View<S> x, Index first, Index last, const Pass& pass, Tape& tape) const {
     const auto name_of = [&](Index t) -> const std::string& {
       return pass.adapter_names[static_cast<std::size_t>(t)];
     };
+    const std::size_t used = tape.used;
+    Index longest = 0;
     for (Index begin = first, end; begin < last; begin = end) {
       for (end = begin + 1; end < last && name_of(end) == name_of(begin);) ++end;
       const Adapter<S>* adapter = this->adapters().find(name_of(begin));
       if (adapter == nullptr) continue;
-      add_term(*adapter, x.middle_rows(begin, end - begin), begin, pass, tape).first_row =
-          begin - first;
+      next_tape(*adapter, tape);
+      LowRank<S>& term = tape.terms.emplace_back();
+      term.first_row = begin - first;
+      term.left.rows = end - begin;
+      longest = std::max(longest, end - begin);
     }
+    const Index count = static_cast<Index>(tape.terms.size());
+    parallel_for(count, longest <= kernels::few_rows ? 1 : count, [&](Index from, Index to) {
+      for (std::size_t i = static_cast<std::size_t>(from); i < static_cast<std::size_t>(to); ++i) {
+        LowRank<S>& term = tape.terms[i];
+        AdapterTape<S>& own = tape.adapters[used + i];
+        const Index row = term.first_row;
+        term = term_of(this->adapters().by_id(own.id), x.middle_rows(first + row, term.left.rows),
+                       first + row, pass, own);
+        term.first_row = row;
+      }
+    });
   }
 
   void check_backward(In<S> x, In<S> dy, const Tape& tape, const Matrix<S>* dx,
