@@ -107,6 +107,8 @@ class ToolCommands {
     need(sub, "--output", "DIR", request.output, "folder of the new adapter");
     option(sub, "--svd-rank", "R", request.options.svd_rank,
            "rank of svd and *_svd [the largest of the sources]");
+    option(sub, "--svd-clamp", "Q", request.options.svd_clamp,
+           "svd and *_svd: A and B are cut off at the quantile Q of their values, 0 to 1 [no]");
     option(sub, "--density", "X", request.options.density,
            "share of elements kept by ties*, dare_* and magnitude_prune*, 0 to 1");
     option(sub, "--majority-sign-method", "total|frequency", sign_, "how ties elects signs [total]")

@@ -151,6 +151,10 @@ TEST(LoRAConfig, ChecksRanges) {
                  "lora_alpha = nan is not valid; expected a finite number");
   expect_refused(CHANGE(c.lora_alpha = std::numeric_limits<double>::infinity()),
                  "lora_alpha = inf is not valid");
+  expect_refused(CHANGE(c.lora_alpha = 1e308),
+                 "lora_alpha = 1e+308 is not valid; expected a finite number, in float32 too");
+  expect_refused(CHANGE((c.alpha_pattern = {{"q_proj", -1e39}})),
+                 "alpha_pattern[\"q_proj\"] = -1e+39 is not valid");
   expect_refused(CHANGE(c.lora_dropout = 1),
                  "lora_dropout = 1 is not valid; expected a probability in [0, 1)");
   expect_refused(CHANGE(c.lora_dropout = -0.5), "lora_dropout = -0.5 is not valid");

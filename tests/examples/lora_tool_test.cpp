@@ -218,6 +218,13 @@ TEST(LoraTool, CombinesWithWeights) {
   }
   expect_done(combine("dare_ties", work.out("dare"),
                       {"--density", "0.5", "--seed", "3", "--majority-sign-method", "frequency"}));
+  expect_done(combine("svd", work.out("clamped"), {"--svd-rank", "2", "--svd-clamp", "0.5"}));
+  const auto largest = [&](const std::string& name) {
+    const auto adapter = lora::PeftAdapter::open(work.out(name));
+    return examples::read_factors<double>(adapter, adapter.modules()[0]).A.cwiseAbs().maxCoeff();
+  };
+  EXPECT_LT(largest("clamped"), largest("sum"));
+  expect_refused(combine("cat", work.out("x"), {"--svd-clamp", "0.5"}), "svd_clamp = 0.5");
   expect_refused(combine("ties", work.out("x")), "density = none");
   auto words = combine("cat", work.out("x"));
   words.insert(words.end(), {"--weight", "1"});

@@ -239,8 +239,9 @@ void BasicLoRAConfig<Tag>::validate_numbers() const {
   constexpr Index most = 1 << 20;  // keeps every product with a size of a layer far from overflow
   if (r < 1 || r > most)
     bad_field("r", std::to_string(r), "a rank from 1 to " + std::to_string(most));
-  if (!std::isfinite(lora_alpha))
-    bad_field("lora_alpha", number_text(lora_alpha), "a finite number");
+  const char* in_float32 = "a finite number, in float32 too";
+  if (!std::isfinite(static_cast<float>(lora_alpha)))
+    bad_field("lora_alpha", number_text(lora_alpha), in_float32);
   if (!(lora_dropout >= 0 && lora_dropout < 1)) {
     bad_field("lora_dropout", number_text(lora_dropout), "a probability in [0, 1)");
   }
@@ -263,9 +264,8 @@ void BasicLoRAConfig<Tag>::validate_numbers() const {
     }
   }
   for (const auto& [key, alpha] : alpha_pattern) {
-    if (!std::isfinite(alpha)) {
-      bad_field("alpha_pattern[" + in_quotes(key) + "]", number_text(alpha), "a finite number");
-    }
+    if (!std::isfinite(static_cast<float>(alpha)))
+      bad_field("alpha_pattern[" + in_quotes(key) + "]", number_text(alpha), in_float32);
   }
 }
 

@@ -69,8 +69,8 @@ struct Adapter {
 };
 
 /// An adapter without values: name, r, alpha, dropout and scaling checked and set.
-/// Throws ConfigError when r < 1, alpha is not finite, dropout is outside [0, 1), or the name is
-/// empty, reserved or has a dot.
+/// Throws ConfigError when r < 1, alpha is not finite in float32, dropout is outside [0, 1), or the
+/// name is empty, reserved or has a dot.
 template <class S>
 Adapter<S> make_adapter(const std::string& name, const AdapterOptions& options) {
   const std::string where = "adapter \"" + name + "\": ";
@@ -82,7 +82,8 @@ Adapter<S> make_adapter(const std::string& name, const AdapterOptions& options) 
   }
   if (options.r < 1)
     throw ConfigError(where + "r is " + std::to_string(options.r) + ", expected at least 1");
-  if (!std::isfinite(options.lora_alpha)) throw ConfigError(where + "lora_alpha is not finite");
+  if (!std::isfinite(static_cast<float>(options.lora_alpha)))
+    throw ConfigError(where + "lora_alpha is not finite in float32");
   if (!(options.lora_dropout >= 0.0 && options.lora_dropout < 1.0)) {
     throw ConfigError(where + "lora_dropout is " + std::to_string(options.lora_dropout) +
                       ", expected 0 <= p < 1");
