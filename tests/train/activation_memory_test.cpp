@@ -34,20 +34,21 @@ TEST(ActivationMemory, IsWhatAStepAllocates) {
   for (const CausalLMConfig& config :
        {CausalLMConfig(llama("llama")), CausalLMConfig(llama("qwen3")),
         CausalLMConfig(GPT2Config{300, 1024, 64, 6, 4, 256})}) {
-    for (const bool checkpointing : {false, true}) {
+    for (const Keep keep : {Keep::everything, Keep::inputs, Keep::nothing}) {
       LoRAConfig lora;
       lora.r = 8;
       lora.target_modules = std::string("all-linear");
       LoRAModel<CausalLM<float>> model(CausalLM<float>(config, RandomWeights<float>{1}), lora);
       CausalLM<float>::Tape tape;
       CausalLM<float>::LossOptions options;
-      options.checkpointing = checkpointing;
+      options.checkpointing = keep == Keep::inputs;
+      options.gradient = keep != Keep::nothing;
       lora_test::AllocationCounter counter;
       model.base().loss({ids}, ids, tape, options);
       const lora_test::Allocations made = counter.stop();
-      const auto said = static_cast<double>(activation_bytes(model.base(), T, checkpointing));
+      const auto said = static_cast<double>(activation_bytes(model.base(), T, keep));
       const double ratio = static_cast<double>(made.bytes) / said;
-      EXPECT_NEAR(ratio, 1, 0.05) << config.index() << checkpointing << " " << made.bytes;
+      EXPECT_NEAR(ratio, 1, 0.05) << config.index() << static_cast<int>(keep) << " " << made.bytes;
     }
   }
 }

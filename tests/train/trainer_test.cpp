@@ -385,7 +385,9 @@ TEST(Trainer, ARunThatEndedEarlyStaysEndedWhenItIsResumed) {
 TEST(Trainer, RefusesWhatDoesNotFitTheMemory) {
   Toy model = toy_model();
   TrainingTask<Toy, Rows> task = toy_task();
-  task.activation_bytes = [](Toy&, Index rows) { return static_cast<std::uint64_t>(rows) << 56; };
+  task.activation_bytes = [](Toy&, Index rows, bool) {
+    return static_cast<std::uint64_t>(rows) << 56;
+  };
   ToyTrainer trainer(model, toy_arguments(), task, toy_examples());
   if (!trainer.needs().available) GTEST_SKIP() << "the system does not say what is free";
   EXPECT_HAS(message_of<ConfigError>([&] { trainer.train(); }),

@@ -11,7 +11,9 @@ using namespace lora_test;
 TEST(TrainingNeeds, CountsWhatThereIs) {
   Toy model = toy_model();
   TrainingTask<Toy, Rows> task = toy_task();
-  task.activation_bytes = [](Toy&, Index rows) { return static_cast<std::uint64_t>(rows * 100); };
+  task.activation_bytes = [](Toy&, Index rows, bool gradient) {
+    return static_cast<std::uint64_t>(rows * (gradient ? 100 : 30));
+  };
   ToyTrainer trainer(model, toy_arguments(), task, toy_examples());
   const TrainingNeeds needs = trainer.needs();
   const auto [trainable, all] = model.get_nb_trainable_parameters();
@@ -28,6 +30,14 @@ TEST(TrainingNeeds, CountsWhatThereIs) {
   EXPECT_EQ(needs.tokens_per_epoch, 51);
   EXPECT_EQ(needs.steps_per_epoch, 5);
   EXPECT_EQ(needs.max_steps, 15);
+
+  TrainingArguments arguments = toy_arguments();
+  for (const auto& [evaluated, bytes] : {std::pair(8, 900u), std::pair(26, 51u * 30)}) {
+    arguments.per_device_eval_batch_size = evaluated;
+    ToyTrainer evaluating(model, arguments, task, toy_examples(), toy_examples());
+    EXPECT_EQ(evaluating.needs().activations, bytes)
+        << "an evaluation of " << evaluated << " at a time";
+  }
 }
 
 TEST(TrainingNeeds, SaysIt) {

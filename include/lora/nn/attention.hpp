@@ -65,12 +65,17 @@ inline Index partial_cols(const AttentionShape& shape) {
   return 2 * shape.kv_heads * shape.head_dim;
 }
 
-/// Numbers that one thread of backward works in, where a block sees at most so many keys.
+/// Numbers that one thread of forward works in, where a block sees at most so many keys.
 template <class S>
-Index backward_memory(const AttentionShape& shape, Index most) {
+Index forward_memory(const AttentionShape& shape, Index most) {
   using Memory = AttentionMemory<S>;
   const Index rows = block_queries(shape) * shape.group();
-  return 2 * Memory::needed(rows, shape.head_dim) + 2 * Memory::needed(rows, most);
+  return Memory::needed(rows, shape.head_dim) + Memory::needed(rows, most);
+}
+/// The same of backward.
+template <class S>
+Index backward_memory(const AttentionShape& shape, Index most) {
+  return 2 * forward_memory<S>(shape, most);
 }
 
 /// Where each sequence's sums of the stripes but the first begin.
@@ -149,10 +154,8 @@ void attention_forward(const AttentionShape& shape, std::span<const AttentionSeq
   using Memory = detail::AttentionMemory<S>;
   const Index most = detail::list_blocks("attention_forward", shape, sequences, workspace);
   const auto blocks = static_cast<Index>(workspace.blocks.size());
-  const Index rows = detail::block_queries(shape) * shape.group();
   detail::for_attention_units<S>(
-      workspace, blocks * shape.kv_heads,
-      Memory::needed(rows, shape.head_dim) + Memory::needed(rows, most),
+      workspace, blocks * shape.kv_heads, detail::forward_memory<S>(shape, most),
       [&](Index unit, Memory memory) {
         const auto& at = workspace.blocks[static_cast<std::size_t>(unit % blocks)];
         const auto& one = sequences[static_cast<std::size_t>(at.sequence)];
@@ -161,8 +164,15 @@ void attention_forward(const AttentionShape& shape, std::span<const AttentionSeq
       });
 }
 
-/// Numbers that forward and backward of one sequence of T tokens work in on so many threads: the
-/// size of their workspace.
+/// Numbers that forward of one sequence of T tokens works in on so many threads: the size of its
+/// workspace.
+template <class S>
+Index attention_forward_workspace_size(const AttentionShape& shape, Index T, Index threads) {
+  const Index step = detail::block_queries(shape), units = shape.kv_heads * ((T + step - 1) / step);
+  return std::min(threads, units) * detail::forward_memory<S>(shape, T);
+}
+
+/// The same of forward and backward.
 template <class S>
 Index attention_workspace_size(const AttentionShape& shape, Index T, Index threads) {
   const Index units = shape.kv_heads * detail::backward_stripes(shape);

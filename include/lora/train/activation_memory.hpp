@@ -10,9 +10,10 @@ namespace LORA_NAMESPACE {
 
 namespace detail {
 
-/// Floats a token: what a block keeps for its backward, and what all blocks use in turn.
+/// Floats a token: what a block keeps for its backward, and what all blocks use in turn, with and
+/// without one.
 struct BlockFloats {
-  Index kept, shared;
+  Index kept, shared, shared_forward;
   Index width, layers;
   AttentionShape attention;
 };
@@ -23,40 +24,44 @@ inline BlockFloats block_floats(const LlamaConfig& c) {
   // q, k, v, the attended and its log-sums, the sum in the middle, gate, up, statistics of norms.
   return {2 * q + 2 * k + H + D + 2 * F + 2 + norms,
           2 * D + 2 * F + 2 * q + 2 * k + (c.qk_norm ? 2 * q + 2 * k : 0),
+          D + F + (c.qk_norm ? q + k : 0),
           D,
           c.num_hidden_layers,
           {H, c.num_key_value_heads, c.head_dim, 0}};
 }
 inline BlockFloats block_floats(const GPT2Config& c) {
   const Index D = c.n_embd, F = c.inner();
-  return {3 * D + D + c.n_head + D + F + 4,
-          2 * D + 2 * F + D + 3 * D,
-          D,
-          c.n_layer,
+  return {3 * D + D + c.n_head + D + F + 4,     2 * D + 2 * F + D + 3 * D, D + F, D, c.n_layer,
           {c.n_head, c.n_head, D / c.n_head, 0}};
 }
 
 }  // namespace detail
 
-/// About as many bytes as CausalLM::loss with gradients allocates in its tape for one sequence of T
-/// tokens of which all count: each block's input and what it keeps (with gradient checkpointing the
-/// inputs alone and one block), what the blocks share, what attention works in, hidden states, a
-/// chunk of logits, and the low-rank products of the adapters. Within a twentieth of what is
-/// allocated, from a few hundred tokens on.
+/// About as many bytes as CausalLM::loss allocates in its tape for one sequence of T tokens of which
+/// all count: each block's input and what it keeps (Keep::inputs, gradient checkpointing: the inputs
+/// and one block; Keep::nothing, without gradients: two inputs and one block), what the blocks
+/// share, what attention works in, hidden states, a chunk of logits, and the low-rank products of
+/// the adapters. Within a twentieth of what is allocated, from a few hundred tokens on.
 template <class S>
-std::uint64_t activation_bytes(CausalLM<S>& model, Index T, bool checkpointing = false) {
+std::uint64_t activation_bytes(CausalLM<S>& model, Index T, Keep keep = Keep::everything) {
   const detail::BlockFloats block =
       std::visit([](const auto& config) { return detail::block_floats(config); }, model.config());
-  const Index blocks = checkpointing ? 1 : block.layers, D = block.width;
+  const bool backward = keep != Keep::nothing;
+  const Index blocks = keep == Keep::everything ? block.layers : 1, D = block.width;
   Index low_rank = 0;
   for_each_adapter_layer(model, [&](const NamePath&, auto& layer) {
-    for (const auto& adapter : layer.adapters().all()) low_rank += 2 * adapter.A.value.rows();
+    for (const auto& adapter : layer.adapters().all())
+      low_rank += (backward ? 2 : 1) * adapter.A.value.rows();
   });
   // Inputs of the blocks and of the last norm, its result, their gradients, and the head's rows.
-  const Index stack = (block.layers + 1) * D + 5 * D + (checkpointing ? D : 0);
-  const Index token = blocks * (block.kept + low_rank / block.layers) + block.shared + stack;
+  const Index stack =
+      !backward ? 2 * D + 2 * D : (block.layers + 1) * D + 5 * D + (keep == Keep::inputs ? D : 0);
+  const Index shared = backward ? block.shared : block.shared_forward;
+  const Index token = blocks * (block.kept + low_rank / block.layers) + shared + stack;
   const Index logits = logit_rows(model.vocab_size()) * model.vocab_size();
-  const Index attention = attention_workspace_size<S>(block.attention, T, num_threads());
+  const Index attention =
+      backward ? attention_workspace_size<S>(block.attention, T, num_threads())
+               : attention_forward_workspace_size<S>(block.attention, T, num_threads());
   return static_cast<std::uint64_t>(T * token + logits + attention) * sizeof(S);
 }
 

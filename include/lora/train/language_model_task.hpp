@@ -83,8 +83,11 @@ TrainingTask<Model, Example> language_model_task(const LanguageModelTaskOptions&
     return n;
   };
   task.length = [](const Example& example) { return static_cast<Index>(example.ids.size()); };
-  task.activation_bytes = [=](Model& model, Index rows) {
-    return activation_bytes(lm(model), rows, options.gradient_checkpointing);
+  task.activation_bytes = [=](Model& model, Index rows, bool gradient) {
+    return activation_bytes(lm(model), rows,
+                            !gradient                        ? Keep::nothing
+                            : options.gradient_checkpointing ? Keep::inputs
+                                                             : Keep::everything);
   };
   return task;
 }

@@ -63,8 +63,12 @@ class Trainer {
   /// See TrainingNeeds.
   TrainingNeeds needs() {
     TrainingNeeds needs = training_needs(model_, plan_, static_cast<Index>(train_.size()));
-    if (task_.activation_bytes)
-      needs.activations = task_.activation_bytes(model_, plan_.most_tokens());
+    if (!task_.activation_bytes) return needs;
+    const Index evaluated =
+        most_evaluated_rows<Model, Example>(task_, eval_, arguments_.per_device_eval_batch_size);
+    needs.activations =
+        std::max(task_.activation_bytes(model_, plan_.most_tokens(), true),
+                 evaluated > 0 ? task_.activation_bytes(model_, evaluated, false) : 0);
     return needs;
   }
 

@@ -64,8 +64,9 @@ struct TrainingNeeds {
   std::uint64_t trained = 0;            ///< values that are trained
   std::uint64_t gradients = 0;
   std::uint64_t optimizer = 0;
-  std::optional<std::uint64_t> activations;  ///< of the largest batch, where the task knows
-  std::optional<std::uint64_t> available;    ///< now
+  /// Of the largest batch, trained or evaluated, where the task knows.
+  std::optional<std::uint64_t> activations;
+  std::optional<std::uint64_t> available;  ///< now
   Index examples = 0, tokens_per_epoch = 0, steps_per_epoch = 0, max_steps = 0;
 
   std::uint64_t total() const {
@@ -98,14 +99,14 @@ struct TrainingNeeds {
   /// Throws ConfigError with advice when more is missing than is available.
   void check_memory() const {
     if (!available || missing() <= *available) return;
-    throw ConfigError(
-        "Trainer: the run needs " + bytes_text(missing()) + " more than is in use (optimiser " +
-        bytes_text(optimizer) + ", activations " +
-        (activations ? bytes_text(*activations) : "not known") + "), and only " +
-        bytes_text(*available) +
-        " are free. What helps: a smaller per_device_train_batch_size with more "
-        "gradient_accumulation_steps, shorter sequences, gradient checkpointing, weights in "
-        "bfloat16, a lower rank or fewer target_modules");
+    throw ConfigError("Trainer: the run needs " + bytes_text(missing()) +
+                      " more than is in use (optimiser " + bytes_text(optimizer) +
+                      ", activations " + (activations ? bytes_text(*activations) : "not known") +
+                      "), and only " + bytes_text(*available) +
+                      " are free. What helps: a smaller per_device_train_batch_size with more "
+                      "gradient_accumulation_steps, a smaller per_device_eval_batch_size, shorter "
+                      "sequences, gradient checkpointing, weights in "
+                      "bfloat16, a lower rank or fewer target_modules");
   }
 };
 

@@ -32,12 +32,25 @@ struct TrainingTask {
   std::function<Index(const Example&)> counted = {};
   /// Rows that an example has in the model's activations, its tokens. Empty: 1.
   std::function<Index(const Example&)> length = {};
-  /// Bytes of activations for a batch of so many rows. Empty: not known.
-  std::function<std::uint64_t(Model&, Index)> activation_bytes = {};
+  /// Bytes of activations for a batch of so many rows, with or without gradients. Empty: not known.
+  std::function<std::uint64_t(Model&, Index rows, bool gradient)> activation_bytes = {};
 
   Index counted_in(const Example& example) const { return counted ? counted(example) : 1; }
   Index length_of(const Example& example) const { return length ? length(example) : 1; }
 };
+
+/// Rows of the largest batch of an evaluation, see evaluate_task().
+template <class Model, class Example>
+Index most_evaluated_rows(const TrainingTask<Model, Example>& task,
+                          std::span<const Example> examples, Index batch_size) {
+  Index most = 0, rows = 0;
+  for (std::size_t i = 0; i < examples.size(); ++i) {
+    if (i % static_cast<std::size_t>(batch_size) == 0) rows = 0;
+    rows += task.length_of(examples[i]);
+    most = std::max(most, rows);
+  }
+  return most;
+}
 
 /// What an evaluation finds.
 struct Evaluation {
