@@ -1,6 +1,7 @@
 // The pieces of the main job: tasks, batches, the network's file, how far a layer has moved. The
 // program itself is run by examples/check_adapt_digits.cmake.
 #include "../../examples/support/adaptation.hpp"
+#include "support/messages.hpp"
 #include "support/shared.hpp"
 
 #include <gtest/gtest.h>
@@ -8,25 +9,9 @@
 #include <unistd.h>
 
 namespace {
+using lora_test::message_of;
 
 using namespace examples;
-
-/// The message of the E that f throws; a failure when it throws nothing or something else.
-template <class E, class F>
-std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (const E& error) {
-    return error.what();
-  } catch (const std::exception& error) {
-    ADD_FAILURE() << "another error: " << error.what();
-    return "";
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
-}
-
-#define EXPECT_HAS(text, part) EXPECT_NE((text).find(part), std::string::npos) << (text)
 
 /// A folder of this test alone, gone at its end.
 class TemporaryFolder {

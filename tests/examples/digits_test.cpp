@@ -1,5 +1,6 @@
 // The digits of the examples: files read strictly, our own pen, shifts, and ways to take a part.
 #include "../../examples/support/digits.hpp"
+#include "support/messages.hpp"
 #include "support/shared.hpp"
 
 #include <gtest/gtest.h>
@@ -9,27 +10,10 @@
 #include <set>
 
 namespace {
-
 using examples::DigitSet;
 using examples::Index;
+using lora_test::message_of;
 using Bytes = std::vector<unsigned char>;
-
-/// The message of the E that f throws; a failure when it throws nothing or something else.
-template <class E, class F>
-std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (const E& error) {
-    return error.what();
-  } catch (const std::exception& error) {
-    ADD_FAILURE() << "another error: " << error.what();
-    return "";
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
-}
-
-#define EXPECT_HAS(text, part) EXPECT_NE((text).find(part), std::string::npos) << (text)
 
 void append_u32(Bytes& bytes, std::uint32_t value) {
   for (const int shift : {24, 16, 8, 0}) {

@@ -6,14 +6,13 @@
 #include <iostream>
 #include <sstream>
 
+#include "support/messages.hpp"
 #include "support/shared.hpp"
 
 namespace {
 
 using namespace lora_test;
 using lora::Index;
-
-#define EXPECT_HAS(text, part) EXPECT_NE((text).find(part), std::string::npos) << (text)
 
 struct Ran {
   int code;

@@ -1,6 +1,7 @@
 // lora_tool through its command line: what it writes, prints and refuses, and its exit codes.
 #include "../../examples/support/tool_commands.hpp"
 #include "io/peft_folder.hpp"
+#include "support/messages.hpp"
 
 #include <gtest/gtest.h>
 
@@ -14,8 +15,6 @@ using examples::Index;
 using lora_test::numbered;
 using lora_test::PeftFolder;
 using lora_test::TemporaryFolder;
-
-#define EXPECT_HAS(text, part) EXPECT_NE((text).find(part), std::string::npos) << (text)
 
 struct Ran {
   int code;

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "support/messages.hpp"
 #include "support/shared.hpp"
 
 namespace {
@@ -25,8 +26,6 @@ std::string verdict(const std::filesystem::path& folder) {
     return error.what();
   }
 }
-#define EXPECT_HAS(text, part) \
-  EXPECT_NE((text).find(part), std::string::npos) << (text) << "\nhas not: " << (part)
 
 // Two shards and an index of this weight_map.
 struct Sharded {

@@ -6,6 +6,7 @@
 
 #include "io/peft_folder.hpp"
 #include "support/golden.hpp"
+#include "support/messages.hpp"
 
 namespace {
 using namespace lora;
@@ -14,8 +15,6 @@ using lora_test::PeftFolder;
 using lora_test::TemporaryFolder;
 namespace fs = std::filesystem;
 using Wide = Matrix<double>;
-
-#define EXPECT_HAS(text, part) EXPECT_NE((text).find(part), std::string::npos) << (text)
 
 double unit_roundoff(DType dtype) {
   return dtype == DType::BF16 ? 0x1p-8 : dtype == DType::F16 ? 0x1p-11 : 0x1p-24;

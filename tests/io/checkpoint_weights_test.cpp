@@ -5,6 +5,7 @@
 
 #include <fstream>
 
+#include "support/messages.hpp"
 #include "support/shared.hpp"
 #include "support/threads.hpp"
 
@@ -62,8 +63,6 @@ struct Written {
     return "accepted";
   }
 };
-#define EXPECT_HAS(text, part) \
-  EXPECT_NE((text).find(part), std::string::npos) << (text) << "\nhas not: " << (part)
 
 TEST(CheckpointWeights, AreTheFilesInEveryType) {
   for (const DType dtype : {DType::F32, DType::BF16, DType::F16, DType::F64}) {

@@ -5,6 +5,7 @@
 
 #include "io/tiny_lm.hpp"
 #include "support/golden.hpp"
+#include "support/messages.hpp"
 #include "support/shared.hpp"
 
 namespace {
@@ -19,8 +20,6 @@ std::string verdict(const std::filesystem::path& folder) {
   }
   return "accepted";
 }
-#define EXPECT_HAS(text, part) \
-  EXPECT_NE((text).find(part), std::string::npos) << (text) << "\nhas not: " << (part)
 
 /// A folder with a small model.
 struct Saved {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "io/peft_folder.hpp"
+#include "support/messages.hpp"
 
 namespace {
 using namespace lora;
@@ -36,7 +37,6 @@ struct Base {
     }
   }
 };
-#define EXPECT_HAS(text, part) EXPECT_NE((text).find(part), std::string::npos) << (text)
 
 TEST(MergePlan, FindsWeightAndScale) {
   PeftFolder adapter;

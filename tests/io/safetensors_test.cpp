@@ -10,9 +10,11 @@
 
 #include "support/allocations.hpp"
 #include "support/golden.hpp"
+#include "support/messages.hpp"
 #include "support/shared.hpp"
 
 namespace {
+using lora_test::message_of;
 
 namespace fs = std::filesystem;
 using lora::DType;
@@ -58,22 +60,10 @@ std::string verdict(const fs::path& path, lora::FileStorage storage) {
     return error.what();
   }
 }
-template <class E, class F>
-std::string message_of(F action) {
-  try {
-    action();
-  } catch (const E& error) {
-    return error.what();
-  }
-  return "no error";
-}
-void expect_part(const std::string& message, const std::string& part) {
-  EXPECT_NE(message.find(part), std::string::npos) << message << "\n  expected: " << part;
-}
 void expect_refused(Bytes bytes, const std::string& part) {
   const std::string message = verdict(std::move(bytes));
   EXPECT_EQ(message.find("some.safetensors: "), 0u) << message;
-  expect_part(message, part);
+  EXPECT_HAS(message, part);
 }
 
 // What an accepted file promises, held against nothing but its size; reads every tensor that can be
@@ -181,7 +171,7 @@ TEST(SafetensorsVectors, EveryFileOfTheManifestGetsItsVerdict) {
       EXPECT_EQ(message == "accepted", accept) << message;
       if (accept) continue;
       EXPECT_EQ(message.find((folder / name).string() + ": "), 0u) << message;
-      expect_part(message, reasons.at(fs::path(name).stem().string()));
+      EXPECT_HAS(message, reasons.at(fs::path(name).stem().string()));
     }
     if (accept) {
       const auto file = SafetensorsFile::open(folder / name);
@@ -215,7 +205,7 @@ TEST(SafetensorsVectors, FilesFoundInTheWild) {
       {"bad/zero_len_file.safetensors", "has 0 bytes"}};
   for (const auto& [name, part] : expected) {
     for (const auto storage : {lora::FileStorage::memory, lora::FileStorage::mapped}) {
-      expect_part(verdict(folder / name, storage), part);
+      EXPECT_HAS(verdict(folder / name, storage), part);
     }
   }
 }
@@ -419,16 +409,16 @@ TEST(SafetensorsDamage, SizesAndAbsenceAreErrors) {
   const lora_test::TemporaryFolder folder;
   const fs::path path = folder.path / "x.safetensors";
   for (const auto storage : {lora::FileStorage::memory, lora::FileStorage::mapped}) {
-    expect_part(
+    EXPECT_HAS(
         message_of<lora::IoError>([&] { SafetensorsFile::open(path, {.storage = storage}); }),
         path.string() + ": cannot open for reading: No such file");
   }
   lora::atomic_write(path, small_file());
   for (const auto storage : {lora::FileStorage::memory, lora::FileStorage::mapped}) {
-    expect_part(message_of<lora::FormatError>([&] {
-                  SafetensorsFile::open(path, {storage, 100});
-                }),
-                "more than the limit of 100");
+    EXPECT_HAS(message_of<lora::FormatError>([&] {
+                 SafetensorsFile::open(path, {storage, 100});
+               }),
+               "more than the limit of 100");
   }
 }
 
@@ -536,11 +526,11 @@ TEST(SafetensorsFile, Integers) {
             "integer of 64 bits");
   EXPECT_EQ(refused("two"), "file: tensor \"two\": element 2 is 2, expected 0 or 1");
   EXPECT_EQ(refused("F16"), "file: tensor \"F16\": dtype is F16, expected integers or BOOL");
-  expect_part(refused("I12"), "file: has no tensor \"I12\"; it holds 12 tensors: \"U64\", ");
+  EXPECT_HAS(refused("I12"), "file: has no tensor \"I12\"; it holds 12 tensors: \"U64\", ");
   EXPECT_EQ(message_of<lora::FormatError>([&] { file.matrix<float>("I8"); }),
             "file: tensor \"I8\": dtype is I8, expected F16, BF16, F32 or F64");
-  expect_part(message_of<lora::FormatError>([&] { file.bytes("absent"); }),
-              "file: has no tensor \"absent\"");
+  EXPECT_HAS(message_of<lora::FormatError>([&] { file.bytes("absent"); }),
+             "file: has no tensor \"absent\"");
 }
 
 // ---- writing
@@ -728,45 +718,45 @@ TEST(SafetensorsWriter, RefusesWhatWouldNotBeAValidFile) {
   };
   lora::ConfigError* config = nullptr;
   lora::ShapeError* shape = nullptr;
-  expect_part(refused(config, "x", DType::F32, {2, 3}),
-              "SafetensorsWriter: tensor \"x\": added twice");
-  expect_part(refused(config, "x", DType::F16, {2, 3}),
-              "SafetensorsWriter: tensor \"x\": added twice");
-  expect_part(refused(config, "", DType::F32, {2, 3}), "the format allows no tensor of this name");
-  expect_part(refused(config, "__metadata__", DType::F32, {2, 3}),
-              "\"__metadata__\": the format allows no tensor");
-  expect_part(refused(config, "a\xFF", DType::F32, {2, 3}), "is not valid UTF-8");
-  expect_part(refused(config, "y", DType::I32, {2, 3}),
-              "dtype is I32, expected F16, BF16, F32 or F64");
-  expect_part(refused(shape, "y", DType::F32, {2, 4}),
-              "24 bytes given, expected 32 for shape [2, 4] of F32");
-  expect_part(refused(shape, "y", DType::F32, {-2, -3}), "shape [-2, -3] has a negative dimension");
-  expect_part(refused(shape, "y", DType::F32, {Index{1} << 32, Index{1} << 32}),
-              "overflows 64 bits");
-  expect_part(message_of<lora::ShapeError>(
-                  [&] { writer.add("y", DType::F4, {3}, std::span<const std::byte>{}); }),
-              "shape [3] of F4 does not fill whole bytes");
-  expect_part(message_of<lora::ConfigError>([&] { writer.set_metadata("k\xFF", "v"); }),
-              "metadata key: ");
-  expect_part(message_of<lora::ConfigError>([&] { writer.set_metadata("k", "\xED\xA0\x80"); }),
-              "metadata \"k\": ");
+  EXPECT_HAS(refused(config, "x", DType::F32, {2, 3}),
+             "SafetensorsWriter: tensor \"x\": added twice");
+  EXPECT_HAS(refused(config, "x", DType::F16, {2, 3}),
+             "SafetensorsWriter: tensor \"x\": added twice");
+  EXPECT_HAS(refused(config, "", DType::F32, {2, 3}), "the format allows no tensor of this name");
+  EXPECT_HAS(refused(config, "__metadata__", DType::F32, {2, 3}),
+             "\"__metadata__\": the format allows no tensor");
+  EXPECT_HAS(refused(config, "a\xFF", DType::F32, {2, 3}), "is not valid UTF-8");
+  EXPECT_HAS(refused(config, "y", DType::I32, {2, 3}),
+             "dtype is I32, expected F16, BF16, F32 or F64");
+  EXPECT_HAS(refused(shape, "y", DType::F32, {2, 4}),
+             "24 bytes given, expected 32 for shape [2, 4] of F32");
+  EXPECT_HAS(refused(shape, "y", DType::F32, {-2, -3}), "shape [-2, -3] has a negative dimension");
+  EXPECT_HAS(refused(shape, "y", DType::F32, {Index{1} << 32, Index{1} << 32}),
+             "overflows 64 bits");
+  EXPECT_HAS(message_of<lora::ShapeError>(
+                 [&] { writer.add("y", DType::F4, {3}, std::span<const std::byte>{}); }),
+             "shape [3] of F4 does not fill whole bytes");
+  EXPECT_HAS(message_of<lora::ConfigError>([&] { writer.set_metadata("k\xFF", "v"); }),
+             "metadata key: ");
+  EXPECT_HAS(message_of<lora::ConfigError>([&] { writer.set_metadata("k", "\xED\xA0\x80"); }),
+             "metadata \"k\": ");
   EXPECT_TRUE(writer.to_bytes() == before) << "a refused call changes nothing";
   float value = 0;
   std::byte byte{};
-  expect_part(message_of<lora::ConfigError>(
-                  [&] { lora::decode_elements(DType::I8, &byte, std::span<float>(&value, 1)); }),
-              "decode_elements: I8, expected");
-  expect_part(message_of<lora::ConfigError>([&] {
-                lora::encode_elements(DType::I8, std::span<const float>(&value, 1), &byte);
-              }),
-              "encode_elements: I8, expected");
+  EXPECT_HAS(message_of<lora::ConfigError>(
+                 [&] { lora::decode_elements(DType::I8, &byte, std::span<float>(&value, 1)); }),
+             "decode_elements: I8, expected");
+  EXPECT_HAS(message_of<lora::ConfigError>([&] {
+               lora::encode_elements(DType::I8, std::span<const float>(&value, 1), &byte);
+             }),
+             "encode_elements: I8, expected");
 }
 
 TEST(SafetensorsWriter, AHeaderAboveTheLimitIsRefused) {
   SafetensorsWriter writer;
   writer.set_metadata("k", std::string(100'000'000, 'v'));
-  expect_part(message_of<lora::ConfigError>([&] { writer.to_bytes(); }),
-              "bytes, the format allows 100000000");
+  EXPECT_HAS(message_of<lora::ConfigError>([&] { writer.to_bytes(); }),
+             "bytes, the format allows 100000000");
 }
 
 TEST(SafetensorsWriter, AFileThatIsOpenMayBeWrittenOver) {
@@ -802,8 +792,8 @@ TEST(SafetensorsWriter, AFailedWriteLeavesTheOldFile) {
     errno = ENOSPC;
     return -1;
   };
-  expect_part(message_of<lora::IoError>([&] { SafetensorsWriter().write(path, full); }),
-              path.string() + ": cannot write: No space left");
+  EXPECT_HAS(message_of<lora::IoError>([&] { SafetensorsWriter().write(path, full); }),
+             path.string() + ": cannot write: No space left");
   EXPECT_TRUE(lora::read_file(path, UINT64_MAX) == old);
 }
 
@@ -880,10 +870,10 @@ TEST(Golden, ComparesRelativeToTheLargestAndFailsOnNaN) {
   actual(1, 0) = 1.01e-3;
   const auto off = lora_test::is_close(actual, expected, 1e-4);
   EXPECT_FALSE(off);
-  expect_part(off.message(), "1 of 4 elements are off; worst at (1, 0): 0.00101, expected 0");
+  EXPECT_HAS(off.message(), "1 of 4 elements are off; worst at (1, 0): 0.00101, expected 0");
   actual = expected;
   actual(0, 1) = NAN;
-  expect_part(lora_test::is_close(actual, expected, 1e9).message(), "worst at (0, 1): nan");
+  EXPECT_HAS(lora_test::is_close(actual, expected, 1e9).message(), "worst at (0, 1): nan");
   EXPECT_FALSE(lora_test::is_close(expected, actual, 1e9));
   actual(0, 1) = INFINITY;
   EXPECT_FALSE(lora_test::is_close(actual, expected, 1e9));
@@ -893,8 +883,8 @@ TEST(Golden, ComparesRelativeToTheLargestAndFailsOnNaN) {
   EXPECT_TRUE(lora_test::is_close(actual, expected, 1e-9));
   actual(0, 0) = 1e-300;
   EXPECT_FALSE(lora_test::is_close(actual, expected, 1e-9));
-  expect_part(lora_test::is_close(lora::Matrix<float>(1, 2), expected, 1).message(),
-              "shape is (1, 2), expected (2, 2)");
+  EXPECT_HAS(lora_test::is_close(lora::Matrix<float>(1, 2), expected, 1).message(),
+             "shape is (1, 2), expected (2, 2)");
   EXPECT_EQ(lora_test::golden_bound(2), 20 * std::numeric_limits<double>::epsilon() / 2);
 }
 

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "io/tiny_lm.hpp"
+#include "support/messages.hpp"
 #include "support/shared.hpp"
 
 namespace {
@@ -29,7 +30,6 @@ std::string message(F&& f) {
   }
   return "nothing was thrown";
 }
-#define EXPECT_HAS(text, part) EXPECT_NE((text).find(part), std::string::npos) << (text)
 
 TEST(SaveModel, WritesWhatTransformersReads) {
   const TemporaryFolder folder;

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "support/messages.hpp"
 #include "support/shared.hpp"
 
 namespace {
@@ -22,7 +23,6 @@ std::string message(F&& f) {
   }
   return "nothing was thrown";
 }
-#define EXPECT_HAS(text, part) EXPECT_NE((text).find(part), std::string::npos) << (text)
 
 TEST(StagedDirectory, AppearsAtOnce) {
   const TemporaryFolder folder;

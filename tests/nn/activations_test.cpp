@@ -3,6 +3,7 @@
 #include <support/allocations.hpp>
 #include <support/golden.hpp>
 #include <support/gradcheck.hpp>
+#include <support/messages.hpp>
 
 #include <cmath>
 #include <limits>
@@ -41,16 +42,6 @@ double value(Activation kind, double x) {
 double slope(Activation kind, double x, double dy = 1) {
   return backward<double>(kind, Matrix<double>::Constant(1, 1, x),
                           Matrix<double>::Constant(1, 1, dy))(0);
-}
-
-template <class Fn>
-std::string message_of(Fn fn) {
-  try {
-    fn();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "nothing thrown";
 }
 
 // A few roundings of numbers of the size of x, and of 1 where 1 + erf or 1 + tanh cancels. NaN
@@ -209,11 +200,14 @@ TEST(Activations, ShapeErrors) {
   const Matrix<double> x = Matrix<double>::Ones(4, 6);
   Matrix<double> right(4, 6), wrong(4, 7), short_one(3, 6);
   right.setConstant(5);
-  EXPECT_EQ(message_of([&] { activation_forward<double>(Activation::relu, x, wrong); }),
-            "activation_forward: y is (4, 7), expected (4, 6)");
-  EXPECT_EQ(message_of([&] { activation_backward<double>(Activation::relu, x, short_one, right); }),
+  EXPECT_EQ(
+      lora_test::message_of<Error>([&] { activation_forward<double>(Activation::relu, x, wrong); }),
+      "activation_forward: y is (4, 7), expected (4, 6)");
+  EXPECT_EQ(lora_test::message_of<Error>(
+                [&] { activation_backward<double>(Activation::relu, x, short_one, right); }),
             "activation_backward: dy is (3, 6), expected (4, 6)");
-  EXPECT_EQ(message_of([&] { activation_backward<double>(Activation::relu, x, x, wrong); }),
+  EXPECT_EQ(lora_test::message_of<Error>(
+                [&] { activation_backward<double>(Activation::relu, x, x, wrong); }),
             "activation_backward: dx is (4, 7), expected (4, 6)");
   EXPECT_EQ(right, (Matrix<double>::Constant(4, 6, 5)));
   EXPECT_THROW(activation_forward<double>(Activation::relu, x, wrong), ShapeError);
@@ -223,11 +217,12 @@ TEST(Activations, AValueOutsideTheEnumIsRefused) {
   const auto none = static_cast<Activation>(17);
   const Matrix<double> x = Matrix<double>::Ones(2, 3);
   Matrix<double> y = Matrix<double>::Constant(2, 3, 5);
-  EXPECT_EQ(message_of([&] { activation_forward<double>(none, x, y); }),
+  EXPECT_EQ(lora_test::message_of<Error>([&] { activation_forward<double>(none, x, y); }),
             "activation_forward: 17 is not an Activation");
-  EXPECT_EQ(message_of([&] { activation_backward<double>(none, x, x, y); }),
+  EXPECT_EQ(lora_test::message_of<Error>([&] { activation_backward<double>(none, x, x, y); }),
             "activation_backward: 17 is not an Activation");
-  EXPECT_EQ(message_of([&] { activation_name(none); }), "activation_name: 17 is not an Activation");
+  EXPECT_EQ(lora_test::message_of<Error>([&] { activation_name(none); }),
+            "activation_name: 17 is not an Activation");
   EXPECT_EQ(y, (Matrix<double>::Constant(2, 3, 5)));
 }
 
@@ -244,7 +239,7 @@ TEST(Activations, NamesOfHuggingFace) {
 
 TEST(Activations, AnUnknownNameListsTheKnownOnes) {
   EXPECT_EQ(
-      message_of([] { activation_from_name("gellu"); }),
+      lora_test::message_of<Error>([] { activation_from_name("gellu"); }),
       "activation_from_name: unknown activation \"gellu\", expected one of linear, relu, gelu, "
       "gelu_pytorch_tanh, gelu_new, silu, swish, sigmoid, tanh");
   EXPECT_THROW(activation_from_name(""), ConfigError);

@@ -3,6 +3,7 @@
 #include <support/allocations.hpp>
 #include <support/golden.hpp>
 #include <support/gradcheck.hpp>
+#include <support/messages.hpp>
 
 #include <cmath>
 #include <cstdint>
@@ -20,16 +21,6 @@ using Labels = std::vector<std::int64_t>;
 constexpr double u = 0x1.0p-53;
 constexpr double infinity = std::numeric_limits<double>::infinity();
 const double nan = std::numeric_limits<double>::quiet_NaN();
-
-template <class Fn>
-std::string message_of(Fn fn) {
-  try {
-    fn();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "nothing thrown";
-}
 
 // What cross_entropy gives, its gradient written over a matrix of NaN so that a forgotten element
 // shows.
@@ -258,7 +249,8 @@ TEST(CrossEntropy, LabelErrorsNameTheRowAndWriteNothing) {
   Matrix<double> logits = random_matrix(3, 5, "logits");
   const Matrix<double> before = logits;
   const auto told = [&](const Labels& labels, CrossEntropyOptions options = {}) {
-    return message_of([&] { cross_entropy<double>(logits, labels, logits, options); });
+    return lora_test::message_of<Error>(
+        [&] { cross_entropy<double>(logits, labels, logits, options); });
   };
   EXPECT_EQ(told({0, 1, 5}),
             "cross_entropy: label 5 in row 2 is outside of [0, 5) and is not ignore_index -100");
@@ -282,7 +274,8 @@ TEST(CrossEntropy, OptionAndShapeErrors) {
     options.label_smoothing = smoothing;
     options.num_items = num_items;
     options.reduction = reduction;
-    return message_of([&] { cross_entropy<double>(logits, labels, dlogits, options); });
+    return lora_test::message_of<Error>(
+        [&] { cross_entropy<double>(logits, labels, dlogits, options); });
   };
   EXPECT_EQ(told(-0.1, 0, Reduction::mean),
             "cross_entropy: label_smoothing is -0.100000, expected 0 to 1");
@@ -293,7 +286,7 @@ TEST(CrossEntropy, OptionAndShapeErrors) {
   EXPECT_EQ(told(0, -1, Reduction::mean), "cross_entropy: num_items is -1, expected 0 or more");
   EXPECT_EQ(told(0, 3, Reduction::sum),
             "cross_entropy: num_items is a divisor of the mean, but reduction is sum");
-  EXPECT_EQ(message_of([&] { cross_entropy<double>(logits, labels, wrong); }),
+  EXPECT_EQ(lora_test::message_of<Error>([&] { cross_entropy<double>(logits, labels, wrong); }),
             "cross_entropy: dlogits is (3, 4), expected (3, 5)");
   EXPECT_EQ(dlogits, (Matrix<double>::Constant(3, 5, 7)));
 }
@@ -377,9 +370,9 @@ TEST(MseLoss, NoAllocation) {
 TEST(MseLoss, ShapeErrors) {
   const Matrix<double> y = Matrix<double>::Zero(4, 6), other = Matrix<double>::Zero(4, 7);
   Matrix<double> dy = Matrix<double>::Constant(4, 6, 7), wrong(3, 6);
-  EXPECT_EQ(message_of([&] { mse_loss<double>(y, other, dy); }),
+  EXPECT_EQ(lora_test::message_of<Error>([&] { mse_loss<double>(y, other, dy); }),
             "mse_loss: target is (4, 7), expected (4, 6)");
-  EXPECT_EQ(message_of([&] { mse_loss<double>(y, y, wrong); }),
+  EXPECT_EQ(lora_test::message_of<Error>([&] { mse_loss<double>(y, y, wrong); }),
             "mse_loss: dy is (3, 6), expected (4, 6)");
   EXPECT_EQ(dy, (Matrix<double>::Constant(4, 6, 7)));
 }

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "support/golden.hpp"
+#include "support/messages.hpp"
 
 namespace lora_test {
 
@@ -103,20 +104,6 @@ bool same_states(const lora::OptimizerState<S>& a, const lora::OptimizerState<S>
   return true;
 }
 
-/// The message of the E that `call` throws; a failure when it throws nothing or something else.
-template <class E, class Call>
-std::string message_of(Call call) {
-  try {
-    call();
-  } catch (const E& e) {
-    return e.what();
-  } catch (const std::exception& e) {
-    ADD_FAILURE() << "threw another type: " << e.what();
-    return e.what();
-  }
-  ADD_FAILURE() << "did not throw";
-  return "";
-}
 #define EXPECT_MESSAGE(E, call, part)                                          \
   do {                                                                         \
     const std::string text_ = lora_test::message_of<E>([&] { (void)(call); }); \

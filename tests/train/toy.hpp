@@ -14,6 +14,8 @@
 #include <string>
 #include <vector>
 
+#include "support/messages.hpp"
+
 namespace lora_test {
 using namespace lora;
 
@@ -111,17 +113,5 @@ inline std::string content(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(file), {}};
 }
-
-template <class E, class F>
-std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (const E& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
-}
-#define EXPECT_HAS(text, part) \
-  EXPECT_NE((text).find(part), std::string::npos) << (text) << "\nhas not: " << (part)
 
 }  // namespace lora_test

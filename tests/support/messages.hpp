@@ -1,0 +1,33 @@
+// What an error says.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <exception>
+#include <string>
+
+namespace lora_test {
+
+/// The message of the E that `call` throws; a failure when it throws nothing or something else.
+template <class E, class Call>
+std::string message_of(Call&& call) {
+  try {
+    call();
+  } catch (const E& error) {
+    return error.what();
+  } catch (const std::exception& error) {
+    ADD_FAILURE() << "threw another type: " << error.what();
+    return error.what();
+  }
+  ADD_FAILURE() << "did not throw";
+  return "";
+}
+
+/// Whether `text` has `part` in it.
+inline testing::AssertionResult has(const std::string& text, const std::string& part) {
+  if (text.find(part) != std::string::npos) return testing::AssertionSuccess();
+  return testing::AssertionFailure() << "\"" << text << "\" lacks \"" << part << "\"";
+}
+#define EXPECT_HAS(text, part) EXPECT_TRUE(lora_test::has(text, part))
+
+}  // namespace lora_test
