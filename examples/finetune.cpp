@@ -187,6 +187,7 @@ class Finetune {
     needs.check_memory();
     if (options_.resume_from_checkpoint.empty())
       lora::detail::check_checkpoint_folder(options_.training, {});
+    lock_.emplace(output());
   }
 
   lora::TrainOutput train() {
@@ -273,6 +274,7 @@ class Finetune {
   }
 
   FinetuneOptions options_;
+  std::optional<lora::FolderLock> lock_;
   std::optional<lora::Tokenizer> tokenizer_;
   std::optional<lora::ChatTemplate> chat_;
   FinetuneData data_;

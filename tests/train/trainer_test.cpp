@@ -394,6 +394,24 @@ TEST(Trainer, RefusesWhatDoesNotFitTheMemory) {
              "are free. What helps: a smaller per_device_train_batch_size");
 }
 
+TEST(Trainer, TwoRunsDoNotShareAFolder) {
+  const TemporaryFolder folder;
+  Toy model = toy_model();
+  const auto before = trained(model);
+  TrainingArguments arguments = toy_arguments();
+  arguments.output_dir = folder.path;
+  arguments.overwrite_output_dir = true;
+  ToyTrainer trainer(model, arguments, toy_task(), toy_examples());
+  {
+    const FolderLock other(folder.path);
+    EXPECT_HAS(message_of<IoError>([&] { trainer.train(); }), "another run is writing");
+    EXPECT_EQ(trained(model), before);
+    EXPECT_TRUE(std::filesystem::is_empty(folder.path));
+  }
+  trainer.train();
+  EXPECT_NO_THROW(trainer.train()) << "the folder is free after a run";
+}
+
 // The third checkpoint finds the disk full: those before it stay, nothing half is left, and the run
 // goes on from the second when there is room again.
 TEST(Trainer, AFullDiskLosesNothing) {

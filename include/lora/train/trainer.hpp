@@ -1,6 +1,7 @@
 // The training loop, over any model with a loss.
 #pragma once
 
+#include <lora/io/folder_lock.hpp>
 #include <lora/optim/clip_grad.hpp>
 #include <lora/train/callback.hpp>
 #include <lora/train/trainer_options.hpp>
@@ -82,9 +83,9 @@ class Trainer {
   /// Runs to the end, from the beginning or from a checkpoint (empty: from the beginning); those of
   /// output_dir that are further than it are removed. Throws ConfigError: output_dir has
   /// checkpoints of an earlier run, the checkpoint is of another model, other data or another order
-  /// of them, the memory is too small, nothing is trained; IoError and FormatError; and what task
-  /// and callbacks throw. After a throw model and optimiser are as after the last step, and the
-  /// checkpoints as they were.
+  /// of them, the memory is too small, nothing is trained; IoError (another run writes into
+  /// output_dir, among others) and FormatError; and what task and callbacks throw. After a throw
+  /// model and optimiser are as after the last step, and the checkpoints as they were.
   TrainOutput train(const std::filesystem::path& resume_from_checkpoint = {});
 
   /// The mean loss over all examples of the evaluation ("eval_loss"), its exponential
@@ -121,6 +122,7 @@ class Trainer {
     return json;
   }
 
+  void check(const std::filesystem::path& resume);
   void start(const std::filesystem::path& resume, AdamW<S>& optimizer, TrainOutput& output);
   void restore(const std::filesystem::path& resume, AdamW<S>& optimizer, TrainOutput& output);
   void take_step(AdamW<S>& optimizer, const LRSchedule& schedule);
@@ -150,6 +152,9 @@ TrainOutput Trainer<Model, Example>::train(const std::filesystem::path& resume) 
   TrainOutput output;
   AdamW<S> optimizer = training_optimizer<S>(arguments_, options_.groups);
   const LRSchedule schedule = training_schedule(arguments_, plan_);
+  check(resume);
+  std::optional<FolderLock> lock;
+  if (saves()) lock.emplace(arguments_.output_dir);
   start(resume, optimizer, output);
   notify([](TrainerCallback& callback, const TrainerEvent& e) { callback.on_train_begin(e); });
   if (saves()) {
@@ -184,13 +189,17 @@ TrainOutput Trainer<Model, Example>::train(const std::filesystem::path& resume) 
 
 // Everything that can be refused is refused before anything is changed.
 template <class Model, class Example>
-void Trainer<Model, Example>::start(const std::filesystem::path& resume, AdamW<S>& optimizer,
-                                    TrainOutput& output) {
+void Trainer<Model, Example>::check(const std::filesystem::path& resume) {
   const TrainingNeeds needs = this->needs();
   if (needs.trainable == 0)
     throw ConfigError("Trainer: no tensor of the model is trainable, so there is nothing to train");
   needs.check_memory();
   if (saves()) detail::check_checkpoint_folder(arguments_, resume);
+}
+
+template <class Model, class Example>
+void Trainer<Model, Example>::start(const std::filesystem::path& resume, AdamW<S>& optimizer,
+                                    TrainOutput& output) {
   state_ = {};
   control_ = {};
   saved_step_ = -1;
