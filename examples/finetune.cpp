@@ -184,7 +184,7 @@ class Finetune {
     if (chat_) say("template     " + std::string(chat_->name()) + "\n");
     const lora::TrainingNeeds needs = trainer_->needs();
     say(needs.text());
-    needs.check_memory();
+    needs.check();
     if (options_.resume_from_checkpoint.empty())
       lora::detail::check_checkpoint_folder(options_.training, {});
     lock_.emplace(output());

@@ -122,7 +122,6 @@ class Trainer {
     return json;
   }
 
-  void check(const std::filesystem::path& resume);
   void start(const std::filesystem::path& resume, AdamW<S>& optimizer, TrainOutput& output);
   void restore(const std::filesystem::path& resume, AdamW<S>& optimizer, TrainOutput& output);
   void take_step(AdamW<S>& optimizer, const LRSchedule& schedule);
@@ -152,9 +151,13 @@ TrainOutput Trainer<Model, Example>::train(const std::filesystem::path& resume) 
   TrainOutput output;
   AdamW<S> optimizer = training_optimizer<S>(arguments_, options_.groups);
   const LRSchedule schedule = training_schedule(arguments_, plan_);
-  check(resume);
+  // Everything that can be refused is refused before anything is changed.
+  needs().check();
   std::optional<FolderLock> lock;
-  if (saves()) lock.emplace(arguments_.output_dir);
+  if (saves()) {
+    detail::check_checkpoint_folder(arguments_, resume);
+    lock.emplace(arguments_.output_dir);
+  }
   start(resume, optimizer, output);
   notify([](TrainerCallback& callback, const TrainerEvent& e) { callback.on_train_begin(e); });
   if (saves()) {
@@ -185,16 +188,6 @@ TrainOutput Trainer<Model, Example>::train(const std::filesystem::path& resume) 
   }
   notify([](TrainerCallback& callback, const TrainerEvent& e) { callback.on_train_end(e); });
   return output;
-}
-
-// Everything that can be refused is refused before anything is changed.
-template <class Model, class Example>
-void Trainer<Model, Example>::check(const std::filesystem::path& resume) {
-  const TrainingNeeds needs = this->needs();
-  if (needs.trainable == 0)
-    throw ConfigError("Trainer: no tensor of the model is trainable, so there is nothing to train");
-  needs.check_memory();
-  if (saves()) detail::check_checkpoint_folder(arguments_, resume);
 }
 
 template <class Model, class Example>

@@ -96,6 +96,13 @@ struct TrainingNeeds {
     return out + line;
   }
 
+  /// Throws ConfigError when nothing is trained, and as check_memory().
+  void check() const {
+    if (trainable == 0)
+      throw ConfigError(
+          "Trainer: no tensor of the model is trainable, so there is nothing to train");
+    check_memory();
+  }
   /// Throws ConfigError with advice when more is missing than is available.
   void check_memory() const {
     if (!available || missing() <= *available) return;
