@@ -14,7 +14,8 @@ namespace LORA_NAMESPACE::kernels {
 /// own and in assembly: neither an intrinsic nor a wide operand of assembly is taken in a template
 /// that has no target. The slab of pairs has just been made, so there is nothing to fetch.
 template <class S, int Bytes, int Rows, int Vecs, bool>
-LORA_TARGET void tile(const BlockProduct<S, BF16Pair>& p, Size m, Size n, S* c, Size c_row) {
+LORA_TARGET void tile(const BlockProduct<S, BF16Pair>& p, Size m, Size n, S* c, Size c_row,
+                      Asking&) {
   using Bits = BF16Lanes<64>::Whole;
   Tile<S, Bytes, Rows, Vecs> t;
   t.begin(c, c_row, p.add);

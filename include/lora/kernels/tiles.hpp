@@ -36,9 +36,22 @@ struct Terms {
   LORA_ALWAYS_INLINE Terms from(Size m, Size n) const {
     return {depth, a + m * a_row, a_row, a_col, b + n, b_row};
   }
+  /// `count` terms from k on.
+  LORA_ALWAYS_INLINE Terms some(Size k, Size count) const {
+    return {count, a + k * a_col, a_row, a_col, b + k * b_row, b_row};
+  }
+};
+
+/// What the next product will read: `runs` stretches of `lines` lines of 64 bytes, the begin of each
+/// `stride` bytes after that of the one before.
+struct Ahead {
+  const char* at = nullptr;
+  Size lines = 0, runs = 0, stride = 0;
 };
 
 /// C (rows, cols) = or += the terms, those of `more` after the others: C(m, n) at c[m·c_row + n].
+/// With more than few_rows rows the memory is asked for `ahead` meanwhile: the second tile and those
+/// after it find B in a cache, so that it would be idle until the next block's first one waits.
 template <class S, class B = S>
 struct BlockProduct {
   Size rows, cols;
@@ -47,12 +60,43 @@ struct BlockProduct {
   Size c_row;
   bool add;
   Terms<S> more = {};
+  Ahead ahead = {};
 };
 
 /// Of so few rows of C the product takes no longer than reading B from memory.
 inline constexpr Size few_rows = 8;
 /// So many rows of B before its use it is asked for: measured against 8 and 32.
 inline constexpr Size rows_ahead = 16;
+
+/// Asks for memory ahead of its use, a few lines each time, so that the tiles' own reads are not
+/// held up.
+struct Asking {
+  /// Terms of a tile between two times.
+  static constexpr Size terms = 4;
+
+  /// Spread evenly over so many times.
+  LORA_ALWAYS_INLINE Asking(const Ahead& ahead, Size times)
+      : at_(ahead.at),
+        run_(ahead.lines),
+        left_(ahead.lines),
+        all_(ahead.lines * ahead.runs),
+        jump_(ahead.stride - 64 * ahead.lines),
+        each_(times > 0 ? (all_ + times - 1) / times : 0) {}
+
+  LORA_ALWAYS_INLINE void some() {
+    for (Size i = 0; i < each_ && all_ > 0; ++i, --all_) {
+      __builtin_prefetch(at_, 0, 2);
+      at_ += 64;
+      if (--left_ > 0) continue;
+      at_ += jump_;
+      left_ = run_;
+    }
+  }
+
+ private:
+  const char* at_;
+  Size run_, left_, all_, jump_, each_;
+};
 
 /// A tile of C, in registers: Rows x Vecs of them, with Vecs more for B.
 template <class S, int Bytes, int Rows, int Vecs>
@@ -95,6 +139,16 @@ struct Tile {
       }
     }
   }
+  /// The same, asking for other memory meanwhile.
+  template <class B>
+  LORA_ALWAYS_INLINE void add(Terms<S, B> t, Asking& asking) {
+    Size k = 0;
+    for (; k + Asking::terms <= t.depth; k += Asking::terms) {
+      asking.some();
+      add(t.some(k, Asking::terms));
+    }
+    add(t.some(k, t.depth - k));
+  }
   LORA_ALWAYS_INLINE void end(S* c, Size c_row) const {
     LORA_UNROLL
     for (int m = 0; m < Rows; ++m) {
@@ -104,13 +158,18 @@ struct Tile {
   }
 };
 
-/// The tile of C at (m, n), which lies at c. An instruction set that multiplies pairs has a tile of
-/// its own for them.
+/// The tile of C at (m, n), which lies at c; Fetch: B is asked for early, otherwise what `asking`
+/// has. An instruction set that multiplies pairs has a tile of its own for them.
 template <class S, int Bytes, int Rows, int Vecs, bool Fetch, class B>
-LORA_ALWAYS_INLINE void tile(const BlockProduct<S, B>& p, Size m, Size n, S* c, Size c_row) {
+LORA_ALWAYS_INLINE void tile(const BlockProduct<S, B>& p, Size m, Size n, S* c, Size c_row,
+                             Asking& asking) {
   Tile<S, Bytes, Rows, Vecs> t;
   t.begin(c, c_row, p.add);
-  t.template add<Fetch>(p.terms.from(m, n));
+  if constexpr (Fetch) {
+    t.template add<true>(p.terms.from(m, n));
+  } else {
+    t.add(p.terms.from(m, n), asking);
+  }
   if (p.more.depth > 0) t.add(p.more.from(m, n));
   t.end(c, c_row);
 }
@@ -120,30 +179,30 @@ LORA_ALWAYS_INLINE void tile(const BlockProduct<S, B>& p, Size m, Size n, S* c, 
 /// it comes.
 template <class S, int Bytes, int Most, int Vecs, class B>
 LORA_ALWAYS_INLINE void columns(const BlockProduct<S, B>& p, Size m, Size rows, Size n, S* c,
-                                Size c_row) {
+                                Size c_row, Asking& asking) {
   for (; rows >= Most; rows -= Most, m += Most, c += Most * c_row) {
     if (p.rows <= few_rows) {
-      tile<S, Bytes, Most, Vecs, true>(p, m, n, c, c_row);
+      tile<S, Bytes, Most, Vecs, true>(p, m, n, c, c_row, asking);
     } else {
-      tile<S, Bytes, Most, Vecs, false>(p, m, n, c, c_row);
+      tile<S, Bytes, Most, Vecs, false>(p, m, n, c, c_row, asking);
     }
   }
   if constexpr (Most == 8) {
     if (rows >= 4) {
-      tile<S, Bytes, 4, Vecs, true>(p, m, n, c, c_row);
+      tile<S, Bytes, 4, Vecs, true>(p, m, n, c, c_row, asking);
       rows -= 4, m += 4, c += 4 * c_row;
     }
   }
   if (rows >= 2) {
-    tile<S, Bytes, 2, Vecs, true>(p, m, n, c, c_row);
+    tile<S, Bytes, 2, Vecs, true>(p, m, n, c, c_row, asking);
     rows -= 2, m += 2, c += 2 * c_row;
   }
-  if (rows == 1) tile<S, Bytes, 1, Vecs, true>(p, m, n, c, c_row);
+  if (rows == 1) tile<S, Bytes, 1, Vecs, true>(p, m, n, c, c_row, asking);
 }
 
 /// The last columns of C, fewer than a register has: C goes through a copy that is as wide as one.
 template <class S, int Bytes, int Most, class B>
-LORA_ALWAYS_INLINE void last_columns(const BlockProduct<S, B>& p, Size n) {
+LORA_ALWAYS_INLINE void last_columns(const BlockProduct<S, B>& p, Size n, Asking& asking) {
   constexpr Size lanes = Register<S, Bytes>::lanes;
   S wide[Most * lanes] = {};
   for (Size m = 0; m < p.rows; m += Most) {
@@ -152,7 +211,7 @@ LORA_ALWAYS_INLINE void last_columns(const BlockProduct<S, B>& p, Size n) {
     for (Size i = 0; i < count && p.add; ++i) {
       for (Size j = 0; j < p.cols - n; ++j) wide[i * lanes + j] = c[i * p.c_row + j];
     }
-    columns<S, Bytes, Most, 1>(p, m, count, n, wide, lanes);
+    columns<S, Bytes, Most, 1>(p, m, count, n, wide, lanes, asking);
     for (Size i = 0; i < count; ++i) {
       for (Size j = 0; j < p.cols - n; ++j) c[i * p.c_row + j] = wide[i * lanes + j];
     }
@@ -162,12 +221,14 @@ LORA_ALWAYS_INLINE void last_columns(const BlockProduct<S, B>& p, Size n) {
 template <class S, int Bytes, int Most, class B>
 LORA_ALWAYS_INLINE void multiply_block(const BlockProduct<S, B>& p) {
   constexpr Size lanes = Register<S, Bytes>::lanes;
+  const Size wide = p.cols / (3 * lanes), tiles = p.rows / Most * (wide > 0 ? wide : 1);
+  Asking asking(p.ahead, tiles * (p.terms.depth / Asking::terms));
   Size n = 0;
   for (; n + 3 * lanes <= p.cols; n += 3 * lanes)
-    columns<S, Bytes, Most, 3>(p, 0, p.rows, n, p.c + n, p.c_row);
+    columns<S, Bytes, Most, 3>(p, 0, p.rows, n, p.c + n, p.c_row, asking);
   for (; n + lanes <= p.cols; n += lanes)
-    columns<S, Bytes, Most, 1>(p, 0, p.rows, n, p.c + n, p.c_row);
-  if (n < p.cols) last_columns<S, Bytes, Most>(p, n);
+    columns<S, Bytes, Most, 1>(p, 0, p.rows, n, p.c + n, p.c_row, asking);
+  if (n < p.cols) last_columns<S, Bytes, Most>(p, n, asking);
 }
 
 /// Rows k … k + depth - 1, columns j … j + cols - 1 of a slab.

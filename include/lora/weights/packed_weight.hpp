@@ -127,18 +127,24 @@ class PackedWeight {
       const auto in_place = [&](Index d, Index) {
         return detail::Slab<Stored>{panel + d * width, width};
       };
+      const Index next = later(p, panels(), i + count < out.rows);
+      const auto ahead = [&](Index d) {
+        return d < cols_ ? slab_source(p, d) : next < 0 ? kernels::Ahead{} : slab_source(next, 0);
+      };
       if (!is_bf16 || count <= kernels::few_rows) {
-        multiply_piece(with, in.middle_rows(i, count), terms, i, p * wide, c, add, memory,
-                       in_place);
+        multiply_piece(with, in.middle_rows(i, count), terms, i, p * wide, c, add, memory, in_place,
+                       ahead);
         return;
       }
       // Many rows: the floats are made once instead of once in each tile.
-      multiply_piece(with, in.middle_rows(i, count), terms, i, p * wide, c, add, memory,
-                     [&](Index d, Index depth) {
-                       if constexpr (is_bf16)
-                         stored.widen(depth * width, panel + d * width, memory.slab.values);
-                       return detail::Slab<S>{memory.slab.values, width};
-                     });
+      multiply_piece(
+          with, in.middle_rows(i, count), terms, i, p * wide, c, add, memory,
+          [&](Index d, Index depth) {
+            if constexpr (is_bf16)
+              stored.widen(depth * width, panel + d * width, memory.slab.values);
+            return detail::Slab<S>{memory.slab.values, width};
+          },
+          ahead);
     });
   }
 
@@ -170,6 +176,7 @@ class PackedWeight {
       const Index d = block * wide, cols = std::min(wide, cols_ - d);
       const auto c = out.middle_rows(i, count).middle_cols(d, cols);
       const bool add = accumulate == Accumulate::yes;
+      const Index next = later(block, (cols_ + wide - 1) / wide, i + count < out.rows);
       if (count <= kernels::few_rows && cols % kernels::slab_group == 0 &&
           rows_ % kernels::slab_group == 0 && rows_ > 0) {
         for (Index p = 0; p < panels(); ++p) {
@@ -189,20 +196,26 @@ class PackedWeight {
         Pieces::add_terms(with, terms, nullptr, i, d, c, memory);
         return;
       }
-      multiply_piece(with, in.middle_rows(i, count), terms, i, d, c, add, memory,
-                     [&](Index o, Index depth) -> detail::Slab<S> {
-                       for (Index q = 0; q < depth; q += wide) {
-                         const Index p = (o + q) / wide, width = panel_width(p);
-                         const Stored* from = values_.data() + p * stride_ + d * width;
-                         S* to = memory.slab.values + q * wide;
-                         if constexpr (is_bf16) {
-                           stored.transpose(width, cols, from, width, to);
-                         } else {
-                           with.transpose(width, cols, from, width, to);
-                         }
-                       }
-                       return {memory.slab.values, wide};
-                     });
+      multiply_piece(
+          with, in.middle_rows(i, count), terms, i, d, c, add, memory,
+          [&](Index o, Index depth) -> detail::Slab<S> {
+            for (Index q = 0; q < depth; q += wide) {
+              const Index p = (o + q) / wide, width = panel_width(p);
+              const Stored* from = values_.data() + p * stride_ + d * width;
+              S* to = memory.slab.values + q * wide;
+              if constexpr (is_bf16) {
+                stored.transpose(width, cols, from, width, to);
+              } else {
+                with.transpose(width, cols, from, width, to);
+              }
+            }
+            return {memory.slab.values, wide};
+          },
+          [&](Index o) {
+            return o < rows_  ? squares_source(o, block)
+                   : next < 0 ? kernels::Ahead{}
+                              : squares_source(0, next);
+          });
     });
   }
 
@@ -276,13 +289,38 @@ class PackedWeight {
     return panels() == 0 ? 0 : (panels() - 1) * stride_ + panel_width(panels() - 1) * cols_;
   }
 
+  /// The block of columns that a thread comes to after `block`, if all are as fast; -1: none.
+  static Index later(Index block, Index blocks, bool more_rows) {
+    const Index next = block + num_threads();
+    return next < blocks ? next : more_rows ? next % blocks : -1;
+  }
+  /// What a slab of x Wᵀ is made from: columns d … of W in panel p.
+  kernels::Ahead slab_source(Index p, Index d) const {
+    const Index width = panel_width(p), depth = std::min(deep, cols_ - d);
+    return {address(p, d * width), lines(depth * width), 1, 0};
+  }
+  /// What a slab of dy W is made from: rows o … of W in a block of 48 columns.
+  kernels::Ahead squares_source(Index o, Index block) const {
+    const Index p = o / wide, d = block * wide, width = panel_width(p);
+    return {address(p, d * width), lines(std::min(wide, cols_ - d) * width),
+            std::min(deep / wide, panels() - p), stride_ * static_cast<Index>(sizeof(Stored))};
+  }
+  const char* address(Index p, Index in_panel) const {
+    return reinterpret_cast<const char*>(values_.data() + p * stride_ + in_panel);
+  }
+  static Index lines(Index values) {
+    return (values * static_cast<Index>(sizeof(Stored)) + 63) / 64;
+  }
+
   /// c (+)= a W' + Σ terms for a piece of the result, rows i … and columns j …;
-  /// weight_slab(k, depth) brings rows k … of W' to where the kernels read them. A term that all
-  /// rows of the piece have is added while its tiles are in registers.
-  template <class Fn>
+  /// weight_slab(k, depth) brings rows k … of W' to where the kernels read them, and ahead(k) says
+  /// what it will read then, for k = a.cols in the next piece. A term that all rows of the piece
+  /// have is added while its tiles are in registers.
+  template <class Fn, class AheadFn>
   static void multiply_piece(const kernels::ProductKernels<S>& with, const View<S>& a,
                              std::span<const LowRank<S>> terms, Index i, Index j,
-                             const MutableView<S>& c, bool add, Memory& memory, Fn&& weight_slab) {
+                             const MutableView<S>& c, bool add, Memory& memory, Fn&& weight_slab,
+                             AheadFn&& ahead) {
     const LowRank<S>* fused = a.cols == 0 ? nullptr : Pieces::fused_term(terms, i, c.rows);
     for (Index k = 0; k < a.cols; k += deep, add = true) {
       const Index depth = std::min(deep, a.cols - k);
@@ -291,6 +329,7 @@ class PackedWeight {
       kernels::BlockProduct<S, B> block = {
           c.rows, c.cols,       {depth, a.data + k, a.row_stride, 1, slab.data, slab.stride},
           c.data, c.row_stride, add};
+      block.ahead = ahead(k + depth);
       if (fused != nullptr && k + depth == a.cols)
         block.more = Pieces::terms_of(with, *fused, i, c.rows, j, c.cols, memory.term);
       if constexpr (std::is_same_v<B, S>) {
