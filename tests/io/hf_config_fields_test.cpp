@@ -46,6 +46,7 @@ TEST(HFConfigFields, SayWhatTheModelIs) {
   mistral.sliding_window = 7;
   models.push_back(mistral);
   models.push_back(GPT2Config{32, 16, 12, 2, 3, 20});
+  models.push_back(GPT2Config{32, 16, 12, 2, 3, 0});
   for (const CausalLMConfig& model : models) {
     const Json fields = hf_config_fields(model, DType::BF16);
     // Through the text, as a reader would.

@@ -20,8 +20,12 @@ TEST(GPT2Config, GoodOnesPassAndInnerIsFourTimesTheWidth) {
   GPT2Config c{8, 8, 8, 1, 2};
   EXPECT_NO_THROW(check_config(c));
   EXPECT_EQ(c.inner(), 32);
+  GPT2Config said = c;
+  said.n_inner = 32;
+  EXPECT_EQ(c, said) << "the same model";
   c.n_inner = 5;
   EXPECT_EQ(c.inner(), 5);
+  EXPECT_NE(c, said);
 }
 
 TEST(GPT2Config, BadOnesAreRefusedByField) {

@@ -63,7 +63,7 @@ inline void add_config_fields(Json& fields, const GPT2Config& config) {
   fields["n_embd"] = config.n_embd;
   fields["n_layer"] = config.n_layer;
   fields["n_head"] = config.n_head;
-  fields["n_inner"] = config.n_inner;
+  fields["n_inner"] = config.inner();
   fields["layer_norm_epsilon"] = config.layer_norm_epsilon;
   fields["activation_function"] = config.activation_function == Activation::gelu_tanh
                                       ? "gelu_new"

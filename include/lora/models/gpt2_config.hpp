@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <string>
+#include <tuple>
 
 namespace LORA_NAMESPACE {
 
@@ -18,7 +19,14 @@ struct GPT2Config {
   bool tie_word_embeddings = true;
 
   Index inner() const { return n_inner == 0 ? 4 * n_embd : n_inner; }
-  bool operator==(const GPT2Config&) const = default;
+  /// Whether they are one model: an n_inner of 0 is that which it stands for.
+  bool operator==(const GPT2Config& other) const {
+    const auto values = [](const GPT2Config& c) {
+      return std::tuple(c.vocab_size, c.n_positions, c.n_embd, c.n_layer, c.n_head, c.inner(),
+                        c.layer_norm_epsilon, c.activation_function, c.tie_word_embeddings);
+    };
+    return values(*this) == values(other);
+  }
 };
 
 /// Throws ConfigError, naming the field, for sizes below 1 and heads that do not divide n_embd.
