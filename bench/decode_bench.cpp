@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "support/model_shapes.hpp"
 #include "support/run.hpp"
 
 namespace {
@@ -33,23 +34,6 @@ struct Setting {
   }
 };
 
-/// The shapes that ../shared/anchors measures.
-LlamaConfig config_of(const std::string& name) {
-  LlamaConfig c;
-  c.max_position_embeddings = 1 << 20;
-  c.head_dim = 64;
-  if (name == "llama_134M") {
-    c.vocab_size = 32000, c.hidden_size = 768, c.intermediate_size = 2048;
-    c.num_hidden_layers = 12, c.num_attention_heads = c.num_key_value_heads = 12;
-  } else {  // qwen_494M
-    c.model_type = "qwen2";
-    c.vocab_size = 151936, c.hidden_size = 896, c.intermediate_size = 4864;
-    c.num_hidden_layers = 24, c.num_attention_heads = 14, c.num_key_value_heads = 2;
-    c.tie_word_embeddings = true, c.qkv_bias = true;
-  }
-  return c;
-}
-
 /// The model with adapters "one" and "two", of rank 16 on all linear layers, the first active when
 /// it is wanted; one model at a time.
 Model& loaded(const Setting& s) {
@@ -58,8 +42,8 @@ Model& loaded(const Setting& s) {
   const std::string wanted = s.model + (s.precision == Precision::bfloat16 ? "b" : "f");
   if (key != wanted) {
     model.reset();
-    model = std::make_unique<Model>(
-        CausalLM<float>(config_of(s.model), RandomWeights<float>{.packed = s.precision}));
+    model = std::make_unique<Model>(CausalLM<float>(bench::model_shape(s.model, 1 << 20),
+                                                    RandomWeights<float>{.packed = s.precision}));
     LoRAConfig config;
     config.r = 16;
     config.lora_alpha = 32;

@@ -19,34 +19,13 @@
 #include <string>
 #include <vector>
 
+#include "support/model_shapes.hpp"
 #include "support/run.hpp"
 
 namespace {
 
 using namespace lora;
 using Model = LoRAModel<CausalLM<float>>;
-
-/// The shapes that ../shared/anchors measures.
-CausalLMConfig config_of(const std::string& name) {
-  if (name == "gpt2_124M")
-    return GPT2Config{
-        .vocab_size = 50257, .n_positions = 1024, .n_embd = 768, .n_layer = 12, .n_head = 12};
-  LlamaConfig c;
-  c.max_position_embeddings = 4096;
-  c.head_dim = 64;
-  c.vocab_size = 32000;
-  if (name == "llama_134M") {
-    c.hidden_size = 768, c.intermediate_size = 2048, c.num_hidden_layers = 12;
-    c.num_attention_heads = c.num_key_value_heads = 12;
-  } else {  // qwen_494M
-    c.model_type = "qwen2";
-    c.hidden_size = 896, c.intermediate_size = 4864, c.num_hidden_layers = 24;
-    c.num_attention_heads = 14, c.num_key_value_heads = 2;
-    c.vocab_size = 151936;
-    c.tie_word_embeddings = true, c.qkv_bias = true;
-  }
-  return c;
-}
 
 struct Setting {
   std::string model;
@@ -73,7 +52,7 @@ Loaded& loaded(const Setting& s) {
   one = {};
   one.key = key;
   one.model = std::make_unique<Model>(
-      CausalLM<float>(config_of(s.model),
+      CausalLM<float>(bench::model_shape(s.model, 4096),
                       RandomWeights<float>{.packed = s.precision, .orientations = s.orientations}));
   for_each_adapter_layer(one.model->base(), [&](const NamePath&, auto& layer) {
     if (std::string(layer.module_type()) != "Embedding")
