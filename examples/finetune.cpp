@@ -89,7 +89,7 @@ class Finetune {
       if (type == "gpt2" && !options_.adapter.contains("fan_in_fan_out"))
         options_.adapter["fan_in_fan_out"] = true;
       options_.adapter["peft_type"] = "LORA";
-      const lora::PeftConfig config = lora::parse_peft_config(options_.adapter.dump(), "finetune");
+      const lora::PeftConfig config = lora::parse_peft_config(options_.adapter.dump(), "adapter");
       if (!config.unknown_fields.empty())
         throw lora::ConfigError(lora::in_quotes(config.unknown_fields[0]) +
                                 " is no field of LoraConfig");

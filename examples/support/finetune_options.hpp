@@ -82,7 +82,8 @@ void for_each_setting(Options& o, Fn&& fn) {
      "packed copies of a frozen weight; both: some per cent faster, for twice their memory");
   fn("template", o.chat_template, "chat template by name; otherwise the tokenizer's own");
   fn("system", o.system, "system message for conversations that have none");
-  fn("max_length", o.max_length, "tokens of an example; longer ones are cut");
+  fn("max_length", o.max_length,
+     "tokens of an example; longer ones are cut; 0: as many as the model has positions");
   fn("packing", o.packing, "fill rows of max_length with several examples, kept apart");
   fn("loss_on", o.loss_on, "which text the loss counts");
   fn("validation_share", o.validation_share, "of the data, held out for evaluation");
@@ -264,7 +265,7 @@ class FinetuneSettings {
       all = lora::parse_json(lora::as_text(bytes), config_);
       if (!all.is_object()) throw lora::ConfigError(config_ + ": is no object");
     }
-    const std::string where = config_.empty() ? "finetune" : config_;
+    const std::string where = config_.empty() ? "command line" : config_ + " or command line";
     for (const auto& [name, words] : given_) {
       if (!words->empty()) all[name] = to_json_.at(name)(*words);
     }

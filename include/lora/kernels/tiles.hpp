@@ -76,7 +76,7 @@ struct Asking {
 
   /// Spread evenly over so many times.
   LORA_ALWAYS_INLINE Asking(const Ahead& ahead, Size times)
-      : at_(ahead.at),
+      : at_(reinterpret_cast<std::uintptr_t>(ahead.at)),
         run_(ahead.lines),
         left_(ahead.lines),
         all_(ahead.lines * ahead.runs),
@@ -85,16 +85,16 @@ struct Asking {
 
   LORA_ALWAYS_INLINE void some() {
     for (Size i = 0; i < each_ && all_ > 0; ++i, --all_) {
-      __builtin_prefetch(at_, 0, 2);
+      __builtin_prefetch(reinterpret_cast<const void*>(at_), 0, 2);
       at_ += 64;
       if (--left_ > 0) continue;
-      at_ += jump_;
+      at_ += static_cast<std::uintptr_t>(jump_);
       left_ = run_;
     }
   }
 
  private:
-  const char* at_;
+  std::uintptr_t at_;  ///< the last line may reach past the array: no pointer
   Size run_, left_, all_, jump_, each_;
 };
 
