@@ -185,9 +185,10 @@ class Finetune {
     const lora::TrainingNeeds needs = trainer_->needs();
     say(needs.text());
     needs.check();
+    lock_.emplace(output());
+    check_output();  // again: another run may have ended meanwhile
     if (options_.resume_from_checkpoint.empty())
       lora::detail::check_checkpoint_folder(options_.training, {});
-    lock_.emplace(output());
   }
 
   lora::TrainOutput train() {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "layers/layer_tools.hpp"
+#include "support/threads.hpp"
 
 namespace {
 using namespace lora;
@@ -87,6 +88,7 @@ TEST(Pass, SeedUseAndRowChooseTheMaskAndTheSameOnesGiveTheSame) {
 }
 
 TEST(Pass, EachRowCanHaveAnAdapterOfItsOwn) {
+  const Threads four(4);
   LoRALinear<double> layer = layer_of<double>(0.4);
   std::vector<std::string> names = {"a", "a", "__base__", "c",        "b",
                                     "c", "c", "__base__", "__base__", "a"};

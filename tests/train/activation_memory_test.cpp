@@ -53,4 +53,10 @@ TEST(ActivationMemory, IsWhatAStepAllocates) {
   }
 }
 
+TEST(ActivationMemory, AModelWithoutBlocksHasSome) {
+  CausalLM<float> model(CausalLMConfig(GPT2Config{30, 16, 8, 0, 2}), RandomWeights<float>{1});
+  EXPECT_GT(activation_bytes(model, 10), 0u);
+  EXPECT_GT(activation_bytes(model, 10, Keep::inputs), 0u);
+}
+
 }  // namespace

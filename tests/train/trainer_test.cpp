@@ -412,6 +412,19 @@ TEST(Trainer, TwoRunsDoNotShareAFolder) {
   EXPECT_NO_THROW(trainer.train()) << "the folder is free after a run";
 }
 
+// The task then holds its activations, so that less is free by as much as they take.
+TEST(Trainer, TheMemoryIsAskedForBeforeTheFirstBatchOnly) {
+  Toy model = toy_model();
+  TrainingTask<Toy, Rows> task = toy_task();
+  std::uint64_t needed = 0;
+  task.activation_bytes = [&](Toy&, Index, bool) { return needed; };
+  ToyTrainer trainer(model, toy_arguments(), task, toy_examples(), toy_examples());
+  if (!trainer.needs().available) GTEST_SKIP() << "the system does not say what is free";
+  trainer.evaluate();
+  needed = std::uint64_t{1} << 60;
+  EXPECT_NO_THROW(trainer.train());
+}
+
 // The third checkpoint finds the disk full: those before it stay, nothing half is left, and the run
 // goes on from the second when there is room again.
 TEST(Trainer, AFullDiskLosesNothing) {

@@ -4,6 +4,7 @@
 
 #include <lora/adapters/config_values.hpp>
 #include <lora/core/error.hpp>
+#include <lora/core/half.hpp>
 #include <lora/core/on_use.hpp>
 #include <lora/core/printable.hpp>
 
@@ -240,8 +241,7 @@ void BasicLoRAConfig<Tag>::validate_numbers() const {
   if (r < 1 || r > most)
     bad_field("r", std::to_string(r), "a rank from 1 to " + std::to_string(most));
   const char* in_float32 = "a finite number, in float32 too";
-  if (!std::isfinite(static_cast<float>(lora_alpha)))
-    bad_field("lora_alpha", number_text(lora_alpha), in_float32);
+  if (!fits_float32(lora_alpha)) bad_field("lora_alpha", number_text(lora_alpha), in_float32);
   if (!(lora_dropout >= 0 && lora_dropout < 1)) {
     bad_field("lora_dropout", number_text(lora_dropout), "a probability in [0, 1)");
   }
@@ -264,7 +264,7 @@ void BasicLoRAConfig<Tag>::validate_numbers() const {
     }
   }
   for (const auto& [key, alpha] : alpha_pattern) {
-    if (!std::isfinite(static_cast<float>(alpha)))
+    if (!fits_float32(alpha))
       bad_field("alpha_pattern[" + in_quotes(key) + "]", number_text(alpha), in_float32);
   }
 }

@@ -5,9 +5,16 @@
 #include <lora/core/namespace.hpp>
 
 #include <bit>
+#include <cmath>
 #include <cstdint>
+#include <limits>
 
 namespace LORA_NAMESPACE {
+
+/// Whether x is neither NaN nor, as a float32, infinite.
+inline bool fits_float32(double x) {
+  return std::abs(x) <= static_cast<double>(std::numeric_limits<float>::max());
+}
 
 /// What 16 bits stand for.
 enum class HalfFormat {

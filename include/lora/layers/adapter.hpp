@@ -1,6 +1,7 @@
 // One named low-rank adapter of one layer.
 #pragma once
 
+#include <lora/core/half.hpp>
 #include <lora/core/parameter.hpp>
 #include <lora/layers/adapter_init.hpp>
 #include <lora/layers/dropout.hpp>
@@ -9,7 +10,6 @@
 #include <lora/layers/variants/rslora.hpp>
 #include <lora/weights/low_rank.hpp>
 
-#include <cmath>
 #include <string>
 #include <variant>
 
@@ -82,7 +82,7 @@ Adapter<S> make_adapter(const std::string& name, const AdapterOptions& options) 
   }
   if (options.r < 1)
     throw ConfigError(where + "r is " + std::to_string(options.r) + ", expected at least 1");
-  if (!std::isfinite(static_cast<float>(options.lora_alpha)))
+  if (!fits_float32(options.lora_alpha))
     throw ConfigError(where + "lora_alpha is not finite in float32");
   if (!(options.lora_dropout >= 0.0 && options.lora_dropout < 1.0)) {
     throw ConfigError(where + "lora_dropout is " + std::to_string(options.lora_dropout) +

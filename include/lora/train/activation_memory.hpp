@@ -3,6 +3,7 @@
 
 #include <lora/models/causal_lm.hpp>
 
+#include <algorithm>
 #include <cstdint>
 #include <variant>
 
@@ -47,7 +48,8 @@ std::uint64_t activation_bytes(CausalLM<S>& model, Index T, Keep keep = Keep::ev
   const detail::BlockFloats block =
       std::visit([](const auto& config) { return detail::block_floats(config); }, model.config());
   const bool backward = keep != Keep::nothing;
-  const Index blocks = keep == Keep::everything ? block.layers : 1, D = block.width;
+  const Index D = block.width,
+              blocks = keep == Keep::everything ? block.layers : std::min<Index>(1, block.layers);
   Index low_rank = 0;
   for_each_adapter_layer(model, [&](const NamePath&, auto& layer) {
     for (const auto& adapter : layer.adapters().all())
@@ -57,7 +59,8 @@ std::uint64_t activation_bytes(CausalLM<S>& model, Index T, Keep keep = Keep::ev
   const Index stack =
       !backward ? 2 * D + 2 * D : (block.layers + 1) * D + 5 * D + (keep == Keep::inputs ? D : 0);
   const Index shared = backward ? block.shared : block.shared_forward;
-  const Index token = blocks * (block.kept + low_rank / block.layers) + shared + stack;
+  const Index token =
+      blocks * (block.kept + low_rank / std::max<Index>(1, block.layers)) + shared + stack;
   const Index logits = logit_rows(model.vocab_size()) * model.vocab_size();
   const Index attention =
       backward ? attention_workspace_size<S>(block.attention, T, num_threads())

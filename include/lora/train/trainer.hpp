@@ -64,12 +64,10 @@ class Trainer {
   /// See TrainingNeeds.
   TrainingNeeds needs() {
     TrainingNeeds needs = training_needs(model_, plan_, static_cast<Index>(train_.size()));
-    if (!task_.activation_bytes) return needs;
+    if (has_run_) needs.available.reset();  // the task holds its activations already
     const Index evaluated =
         most_evaluated_rows<Model, Example>(task_, eval_, arguments_.per_device_eval_batch_size);
-    needs.activations =
-        std::max(task_.activation_bytes(model_, plan_.most_tokens(), true),
-                 evaluated > 0 ? task_.activation_bytes(model_, evaluated, false) : 0);
+    needs.activations = most_activations(model_, task_, plan_.most_tokens(), evaluated);
     return needs;
   }
 
@@ -140,10 +138,10 @@ class Trainer {
   std::vector<std::shared_ptr<TrainerCallback>> callbacks_;
   TrainerState state_;
   TrainerControl control_;
-  Index saved_step_ = -1;
+  Index saved_step_ = -1, unlogged_tokens_ = 0;
+  bool has_run_ = false;  ///< a batch has gone through the model
   double grad_norm_ = 0, learning_rate_ = 0;
   double unlogged_seconds_ = 0;  ///< of the steps since the last line of the log
-  Index unlogged_tokens_ = 0;
 };
 
 template <class Model, class Example>
@@ -155,8 +153,8 @@ TrainOutput Trainer<Model, Example>::train(const std::filesystem::path& resume) 
   needs().check();
   std::optional<FolderLock> lock;
   if (saves()) {
-    detail::check_checkpoint_folder(arguments_, resume);
     lock.emplace(arguments_.output_dir);
+    detail::check_checkpoint_folder(arguments_, resume);
   }
   start(resume, optimizer, output);
   notify([](TrainerCallback& callback, const TrainerEvent& e) { callback.on_train_begin(e); });
@@ -230,6 +228,7 @@ void Trainer<Model, Example>::take_step(AdamW<S>& optimizer, const LRSchedule& s
   request.pass.seed = mix64(stream_key(arguments_.seed, "dropout") +
                             static_cast<std::uint64_t>(state_.global_step));
   zero_grad(model_);
+  has_run_ = true;
   double loss = 0;
   std::vector<const Example*> examples;
   for (const auto& batch : batches) {
@@ -316,6 +315,7 @@ template <class Model, class Example>
 Json Trainer<Model, Example>::evaluate() {
   if (eval_.empty()) throw ConfigError("Trainer::evaluate: there are no examples to evaluate on");
   const Clock::time_point began = Clock::now();
+  has_run_ = true;
   const Evaluation found = evaluate_task<Model, Example>(
       model_, task_, eval_, arguments_.per_device_eval_batch_size, [&](Index done, Index total) {
         notify([&](TrainerCallback& callback, const TrainerEvent& e) {

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -50,6 +51,18 @@ Index most_evaluated_rows(const TrainingTask<Model, Example>& task,
     most = std::max(most, rows);
   }
   return most;
+}
+
+/// Bytes of activations of the larger of two batches of so many rows, one trained and one evaluated;
+/// none when the task does not know.
+template <class Model, class Example>
+std::optional<std::uint64_t> most_activations(Model& model,
+                                              const TrainingTask<Model, Example>& task,
+                                              Index trained, Index evaluated) {
+  if (!task.activation_bytes) return std::nullopt;
+  const std::uint64_t training = task.activation_bytes(model, trained, true);
+  return evaluated == 0 ? training
+                        : std::max(training, task.activation_bytes(model, evaluated, false));
 }
 
 /// What an evaluation finds.
