@@ -240,7 +240,7 @@ TEST(GgufAdapter, MoreRefusals) {
     PeftFolder folder("{\"lora_alpha\": " + value + "}");
     return refusal(folder.pair(q0, 2, 8, 8).open(), base_of("llama"));
   };
-  for (const char* value : {"1e-60", "1e60"})
+  for (const char* value : {"1e-60", "3e38, \"use_rslora\": true"})
     EXPECT_NE(alpha(value).find("lora_alpha: the scale of every layer is"), std::string::npos);
 
   PeftFolder swapped;

@@ -44,6 +44,7 @@ const std::map<std::string, std::set<std::string>> foreign = {
     {"immintrin.h", {"kernels"}},
     {"arm_neon.h", {"kernels"}},
     {"fcntl.h", {"io"}},
+    {"sys/file.h", {"io"}},
     {"sys/mman.h", {"io"}},
     {"sys/stat.h", {"io"}},
     {"unistd.h", {"io"}},
