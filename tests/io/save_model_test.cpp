@@ -21,16 +21,6 @@ std::vector<std::string> listing(const fs::path& folder) {
 }
 using Names = std::vector<std::string>;
 
-template <class E, class F>
-std::string message(F&& f) {
-  try {
-    f();
-  } catch (const E& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
-}
-
 TEST(SaveModel, WritesWhatTransformersReads) {
   const TemporaryFolder folder;
   TinyLM<float> model = tiny_lm();
@@ -125,17 +115,17 @@ TEST(SaveModel, RefusesAndLeavesNothing) {
   LoRAConfig config;
   config.target_modules = std::vector<std::string>{"proj"};
   LoRAModel<TinyLM<float>> adapted(tiny_lm(), config);
-  EXPECT_HAS(message<Error>([&] { save_pretrained(adapted.base(), path); }),
+  EXPECT_HAS(message_of<Error>([&] { save_pretrained(adapted.base(), path); }),
              "layer \"model.layers.0.proj\" has adapters; merge_and_unload()");
   TinyLM<float> model = tiny_lm();
-  EXPECT_HAS(message<ConfigError>([&] { save_pretrained(model, path, {.dtype = DType::I8}); }),
+  EXPECT_HAS(message_of<ConfigError>([&] { save_pretrained(model, path, {.dtype = DType::I8}); }),
              "I8, expected F32, F64, BF16 or F16");
   model.norm.value(0, 3) = 1e6f;
-  EXPECT_HAS(message<ConfigError>([&] { save_pretrained(model, path, {.dtype = DType::F16}); }),
+  EXPECT_HAS(message_of<ConfigError>([&] { save_pretrained(model, path, {.dtype = DType::F16}); }),
              "saving model.norm.weight as F16: element 3 is 1000000");
   EXPECT_TRUE(fs::is_empty(folder.path)) << "nothing is left of what failed";
   atomic_write(folder.path / "file", "x");
-  EXPECT_HAS(message<ConfigError>([&] { save_pretrained(model, folder.path); }), "is not empty");
+  EXPECT_HAS(message_of<ConfigError>([&] { save_pretrained(model, folder.path); }), "is not empty");
 }
 
 TEST(SaveModel, AFullDiskLeavesNothing) {
@@ -149,8 +139,9 @@ TEST(SaveModel, AFullDiskLeavesNothing) {
   };
   TinyLM<float> model = tiny_lm();
   writes = 0;
-  EXPECT_HAS(message<IoError>([&] { save_pretrained(model, folder.path / "m", {.calls = &full}); }),
-             "No space left on device");
+  EXPECT_HAS(
+      message_of<IoError>([&] { save_pretrained(model, folder.path / "m", {.calls = &full}); }),
+      "No space left on device");
   EXPECT_TRUE(fs::is_empty(folder.path));
 }
 

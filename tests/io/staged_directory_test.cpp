@@ -7,21 +7,13 @@
 
 namespace {
 using namespace lora;
+using lora_test::message_of;
 using lora_test::TemporaryFolder;
 namespace fs = std::filesystem;
 
 std::size_t entries(const fs::path& folder) {
   return static_cast<std::size_t>(
       std::distance(fs::directory_iterator(folder), fs::directory_iterator()));
-}
-template <class E, class F>
-std::string message(F&& f) {
-  try {
-    f();
-  } catch (const E& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
 }
 
 TEST(StagedDirectory, AppearsAtOnce) {
@@ -34,7 +26,7 @@ TEST(StagedDirectory, AppearsAtOnce) {
     EXPECT_FALSE(fs::exists(target / "file"));
     staged.commit();
     EXPECT_TRUE(fs::exists(target / "file"));
-    EXPECT_HAS(message<Error>([&] { staged.commit(); }), "commit was called twice");
+    EXPECT_HAS(message_of<Error>([&] { staged.commit(); }), "commit was called twice");
   }
   EXPECT_EQ(entries(folder.path), 3u);
 }
@@ -53,10 +45,10 @@ TEST(StagedDirectory, LeavesNothingWithoutCommit) {
 TEST(StagedDirectory, RefusesATargetThatIsNotFree) {
   const TemporaryFolder folder;
   atomic_write(folder.path / "file", "content");
-  EXPECT_HAS(message<ConfigError>([&] { StagedDirectory staged(folder.path); }), "is not empty");
-  EXPECT_HAS(message<ConfigError>([&] { StagedDirectory staged(folder.path / "file"); }),
+  EXPECT_HAS(message_of<ConfigError>([&] { StagedDirectory staged(folder.path); }), "is not empty");
+  EXPECT_HAS(message_of<ConfigError>([&] { StagedDirectory staged(folder.path / "file"); }),
              "is there and no folder");
-  EXPECT_HAS(message<IoError>([&] { StagedDirectory staged(folder.path / "file" / "new"); }),
+  EXPECT_HAS(message_of<IoError>([&] { StagedDirectory staged(folder.path / "file" / "new"); }),
              "cannot create");
   EXPECT_EQ(entries(folder.path), 1u);
 }
@@ -66,7 +58,7 @@ TEST(StagedDirectory, AFailedRenameLeavesNothing) {
   StagedDirectory staged(folder.path / "new");
   fs::create_directory(folder.path / "new");
   atomic_write(folder.path / "new" / "file", "of somebody else");
-  EXPECT_HAS(message<IoError>([&] { staged.commit(); }), "put the new folder in place");
+  EXPECT_HAS(message_of<IoError>([&] { staged.commit(); }), "put the new folder in place");
   FileCalls calls = posix_calls();
   calls.fsync = [](int) {
     errno = EIO;
@@ -75,7 +67,7 @@ TEST(StagedDirectory, AFailedRenameLeavesNothing) {
   const fs::path target = folder.path / "unsynced";
   {
     StagedDirectory other(target, calls);
-    EXPECT_HAS(message<IoError>([&] { other.commit(); }), "sync the new folder");
+    EXPECT_HAS(message_of<IoError>([&] { other.commit(); }), "sync the new folder");
   }
   EXPECT_FALSE(fs::exists(target));
 }
@@ -97,7 +89,7 @@ TEST(StagedDirectory, ParentFoldersAreThoseOfTheSystem) {
   staged.commit();
   EXPECT_TRUE(fs::is_directory(folder.path / "far" / "away" / "new"));
   // A link is no new folder.
-  EXPECT_HAS(message<ConfigError>([&] { StagedDirectory link(folder.path / "link"); }),
+  EXPECT_HAS(message_of<ConfigError>([&] { StagedDirectory link(folder.path / "link"); }),
              "is there and no folder");
 }
 
