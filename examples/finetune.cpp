@@ -44,6 +44,7 @@ class Finetune {
     say(data_.text);
     make_trainer();
     print_settings();
+    hold_output();
     if (options_.training.eval_strategy != lora::IntervalStrategy::no)
       before_ = trainer_->evaluate();
     for (Sample& sample : samples_) first_answers_.push_back(answer_to(sample));
@@ -185,6 +186,10 @@ class Finetune {
     const lora::TrainingNeeds needs = trainer_->needs();
     say(needs.text());
     needs.check();
+  }
+
+  /// From here on the output folder is this run's.
+  void hold_output() {
     lock_.emplace(output());
     check_output();  // again: another run may have ended meanwhile
     if (options_.resume_from_checkpoint.empty())

@@ -8,7 +8,8 @@
 
 namespace bench {
 
-/// Of "llama_134M", "gpt2_124M" or "qwen_494M" (Qwen2.5-0.5B's), for so many positions, GPT-2's for at most 1024.
+/// Of "llama_134M", "gpt2_124M" or "qwen_494M" (Qwen2.5-0.5B's), for so many positions, GPT-2's for
+/// at most 1024.
 inline lora::CausalLMConfig model_shape(const std::string& name, lora::Index positions) {
   if (name == "gpt2_124M") {
     return lora::GPT2Config{.vocab_size = 50257,
