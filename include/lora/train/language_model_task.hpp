@@ -7,7 +7,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <utility>
 #include <vector>
 
 namespace LORA_NAMESPACE {
@@ -49,14 +48,11 @@ TrainingTask<Model, Example> language_model_task(const LanguageModelTaskOptions&
     typename LM::Tape tape;
     std::vector<std::int64_t> ids, labels;
     std::vector<Index> lengths;
-    bool gradient = false;  ///< of the last loss
   };
   const auto memory = std::make_shared<Memory>();
   TrainingTask<Model, Example> task;
   task.loss = [=](Model& model, std::span<const Example* const> batch,
                   const BatchRequest& request) {
-    // What only the other kind needs would stay beside what this one needs.
-    if (std::exchange(memory->gradient, request.gradient) != request.gradient) memory->tape = {};
     memory->ids.clear();
     memory->labels.clear();
     memory->lengths.clear();
@@ -93,6 +89,7 @@ TrainingTask<Model, Example> language_model_task(const LanguageModelTaskOptions&
                             : options.gradient_checkpointing ? Keep::inputs
                                                              : Keep::everything);
   };
+  task.release = [=] { *memory = {}; };
   return task;
 }
 

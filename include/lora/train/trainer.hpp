@@ -13,6 +13,7 @@
 #include <cmath>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -64,7 +65,6 @@ class Trainer {
   /// See TrainingNeeds.
   TrainingNeeds needs() {
     TrainingNeeds needs = training_needs(model_, plan_, static_cast<Index>(train_.size()));
-    if (has_run_) needs.available.reset();  // the task holds its activations already
     const Index evaluated =
         most_evaluated_rows<Model, Example>(task_, eval_, arguments_.per_device_eval_batch_size);
     needs.activations = most_activations(model_, task_, plan_.most_tokens(), evaluated);
@@ -139,7 +139,6 @@ class Trainer {
   TrainerState state_;
   TrainerControl control_;
   Index saved_step_ = -1, unlogged_tokens_ = 0;
-  bool has_run_ = false;  ///< a batch has gone through the model
   double grad_norm_ = 0, learning_rate_ = 0;
   double unlogged_seconds_ = 0;  ///< of the steps since the last line of the log
 };
@@ -150,6 +149,7 @@ TrainOutput Trainer<Model, Example>::train(const std::filesystem::path& resume) 
   AdamW<S> optimizer = training_optimizer<S>(arguments_, options_.groups);
   const LRSchedule schedule = training_schedule(arguments_, plan_);
   // Everything that can be refused is refused before anything is changed.
+  task_.release_memory();  // what it holds is not free, and would be asked for again
   needs().check();
   std::optional<FolderLock> lock;
   if (saves()) {
@@ -228,7 +228,6 @@ void Trainer<Model, Example>::take_step(AdamW<S>& optimizer, const LRSchedule& s
   request.pass.seed = mix64(stream_key(arguments_.seed, "dropout") +
                             static_cast<std::uint64_t>(state_.global_step));
   zero_grad(model_);
-  has_run_ = true;
   double loss = 0;
   std::vector<const Example*> examples;
   for (const auto& batch : batches) {
@@ -315,13 +314,14 @@ template <class Model, class Example>
 Json Trainer<Model, Example>::evaluate() {
   if (eval_.empty()) throw ConfigError("Trainer::evaluate: there are no examples to evaluate on");
   const Clock::time_point began = Clock::now();
-  has_run_ = true;
+  task_.release_memory();  // what training keeps would stay beside what this needs
   const Evaluation found = evaluate_task<Model, Example>(
       model_, task_, eval_, arguments_.per_device_eval_batch_size, [&](Index done, Index total) {
         notify([&](TrainerCallback& callback, const TrainerEvent& e) {
           callback.on_evaluation_step(e, done, total);
         });
       });
+  task_.release_memory();
   Json metrics;
   metrics["step"] = state_.global_step;
   metrics["epoch"] = state_.epoch;

@@ -106,14 +106,15 @@ struct TrainingNeeds {
   /// Throws ConfigError with advice when more is missing than is available.
   void check_memory() const {
     if (!available || missing() <= *available) return;
-    throw ConfigError("Trainer: the run needs " + bytes_text(missing()) +
-                      " more than is in use (optimiser " + bytes_text(optimizer) +
-                      ", activations " + (activations ? bytes_text(*activations) : "not known") +
-                      "), and only " + bytes_text(*available) +
-                      " are free. What helps: a smaller per_device_train_batch_size with more "
-                      "gradient_accumulation_steps, a smaller per_device_eval_batch_size, shorter "
-                      "sequences, gradient checkpointing, weights in "
-                      "bfloat16, a lower rank or fewer target_modules");
+    throw ConfigError(
+        "Trainer: the run needs " + bytes_text(missing()) + " more than is in use (optimiser " +
+        bytes_text(optimizer) + ", activations " +
+        (activations ? bytes_text(*activations) : "not known") + "), and only " +
+        bytes_text(*available) +
+        " are free. What helps: a smaller per_device_train_batch_size with more "
+        "gradient_accumulation_steps, a smaller per_device_eval_batch_size, shorter "
+        "sequences, gradient checkpointing, weights in bfloat16, a lower rank or fewer "
+        "target_modules");
   }
 };
 

@@ -35,9 +35,14 @@ struct TrainingTask {
   std::function<Index(const Example&)> length = {};
   /// Bytes of activations for a batch of so many rows, with or without gradients. Empty: not known.
   std::function<std::uint64_t(Model&, Index rows, bool gradient)> activation_bytes = {};
+  /// Frees what is kept from batch to batch. Empty: nothing is.
+  std::function<void()> release = {};
 
   Index counted_in(const Example& example) const { return counted ? counted(example) : 1; }
   Index length_of(const Example& example) const { return length ? length(example) : 1; }
+  void release_memory() const {
+    if (release) release();
+  }
 };
 
 /// Rows of the largest batch of an evaluation, see evaluate_task().
