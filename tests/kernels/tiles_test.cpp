@@ -1,8 +1,6 @@
-#include <lora/kernels/avx2.hpp>
-#include <lora/kernels/avx512.hpp>
-#include <lora/kernels/portable.hpp>
 #include <lora/kernels/tiles.hpp>
 
+#include <support/kernel_tables.hpp>
 #include <support/product_reference.hpp>
 
 #if defined(__unix__)
@@ -15,43 +13,6 @@ namespace kernels = lora::kernels;
 using kernels::slab_columns;
 using kernels::slab_depth;
 using kernels::slab_group;
-
-/// The functions of one instruction set, for numbers of one type.
-template <class S>
-struct Portable {
-  using Scalar = S;
-  static constexpr int rows = 4, isa = 0;
-  static constexpr kernels::ProductKernels<S> with{
-      kernels::portable::multiply<S, S>, kernels::portable::transpose<S>,
-      kernels::portable::copy<S>, kernels::portable::few<S, S>};
-};
-#if defined(__x86_64__)
-struct Avx2 {
-  using Scalar = float;
-  static constexpr int rows = 4, isa = 2;
-  static constexpr kernels::ProductKernels<float> with{
-      kernels::avx2::multiply<float, float>, kernels::avx2::transpose, kernels::avx2::copy,
-      kernels::avx2::few<float, float>};
-};
-struct Avx512 {
-  using Scalar = float;
-  static constexpr int rows = 8, isa = 512;
-  static constexpr kernels::ProductKernels<float> with{
-      kernels::avx512::multiply<float, float>, kernels::avx512::transpose, kernels::avx512::copy,
-      kernels::avx512::few<float, float>};
-};
-#endif
-
-bool can_run(int isa) {
-  if (isa == 0) return true;
-#if defined(__x86_64__)
-  if (isa == 2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-#else
-  return false;
-#endif
-}
 
 /// C (+)= A B by the kernels, B brought into slabs of exactly the size that is read.
 template <class Table, class S = typename Table::Scalar>
@@ -87,11 +48,8 @@ void run(const View<S>& a, const View<S>& b, const MutableView<S>& c, bool add) 
 }
 
 template <class Table>
-class Tiles : public testing::Test {
+class Tiles : public KernelTest<Table> {
  public:
-  void SetUp() override {
-    if (!can_run(Table::isa)) GTEST_SKIP() << "this processor does not have it";
-  }
   // C (+)= A B against plain loops, and nothing beside C touched.
   static void check(Index m, Index n, Index k, Storage of_a, Storage of_b, bool add) {
     using S = typename Table::Scalar;
@@ -117,13 +75,7 @@ class Tiles : public testing::Test {
   }
 };
 
-using Tables = testing::Types<Portable<float>, Portable<double>, Portable<std::complex<double>>
-#if defined(__x86_64__)
-                              ,
-                              Avx2, Avx512
-#endif
-                              >;
-TYPED_TEST_SUITE(Tiles, Tables);
+TYPED_TEST_SUITE(Tiles, KernelTables);
 
 TYPED_TEST(Tiles, EveryRemainderOfTheTile) {
   for (Index m = 1; m <= 2 * TypeParam::rows + 1; ++m) {
@@ -343,32 +295,31 @@ TYPED_TEST(Tiles, SameBitsForAnyCutOfK) {
 
 // The bytes of B come out transposed, the columns up to a whole group are zero, and nothing else is
 // written.
-template <class S, class B, class Fn>
-void check_transpose(Fn transpose, const std::vector<B>& values) {
+TYPED_TEST(Tiles, Transpose) {
+  using S = typename TypeParam::Scalar;
+  const Operand<S> values(slab_columns + 1, 52, "b");
+  const S* b = values.memory.data() + 1;
   for (const Index depth : {1, 2, 4, 7, 8, 15, 16, 17, 33, 48}) {
     for (Index cols = 1; cols <= slab_columns; ++cols) {
       const Index b_row = depth + 3;
-      const B* b = values.data() + 1;
       std::vector<S> slab(static_cast<std::size_t>(depth * slab_columns), S(-7));
-      transpose(depth, cols, b, b_row, slab.data());
+      TypeParam::with.transpose(depth, cols, b, b_row, slab.data());
+      Guarded<S> out(depth, cols, 3, 5);
+      TypeParam::with.transpose_out(depth, cols, b, b_row, out.data(), out.stride);
+      EXPECT_TRUE(out.untouched());
       const Index whole = (cols + slab_group - 1) / slab_group * slab_group;
       for (Index k = 0; k < depth; ++k) {
         for (Index j = 0; j < slab_columns; ++j) {
           const S got = slab[static_cast<std::size_t>(k * slab_columns + j)];
-          const S want = j < cols    ? kernels::to_scalar<S>(b[j * b_row + k])
-                         : j < whole ? S(0)
-                                     : S(-7);
+          const S want = j < cols ? b[j * b_row + k] : j < whole ? S(0) : S(-7);
           ASSERT_EQ(got, want) << depth << " x " << cols << " at " << k << ", " << j;
+          if (j < cols) {
+            ASSERT_EQ(out.at(k, j), want) << depth << " x " << cols << " at " << k << ", " << j;
+          }
         }
       }
     }
   }
-}
-
-TYPED_TEST(Tiles, Transpose) {
-  using S = typename TypeParam::Scalar;
-  const Operand<S> values(slab_columns + 1, 52, "b");
-  check_transpose<S>(TypeParam::with.transpose, values.memory);
 }
 
 /// few() against multiply() over the same numbers: the same chains, so the same bits.
@@ -421,16 +372,14 @@ struct HalfTable {
 };
 const HalfTable half_tables[] = {
     {0,
-     {kernels::portable::multiply<kernels::BF16, float>,
-      kernels::portable::transpose<kernels::BF16, float>, kernels::portable::widen<float>,
+     {kernels::portable::multiply<kernels::BF16, float>, kernels::portable::widen<float>,
       kernels::portable::few<kernels::BF16, float>}},
 #if defined(__x86_64__)
     {2,
-     {kernels::avx2::multiply<kernels::BF16, float>, kernels::avx2::transpose<kernels::BF16, float>,
-      kernels::avx2::widen<float>, kernels::avx2::few<kernels::BF16, float>}},
+     {kernels::avx2::multiply<kernels::BF16, float>, kernels::avx2::widen<float>,
+      kernels::avx2::few<kernels::BF16, float>}},
     {512,
-     {kernels::avx512::multiply<kernels::BF16, float>,
-      kernels::avx512::transpose<kernels::BF16, float>, kernels::avx512::widen<float>,
+     {kernels::avx512::multiply<kernels::BF16, float>, kernels::avx512::widen<float>,
       kernels::avx512::few<kernels::BF16, float>}},
 #endif
 };
@@ -446,15 +395,6 @@ TEST(TilesBF16, WidensEveryPatternExactly) {
       const std::uint32_t bits = static_cast<std::uint32_t>(stored[i + 1].bits) << 16;
       ASSERT_EQ(std::memcmp(&floats[i + 3], &bits, 4), 0) << i;
     }
-  }
-}
-
-TEST(TilesBF16, Transpose) {
-  std::vector<kernels::BF16> stored(52 * 49);
-  for (std::size_t i = 0; i < stored.size(); ++i)
-    stored[i].bits = static_cast<std::uint16_t>(0x3F80 + i);
-  for (const HalfTable& table : half_tables) {
-    if (can_run(table.isa)) check_transpose<float>(table.with.transpose, stored);
   }
 }
 
@@ -493,6 +433,8 @@ TYPED_TEST(Tiles, TouchesNothingPastTheEnds) {
       const AtPageEnd<S> from(cols * depth), slab((depth - 1) * slab_columns + whole);
       TypeParam::with.transpose(depth, cols, from.data, depth, slab.data);
       TypeParam::with.copy(depth, cols, from.data, cols, slab.data);
+      const AtPageEnd<S> out((depth - 1) * cols + cols);
+      TypeParam::with.transpose_out(depth, cols, from.data, depth, out.data, cols);
     }
   }
 }

@@ -106,7 +106,8 @@ TEST(PackedWeight, EqualsTheDenseOneBitForBit) {
   });
 }
 
-// Several slabs of k, and panels that lie apart.
+// Several slabs of k, panels that lie apart, and more tokens and columns than a piece of dx has:
+// the terms begin inside the first piece and cover the others.
 TEST(PackedWeight, DeepAndManyRows) {
   const Threads use(3);
   lora_test::for_each_isa([](const char* name) {
@@ -115,6 +116,8 @@ TEST(PackedWeight, DeepAndManyRows) {
       check(131, 53, 810, precision, Layout::out_in);
       check(2, 797, 61, precision, Layout::in_out);
       check(1, 400, 390, precision, Layout::out_in);
+      check(611, 437, 210, precision, Layout::out_in);
+      check(290, 37, 400, precision, Layout::out_in);
     }
   });
 }
@@ -130,17 +133,23 @@ TEST(PackedWeight, NoTokensRowsOrColumns) {
 
 // A rank that is not added while the tiles are in registers, and several terms at once.
 TEST(PackedWeight, LargeRanksAndSeveralTerms) {
-  const Matrix<float> w = random(70, 60, "w"), x = random(20, 60, "x");
+  const Matrix<float> w = random(70, 60, "w"), x = random(20, 60, "x"), dy = random(20, 70, "dy");
   const Weight packed = Weight::pack(w), dense(w);
   for (const Index r : {127, 128, 129, 500}) {
     const Matrix<float> h = random(20, r, "h"), B = random(70, r, "B"), g = random(7, 2, "g"),
-                        C = random(70, 2, "C");
+                        C = random(70, 2, "C"), A = random(r, 60, "A"), E = random(2, 60, "E");
     const LowRank<float> terms[] = {{View<float>(h), View<float>(B).transposed(), 0},
                                     {View<float>(g), View<float>(C).transposed(), 13}};
     Matrix<float> y(20, 70), y2(20, 70);
     packed.multiply(x, y, terms);
     dense.multiply(x, y2, terms);
     EXPECT_TRUE(same_bits(y, y2)) << r;
+    const LowRank<float> back[] = {{View<float>(h), View<float>(A), 0},
+                                   {View<float>(g), View<float>(E), 13}};
+    Matrix<float> dx(20, 60), dx2(20, 60);
+    packed.multiply_transposed(dy, dx, Accumulate::no, back);
+    dense.multiply_transposed(dy, dx2, Accumulate::no, back);
+    EXPECT_TRUE(same_bits(dx, dx2)) << r;
   }
 }
 

@@ -5,7 +5,7 @@
 #include <lora/kernels/dropout.hpp>
 #include <lora/kernels/elementwise.hpp>
 #include <lora/kernels/merge.hpp>
-#include <lora/kernels/tiles.hpp>
+#include <lora/kernels/panel_tiles.hpp>
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define LORA_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
@@ -70,9 +70,17 @@ template <class B, class S>
 LORA_TARGET void multiply(const BlockProduct<S, B>& p) {
   multiply_block<S, 64, 8>(p);
 }
-template <class B, class S>
-LORA_TARGET void transpose(Size depth, Size cols, const B* b, Size b_row, S* slab) {
+template <class S>
+LORA_TARGET void panels(const PanelProduct<S>& p) {
+  multiply_panels<S, 64, 8>(p);
+}
+template <class S>
+LORA_TARGET void transpose(Size depth, Size cols, const S* b, Size b_row, S* slab) {
   transpose_block<S, 64>(depth, cols, b, b_row, slab);
+}
+template <class S>
+LORA_TARGET void transpose_out(Size depth, Size cols, const S* b, Size b_row, S* to, Size to_row) {
+  transpose_part<S, 64>({0, depth, 0, cols}, b, b_row, to, to_row);
 }
 template <class S>
 LORA_TARGET void copy(Size depth, Size cols, const S* b, Size b_row, S* slab) {

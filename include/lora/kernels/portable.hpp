@@ -5,7 +5,7 @@
 #include <lora/kernels/dropout.hpp>
 #include <lora/kernels/elementwise.hpp>
 #include <lora/kernels/merge.hpp>
-#include <lora/kernels/tiles.hpp>
+#include <lora/kernels/panel_tiles.hpp>
 
 namespace LORA_NAMESPACE::kernels::portable {
 
@@ -13,9 +13,17 @@ template <class B, class S>
 void multiply(const BlockProduct<S, B>& p) {
   multiply_block<S, 16, 4>(p);
 }
-template <class B, class S>
-void transpose(Size depth, Size cols, const B* b, Size b_row, S* slab) {
+template <class S>
+void panels(const PanelProduct<S>& p) {
+  multiply_panels<S, 16, 4>(p);
+}
+template <class S>
+void transpose(Size depth, Size cols, const S* b, Size b_row, S* slab) {
   transpose_block<S, 16>(depth, cols, b, b_row, slab);
+}
+template <class S>
+void transpose_out(Size depth, Size cols, const S* b, Size b_row, S* to, Size to_row) {
+  transpose_part<S, 16>({0, depth, 0, cols}, b, b_row, to, to_row);
 }
 template <class S>
 void copy(Size depth, Size cols, const S* b, Size b_row, S* slab) {

@@ -231,15 +231,16 @@ LORA_ALWAYS_INLINE void multiply_block(const BlockProduct<S, B>& p) {
   if (n < p.cols) last_columns<S, Bytes, Most>(p, n, asking);
 }
 
-/// Rows k … k + depth - 1, columns j … j + cols - 1 of a slab.
-struct SlabPart {
+/// Rows k … k + depth - 1, columns j … j + cols - 1 of a matrix.
+struct MatrixPart {
   Size k, depth, j, cols;
 };
 
-/// slab[k·slab_columns + j] = b[j·b_row + k] in that part: in squares as large as a register has
-/// lanes, what is left at the right and below in smaller ones, at last one by one.
+/// to[k·to_row + j] = b[j·b_row + k] in that part, and nothing else: in squares as large as a
+/// register has lanes, what is left at the right and below in smaller ones, at last one by one.
 template <class S, int Bytes, class B>
-LORA_ALWAYS_INLINE void transpose_part(const SlabPart& part, const B* b, Size b_row, S* slab) {
+LORA_ALWAYS_INLINE void transpose_part(const MatrixPart& part, const B* b, Size b_row, S* to,
+                                       Size to_row) {
   using Reg = Register<S, Bytes>;
   constexpr Size lanes = Reg::lanes;
   const Size depth = part.depth / lanes * lanes, cols = part.cols / lanes * lanes;
@@ -248,19 +249,19 @@ LORA_ALWAYS_INLINE void transpose_part(const SlabPart& part, const B* b, Size b_
       typename Reg::type v[lanes];
       load_transposed<S, Bytes>(v, b + j * b_row + k, b_row);
       LORA_UNROLL
-      for (int i = 0; i < lanes; ++i) Reg::store(slab + (k + i) * slab_columns + j, v[i]);
+      for (int i = 0; i < lanes; ++i) Reg::store(to + (k + i) * to_row + j, v[i]);
     }
   }
-  const SlabPart rest[] = {{part.k, part.depth, part.j + cols, part.cols - cols},
-                           {part.k + depth, part.depth - depth, part.j, cols}};
-  for (const SlabPart& one : rest) {
+  const MatrixPart rest[] = {{part.k, part.depth, part.j + cols, part.cols - cols},
+                             {part.k + depth, part.depth - depth, part.j, cols}};
+  for (const MatrixPart& one : rest) {
     if (one.depth == 0 || one.cols == 0) continue;
     if constexpr (has_half<S, Bytes>) {
-      transpose_part<S, Bytes / 2>(one, b, b_row, slab);
+      transpose_part<S, Bytes / 2>(one, b, b_row, to, to_row);
     } else {
       for (Size k = one.k; k < one.k + one.depth; ++k) {
         for (Size j = one.j; j < one.j + one.cols; ++j)
-          slab[k * slab_columns + j] = to_scalar<S>(b[j * b_row + k]);
+          to[k * to_row + j] = to_scalar<S>(b[j * b_row + k]);
       }
     }
   }
@@ -270,7 +271,7 @@ LORA_ALWAYS_INLINE void transpose_part(const SlabPart& part, const B* b, Size b_
 /// that up to a whole group.
 template <class S, int Bytes, class B>
 LORA_ALWAYS_INLINE void transpose_block(Size depth, Size cols, const B* b, Size b_row, S* slab) {
-  transpose_part<S, Bytes>({0, depth, 0, cols}, b, b_row, slab);
+  transpose_part<S, Bytes>({0, depth, 0, cols}, b, b_row, slab, slab_columns);
   const Size whole = (cols + slab_group - 1) / slab_group * slab_group;
   for (Size k = 0; k < depth && cols < whole; ++k) {
     for (Size j = cols; j < whole; ++j) slab[k * slab_columns + j] = S{};
@@ -373,23 +374,5 @@ LORA_ALWAYS_INLINE void widen_block(Size n, const BF16* stored, float* floats) {
     Reg::store(floats + i, v);
   }
 }
-
-/// The functions of one instruction set for products in S.
-template <class S>
-struct ProductKernels {
-  void (*multiply)(const BlockProduct<S>&);
-  void (*transpose)(Size depth, Size cols, const S* b, Size b_row, S* slab);
-  void (*copy)(Size depth, Size cols, const S* b, Size b_row, S* slab);
-  void (*few)(const FewRows<S>&);
-};
-
-/// The functions of one instruction set for stored bfloat16.
-template <class S = float>
-struct BF16Kernels {
-  void (*multiply)(const BlockProduct<S, BF16>&);
-  void (*transpose)(Size depth, Size cols, const BF16* b, Size b_row, S* slab);
-  void (*widen)(Size n, const BF16* stored, S* floats);
-  void (*few)(const FewRows<S, BF16>&);
-};
 
 }  // namespace LORA_NAMESPACE::kernels

@@ -6,6 +6,7 @@
 #include <lora/weights/dense_weight.hpp>
 #include <lora/weights/pair_product.hpp>
 #include <lora/weights/pieces.hpp>
+#include <lora/weights/turned_product.hpp>
 
 #include <cmath>
 #include <memory>
@@ -27,8 +28,8 @@ enum class Orientations {
 };
 
 /// W (O, D) in panels of 48 outputs: panel p holds, for each input d, W(48p … 48p+47, d) side by
-/// side, so that y = x Wᵀ reads it from begin to end, and dx = dy W in blocks of 48 x 48 that are
-/// transposed in registers. One copy serves both. The last panel has as many outputs as are left,
+/// side, so that y = x Wᵀ reads it from begin to end, and dx = dy W, which is made as its
+/// transpose, in blocks. One copy serves both. The last panel has as many outputs as are left,
 /// up to a multiple of 16 (zeros); long panels lie a little further apart than they are long, since
 /// at distances of a power of two they would push each other out of the cache.
 ///
@@ -65,8 +66,8 @@ class PackedWeight {
     });
   }
 
-  /// Keeps Wᵀ packed as well, so that dx = dy W reads its panels as x Wᵀ does, without transposing:
-  /// the same bits in less time, for twice the memory.
+  /// Keeps Wᵀ packed as well, so that dx = dy W reads its panels as x Wᵀ does: the same bits in less
+  /// time, for twice the memory.
   void add_transposed() {
     transposed_ = std::make_shared<const PackedWeight>(
         cols_, rows_, layout_, [this](Index d, Index o) { return values_.data()[place(o, d)]; });
@@ -170,53 +171,30 @@ class PackedWeight {
         return;
       }
     }
-    const auto with = detail::product_kernels<S>();
-    const auto stored = detail::bf16_kernels<S>();
-    Pieces::for_each(cols_, out.rows, [&](Index i, Index count, Index block, Memory& memory) {
-      const Index d = block * wide, cols = std::min(wide, cols_ - d);
-      const auto c = out.middle_rows(i, count).middle_cols(d, cols);
-      const bool add = accumulate == Accumulate::yes;
-      const Index next = later(block, (cols_ + wide - 1) / wide, i + count < out.rows);
-      if (count <= kernels::few_rows && cols % kernels::slab_group == 0 &&
-          rows_ % kernels::slab_group == 0 && rows_ > 0) {
-        for (Index p = 0; p < panels(); ++p) {
+    const bool add = accumulate == Accumulate::yes;
+    constexpr Index group = kernels::slab_group;
+    if (out.rows <= kernels::few_rows && rows_ > 0 && rows_ % group == 0 && cols_ % group == 0) {
+      multiply_few_transposed(in, out, add, terms);
+      return;
+    }
+    detail::multiply_turned(
+        in, out, terms, add,
+        [&](Index p, Index count, Index d, Index rows, S* to) -> detail::PanelBlock<S> {
           const Index width = panel_width(p);
-          const kernels::FewRows<S, Stored> few = {
-              count,         cols,
-              width,         in.data + i * in.row_stride + p * wide,
-              in.row_stride, values_.data() + p * stride_ + d * width,
-              width,         c.data,
-              c.row_stride,  add || p > 0};
+          const Stored* from = values_.data() + p * stride_ + d * width;
           if constexpr (is_bf16) {
-            stored.few(few);
+            const auto stored = detail::bf16_kernels<S>();
+            for (Index q = 0; q < count; ++q)
+              stored.widen(rows * width, from + q * stride_, to + q * rows * width);
+            return {to, rows * width};
           } else {
-            with.few(few);
+            return {from, stride_};
           }
-        }
-        Pieces::add_terms(with, terms, nullptr, i, d, c, memory);
-        return;
-      }
-      multiply_piece(
-          with, in.middle_rows(i, count), terms, i, d, c, add, memory,
-          [&](Index o, Index depth) -> detail::Slab<S> {
-            for (Index q = 0; q < depth; q += wide) {
-              const Index p = (o + q) / wide, width = panel_width(p);
-              const Stored* from = values_.data() + p * stride_ + d * width;
-              S* to = memory.slab.values + q * wide;
-              if constexpr (is_bf16) {
-                stored.transpose(width, cols, from, width, to);
-              } else {
-                with.transpose(width, cols, from, width, to);
-              }
-            }
-            return {memory.slab.values, wide};
-          },
-          [&](Index o) {
-            return o < rows_  ? squares_source(o, block)
-                   : next < 0 ? kernels::Ahead{}
-                              : squares_source(0, next);
-          });
-    });
+        },
+        [&](Index p, Index count, Index d, Index rows) {
+          return kernels::Ahead{address(p, d * panel_width(p)), lines(rows * panel_width(p)), count,
+                                stride_ * static_cast<Index>(sizeof(Stored))};
+        });
   }
 
   /// W + Σ changes, summed in float32 and rounded once.
@@ -299,17 +277,37 @@ class PackedWeight {
     const Index width = panel_width(p), depth = std::min(deep, cols_ - d);
     return {address(p, d * width), lines(depth * width), 1, 0};
   }
-  /// What a slab of dy W is made from: rows o … of W in a block of 48 columns.
-  kernels::Ahead squares_source(Index o, Index block) const {
-    const Index p = o / wide, d = block * wide, width = panel_width(p);
-    return {address(p, d * width), lines(std::min(wide, cols_ - d) * width),
-            std::min(deep / wide, panels() - p), stride_ * static_cast<Index>(sizeof(Stored))};
-  }
   const char* address(Index p, Index in_panel) const {
     return reinterpret_cast<const char*>(values_.data() + p * stride_ + in_panel);
   }
   static Index lines(Index values) {
     return (values * static_cast<Index>(sizeof(Stored)) + 63) / 64;
+  }
+
+  /// dx (+)= dy W + Σ terms for at most few_rows rows; O and D are multiples of slab_group.
+  void multiply_few_transposed(const View<S>& dy, const MutableView<S>& dx, bool add,
+                               std::span<const LowRank<S>> terms) const {
+    const auto with = detail::product_kernels<S>();
+    const auto stored = detail::bf16_kernels<S>();
+    Pieces::for_each(cols_, dx.rows, [&](Index, Index count, Index block, Memory& memory) {
+      const Index d = block * wide, cols = std::min(wide, cols_ - d);
+      const auto c = dx.middle_cols(d, cols);
+      for (Index p = 0; p < panels(); ++p) {
+        const Index width = panel_width(p);
+        const kernels::FewRows<S, Stored> few = {
+            count,         cols,
+            width,         dy.data + p * wide,
+            dy.row_stride, values_.data() + p * stride_ + d * width,
+            width,         c.data,
+            c.row_stride,  add || p > 0};
+        if constexpr (is_bf16) {
+          stored.few(few);
+        } else {
+          with.few(few);
+        }
+      }
+      Pieces::add_terms(with, terms, nullptr, 0, d, c, memory.slab);
+    });
   }
 
   /// c (+)= a W' + Σ terms for a piece of the result, rows i … and columns j …;
@@ -342,7 +340,7 @@ class PackedWeight {
       for (Index row = 0; row < c.rows; ++row)
         std::fill_n(c.data + row * c.row_stride, c.cols, S(0));
     }
-    Pieces::add_terms(with, terms, fused, i, j, c, memory);
+    Pieces::add_terms(with, terms, fused, i, j, c, memory.slab);
   }
 
   Index rows_, cols_;

@@ -66,7 +66,7 @@ void multiply_pairs(const kernels::PairKernels& with, const View<float>& a,
     const Index j = block * wide;
     Pieces<float>::add_terms(floats, terms, Pieces<float>::fused_term(terms, i, rows), i, j,
                              c.middle_rows(i, rows).middle_cols(j, std::min(wide, c.cols - j)),
-                             memory);
+                             memory.slab);
   });
 }
 

@@ -60,14 +60,14 @@ struct Pieces {
   /// Adds the terms but `done` to c, which is there already.
   static void add_terms(const kernels::ProductKernels<S>& with, std::span<const LowRank<S>> terms,
                         const LowRank<S>* done, Index i, Index j, const MutableView<S>& c,
-                        Memory& memory) {
+                        SlabMemory<S>& memory) {
     for (const LowRank<S>& term : terms) {
       const Index first = std::max(i, term.first_row);
       const Index last = std::min(i + c.rows, term.first_row + term.left.rows);
       if (&term == done || first >= last) continue;
       multiply_columns(with, term.left.middle_rows(first - term.first_row, last - first),
                        term.right.middle_cols(j, c.cols), c.middle_rows(first - i, last - first),
-                       true, memory.slab);
+                       true, memory);
     }
   }
 };

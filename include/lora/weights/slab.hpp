@@ -24,18 +24,21 @@ kernels::ProductKernels<S> product_kernels() {
     switch (isa()) {
       case Isa::avx512bf16:
       case Isa::avx512:
-        return {kernels::avx512::multiply<S, S>, kernels::avx512::transpose<S, S>,
-                kernels::avx512::copy<S>, kernels::avx512::few<S, S>};
+        return {kernels::avx512::multiply<S, S>, kernels::avx512::panels<S>,
+                kernels::avx512::transpose<S>,   kernels::avx512::transpose_out<S>,
+                kernels::avx512::copy<S>,        kernels::avx512::few<S, S>};
       case Isa::avx2:
-        return {kernels::avx2::multiply<S, S>, kernels::avx2::transpose<S, S>,
-                kernels::avx2::copy<S>, kernels::avx2::few<S, S>};
+        return {kernels::avx2::multiply<S, S>, kernels::avx2::panels<S>,
+                kernels::avx2::transpose<S>,   kernels::avx2::transpose_out<S>,
+                kernels::avx2::copy<S>,        kernels::avx2::few<S, S>};
       default:
         break;
     }
   }
 #endif
-  return {kernels::portable::multiply<S, S>, kernels::portable::transpose<S, S>,
-          kernels::portable::copy<S>, kernels::portable::few<S, S>};
+  return {kernels::portable::multiply<S, S>, kernels::portable::panels<S>,
+          kernels::portable::transpose<S>,   kernels::portable::transpose_out<S>,
+          kernels::portable::copy<S>,        kernels::portable::few<S, S>};
 }
 
 /// The same for stored bfloat16.
@@ -45,18 +48,16 @@ kernels::BF16Kernels<S> bf16_kernels() {
   switch (isa()) {
     case Isa::avx512bf16:
     case Isa::avx512:
-      return {kernels::avx512::multiply<kernels::BF16, S>,
-              kernels::avx512::transpose<kernels::BF16, S>, kernels::avx512::widen<S>,
+      return {kernels::avx512::multiply<kernels::BF16, S>, kernels::avx512::widen<S>,
               kernels::avx512::few<kernels::BF16, S>};
     case Isa::avx2:
-      return {kernels::avx2::multiply<kernels::BF16, S>, kernels::avx2::transpose<kernels::BF16, S>,
-              kernels::avx2::widen<S>, kernels::avx2::few<kernels::BF16, S>};
+      return {kernels::avx2::multiply<kernels::BF16, S>, kernels::avx2::widen<S>,
+              kernels::avx2::few<kernels::BF16, S>};
     default:
       break;
   }
 #endif
-  return {kernels::portable::multiply<kernels::BF16, S>,
-          kernels::portable::transpose<kernels::BF16, S>, kernels::portable::widen<S>,
+  return {kernels::portable::multiply<kernels::BF16, S>, kernels::portable::widen<S>,
           kernels::portable::few<kernels::BF16, S>};
 }
 
