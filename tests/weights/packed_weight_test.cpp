@@ -131,11 +131,11 @@ TEST(PackedWeight, NoTokensRowsOrColumns) {
   }
 }
 
-// A rank that is not added while the tiles are in registers, and several terms at once.
+// A rank that is not added while the tiles are in registers, none at all, and several terms at once.
 TEST(PackedWeight, LargeRanksAndSeveralTerms) {
   const Matrix<float> w = random(70, 60, "w"), x = random(20, 60, "x"), dy = random(20, 70, "dy");
   const Weight packed = Weight::pack(w), dense(w);
-  for (const Index r : {127, 128, 129, 500}) {
+  for (const Index r : {0, 127, 128, 129, 500}) {
     const Matrix<float> h = random(20, r, "h"), B = random(70, r, "B"), g = random(7, 2, "g"),
                         C = random(70, 2, "C"), A = random(r, 60, "A"), E = random(2, 60, "E");
     const LowRank<float> terms[] = {{View<float>(h), View<float>(B).transposed(), 0},

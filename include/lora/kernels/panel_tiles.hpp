@@ -70,7 +70,9 @@ template <class S>
 struct ProductKernels {
   void (*multiply)(const BlockProduct<S>&);
   void (*panels)(const PanelProduct<S>&);
+  /// See transpose_block: to a slab, filled up with zeros.
   void (*transpose)(Size depth, Size cols, const S* b, Size b_row, S* slab);
+  /// to[k·to_row + j] = b[j·b_row + k] for k < depth, j < cols, and nothing else.
   void (*transpose_out)(Size depth, Size cols, const S* b, Size b_row, S* to, Size to_row);
   void (*copy)(Size depth, Size cols, const S* b, Size b_row, S* slab);
   void (*few)(const FewRows<S>&);

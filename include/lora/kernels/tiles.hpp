@@ -238,8 +238,8 @@ struct MatrixPart {
 
 /// to[k·to_row + j] = b[j·b_row + k] in that part, and nothing else: in squares as large as a
 /// register has lanes, what is left at the right and below in smaller ones, at last one by one.
-template <class S, int Bytes, class B>
-LORA_ALWAYS_INLINE void transpose_part(const MatrixPart& part, const B* b, Size b_row, S* to,
+template <class S, int Bytes>
+LORA_ALWAYS_INLINE void transpose_part(const MatrixPart& part, const S* b, Size b_row, S* to,
                                        Size to_row) {
   using Reg = Register<S, Bytes>;
   constexpr Size lanes = Reg::lanes;
@@ -260,8 +260,7 @@ LORA_ALWAYS_INLINE void transpose_part(const MatrixPart& part, const B* b, Size 
       transpose_part<S, Bytes / 2>(one, b, b_row, to, to_row);
     } else {
       for (Size k = one.k; k < one.k + one.depth; ++k) {
-        for (Size j = one.j; j < one.j + one.cols; ++j)
-          to[k * to_row + j] = to_scalar<S>(b[j * b_row + k]);
+        for (Size j = one.j; j < one.j + one.cols; ++j) to[k * to_row + j] = b[j * b_row + k];
       }
     }
   }
@@ -269,8 +268,8 @@ LORA_ALWAYS_INLINE void transpose_part(const MatrixPart& part, const B* b, Size 
 
 /// slab[k·slab_columns + j] = b[j·b_row + k] for k < depth, j < cols; zero in the columns after
 /// that up to a whole group.
-template <class S, int Bytes, class B>
-LORA_ALWAYS_INLINE void transpose_block(Size depth, Size cols, const B* b, Size b_row, S* slab) {
+template <class S, int Bytes>
+LORA_ALWAYS_INLINE void transpose_block(Size depth, Size cols, const S* b, Size b_row, S* slab) {
   transpose_part<S, Bytes>({0, depth, 0, cols}, b, b_row, slab, slab_columns);
   const Size whole = (cols + slab_group - 1) / slab_group * slab_group;
   for (Size k = 0; k < depth && cols < whole; ++k) {

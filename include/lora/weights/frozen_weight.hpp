@@ -111,8 +111,9 @@ class FrozenWeight {
   }
 
   /// dx = dy W + Σ left · right, added to what dx holds with Accumulate::yes; dy (T, O), dx (T, D),
-  /// right (R, D). The calling thread keeps 0.7 MB for each of num_threads() once W is packed and T
-  /// above 8. Otherwise as multiply().
+  /// right (R, D). When W is packed, the calling thread keeps 0.7 MB for each of num_threads(), which
+  /// the first call allocates unless T is small; throws std::bad_alloc before dx is touched. Otherwise
+  /// as multiply().
   void multiply_transposed(In<S> dy, Out<S> dx, Accumulate accumulate = Accumulate::no,
                            std::span<const LowRank<S>> terms = {}) const {
     expect_shape("FrozenWeight::multiply_transposed", "dy", dy, -1, rows());

@@ -219,7 +219,6 @@ class PackedWeight {
   using Pieces = detail::Pieces<S>;
   using Memory = typename Pieces::Memory;
   static constexpr Index wide = kernels::slab_columns, deep = kernels::slab_depth<S>;
-  static_assert(deep % wide == 0, "a slab holds whole panels");
 
   /// Values that are not set yet.
   PackedWeight(Index rows, Index cols, Layout layout)

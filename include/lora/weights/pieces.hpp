@@ -40,12 +40,12 @@ struct Pieces {
   }
 
   /// The term that is added while tiles of rows i … are in registers: the first, if all these rows
-  /// have it; null: there is none.
+  /// have it; null: there is none, or of no rank.
   static const LowRank<S>* fused_term(std::span<const LowRank<S>> terms, Index i, Index rows) {
     if (terms.empty()) return nullptr;
     const LowRank<S>& first = terms.front();
     const bool whole = first.first_row <= i && first.first_row + first.left.rows >= i + rows;
-    return whole && first.right.rows <= most_fused ? &first : nullptr;
+    return whole && first.right.rows > 0 && first.right.rows <= most_fused ? &first : nullptr;
   }
   /// The fused term's part for rows i … and columns j … of the result.
   static kernels::Terms<S> terms_of(const kernels::ProductKernels<S>& with, const LowRank<S>& term,

@@ -11,8 +11,9 @@
 
 namespace LORA_NAMESPACE::detail {
 
-/// Panels of W for some columns of dx: W(o, d) of the first at values[d·width + o], each `stride`
-/// after the one before.
+/// Panels of W for some columns of dx, all as wide as the first, 48 outputs or for the last of W
+/// those that are left, up to a multiple of 16: its W(o, d) at values[d·width + o], and each panel
+/// `stride` after the one before.
 template <class S>
 struct PanelBlock {
   const S* values;
@@ -33,7 +34,8 @@ struct TurnedMemory {
   alignas(64) S w[tall * deep];    ///< W, when it is not stored as S
   SlabMemory<S> term;
 
-  /// For `count` threads; the calling one keeps it until it ends. Throws std::bad_alloc.
+  /// For `count` threads; the calling one keeps it until it ends, so that who calls again with as many
+  /// allocates nothing. Throws std::bad_alloc.
   static TurnedMemory* of_this_thread(Index count) {
     thread_local AlignedArray<TurnedMemory> kept;
     if (kept.size() < count) {
@@ -45,21 +47,29 @@ struct TurnedMemory {
 };
 
 /// How dx (T, D) is cut into pieces that one thread makes: of whole registers of columns and whole
-/// blocks of tokens, as alike as can be, and of as many columns that threads have equal shares.
+/// blocks of tokens, so that the thread with most to do is done first.
 template <class S>
 struct TurnedPieces {
   using Memory = TurnedMemory<S>;
-  Index cols, col_pieces, tokens, token_pieces;
+  Index cols = 0, col_pieces = 0, tokens = 0, token_pieces = 0;
 
   TurnedPieces(Index D, Index T, Index threads) {
-    const auto pieces = [](Index n, Index most) { return (n + most - 1) / most; };
-    token_pieces = pieces(T, Memory::blocks * Memory::wide);
-    tokens = pieces(pieces(T, token_pieces), Memory::wide) * Memory::wide;
-    token_pieces = pieces(T, tokens);
-    const Index shares = token_pieces % threads == 0 ? 1 : threads;
-    const Index wanted = pieces(pieces(D, Memory::tall), shares) * shares;
-    cols = pieces(pieces(D, wanted), kernels::slab_group) * kernels::slab_group;
-    col_pieces = pieces(D, cols);
+    constexpr Index group = kernels::slab_group, wide = Memory::wide;
+    // Beside its product a piece transposes dy and reads W: as much as these columns and tokens more.
+    constexpr double columns_for_dy = 12, tokens_for_w = 8;
+    const auto pieces = [](Index n, Index size) { return (n + size - 1) / size; };
+    double least = 0;
+    for (Index t = wide * Memory::blocks; t > 0; t -= wide) {
+      for (Index c = Memory::tall; c > 0; c -= group) {
+        const Index across = pieces(D, c), along = pieces(T, t);
+        const double turns = static_cast<double>(pieces(across * along, threads));
+        const double time = turns * (static_cast<double>(std::min(t, T)) + tokens_for_w) *
+                            (static_cast<double>(std::min(c, D)) + columns_for_dy);
+        if (least > 0 && time >= least) continue;
+        least = time;
+        cols = c, col_pieces = across, tokens = t, token_pieces = along;
+      }
+    }
   }
   Index count() const { return col_pieces * token_pieces; }
   /// The pieces of the same columns follow each other, so that threads read the same W.
@@ -67,102 +77,148 @@ struct TurnedPieces {
   Index first_token(Index piece) const { return piece % token_pieces * tokens; }
 };
 
+/// A piece of dx, which a thread makes as its transpose in memory of its own: dx (T, D) of at most so
+/// many tokens and columns as that is for, and the rows of dy that belong to it.
+template <class S>
+class TurnedPiece {
+  using Memory = TurnedMemory<S>;
+  static constexpr Index wide = Memory::wide, group = kernels::slab_group;
+
+ public:
+  TurnedPiece(const View<S>& dy, const MutableView<S>& dx, Memory& memory)
+      : with_(product_kernels<S>()), dy_(dy), dx_(dx), memory_(memory) {}
+
+  Index blocks() const { return (dx_.rows + wide - 1) / wide; }
+
+  /// dxᵀ = what dx holds.
+  void load() {
+    for (Index j = 0; j < blocks(); ++j)
+      with_.transpose(dx_.cols, tokens(j), place(j), dx_.row_stride, memory_.dx[j].values);
+  }
+  void clear() {
+    for (Index j = 0; j < blocks(); ++j) std::fill_n(memory_.dx[j].values, dx_.cols * wide, S(0));
+  }
+  /// dx = dxᵀ.
+  void store() {
+    for (Index j = 0; j < blocks(); ++j)
+      with_.transpose_out(tokens(j), dx_.cols, memory_.dx[j].values, wide, place(j),
+                          dx_.row_stride);
+  }
+
+  /// Brings outputs o … o + depth - 1 of dyᵀ to where the next two functions read them.
+  void take(Index o, Index depth) {
+    for (Index j = 0; j < blocks(); ++j)
+      with_.transpose(depth, tokens(j), dy_.data + j * wide * dy_.row_stride + o, dy_.row_stride,
+                      memory_.dy[j].values);
+  }
+  /// dxᵀ (+)= the terms of `count` whole panels for block j of the tokens.
+  void add_panels(Index j, Index count, const PanelBlock<S>& w, bool add,
+                  const kernels::Ahead& ahead) {
+    with_.panels({dx_.cols, whole(j), count, w.values, w.stride, memory_.dy[j].values,
+                  memory_.dx[j].values, add, ahead});
+  }
+  /// The same for the last panel's `used` outputs, which come after `before` panels in dyᵀ.
+  void add_rest(Index j, Index before, Index used, const PanelBlock<S>& w, bool add,
+                const kernels::Ahead& ahead) {
+    const S* dy_t = memory_.dy[j].values + before * wide * wide;
+    add_terms(j, {used, w.values, round_up(used), 1, dy_t, wide}, add, ahead);
+  }
+  /// dxᵀ += (left · right)ᵀ; left (T, R), right (R, D).
+  void add_term(const View<S>& left, const View<S>& right) {
+    for (Index j = 0; j < blocks(); ++j) {
+      const View<S> left_t = left.middle_rows(j * wide, tokens(j)).transposed();
+      const Slab<S> slab = slab_of(with_, left_t, dx_.cols, memory_.term);
+      add_terms(
+          j, {right.rows, right.data, right.col_stride, right.row_stride, slab.data, slab.stride},
+          true);
+    }
+  }
+
+ private:
+  static Index round_up(Index n) { return (n + group - 1) / group * group; }
+  Index tokens(Index j) const { return std::min(wide, dx_.rows - j * wide); }
+  /// The tokens of block j, filled up with zeros.
+  Index whole(Index j) const { return round_up(tokens(j)); }
+  S* place(Index j) const { return dx_.data + j * wide * dx_.row_stride; }
+  void add_terms(Index j, const kernels::Terms<S>& terms, bool add,
+                 const kernels::Ahead& ahead = {}) {
+    with_.multiply({dx_.cols, whole(j), terms, memory_.dx[j].values, wide, add, {}, ahead});
+  }
+
+  kernels::ProductKernels<S> with_;
+  View<S> dy_;
+  MutableView<S> dx_;
+  Memory& memory_;
+};
+
 /// dx (+)= dy W + Σ terms; dy (T, O), dx (T, D), rows of dy contiguous. panels(p, count, d, cols, to)
 /// gives panels p … of W as S for columns d … of dx, made in `to` if need be, and
 /// ahead(p, count, d, cols) says where they are read from. Each element is one chain over o, then
-/// the terms' ranks, as in product(). Allocates the thread's memory the first time.
+/// the terms' ranks, as in product(). Allocates TurnedMemory for num_threads() when the calling thread
+/// has it not yet, before anything is written. Throws std::bad_alloc. Several threads may call.
 template <class S, class PanelsFn, class AheadFn>
 void multiply_turned(const View<S>& dy, const MutableView<S>& dx, std::span<const LowRank<S>> terms,
                      bool add, PanelsFn&& panels, AheadFn&& ahead) {
   using Memory = TurnedMemory<S>;
-  constexpr Index wide = Memory::wide, deep = Memory::deep, group = kernels::slab_group;
+  constexpr Index wide = Memory::wide, deep = Memory::deep;
   const Index O = dy.cols, D = dx.cols, T = dx.rows;
   if (D == 0 || T == 0) return;
-  const auto with = product_kernels<S>();
   const Index threads = num_threads();
   const TurnedPieces<S> pieces(D, T, threads);
 
-  const auto make_piece = [&](Index piece, Memory& memory) {
-    const Index d = pieces.first_col(piece), cols = std::min(pieces.cols, D - d);
-    const Index t = pieces.first_token(piece), tokens = std::min(pieces.tokens, T - t);
-    const View<S> a = dy.middle_rows(t, tokens);
+  const auto make = [&](Index i, Memory& memory) {
+    const Index d = pieces.first_col(i), cols = std::min(pieces.cols, D - d);
+    const Index t = pieces.first_token(i), tokens = std::min(pieces.tokens, T - t);
     const MutableView<S> c = dx.middle_rows(t, tokens).middle_cols(d, cols);
-    const Index blocks = (tokens + wide - 1) / wide;
-    const auto used = [&](Index j) { return std::min(wide, tokens - j * wide); };
-    const auto whole = [&](Index j) { return (used(j) + group - 1) / group * group; };
+    TurnedPiece<S> piece(dy.middle_rows(t, tokens), c, memory);
+    if (add) piece.load();
+    if (O == 0 && !add) piece.clear();
 
-    bool started = add;
-    for (Index j = 0; j < blocks && add; ++j)
-      with.transpose(cols, used(j), c.data + j * wide * c.row_stride, c.row_stride,
-                     memory.dx[j].values);
-    // The part of the panels after `o` that is asked for while block j of tokens is made; after the
-    // last ones those of the piece that the thread comes to next, if all are as fast.
+    // The share of block j of the tokens in asking for the panels from `o` on, or, after the last
+    // ones, for those of the piece that the thread comes to next if all are as fast.
     const auto asked = [&](Index o, Index j) -> kernels::Ahead {
-      const Index next = o < O ? piece : piece + threads;
+      const Index next = o < O ? i : i + threads;
       if (next >= pieces.count()) return {};
       const Index p = o < O ? o / wide : 0, from = pieces.first_col(next);
       const Index all = std::min(Memory::most_panels, (O + wide - 1) / wide - p);
-      const Index first = all * j / blocks, last = all * (j + 1) / blocks;
+      const Index first = all * j / piece.blocks(), last = all * (j + 1) / piece.blocks();
       if (first == last) return {};
       return ahead(p + first, last - first, from, std::min(pieces.cols, D - from));
     };
-    for (Index o = 0; o < O; o += deep, started = true) {
-      const Index depth = std::min(deep, O - o), p = o / wide, full = depth / wide;
-      const Index rest = depth % wide, rest_width = (rest + group - 1) / group * group;
-      const PanelBlock<S> w = panels(p, full, d, cols, memory.w);
-      const PanelBlock<S> last =
-          rest == 0 ? w : panels(p + full, 1, d, cols, memory.w + full * wide * cols);
-      for (Index j = 0; j < blocks; ++j)
-        with.transpose(depth, used(j), a.data + j * wide * a.row_stride + o, a.row_stride,
-                       memory.dy[j].values);
-      for (Index j = 0; j < blocks; ++j) {
-        const S* dy_t = memory.dy[j].values;
-        S* dx_t = memory.dx[j].values;
-        if (full > 0) {
-          with.panels(
-              {cols, whole(j), full, w.values, w.stride, dy_t, dx_t, started, asked(o + deep, j)});
-        }
-        if (rest > 0) {
-          with.multiply({cols,
-                         whole(j),
-                         {rest, last.values, rest_width, 1, dy_t + full * wide * wide, wide},
-                         dx_t,
-                         wide,
-                         started || full > 0});
-        }
+    for (Index o = 0; o < O; o += deep) {
+      const Index depth = std::min(deep, O - o), whole = depth / wide, rest = depth % wide;
+      const bool started = add || o > 0;
+      piece.take(o, depth);
+      if (whole > 0) {
+        const PanelBlock<S> w = panels(o / wide, whole, d, cols, memory.w);
+        for (Index j = 0; j < piece.blocks(); ++j)
+          piece.add_panels(j, whole, w, started, asked(o + deep, j));
+      }
+      if (rest > 0) {
+        const PanelBlock<S> w = panels(o / wide + whole, 1, d, cols, memory.w);
+        for (Index j = 0; j < piece.blocks(); ++j)
+          piece.add_rest(j, whole, rest, w, started || whole > 0,
+                         whole > 0 ? kernels::Ahead{} : asked(o + deep, j));
       }
     }
-    const LowRank<S>* fused = O == 0 ? nullptr : Pieces<S>::fused_term(terms, t, tokens);
-    for (Index j = 0; j < blocks; ++j) {
-      S* dx_t = memory.dx[j].values;
-      if (!started) std::fill_n(dx_t, cols * wide, S(0));
-      if (fused != nullptr) {
-        const View<S> left = fused->left.middle_rows(t - fused->first_row + j * wide, used(j));
-        const View<S> right = fused->right.middle_cols(d, cols).transposed();
-        const Slab<S> left_t = slab_of(with, left.transposed(), cols, memory.term);
-        with.multiply({cols,
-                       whole(j),
-                       {right.cols, right.data, right.row_stride, right.col_stride, left_t.data,
-                        left_t.stride},
-                       dx_t,
-                       wide,
-                       true});
-      }
-      with.transpose_out(used(j), cols, dx_t, wide, c.data + j * wide * c.row_stride, c.row_stride);
+    const LowRank<S>* fused = Pieces<S>::fused_term(terms, t, tokens);
+    if (fused != nullptr) {
+      piece.add_term(fused->left.middle_rows(t - fused->first_row, tokens),
+                     fused->right.middle_cols(d, cols));
     }
+    piece.store();
     for (Index j = 0; j < cols; j += wide) {
       const Index n = std::min(wide, cols - j);
-      Pieces<S>::add_terms(with, terms, fused, t, d + j, c.middle_cols(j, n), memory.term);
+      Pieces<S>::add_terms(product_kernels<S>(), terms, fused, t, d + j, c.middle_cols(j, n),
+                           memory.term);
     }
   };
 
-  const Index slots = std::min(threads, pieces.count());
-  Memory* memories = Memory::of_this_thread(slots);
+  Memory* memories = Memory::of_this_thread(threads);
   std::atomic<Index> next{0};
-  parallel_for(slots, 1, [&](Index begin, Index end) {
+  parallel_for(std::min(threads, pieces.count()), 1, [&](Index begin, Index end) {
     for (Index slot = begin; slot < end; ++slot) {
-      for (Index piece; (piece = next.fetch_add(1)) < pieces.count();)
-        make_piece(piece, memories[slot]);
+      for (Index i; (i = next.fetch_add(1)) < pieces.count();) make(i, memories[slot]);
     }
   });
 }
