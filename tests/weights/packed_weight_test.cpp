@@ -339,6 +339,9 @@ TEST(PackedWeight, ProductsAllocateNothingOnceTheWorkersRun) {
   LORA_NEEDS_ALLOCATION_COUNTS();
   const Threads use(3);
   parallel_for(3, 1, [](Index, Index) {});
+  // The first dx of a thread takes its memory for any other.
+  Matrix<float> small(9, 16);
+  Weight::pack(random(16, 16, "w")).multiply_transposed(random(9, 16, "dy"), small);
   const Matrix<float> w = random(200, 90, "w"), x = random(30, 90, "x");
   for (const Precision precision : both) {
     const Weight packed = Weight::pack(w, precision);
