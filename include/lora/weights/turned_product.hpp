@@ -47,7 +47,7 @@ struct TurnedMemory {
 };
 
 /// How dx (T, D) is cut into pieces that one thread makes: of whole registers of columns and whole
-/// blocks of tokens, so that the thread with most to do is done first.
+/// blocks of tokens, so that the busiest thread has as little to do as can be.
 template <class S>
 struct TurnedPieces {
   using Memory = TurnedMemory<S>;
@@ -85,8 +85,9 @@ class TurnedPiece {
   static constexpr Index wide = Memory::wide, group = kernels::slab_group;
 
  public:
-  TurnedPiece(const View<S>& dy, const MutableView<S>& dx, Memory& memory)
-      : with_(product_kernels<S>()), dy_(dy), dx_(dx), memory_(memory) {}
+  TurnedPiece(const kernels::ProductKernels<S>& with, const View<S>& dy, const MutableView<S>& dx,
+              Memory& memory)
+      : with_(with), dy_(dy), dx_(dx), memory_(memory) {}
 
   Index blocks() const { return (dx_.rows + wide - 1) / wide; }
 
@@ -145,7 +146,7 @@ class TurnedPiece {
     with_.multiply({dx_.cols, whole(j), terms, memory_.dx[j].values, wide, add, {}, ahead});
   }
 
-  kernels::ProductKernels<S> with_;
+  const kernels::ProductKernels<S>& with_;
   View<S> dy_;
   MutableView<S> dx_;
   Memory& memory_;
@@ -163,6 +164,7 @@ void multiply_turned(const View<S>& dy, const MutableView<S>& dx, std::span<cons
   constexpr Index wide = Memory::wide, deep = Memory::deep;
   const Index O = dy.cols, D = dx.cols, T = dx.rows;
   if (D == 0 || T == 0) return;
+  const auto with = product_kernels<S>();
   const Index threads = num_threads();
   const TurnedPieces<S> pieces(D, T, threads);
 
@@ -170,7 +172,7 @@ void multiply_turned(const View<S>& dy, const MutableView<S>& dx, std::span<cons
     const Index d = pieces.first_col(i), cols = std::min(pieces.cols, D - d);
     const Index t = pieces.first_token(i), tokens = std::min(pieces.tokens, T - t);
     const MutableView<S> c = dx.middle_rows(t, tokens).middle_cols(d, cols);
-    TurnedPiece<S> piece(dy.middle_rows(t, tokens), c, memory);
+    TurnedPiece<S> piece(with, dy.middle_rows(t, tokens), c, memory);
     if (add) piece.load();
     if (O == 0 && !add) piece.clear();
 
@@ -209,8 +211,7 @@ void multiply_turned(const View<S>& dy, const MutableView<S>& dx, std::span<cons
     piece.store();
     for (Index j = 0; j < cols; j += wide) {
       const Index n = std::min(wide, cols - j);
-      Pieces<S>::add_terms(product_kernels<S>(), terms, fused, t, d + j, c.middle_cols(j, n),
-                           memory.term);
+      Pieces<S>::add_terms(with, terms, fused, t, d + j, c.middle_cols(j, n), memory.term);
     }
   };
 
