@@ -142,7 +142,8 @@ inline lora::ChatTemplate chosen_template(const FinetuneOptions& options, lora::
 inline FinetuneData read_finetune_data(FinetuneOptions options, const lora::Tokenizer& tokenizer,
                                        Index vocab_size, Index positions,
                                        std::optional<lora::ChatTemplate>& chat) {
-  lora::expect_vocabulary_fits(tokenizer, vocab_size);
+  for (const std::string& notice : lora::tokenizer_notices(tokenizer, vocab_size))
+    std::cerr << "finetune: " << notice << "\n";
   FinetuneData data;
   if (options.max_length == 0 || options.max_length > positions) {
     options.max_length = positions;

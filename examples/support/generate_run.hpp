@@ -121,7 +121,9 @@ inline Writer open_writer(const GenerateRequest& request) {
                 chat,
                 request.system,
                 request.seed};
-  lora::expect_vocabulary_fits(writer.tokenizer, writer.model.base().vocab_size());
+  for (const std::string& notice :
+       lora::tokenizer_notices(writer.tokenizer, writer.model.base().vocab_size()))
+    std::cerr << "generate: " << notice << "\n";
   for (const std::string& text : request.adapters) {
     const auto [name, directory] = adapter_argument(text);
     for (const std::string& warning : lora::load_adapter(writer.model, directory, name).warnings)

@@ -202,12 +202,13 @@ TEST(TokenizedExample, RefusalsNameTheRecord) {
   EXPECT_EQ(refused({}, options), "max_length is -1, expected 0 (no limit) or at least 2");
 }
 
-TEST(TokenizedExample, VocabulariesThatDoNotFitAreRefused) {
+TEST(TokenizedExample, IdsBeyondTheEmbeddingAreANoticeAndEachIdIsChecked) {
   const Tokenizer tokenizer(lora_test::byte_level_spec());
-  EXPECT_EQ(refusal([&] { lora::expect_vocabulary_fits(tokenizer, 260); }),
-            "the tokenizer has ids up to 260, but the model's embedding ends at 259: they do not "
-            "belong together");
-  EXPECT_NO_THROW(lora::expect_vocabulary_fits(tokenizer, 261));
+  EXPECT_EQ(lora::tokenizer_notices(tokenizer, 260),
+            std::vector<std::string>{
+                "the tokenizer has ids up to 260, but the model's embedding ends at 259; a text "
+                "that needs one beyond it is refused"});
+  EXPECT_TRUE(lora::tokenizer_notices(tokenizer, 261).empty());
   EXPECT_NO_THROW(lora::expect_ids_below(Ids{0, 4}, 5, "ids"));
   EXPECT_EQ(refusal([&] {
               lora::expect_ids_below(Ids{0, 5}, 5, "ids");

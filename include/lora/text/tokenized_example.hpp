@@ -77,12 +77,17 @@ inline ChatTemplate default_template(RecordKind kind, const Tokenizer& tokenizer
                     ChatTemplate::names());
 }
 
-/// Throws ConfigError naming the numbers unless every id of the tokenizer is one of the model.
-inline void expect_vocabulary_fits(const Tokenizer& tokenizer, Index vocab_size) {
-  if (tokenizer.vocab_size() <= vocab_size) return;
-  throw ConfigError("the tokenizer has ids up to " + std::to_string(tokenizer.vocab_size() - 1) +
-                    ", but the model's embedding ends at " + std::to_string(vocab_size - 1) +
-                    ": they do not belong together");
+/// What a program says of a tokenizer before it is used with a model: its notices, and that it has
+/// ids beyond the model's embedding. Such a tokenizer serves as long as none of these ids is used:
+/// see expect_ids_below.
+inline std::vector<std::string> tokenizer_notices(const Tokenizer& tokenizer, Index vocab_size) {
+  std::vector<std::string> all = tokenizer.notices();
+  if (tokenizer.vocab_size() > vocab_size) {
+    all.push_back("the tokenizer has ids up to " + std::to_string(tokenizer.vocab_size() - 1) +
+                  ", but the model's embedding ends at " + std::to_string(vocab_size - 1) +
+                  "; a text that needs one beyond it is refused");
+  }
+  return all;
 }
 
 /// Throws ConfigError "where: id 7 at position 3 ..." for the first id that is not in

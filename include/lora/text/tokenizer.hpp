@@ -34,7 +34,8 @@ struct TokenizerSpec {
   std::vector<std::uint32_t> before, after;  ///< ids around a text
   DecoderSpec decoder;
   std::optional<std::string> bos_token, eos_token, pad_token;
-  std::string chat_template;  ///< Jinja text, empty where there is none
+  std::string chat_template;         ///< Jinja text, empty where there is none
+  std::vector<std::string> notices;  ///< what of the files is not followed, one sentence each
 };
 
 /// Ids and how far in the text each one reaches: token i covers bytes [ends[i-1], ends[i]), the
@@ -98,6 +99,9 @@ class Tokenizer {
   std::optional<std::int64_t> bos_id() const { return id_of_optional(spec_.bos_token); }
   std::optional<std::int64_t> eos_id() const { return id_of_optional(spec_.eos_token); }
   std::optional<std::int64_t> pad_id() const { return id_of_optional(spec_.pad_token); }
+  /// What of the tokenizer's files is not followed, or is not as transformers 5 has it: one sentence
+  /// each, for a program to show.
+  const std::vector<std::string>& notices() const { return spec_.notices; }
   /// The Jinja text of the chat template, empty where the files hold none.
   const std::string& chat_template() const { return spec_.chat_template; }
 

@@ -24,48 +24,6 @@ inline std::string read_text(const std::filesystem::path& path) {
   return std::string(as_text(bytes));
 }
 
-// A token that is written as its text or as an object with its text.
-inline std::optional<std::string> token_text(JsonFields& fields, const std::string& name) {
-  const Json* const field = fields.find(name);
-  if (field == nullptr) return std::nullopt;
-  return field->is_object() ? fields.object(name).text("content") : fields.text(name);
-}
-
-// bos_token, eos_token and pad_token, where `spec` has none yet.
-inline void read_token_names(JsonFields& fields, TokenizerSpec& spec) {
-  const auto take = [&](const char* name, std::optional<std::string>& token) {
-    if (!token) token = token_text(fields, name);
-  };
-  take("bos_token", spec.bos_token);
-  take("eos_token", spec.eos_token);
-  take("pad_token", spec.pad_token);
-}
-
-// Ids by which tokenizer_config.json extends tokenizer.json.
-inline void read_added_tokens_decoder(JsonFields& config, TokenizerSpec& spec) {
-  const Json* const list = config.find("added_tokens_decoder");
-  if (list == nullptr) return;
-  if (!list->is_object()) config.refuse("added_tokens_decoder", "is no object");
-  JsonFields all = config.object("added_tokens_decoder");
-  for (const auto& [id, value] : list->items()) {
-    JsonFields fields = all.object(id);
-    AddedToken token = tokenizer_json::read_added_token(fields);
-    fields.expect_no_more();
-    if (id.empty() || id.size() > 7 || id.find_first_not_of("0123456789") != id.npos)
-      config.refuse("added_tokens_decoder", in_quotes(id) + " is no id");
-    token.id = static_cast<std::uint32_t>(std::stoul(id));
-    const auto same = [&](const AddedToken& known) { return known.content == token.content; };
-    const auto known = std::find_if(spec.added.begin(), spec.added.end(), same);
-    if (known == spec.added.end()) {
-      spec.added.push_back(std::move(token));
-    } else if (known->id != token.id) {
-      config.refuse("added_tokens_decoder", in_quotes(token.content) + " has id " + id +
-                                                ", but in tokenizer.json " +
-                                                std::to_string(known->id));
-    }
-  }
-}
-
 // The template itself, or the one called "default" of several.
 inline std::string read_chat_template(JsonFields& config) {
   const Json* const field = config.find("chat_template");
@@ -78,25 +36,26 @@ inline std::string read_chat_template(JsonFields& config) {
   config.refuse("chat_template", "is a list without a template called \"default\"");
 }
 
-inline std::uint32_t need_id(const TokenizerSpec& spec, const std::optional<std::string>& token,
-                             const JsonFields& config, const char* asked_by) {
-  if (!token) config.refuse(asked_by, "is true, but no such token is named");
-  for (const AddedToken& added : spec.added) {
-    if (added.content == *token) return added.id;
-  }
-  for (const auto& [text, id] : spec.model.vocab) {
-    if (text == *token) return id;
-  }
-  config.refuse(asked_by, "is true, but " + in_quotes(*token) + " is not in the vocabulary");
-}
-
-// add_bos_token and add_eos_token say what stands around a text, whatever tokenizer.json says.
-inline void read_added_around(JsonFields& config, TokenizerSpec& spec) {
+// add_bos_token and add_eos_token say what stands around a text, unless tokenizer.json does.
+inline void read_added_around(JsonFields& config, bool whole, TokenizerSpec& spec) {
+  const special_tokens::AddedVocabulary vocabulary(spec);
   const auto apply = [&](const char* name, const std::optional<std::string>& token,
                          std::vector<std::uint32_t>& ids) {
     if (config.find(name) == nullptr) return;
-    ids.clear();
-    if (config.flag(name, false)) ids.push_back(need_id(spec, token, config, name));
+    const bool asked = config.flag(name, false);
+    std::vector<std::uint32_t> wanted;
+    if (const auto id = token ? vocabulary.find(*token) : std::nullopt; asked && id)
+      wanted.push_back(*id);
+    const bool nothing_to_add = asked && wanted.empty();
+    if (nothing_to_add) {
+      spec.notices.push_back(config.path(name) + ": is true, but no such token is named; ignored");
+    } else if (!whole) {
+      ids = wanted;
+    } else if (ids != wanted) {
+      spec.notices.push_back(config.path(name) + ": is " + (asked ? "true" : "false") +
+                             ", but the post_processor of tokenizer.json says otherwise and "
+                             "decides, as in transformers 5");
+    }
   };
   apply("add_bos_token", spec.bos_token, spec.before);
   apply("add_eos_token", spec.eos_token, spec.after);
@@ -142,30 +101,25 @@ inline TokenizerSpec read_vocab_and_merges(const std::filesystem::path& director
   return spec;
 }
 
-// GPT-2's one special token, which its two files do not mark as one.
-inline void add_end_of_text(TokenizerSpec& spec) {
-  constexpr std::string_view end = "<|endoftext|>";
-  for (const AddedToken& token : spec.added) {
-    if (token.content == end) return;
-  }
-  for (const auto& [token, id] : spec.model.vocab) {
-    if (token != end) continue;
-    AddedToken added;
-    added.id = id;
-    added.content = token;
-    added.special = true;
-    spec.added.push_back(added);
-    if (!spec.bos_token) spec.bos_token = token;
-    if (!spec.eos_token) spec.eos_token = token;
-  }
+// What the classes of transformers fill in where no file names a token.
+inline std::vector<std::pair<std::string, std::string>> default_tokens(
+    const std::string& tokenizer_class) {
+  const std::string end = "<|endoftext|>";
+  if (tokenizer_class.starts_with("GPT2Tokenizer"))
+    return {{"bos_token", end}, {"eos_token", end}, {"unk_token", end}};
+  if (tokenizer_class.starts_with("Qwen2Tokenizer"))
+    return {{"eos_token", end}, {"unk_token", end}, {"pad_token", end}};
+  if (tokenizer_class.starts_with("LlamaTokenizer"))
+    return {{"bos_token", "<s>"}, {"eos_token", "</s>"}, {"unk_token", "<unk>"}};
+  return {};
 }
 
 }  // namespace tokenizer_files
 
 /// The tokenizer in `directory`: tokenizer.json, or vocab.json and merges.txt (GPT-2, Qwen2), with
-/// what tokenizer_config.json, special_tokens_map.json and chat_template.jinja add: the names of
-/// the beginning, end and padding tokens, further added tokens, add_bos_token and add_eos_token
-/// (which win over tokenizer.json), the chat template. Throws IoError or FormatError (see
+/// what tokenizer_config.json, special_tokens_map.json, added_tokens.json (see add_special_tokens)
+/// and chat_template.jinja add: further added tokens, the beginning, end and padding tokens, the
+/// chat template, and without a tokenizer.json add_bos_token and add_eos_token. Throws IoError or FormatError (see
 /// parse_tokenizer_json) naming the file.
 inline TokenizerSpec read_tokenizer_spec(const std::filesystem::path& directory) {
   namespace files = tokenizer_files;
@@ -190,16 +144,20 @@ inline TokenizerSpec read_tokenizer_spec(const std::filesystem::path& directory)
                          "transformers' AutoTokenizer(...).save_pretrained"
                        : ""));
   }
-  files::read_token_names(config, spec);
-  if (there("special_tokens_map.json")) {
-    const std::filesystem::path path = directory / "special_tokens_map.json";
-    const Json json = parse_json(files::read_text(path), path.string());
-    JsonFields map(json, path.string());
-    files::read_token_names(map, spec);
-  }
-  files::read_added_tokens_decoder(config, spec);
-  if (!whole && spec.split == WordSplit::gpt2) files::add_end_of_text(spec);
-  files::read_added_around(config, spec);
+  const auto small = [&](const char* name) {
+    const std::filesystem::path path = directory / name;
+    return there(name) ? parse_json(files::read_text(path), path.string()) : Json();
+  };
+  const Json map = small("special_tokens_map.json"), added = small("added_tokens.json");
+  special_tokens::Files around;
+  around.directory = directory.string();
+  if (there("tokenizer_config.json")) around.config = &config_json;
+  if (!map.is_null()) around.map = &map;
+  if (!added.is_null()) around.added = &added;
+  std::string tokenizer_class = config.text("tokenizer_class", "");
+  if (!whole && tokenizer_class.empty()) tokenizer_class = "GPT2Tokenizer";
+  add_special_tokens(around, files::default_tokens(tokenizer_class), spec);
+  files::read_added_around(config, whole, spec);
   spec.chat_template = there("chat_template.jinja")
                            ? files::read_text(directory / "chat_template.jinja")
                            : files::read_chat_template(config);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <lora/text/json_fields.hpp>
+#include <lora/text/special_tokens.hpp>
 #include <lora/text/tokenizer.hpp>
 
 #include <string>
@@ -192,25 +193,15 @@ inline void read_model(JsonFields fields, BpeSpec& model) {
   fields.expect_no_more();
 }
 
-inline AddedToken read_added_token(JsonFields& fields) {
-  AddedToken token;
-  token.content = fields.text("content");
-  token.single_word = fields.flag("single_word", false);
-  token.lstrip = fields.flag("lstrip", false);
-  token.rstrip = fields.flag("rstrip", false);
-  token.special = fields.flag("special", false);
-  token.normalized = fields.flag("normalized", !token.special);
-  return token;
-}
-
 inline void read_added_tokens(JsonFields& top, TokenizerSpec& spec) {
   if (top.find("added_tokens") == nullptr) return;
+  special_tokens::AddedVocabulary vocabulary(spec);
   for (std::size_t i = 0; i < top.array("added_tokens").size(); ++i) {
     JsonFields fields = top.element("added_tokens", i);
-    AddedToken token = read_added_token(fields);
-    token.id = fields.number("id");
+    const AddedToken token = special_tokens::read_added_token(fields);
+    const std::uint32_t id = fields.number("id");
     fields.expect_no_more();
-    spec.added.push_back(std::move(token));
+    vocabulary.add(token, id, top.path("added_tokens[" + std::to_string(i) + "]"));
   }
 }
 
