@@ -26,6 +26,23 @@ TEST(Error, OneFamilyUnderRuntimeError) {
   EXPECT_THROW(throw Error("x"), std::runtime_error);
 }
 
+TEST(Error, TextFromFilesIsMadeReadable) {
+  EXPECT_STREQ(FormatError("a \x1b[31m\x7f\r\n  b\t").what(), "a \\x1b[31m\\x7f\\x0d\n  b\\x09");
+  EXPECT_STREQ(Error("x\n").what(), "x\n");
+  EXPECT_STREQ(Error("").what(), "");
+  EXPECT_STREQ(Error(std::string("a\0b", 3)).what(), "a\\x00b");
+  std::string list = "missing:", kept = list;
+  for (int i = 1; i <= 4060; ++i) {
+    list += "\n  model.layers." + std::to_string(i);
+    if (i == 47) kept = list;
+  }
+  EXPECT_EQ(ConfigError(list).what(), kept + "\n  ... and 4013 more lines");
+  EXPECT_EQ(ConfigError(kept).what(), kept) << "48 lines are shown whole";
+  EXPECT_EQ(Error(std::string(2001, 'a') + "\nb").what(), std::string(2000, 'a') + "...\nb");
+  // What was made readable stays as it is when it is thrown on.
+  EXPECT_STREQ(Error(Error("\x1b").what()).what(), "\\x1b");
+}
+
 TEST(Error, ShapeText) {
   EXPECT_EQ(shape_text(4, 6), "(4, 6)");
   EXPECT_EQ(shape_text(0, 0), "(0, 0)");

@@ -30,6 +30,7 @@ inline void expect(bool holds, const char* what) {
 inline void expect_message(const lora::Error& error) {
   const std::string text = error.what();
   expect(!text.empty(), "an error without a message");
+  expect(text.size() < 100'000, "a message that nobody reads");
   for (const char c : text) {
     expect(static_cast<unsigned char>(c) >= 0x20 || c == '\n', "a control character in a message");
     expect(c != 0x7F, "a control character in a message");

@@ -114,7 +114,7 @@ struct CombineOptions {
     const detail::CombinationRule& rule = detail::rule_of<Tag>(type);
     const auto refuse = [&](const char* option, const std::string& value, const char* expected) {
       throw ConfigError("CombineOptions: " + std::string(option) + " = " + value +
-                        " with combination_type \"" + std::string(rule.name) + "\", expected " +
+                        " with combination_type " + in_quotes(rule.name) + ", expected " +
                         expected);
     };
     const char* unused = "none, since this type does not use it";
@@ -210,7 +210,7 @@ class Combiner {
       throw ConfigError(where + "groups is " + std::to_string(own.groups) + ", expected " +
                         std::to_string(first.groups));
     }
-    const std::string type = "combination_type \"" + std::string(rule_.name) + "\"";
+    const std::string type = "combination_type " + in_quotes(rule_.name);
     if (rule_.by_svd && own.groups != 1) {
       throw ConfigError("combine_factors: " + type +
                         " is not defined for a convolution with groups, whose change is a product "

@@ -37,8 +37,8 @@ MatchReport select_modules(Base& base, const BasicLoRAConfig<Tag>& config) {
   const auto check = [&](const std::string& module, const char* field) {
     if (layers.count(module) != 0) return;
     throw ConfigError(
-        "LoRAConfig: " + std::string(field) + " selects \"" + module +
-        "\", which is no layer that adapters can be put on or that can be trained whole");
+        "LoRAConfig: " + std::string(field) + " selects " + in_quotes(module) +
+        ", which is no layer that adapters can be put on or that can be trained whole");
   };
   for (const MatchedModule& target : report.targets) check(target.name, "target_modules");
   for (const std::string& module : report.saved) check(module, "modules_to_save");

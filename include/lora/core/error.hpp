@@ -1,18 +1,47 @@
 // The one family of exceptions, and the shape check that public functions begin with.
 #pragma once
 
+#include <lora/core/printable.hpp>
 #include <lora/core/types.hpp>
 
+#include <algorithm>
+#include <cstddef>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 namespace LORA_NAMESPACE {
+
+namespace detail {
+/// `text` as a person reads it on a terminal, whatever a file has put into it: control characters
+/// escaped but for the ends of lines, each line cut after 2000 bytes, and lines beyond the 48th
+/// counted.
+inline std::string readable_message(std::string_view text) {
+  constexpr std::size_t most_lines = 48, most_bytes = 2000;
+  std::string out;
+  std::size_t at = 0;
+  for (std::size_t line = 0; line < most_lines && at <= text.size(); ++line) {
+    const std::size_t end = std::min(text.find('\n', at), text.size());
+    if (line > 0) out += '\n';
+    out += printable(text.substr(at, end - at), most_bytes);
+    at = end + 1;
+  }
+  if (at <= text.size())
+    out += "\n  ... and " +
+           std::to_string(
+               1 + std::count(text.begin() + static_cast<std::ptrdiff_t>(at), text.end(), '\n')) +
+           " more lines";
+  return out;
+}
+}  // namespace detail
 
 /// Base of everything this library throws; the text says what was wrong, where, and what was
 /// expected. Thrown itself when an object is asked for something its state does not allow (merging
 /// twice, an adapter that was deleted). After any of these the object is as it was before the call.
+/// The text is made readable (detail::readable_message), since parts of it come from files.
 struct Error : std::runtime_error {
-  using std::runtime_error::runtime_error;
+  explicit Error(const std::string& what) : std::runtime_error(detail::readable_message(what)) {}
+  explicit Error(const char* what) : Error(std::string(what)) {}
 };
 /// A matrix has another shape than the call needs.
 struct ShapeError : Error {

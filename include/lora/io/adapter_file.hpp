@@ -175,8 +175,8 @@ void read_tensors(const std::vector<KeyedTensor<S>>& tensors, const SafetensorsF
     }
   }
   if (!problems.empty()) {
-    throw FormatError(file.where() + ": does not hold adapter \"" + adapter +
-                      "\" of this model:" + problems);
+    throw FormatError(file.where() + ": does not hold adapter " + in_quotes(adapter) +
+                      " of this model:" + problems);
   }
   // Shared, since most of the time goes by while the system gives memory to new matrices.
   parallel_for(static_cast<Index>(tensors.size()), 1, [&](Index begin, Index end) {
@@ -258,7 +258,8 @@ void load_adapter_file(LoRAModel<Base>& model, const std::filesystem::path& path
   const auto tensors = adapter_tensors(model, adapter);
   for (const std::string& merged : model.merged_adapters()) {
     if (merged != adapter) continue;
-    throw Error("load_adapter_file: adapter \"" + adapter + "\" is merged; unmerge it first");
+    throw Error("load_adapter_file: adapter " + in_quotes(adapter) +
+                " is merged; unmerge it first");
   }
   detail::read_tensors(tensors, SafetensorsFile::open(path), adapter, detail::BareKeys::refuse);
 }

@@ -74,8 +74,8 @@ SavedTensors<typename Model::Scalar> saved_tensors(Model& model) {
   for_each_adapter_layer(model, [&](const NamePath& path, auto& layer) {
     const bool copies = !layer.trained_copies().empty() && !layer.base_trained();
     if (copies || !layer.adapters().empty()) {
-      throw Error("save_pretrained: layer \"" + path.str() +
-                  "\" has adapters; merge_and_unload() or unload() gives a model without them, and "
+      throw Error("save_pretrained: layer " + in_quotes(path.str()) +
+                  " has adapters; merge_and_unload() or unload() gives a model without them, and "
                   "save_pretrained of a LoRAModel saves the adapters themselves");
     }
     if (path.str() == head_name && !layer.base_trained()) head = layer.weight();

@@ -220,8 +220,8 @@ class CausalLM {
         if constexpr (requires { module.knows(name); }) known = known || module.knows(name);
       });
       if (known) continue;
-      throw ConfigError("CausalLM: adapter_names[" + std::to_string(t) + "] is \"" + name +
-                        "\", expected \"__base__\" or an adapter of one of the layers");
+      throw ConfigError("CausalLM: adapter_names[" + std::to_string(t) + "] is " + in_quotes(name) +
+                        ", expected \"__base__\" or an adapter of one of the layers");
     }
   }
 

@@ -142,8 +142,9 @@ class MLP {
       if (name == base_adapter_name || (t > 0 && name == pass.adapter_names[t - 1])) continue;
       const auto knows = [&name](const LoRALinear<S>& layer) { return layer.knows(name); };
       if (std::any_of(layers_.begin(), layers_.end(), knows)) continue;
-      throw ConfigError("MLP::forward: adapter_names[" + std::to_string(t) + "] is \"" + name +
-                        "\", expected \"__base__\" or an adapter of one of the layers");
+      throw ConfigError("MLP::forward: adapter_names[" + std::to_string(t) + "] is " +
+                        in_quotes(name) +
+                        ", expected \"__base__\" or an adapter of one of the layers");
     }
   }
 
