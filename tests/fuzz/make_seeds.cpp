@@ -101,6 +101,16 @@ void make_model_configs(const fs::path& folder) {
   }
   atomic_write(folder / "gpt2",
                python_json(hf_config_fields(GPT2Config{32, 16, 12, 2, 3, 20}, DType::F32), "seed"));
+  const std::string sizes = R"("vocab_size":32,"hidden_size":12,"intermediate_size":20,
+      "num_hidden_layers":2,"num_attention_heads":6,"rope_theta":1e4)";
+  atomic_write(folder / "yarn", R"({"model_type":"qwen2","rope_scaling":{"type":"yarn","factor":4.0,
+      "original_max_position_embeddings":16,"beta_fast":32,"beta_slow":1,"mscale":1,
+      "mscale_all_dim":0.5,"truncate":false},)" +
+                                    sizes + "}");
+  // A value that a message would show as it is.
+  atomic_write(
+      folder / "escape",
+      R"({"model_type":"llama","hidden_act":"\u001b[31m","\u001b":"\u001b",)" + sizes + "}");
   atomic_write(folder / "newest", R"({"model_type":"llama","vocab_size":32,"hidden_size":12,
       "intermediate_size":20,"num_hidden_layers":2,"num_attention_heads":6,"dtype":"bfloat16",
       "layer_types":["full_attention","full_attention"],"rope_parameters":{"full_attention":

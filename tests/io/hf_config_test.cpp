@@ -72,80 +72,15 @@ TEST(HFConfig, ReadsLlama) {
   EXPECT_EQ(llama(with(llama_fields(), "hidden_act", "gelu")).hidden_act, Activation::gelu);
 }
 
-TEST(HFConfig, ReadsThreeDialectsOfTheRotaryEmbedding) {
-  const Json plain = without(llama_fields(), "rope_theta");
-  const auto scaled = [&](const char* text) { return parse_json(text, "test"); };
-  const Json old =
-      with(llama_fields(), "rope_scaling", scaled(R"({"type":"linear","factor":2.0})"));
-  const Json newer =
-      with(llama_fields(), "rope_scaling", scaled(R"({"rope_type":"linear","factor":2.0})"));
-  const Json newest = with(plain, "rope_parameters",
-                           scaled(R"({"rope_type":"linear","factor":2.0,"rope_theta":500000.0})"));
-  const Json layered = with(plain, "rope_parameters", scaled(R"({"full_attention":
-      {"rope_type":"linear","factor":2.0,"rope_theta":500000.0},"sliding_attention":
-      {"rope_type":"linear","factor":2.0,"rope_theta":500000.0}})"));
-  for (const Json& dialect : {old, newer, newest, layered}) {
-    EXPECT_EQ(llama(dialect), llama(old));
-    EXPECT_EQ(llama(dialect).rope_scaling.type, RopeScaling::Type::linear);
-    EXPECT_EQ(llama(dialect).rope_scaling.factor, 2);
-    EXPECT_EQ(llama(dialect).rope_theta, 500000);
-  }
-  const LlamaConfig llama3 = llama(with(llama_fields(), "rope_scaling", scaled(R"({"rope_type":
-      "llama3","factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,
-      "original_max_position_embeddings":32})")));
-  EXPECT_EQ(llama3.rope_scaling, (RopeScaling{RopeScaling::Type::llama3, 8, 1, 4, 32}));
-  const LlamaConfig dynamic =
-      llama(with(llama_fields(), "rope_scaling", scaled(R"({"type":"dynamic","factor":4.0})")));
-  EXPECT_EQ(dynamic.rope_scaling, (RopeScaling{RopeScaling::Type::dynamic, 4, 1, 4, 0}));
-}
-
-TEST(HFConfig, RefusesRotaryEmbeddingsItWouldGetWrong) {
-  const auto scaled = [&](const char* text) {
-    return with(llama_fields(), "rope_scaling", parse_json(text, "test"));
-  };
-  EXPECT_FAULT(FormatError, without(llama_fields(), "rope_theta"),
-               "config.json: rope_theta is missing, here and in rope_parameters");
-  EXPECT_FAULT(FormatError, with(llama_fields(), "rope_theta", nullptr), "rope_theta is missing");
-  EXPECT_FAULT(FormatError, with(llama_fields(), "rope_theta", -1.0),
-               "rope_theta is -1.0, expected a number from 1 to 1e+15");
-  EXPECT_FAULT(ConfigError, scaled(R"({"type":"yarn","factor":4.0})"),
-               "rope_scaling: type is \"yarn\", which is not supported");
-  EXPECT_FAULT(ConfigError, scaled(R"({"rope_type":"longrope","factor":4.0})"),
-               "rope_type is \"longrope\"");
-  EXPECT_FAULT(ConfigError, scaled(R"({"rope_type":"linear","factor":4.0,"mscale":2})"),
-               "mscale is 2, which is not supported: rope_type \"linear\" has no such option");
-  EXPECT_FAULT(FormatError, scaled(R"({"rope_type":"linear"})"), "factor is missing");
-  EXPECT_FAULT(FormatError, scaled(R"({"rope_type":"linear","factor":0.5})"), "factor is 0.5");
-  EXPECT_FAULT(FormatError, scaled(R"({"rope_type":"linear","type":"dynamic","factor":2})"),
-               "type is \"dynamic\", expected the same as rope_type, which is \"linear\"");
-  EXPECT_FAULT(FormatError, scaled(R"({"rope_type":"llama3","factor":2,"low_freq_factor":1,
-      "high_freq_factor":4})"),
-               "original_max_position_embeddings is missing");
-  EXPECT_FAULT(FormatError, scaled(R"({"rope_type":"llama3","factor":2,"low_freq_factor":4,
-      "high_freq_factor":4,"original_max_position_embeddings":8})"),
-               "high_freq_factor is 4, expected more than low_freq_factor");
-  EXPECT_FAULT(FormatError, with(llama_fields(), "rope_scaling", 3), "rope_scaling is 3");
-  const Json both = with(scaled(R"({"rope_type":"linear","factor":2.0})"), "rope_parameters",
-                         parse_json(R"({"rope_type":"default"})", "test"));
-  EXPECT_FAULT(FormatError, both, "no other values than those of rope_parameters");
-  EXPECT_FAULT(FormatError,
-               with(llama_fields(), "rope_parameters",
-                    parse_json(R"({"rope_type":"default","rope_theta":1e4})", "test")),
-               "rope_theta is 500000.0, expected the same as in rope_parameters, 10000");
-  EXPECT_FAULT(ConfigError,
-               with(llama_fields(), "rope_parameters",
-                    parse_json(R"({"full_attention":
-      {"rope_theta":1e4},"sliding_attention":{"rope_theta":1e6}})",
-                               "test")),
-               "layers with different rotary embeddings");
-}
-
 TEST(HFConfig, ReadsTheRelativesOfLlama) {
   const auto type = [](const char* name) { return with(llama_fields(), "model_type", name); };
   const LlamaConfig qwen2 = llama(type("qwen2"));
   EXPECT_TRUE(qwen2.qkv_bias);
   EXPECT_FALSE(qwen2.o_bias || qwen2.qk_norm);
   EXPECT_EQ(qwen2.sliding_window, 0);
+  EXPECT_EQ(llama(with(with(type("qwen2"), "use_sliding_window", true), "sliding_window", nullptr))
+                .sliding_window,
+            0);
   const LlamaConfig qwen3 = llama(type("qwen3"));
   EXPECT_TRUE(qwen3.qk_norm);
   EXPECT_FALSE(qwen3.qkv_bias);
@@ -174,7 +109,7 @@ TEST(HFConfig, ReadsTheRelativesOfLlama) {
   window["use_sliding_window"] = false;
   EXPECT_FAULT(FormatError, window, "no sliding_attention where no sliding_window is used");
   EXPECT_FAULT(ConfigError, with(llama_fields(), "sliding_window", 8),
-               "sliding_window is 8, which is not supported: models of type llama have none");
+               "sliding_window is 8, which is not supported: models of type llama have no window");
 }
 
 TEST(HFConfig, ReadsGPT2) {
@@ -224,13 +159,216 @@ TEST(HFConfig, RefusesWhatIsNotThere) {
   EXPECT_FAULT(ConfigError, with(llama_fields(), "model_type", "gemma2"),
                "model_type is \"gemma2\", which is not supported: expected one of llama, mistral, "
                "qwen2, qwen3, gpt2");
-  EXPECT_FAULT(ConfigError, with(llama_fields(), "pretraining_tp", 2), "pretraining_tp is 2");
   EXPECT_FAULT(ConfigError, with(llama_fields(), "quantization_config", {{"quant_method", "gptq"}}),
                "quantization_config is {\"quant_method\":\"gptq\"}, which is not supported");
-  EXPECT_FAULT(ConfigError, with(llama_fields(), "num_local_experts", 8), "mixtures of experts");
-  EXPECT_FAULT(ConfigError, with(llama_fields(), "partial_rotary_factor", 0.5), "whole heads");
   EXPECT_FAULT(ConfigError, with(llama_fields(), "hidden_act", "quick_gelu"),
                "hidden_act is \"quick_gelu\", which is not supported: activation_from_name");
+  // Nothing of the file reaches a terminal as it is.
+  const std::string escape = message<ConfigError>(with(llama_fields(), "hidden_act", "\x1b[31m"));
+  EXPECT_NE(escape.find("\"\\x1b[31m\""), std::string::npos) << escape;
+  EXPECT_EQ(escape.find('\x1b'), std::string::npos);
+}
+
+// What transformers 4.57 and 5.24 do with each field of their configurations' classes, found by
+// reading both and by comparing loss, logits and greedy text of small models with and without it in
+// 5.24. `accepted` changes nothing there and nothing here, `followed` means another model, and
+// `refused` is what changes something there that is not there here.
+enum class Means { accepted, followed, refused };
+struct FieldRow {
+  const char* types;  // "" is every one
+  const char* field;
+  const char* value;
+  Means means;
+};
+constexpr FieldRow field_rows[] = {
+    // PretrainedConfig's, 4.57 and 5.24
+    {"", "is_decoder", "false", Means::accepted},
+    {"", "is_decoder", "true", Means::accepted},
+    {"", "is_encoder_decoder", "true", Means::accepted},
+    {"", "tie_encoder_decoder", "true", Means::accepted},
+    {"", "cross_attention_hidden_size", "7", Means::accepted},
+    {"gpt2", "add_cross_attention", "true", Means::refused},
+    {"llama mistral qwen2 qwen3", "add_cross_attention", "true", Means::accepted},
+    {"gpt2", "pruned_heads", R"({"0":[1]})", Means::refused},
+    {"", "pruned_heads", "{}", Means::accepted},
+    {"llama mistral qwen2 qwen3", "pruned_heads", R"({"0":[1]})", Means::accepted},
+    {"", "chunk_size_feed_forward", "4", Means::accepted},
+    {"", "output_hidden_states", "true", Means::accepted},
+    {"", "output_attentions", "true", Means::accepted},
+    {"", "return_dict", "false", Means::accepted},
+    {"", "torchscript", "true", Means::accepted},
+    {"", "use_bfloat16", "true", Means::accepted},
+    {"", "tf_legacy_loss", "true", Means::accepted},
+    {"", "gradient_checkpointing", "true", Means::accepted},
+    {"", "tie_last_hidden_states", "true", Means::accepted},
+    {"", "per_layer_config", R"({"1":{"hidden_act":"relu"}})", Means::refused},
+    {"", "per_layer_config", "{}", Means::accepted},
+    {"", "architectures", R"(["LlamaForSequenceClassification"])", Means::accepted},
+    {"", "auto_map", R"({"AutoModelForCausalLM":"x.Y"})", Means::accepted},
+    {"", "finetuning_task", R"("x")", Means::accepted},
+    {"", "id2label", R"({"0":"a"})", Means::accepted},
+    {"", "label2id", R"({"a":0})", Means::accepted},
+    {"", "num_labels", "5", Means::accepted},
+    {"", "problem_type", R"("regression")", Means::accepted},
+    {"", "task_specific_params", R"({"text-generation":{"max_length":20}})", Means::accepted},
+    {"", "tokenizer_class", R"("X")", Means::accepted},
+    {"", "prefix", R"("x")", Means::accepted},
+    {"", "bos_token_id", "7", Means::accepted},
+    {"", "eos_token_id", "[7,8]", Means::accepted},
+    {"", "pad_token_id", "3", Means::accepted},
+    {"", "sep_token_id", "3", Means::accepted},
+    {"", "decoder_start_token_id", "3", Means::accepted},
+    {"", "max_length", "20", Means::accepted},
+    {"", "do_sample", "true", Means::accepted},
+    {"", "name_or_path", R"("x")", Means::accepted},
+    {"", "_name_or_path", R"("x")", Means::accepted},
+    {"", "_commit_hash", R"("x")", Means::accepted},
+    {"", "transformers_version", R"("4.0")", Means::accepted},
+    {"", "attn_implementation", R"("eager")", Means::accepted},
+    {"", "loss_type", R"("ForMaskedLM")", Means::accepted},
+    {"", "quantization_config", R"({"quant_method":"gptq"})", Means::refused},
+    {"llama mistral", "tie_word_embeddings", "true", Means::followed},
+    {"gpt2", "tie_word_embeddings", "false", Means::followed},
+    {"", "tie_word_embeddings", R"("yes")", Means::refused},
+    // looked at by transformers' masks and caches, whatever the model
+    {"", "is_causal", "false", Means::refused},
+    {"", "is_causal", "true", Means::accepted},
+    {"llama mistral gpt2", "attention_chunk_size", "8", Means::refused},
+    {"qwen2 qwen3", "attention_chunk_size", "8", Means::accepted},
+    {"llama gpt2", "sliding_window", "8", Means::refused},
+    {"llama gpt2", "sliding_window", "64", Means::accepted},
+    {"llama gpt2", "sliding_window", "null", Means::accepted},
+    {"mistral", "sliding_window", "8", Means::followed},
+    {"mistral", "sliding_window", "null", Means::followed},
+    {"qwen2 qwen3", "sliding_window", "8", Means::accepted},
+    {"", "use_sliding_window", "false", Means::accepted},
+    {"llama mistral gpt2", "use_sliding_window", "true", Means::accepted},
+    {"qwen2 qwen3", "max_window_layers", "-1", Means::accepted},
+    {"llama mistral gpt2", "max_window_layers", "0", Means::accepted},
+    {"llama qwen2 qwen3", "layer_types", R"(["full_attention","full_attention"])", Means::accepted},
+    {"llama qwen2 qwen3", "layer_types", R"(["full_attention","sliding_attention"])",
+     Means::refused},
+    {"llama mistral qwen2 qwen3", "layer_types", R"(["full_attention"])", Means::refused},
+    // of Llama and its relatives
+    {"llama mistral qwen2 qwen3", "vocab_size", "33", Means::followed},
+    {"llama mistral qwen2 qwen3", "hidden_size", "24", Means::followed},
+    {"llama mistral qwen2 qwen3", "intermediate_size", "21", Means::followed},
+    {"llama mistral qwen2 qwen3", "num_hidden_layers", "3", Means::followed},
+    {"llama mistral qwen2 qwen3", "num_attention_heads", "2", Means::followed},
+    {"llama mistral qwen2 qwen3", "num_key_value_heads", "1", Means::followed},
+    {"llama mistral qwen2 qwen3", "head_dim", "4", Means::followed},
+    {"llama mistral qwen2 qwen3", "max_position_embeddings", "65", Means::followed},
+    {"llama mistral qwen2 qwen3", "rms_norm_eps", "0.5", Means::followed},
+    {"llama mistral qwen2 qwen3", "hidden_act", R"("relu")", Means::followed},
+    {"llama mistral qwen2 qwen3", "hidden_act", R"("quick_gelu")", Means::refused},
+    {"llama mistral qwen2 qwen3", "rope_theta", "20000", Means::followed},
+    {"llama mistral qwen2 qwen3", "rope_scaling", R"({"rope_type":"linear","factor":2})",
+     Means::followed},
+    {"llama mistral qwen2 qwen3", "rope_scaling", R"({"rope_type":"longrope"})", Means::refused},
+    {"llama mistral qwen2 qwen3", "partial_rotary_factor", "0.5", Means::accepted},
+    {"llama mistral qwen2 qwen3", "original_max_position_embeddings", "8", Means::accepted},
+    {"llama qwen3", "attention_bias", "true", Means::followed},
+    {"mistral qwen2 gpt2", "attention_bias", "true", Means::accepted},
+    {"qwen2", "attention_bias", "false", Means::accepted},
+    {"llama", "mlp_bias", "true", Means::followed},
+    {"mistral qwen2 qwen3 gpt2", "mlp_bias", "true", Means::accepted},
+    {"", "qkv_bias", "false", Means::accepted},
+    {"", "attention_dropout", "0.5", Means::accepted},
+    {"", "initializer_range", "0.5", Means::accepted},
+    {"", "use_cache", "false", Means::accepted},
+    {"", "pretraining_tp", "2", Means::accepted},
+    {"", "num_experts", "8", Means::accepted},
+    {"", "final_logit_softcapping", "3.0", Means::accepted},
+    {"", "use_mrope", "true", Means::accepted},
+    // of GPT-2
+    {"gpt2", "n_positions", "65", Means::followed},
+    {"gpt2", "n_embd", "24", Means::followed},
+    {"gpt2", "n_layer", "3", Means::followed},
+    {"gpt2", "n_head", "2", Means::followed},
+    {"gpt2", "n_inner", "20", Means::followed},
+    {"gpt2", "activation_function", R"("relu")", Means::followed},
+    {"gpt2", "layer_norm_epsilon", "0.5", Means::followed},
+    {"gpt2", "scale_attn_weights", "false", Means::refused},
+    {"gpt2", "scale_attn_by_inverse_layer_idx", "true", Means::refused},
+    {"gpt2", "reorder_and_upcast_attn", "true", Means::accepted},
+    {"gpt2", "hidden_size", "24", Means::refused},
+    {"gpt2", "num_hidden_layers", "3", Means::refused},
+    {"gpt2", "num_attention_heads", "2", Means::refused},
+    {"gpt2", "max_position_embeddings", "65", Means::refused},
+    {"gpt2", "hidden_size", "12", Means::accepted},
+    {"gpt2", "attn_pdrop", "0.5", Means::accepted},
+    {"gpt2", "embd_pdrop", "0.5", Means::accepted},
+    {"gpt2", "resid_pdrop", "0.5", Means::accepted},
+    {"gpt2", "n_ctx", "8", Means::accepted},
+    {"gpt2", "summary_type", R"("last")", Means::accepted},
+    {"gpt2", "summary_use_proj", "false", Means::accepted},
+    {"gpt2", "summary_activation", R"("tanh")", Means::accepted},
+    {"gpt2", "summary_proj_to_labels", "false", Means::accepted},
+    {"gpt2", "summary_first_dropout", "0.9", Means::accepted},
+    {"gpt2", "head_dim", "16", Means::accepted},
+};
+
+TEST(HFConfig, TakesEachFieldAsTransformersDoes) {
+  for (const FieldRow& row : field_rows) {
+    int models = 0;
+    for (const char* type : {"llama", "mistral", "qwen2", "qwen3", "gpt2"}) {
+      if (row.types[0] != '\0' &&
+          (" " + std::string(row.types) + " ").find(" " + std::string(type) + " ") ==
+              std::string::npos)
+        continue;
+      ++models;
+      Json fields = std::string(type) == "gpt2" ? with(gpt2_fields(), "n_positions", 64)
+                                                : with(llama_fields(), "num_hidden_layers", 2);
+      fields["model_type"] = type;
+      const CausalLMConfig before = parse_hf_config(fields, "config.json").model;
+      fields[row.field] = parse_json(row.value, "test");
+      SCOPED_TRACE(std::string(type) + " " + row.field + " " + row.value);
+      try {
+        const CausalLMConfig after = parse_hf_config(fields, "config.json").model;
+        EXPECT_EQ(before == after, row.means == Means::accepted);
+        EXPECT_NE(row.means, Means::refused);
+      } catch (const Error& error) {
+        EXPECT_EQ(row.means, Means::refused) << error.what();
+        EXPECT_NE(std::string(error.what()).find(row.field), std::string::npos) << error.what();
+      }
+    }
+    EXPECT_GT(models, 0) << row.field;
+  }
+}
+
+TEST(HFConfig, SaysWhichDropoutIsNotApplied) {
+  const auto notes = [](const Json& fields) {
+    return parse_hf_config(fields, "config.json").training_warnings;
+  };
+  EXPECT_TRUE(notes(with(llama_fields(), "attention_dropout", 0.0)).empty());
+  EXPECT_EQ(
+      notes(with(llama_fields(), "attention_dropout", 0.25)),
+      (std::vector<std::string>{
+          "config.json: attention_dropout is 0.25, which is not applied in training: the base "
+          "has no dropout here"}));
+  EXPECT_EQ(notes(with(with(gpt2_fields(), "attn_pdrop", 0.1), "resid_pdrop", 0.1)).size(), 2u);
+}
+
+TEST(HFConfig, TakesTheDefaultsOfEachClass) {
+  const auto heads = [](const char* type, Json fields) {
+    return llama(with(with(without(std::move(fields), "num_key_value_heads"), "head_dim", 2),
+                      "model_type", type));
+  };
+  const Json many = with(with(llama_fields(), "num_attention_heads", 64), "hidden_size", 128);
+  EXPECT_EQ(heads("llama", many).num_key_value_heads, 64);
+  EXPECT_EQ(heads("mistral", many).num_key_value_heads, 8);
+  EXPECT_EQ(heads("qwen3", many).num_key_value_heads, 32);
+  const Json null = with(with(many, "model_type", "qwen2"), "num_key_value_heads", nullptr);
+  EXPECT_EQ(llama(null).num_key_value_heads, 64);
+  EXPECT_FAULT(FormatError,
+               with(without(llama_fields(), "num_key_value_heads"), "model_type", "qwen2"),
+               "num_key_value_heads is missing, and 32 is what transformers takes");
+  const Json named =
+      parse_json(R"({"model_type":"gpt2","vocab_size":32,"max_position_embeddings":16,
+      "hidden_size":12,"num_hidden_layers":2,"num_attention_heads":3})",
+                 "test");
+  EXPECT_EQ(std::get<GPT2Config>(parse_hf_config(named, "x").model),
+            (GPT2Config{32, 16, 12, 2, 3, 48}));
 }
 
 TEST(HFConfig, RefusesSizesThatCannotBe) {

@@ -91,6 +91,15 @@ TEST(LlamaConfig, BadOnesAreRefusedByField) {
         c.rope_scaling = {Type::llama3, 8, 1, 4, 0};
       },
       "rope_scaling.original_max_position_embeddings is 0"));
+  const auto yarn = [](auto& c) { c.rope_scaling = {Type::yarn, 8, 1, 4, 16}; };
+  EXPECT_TRUE(refused([&](auto& c) { yarn(c), c.rope_scaling.beta_slow = 0; },
+                      "rope_scaling.beta_slow is 0"));
+  EXPECT_TRUE(refused([&](auto& c) { yarn(c), c.rope_scaling.attention_factor = -1; },
+                      "rope_scaling.attention_factor is -1"));
+  EXPECT_TRUE(refused([&](auto& c) { yarn(c), c.rope_theta = 1; }, "expected more than 1"));
+  EXPECT_TRUE(
+      refused([&](auto& c) { yarn(c), c.rope_scaling.original_max_position_embeddings = 0; },
+              "rope_scaling.original_max_position_embeddings is 0"));
 }
 
 }  // namespace

@@ -232,6 +232,8 @@ TEST(Generate, EndsWhereLengthAndPositionsEnd) {
   dynamic.rope_scaling.type = RopeScaling::Type::dynamic;
   dynamic.rope_scaling.factor = 2;
   EXPECT_EQ(position_limit(dynamic), 24);
+  dynamic.rope_scaling = {RopeScaling::Type::yarn, 4, 1, 4, 12};
+  EXPECT_EQ(position_limit(dynamic), 48);
   EXPECT_EQ(position_limit(small_config(12)), 12);
   EXPECT_EQ(position_limit(small_gpt2()), 2000);
 }

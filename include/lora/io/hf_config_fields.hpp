@@ -11,23 +11,6 @@ namespace LORA_NAMESPACE {
 
 namespace detail {
 
-inline Json rope_fields(const RopeScaling& scaling) {
-  using Type = RopeScaling::Type;
-  if (scaling.type == Type::none) return nullptr;
-  Json fields;
-  fields["rope_type"] = scaling.type == Type::linear    ? "linear"
-                        : scaling.type == Type::dynamic ? "dynamic"
-                                                        : "llama3";
-  fields["factor"] = scaling.factor;
-  if (scaling.type == Type::llama3) {
-    fields["low_freq_factor"] = scaling.low_freq_factor;
-    fields["high_freq_factor"] = scaling.high_freq_factor;
-  }
-  if (scaling.original_max_position_embeddings > 0)
-    fields["original_max_position_embeddings"] = scaling.original_max_position_embeddings;
-  return fields;
-}
-
 inline void add_config_fields(Json& fields, const LlamaConfig& config) {
   const std::string& type = config.model_type;
   fields["model_type"] = type;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <lora/core/error.hpp>
+#include <lora/core/printable.hpp>
 #include <lora/nn/activations.hpp>
 #include <lora/nn/rotary.hpp>
 
@@ -47,7 +48,8 @@ void check_config(const LlamaConfig& c) {
   };
   if (c.model_type != "llama" && c.model_type != "mistral" && c.model_type != "qwen2" &&
       c.model_type != "qwen3")
-    refuse("model_type is \"" + c.model_type + "\", expected llama, mistral, qwen2 or qwen3");
+    refuse("model_type is " + in_quotes(c.model_type) +
+           ", expected llama, mistral, qwen2 or qwen3");
   at_least("vocab_size", c.vocab_size, 1);
   at_least("hidden_size", c.hidden_size, 1);
   at_least("intermediate_size", c.intermediate_size, 1);
@@ -71,6 +73,15 @@ void check_config(const LlamaConfig& c) {
   positive("rope_scaling.factor", s.factor);
   if (s.type == RopeScaling::Type::dynamic && c.head_dim == 2)
     refuse("rope_scaling is dynamic, which needs a head_dim above 2");
+  if (s.type == RopeScaling::Type::yarn) {
+    positive("rope_scaling.beta_fast", s.beta_fast);
+    positive("rope_scaling.beta_slow", s.beta_slow);
+    positive("rope_scaling.attention_factor", rope_attention_factor(s));
+    at_least("rope_scaling.original_max_position_embeddings", s.original_max_position_embeddings,
+             1);
+    if (c.rope_theta <= 1)
+      refuse("rope_theta is " + number_text(c.rope_theta) + ", expected more than 1 with yarn");
+  }
   if (s.type != RopeScaling::Type::llama3) return;
   positive("rope_scaling.low_freq_factor", s.low_freq_factor);
   positive("rope_scaling.high_freq_factor", s.high_freq_factor);

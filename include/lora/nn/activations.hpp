@@ -2,6 +2,7 @@
 #pragma once
 
 #include <lora/core/error.hpp>
+#include <lora/core/printable.hpp>
 #include <lora/core/scalar.hpp>
 #include <lora/core/types.hpp>
 #include <lora/nn/element_kernels.hpp>
@@ -222,8 +223,8 @@ Activation activation_from_name(std::string_view name) {
   for (const auto& entry : activations::names) {
     known += (known.empty() ? "" : ", ") + std::string(entry.name);
   }
-  throw ConfigError("activation_from_name: unknown activation \"" + std::string(name) +
-                    "\", expected one of " + known);
+  throw ConfigError("activation_from_name: unknown activation " + in_quotes(name) +
+                    ", expected one of " + known);
 }
 
 /// HuggingFace's name of an activation; `activation_from_name` reads it back. Throws ConfigError if

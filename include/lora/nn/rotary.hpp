@@ -4,18 +4,24 @@
 
 #include <lora/nn/rows.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <optional>
 #include <span>
 
 namespace LORA_NAMESPACE {
 
 /// How a model stretches its positions beyond those it was trained on; names are transformers'.
 struct RopeScaling {
-  enum class Type { none, linear, dynamic, llama3 };
+  enum class Type { none, linear, dynamic, llama3, yarn };
   Type type = Type::none;
   double factor = 1, low_freq_factor = 1, high_freq_factor = 4;
-  Index original_max_position_embeddings = 0;  ///< llama3's: the positions of the first training
+  /// llama3's and yarn's: the positions of the first training.
+  Index original_max_position_embeddings = 0;
+  double beta_fast = 32, beta_slow = 1;         ///< yarn's: turns within those positions
+  bool truncate = true;                         ///< yarn's: whether its two edges are whole pairs
+  std::optional<double> attention_factor = {};  ///< yarn's; not set: 0.1 ln(factor) + 1
   bool operator==(const RopeScaling&) const = default;
 };
 
@@ -27,13 +33,42 @@ struct Rope {
   Index max_position_embeddings = 0;  ///< dynamic's: sequences up to it are not stretched
 };
 
+/// What cosines and sines are multiplied with: yarn's attention factor, 1 for the others.
+template <class = void>
+double rope_attention_factor(const RopeScaling& s) {
+  if (s.type != RopeScaling::Type::yarn) return 1;
+  return s.attention_factor.value_or(s.factor > 1 ? 0.1 * std::log(s.factor) + 1 : 1);
+}
+
+namespace detail {
+/// How much of pair i's angle yarn divides by factor: 0 up to the pair that turns beta_fast times
+/// within the positions P of the first training, 1 from that which turns beta_slow times, linear
+/// between. The pair that turns n times is K ln(P/(2πn)) / (2 ln θ).
+template <class = void>
+double yarn_ramp(const Rope& rope, Index i) {
+  const RopeScaling& s = rope.scaling;
+  const auto K = static_cast<double>(rope.head_dim);
+  const auto trained = static_cast<double>(s.original_max_position_embeddings);
+  const auto pair_of = [&](double turns) {
+    return K * std::log(trained / (turns * 2 * std::numbers::pi)) / (2 * std::log(rope.theta));
+  };
+  double low = pair_of(s.beta_fast), high = pair_of(s.beta_slow);
+  if (s.truncate) low = std::floor(low), high = std::ceil(high);
+  low = std::max(low, 0.0), high = std::min(high, K - 1);
+  if (low == high) high += 0.001;
+  return std::clamp((static_cast<double>(i) - low) / (high - low), 0.0, 1.0);
+}
+}  // namespace detail
+
 /// The angle between two neighbouring positions for pair i = 0 … K/2 - 1 of a sequence of `length`
 /// tokens: θ^(−2i/K), and then
 ///   linear   divided by factor;
 ///   dynamic  with θ' = θ (factor · L / Lmax − (factor − 1))^(K/(K−2)) while L = length > Lmax;
 ///   llama3   with wavelength λ = 2π/f and the original number of positions P: f / factor when
 ///            λ > P/low, f when λ < P/high, else (1−s) f/factor + s f, s = (P/λ − low)/(high −
-/// low). Source: transformers' modeling_rope_utils.
+/// low);
+///   yarn     m f/factor + (1−m) f with yarn_ramp's m (Peng et al., 2023).
+/// Source: transformers' modeling_rope_utils.
 template <class = void>
 double rope_frequency(const Rope& rope, Index i, Index length) {
   const RopeScaling& s = rope.scaling;
@@ -47,6 +82,10 @@ double rope_frequency(const Rope& rope, Index i, Index length) {
   }
   const double f = 1 / std::pow(theta, static_cast<double>(2 * i) / K);
   if (s.type == RopeScaling::Type::linear) return f / s.factor;
+  if (s.type == RopeScaling::Type::yarn) {
+    const double m = detail::yarn_ramp(rope, i);
+    return m * f / s.factor + (1 - m) * f;
+  }
   if (s.type != RopeScaling::Type::llama3) return f;
   const auto trained = static_cast<double>(s.original_max_position_embeddings);
   const double wavelength = 2 * std::numbers::pi / f;
@@ -68,11 +107,13 @@ struct RotaryTable {
 
   /// For sequences that lie end to end; sequence n has lengths[n] tokens, which stand at positions
   /// past[n], past[n] + 1, … (past empty: 0). Angles are rounded to float32 before their cosine and
-  /// sine are taken, as transformers does for every type. Allocates when T changes.
+  /// sine are taken, as transformers does for every type; then yarn's attention factor multiplies
+  /// both. Allocates when T changes.
   void prepare(const Rope& rope, std::span<const Index> lengths, std::span<const Index> past = {}) {
     Index rows = 0;
     for (const Index length : lengths) rows += length;
     const Index pairs = rope.head_dim / 2;
+    const auto scale = static_cast<float>(rope_attention_factor(rope.scaling));
     set_size(cosine, rows, pairs);
     set_size(sine, rows, pairs);
     Index first = 0;
@@ -81,18 +122,18 @@ struct RotaryTable {
       parallel_for(pairs, std::max<Index>(1, 512 / std::max<Index>(count, 1)),
                    [&](Index from, Index to) {
                      for (Index i = from; i < to; ++i)
-                       fill(first, begin, count, i, rope_frequency(rope, i, begin + count));
+                       fill(first, begin, count, i, rope_frequency(rope, i, begin + count), scale);
                    });
     }
   }
 
  private:
-  void fill(Index first, Index begin, Index count, Index i, double frequency) {
+  void fill(Index first, Index begin, Index count, Index i, double frequency, float scale) {
     const auto step = static_cast<float>(frequency);
     for (Index t = 0; t < count; ++t) {
       const double angle = static_cast<float>(begin + t) * step;
-      cosine(first + t, i) = static_cast<RealOf<S>>(static_cast<float>(std::cos(angle)));
-      sine(first + t, i) = static_cast<RealOf<S>>(static_cast<float>(std::sin(angle)));
+      cosine(first + t, i) = static_cast<RealOf<S>>(static_cast<float>(std::cos(angle)) * scale);
+      sine(first + t, i) = static_cast<RealOf<S>>(static_cast<float>(std::sin(angle)) * scale);
     }
   }
 };

@@ -69,14 +69,21 @@ struct GenerateOptions {
 };
 
 /// How many tokens a sequence may have: max_position_embeddings, as often as a dynamic scaling of
-/// rotary positions says, or n_positions.
+/// rotary positions says, or yarn's stretch of the positions of the first training where that is
+/// more, or n_positions.
 template <class = void>
 Index position_limit(const CausalLMConfig& config) {
   if (const auto* gpt2 = std::get_if<GPT2Config>(&config)) return gpt2->n_positions;
   const LlamaConfig& llama = std::get<LlamaConfig>(config);
-  const double factor =
-      llama.rope_scaling.type == RopeScaling::Type::dynamic ? llama.rope_scaling.factor : 1;
-  return static_cast<Index>(static_cast<double>(llama.max_position_embeddings) * factor);
+  const RopeScaling& scaling = llama.rope_scaling;
+  const Index most = llama.max_position_embeddings;
+  const auto stretched = [&](Index positions) {
+    return static_cast<Index>(static_cast<double>(positions) * scaling.factor);
+  };
+  if (scaling.type == RopeScaling::Type::dynamic) return stretched(most);
+  if (scaling.type == RopeScaling::Type::yarn)
+    return std::max(most, stretched(scaling.original_max_position_embeddings));
+  return most;
 }
 
 namespace detail {
