@@ -477,8 +477,8 @@ TEST(Matching, NamesTheFieldOfABadPattern) {
     change(c);
     return refusal(llama(), c);
   };
-  expect_says(changed([](LoRAConfig& c) { c.target_modules = "(?i)q"; }),
-              "LoRAConfig: target_modules: regular expression \"(?i)q\", position 0: inline flags");
+  expect_says(changed([](LoRAConfig& c) { c.target_modules = "(?s)q"; }),
+              "LoRAConfig: target_modules: regular expression \"(?s)q\", position 0: inline flags");
   expect_says(
       changed([](LoRAConfig& c) { c.exclude_modules = "a**"; }),
       "LoRAConfig: exclude_modules: regular expression \"a**\", position 2: multiple repeat");
@@ -489,9 +489,14 @@ TEST(Matching, NamesTheFieldOfABadPattern) {
               }),
               "LoRAConfig: rank_pattern: regular expression \"[a\", position 0: [ without its ]");
   expect_says(changed([](LoRAConfig& c) {
-                c.alpha_pattern = {{"a(?=b)", 2}};
+                c.alpha_pattern = {{"a(?<=b)", 2}};
               }),
-              "LoRAConfig: alpha_pattern: regular expression \"a(?=b)\", position 1: look-ahead");
+              "LoRAConfig: alpha_pattern: regular expression \"a(?<=b)\", position 1: look-behind");
+  // As in Python, since PEFT puts text before the key.
+  expect_says(changed([](LoRAConfig& c) {
+                c.alpha_pattern = {{"(?i)q_proj", 2}};
+              }),
+              "flags for the whole pattern must stand at its start; write (?i:...)");
   const auto layered = [&](const char* pattern) {
     return changed([&](LoRAConfig& c) {
       c.layers_to_transform = {1};

@@ -45,6 +45,7 @@ const std::map<std::string, std::string> tested_elsewhere = {
     {"nn/attention_rows.hpp", "nn/attention_test.cpp"},
     {"core/code_points.hpp", "adapters/pattern_test.cpp"},
     {"adapters/config_values.hpp", "adapters/config_test.cpp"},
+    {"adapters/pattern_code.hpp", "adapters/pattern_test.cpp"},
     {"adapters/pattern_parser.hpp", "adapters/pattern_test.cpp"},
     {"adapters/match_report.hpp", "adapters/matching_test.cpp"},
     {"adapters/name_rules.hpp", "adapters/matching_test.cpp"},

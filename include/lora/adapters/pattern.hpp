@@ -5,8 +5,8 @@
 // name_rules.hpp and matching.hpp.
 #pragma once
 
-#include <lora/core/code_points.hpp>
 #include <lora/adapters/pattern_parser.hpp>
+#include <lora/core/code_points.hpp>
 #include <lora/core/error.hpp>
 #include <lora/core/printable.hpp>
 
@@ -29,6 +29,8 @@ struct PatternScratch {
   std::string bytes;  // what `text` is decoded from
   std::vector<char32_t> text;
   std::vector<Thread> current, next, pending;
+  std::vector<std::vector<bool>> looks;  // where each look-ahead of the pattern matches
+  std::vector<std::size_t> entered;      // steps whose predecessors are still to be entered
   std::vector<std::uint64_t> seen;  // for each step of the code, the last visit that entered it
   std::uint64_t visit = 0;  // a number for each position of each match, so that nothing is cleared
   std::uint64_t steps = 0;
@@ -44,11 +46,12 @@ struct PatternScratch {
 
 /// A compiled pattern. Immutable, so it may be shared between threads; a Scratch may not.
 ///
-/// Means what Python's `re` means for str patterns without flags: literals, escapes (\. \d \w \s \D
+/// Means what Python's `re` means for str patterns: literals, escapes (\. \d \w \s \D
 /// \W \S \b \B \A \Z \n \t \xhh \uhhhh ...), sets, `.`, ^, $ (also before a final newline), groups,
-/// named groups, alternation, greedy and lazy * + ? {m} {m,} {,n} {m,n}. Text is UTF-8 and one
-/// character is one code point. Refused: back-references, look-around, conditional and atomic
-/// groups, possessive quantifiers, inline flags, octal escapes, and whatever Python refuses.
+/// named groups, look-ahead, (?i) (?i:...) (?-i:...) for ASCII, alternation, greedy and lazy * + ?
+/// {m} {m,} {,n} {m,n}. Text is UTF-8 and one character is one code point. Refused:
+/// back-references, look-behind, conditional and atomic groups, possessive quantifiers, other
+/// inline flags, octal escapes, and whatever Python refuses.
 template <class Tag = void>
 class BasicPattern {
  public:
@@ -61,6 +64,7 @@ class BasicPattern {
     detail::PatternParser<Tag> parser(text_);
     code_ = std::move(parser.code);
     sets_ = std::move(parser.sets);
+    for (auto& body : parser.looks) looks_.push_back(Look(std::move(body)));
     captures_ = parser.captures;
     work_ = parser.work;
     ascii_only_ = parser.ascii_only;
@@ -81,7 +85,7 @@ class BasicPattern {
   bool repeats_group() const { return repeats_group_; }
 
   /// `re.fullmatch(pattern, s) is not None`. Throws ConfigError when s is not ASCII and the pattern
-  /// holds \d \w \s \b or one of their complements, whose meaning there needs Unicode's tables.
+  /// holds \d \w \s \b, one of their complements or (?i), whose meaning there needs Unicode's tables.
   bool full_match(std::string_view s, Scratch& scratch) const {
     return run(s, Goal::whole, scratch, nullptr);
   }
@@ -117,11 +121,13 @@ class BasicPattern {
     m.read(s);
     if (ascii_only_ &&
         std::any_of(m.text.begin(), m.text.end(), [](char32_t c) { return c >= 128; })) {
-      throw ConfigError("regular expression " + in_quotes(text_) +
-                        ": \\d, \\w, \\s and \\b are supported for ASCII text only, not for " +
-                        in_quotes(s));
+      throw ConfigError(
+          "regular expression " + in_quotes(text_) +
+          ": \\d, \\w, \\s, \\b and (?i) are supported for ASCII text only, not for " +
+          in_quotes(s));
     }
     if (m.seen.size() < code_.size()) m.seen.resize(code_.size());
+    for (std::size_t k = 0; k < looks_.size(); ++k) look(m, k);
     m.current.clear();
     ++m.visit;
     follow(m, m.current, {0, {unset, unset}}, 0);
@@ -182,17 +188,20 @@ class BasicPattern {
       } else if (step.op == Op::save) {
         t.slots[step.a] = at;
         m.pending.push_back({t.pc + 1, {t.slots[0], t.slots[1]}});
-      } else if (step.op >= Op::text_start && step.op <= Op::not_word_edge) {
-        if (holds(step.op, m.text, at)) m.pending.push_back({t.pc + 1, {t.slots[0], t.slots[1]}});
+      } else if (step.op >= Op::text_start && step.op <= Op::look) {
+        if (holds(step, m, at)) m.pending.push_back({t.pc + 1, {t.slots[0], t.slots[1]}});
       } else {
         list.push_back(t);
       }
     }
   }
 
-  static bool holds(detail::PatternOp op, const std::vector<char32_t>& text, std::size_t at) {
+  static bool holds(const detail::PatternStep<Tag>& step, const Scratch& m, std::size_t at) {
     using Op = detail::PatternOp;
+    const std::vector<char32_t>& text = m.text;
     const std::size_t n = text.size();
+    const Op op = step.op;
+    if (op == Op::look) return m.looks[static_cast<std::size_t>(step.a)][at] != (step.b != 0);
     if (op == Op::text_start) return at == 0;
     if (op == Op::text_end) return at == n;
     if (op == Op::line_end) return at == n || (at + 1 == n && text[at] == '\n');
@@ -202,9 +211,59 @@ class BasicPattern {
     return (before != after) == (op == Op::word_edge);
   }
 
+  /// The body of a look-ahead, with the steps from which each of its steps is entered.
+  struct Look {
+    explicit Look(std::vector<detail::PatternStep<Tag>> body)
+        : code(std::move(body)), before(code.size()) {
+      for (std::size_t pc = 0; pc < code.size(); ++pc)
+        detail::for_each_successor(code, pc, [&](std::size_t next) { before[next].push_back(pc); });
+    }
+    std::vector<detail::PatternStep<Tag>> code;
+    std::vector<std::vector<std::size_t>> before;
+  };
+
+  /// Notes at which positions look-ahead k matches, from the last to the first: a step leads to the
+  /// end of the body when it consumes the character and the one behind it leads there, or when it
+  /// enters one that does. So each position takes O(size), however the pattern repeats itself.
+  void look(Scratch& m, std::size_t k) const {
+    const Look& body = looks_[k];
+    const std::size_t n = m.text.size(), size = body.code.size();
+    if (m.looks.size() <= k) m.looks.resize(k + 1);
+    m.looks[k].assign(n + 1, false);
+    std::vector<bool> leads(size), behind(size);
+    for (std::size_t at = n + 1; at-- > 0;) {
+      leads.swap(behind);
+      leads.assign(size, false);
+      m.steps += size;
+      const auto enter = [&](std::size_t pc) {
+        if (leads[pc]) return;
+        leads[pc] = true;
+        m.entered.push_back(pc);
+      };
+      for (std::size_t pc = 0; pc < size; ++pc) {
+        const detail::PatternStep<Tag>& step = body.code[pc];
+        if (step.op == detail::PatternOp::accept || (step.op <= detail::PatternOp::dot && at < n &&
+                                                     behind[pc + 1] && consumes(step, m.text[at])))
+          enter(pc);
+      }
+      while (!m.entered.empty()) {
+        const std::size_t pc = m.entered.back();
+        m.entered.pop_back();
+        for (const std::size_t from : body.before[pc]) {
+          const detail::PatternStep<Tag>& step = body.code[from];
+          if (step.op < detail::PatternOp::text_start || step.op > detail::PatternOp::look ||
+              holds(step, m, at))
+            enter(from);
+        }
+      }
+      m.looks[k][at] = leads[0];
+    }
+  }
+
   std::string text_;
   std::vector<detail::PatternStep<Tag>> code_;
   std::vector<detail::CharSet<Tag>> sets_;
+  std::vector<Look> looks_;
   int captures_ = 0;
   std::size_t work_ = 0;
   bool ascii_only_ = false, top_alternation_ = false, repeats_group_ = false;

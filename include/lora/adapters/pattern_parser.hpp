@@ -3,6 +3,7 @@
 // stranger.
 #pragma once
 
+#include <lora/adapters/pattern_code.hpp>
 #include <lora/core/code_points.hpp>
 #include <lora/core/error.hpp>
 #include <lora/core/printable.hpp>
@@ -21,28 +22,6 @@ namespace LORA_NAMESPACE {
 
 namespace detail {
 
-enum class PatternOp : std::uint8_t {
-  character,      // consumes the code point a
-  set,            // consumes a code point of sets[a]
-  dot,            // consumes anything but a newline
-  split,          // goes on at pc + a, and with less priority at pc + b
-  jump,           // goes on at pc + a
-  save,           // notes the position in slot a (0 and 1: the first capturing group)
-  text_start,     // ^ and \A
-  text_end,       // \Z
-  line_end,       // $: at the end, or before a newline that ends the text
-  word_edge,      // \b
-  not_word_edge,  // \B
-  accept
-};
-
-/// One instruction. Jumps are relative, so that a fragment can be copied to repeat it.
-template <class = void>
-struct PatternStep {
-  PatternOp op;
-  std::int32_t a = 0, b = 0;
-};
-
 /// Recursive descent from text to code. The depth of the recursion is the depth of the groups, at
 /// most max_depth.
 template <class Tag = void>
@@ -52,7 +31,7 @@ class PatternParser {
   using PatternCode = std::vector<PatternStep>;
 
  public:
-  static constexpr std::size_t max_length = 4096, max_size = 8192;
+  static constexpr std::size_t max_length = 4096, max_size = 8192, max_looks = 64;
   static constexpr int max_depth = 64;
 
   explicit PatternParser(std::string_view pattern) : pattern_(pattern) {
@@ -72,6 +51,7 @@ class PatternParser {
 
   PatternCode code;
   std::vector<CharSet> sets;
+  std::vector<PatternCode> looks;  // the bodies of look-aheads, inner ones before outer ones
   int captures = 0;
   std::size_t work = 0;  // steps written, those of discarded and of copied fragments too
   bool ascii_only = false, top_alternation = false, repeats_group = false;
@@ -137,7 +117,8 @@ class PatternParser {
       if (quantifier(lo, hi)) {
         if (kind == nothing || kind == anchor) fail_at(start, "nothing to repeat");
         if (kind == repeated) fail_at(start, "multiple repeat");
-        if (peek() == '+') fail_at(start, "possessive quantifiers are not supported");
+        if (peek() == '+')
+          fail_at(start, "possessive quantifiers are not supported; leave the + out");
         repeats_group = repeats_group || kind == group;
         item = repeat(item, lo, hi, take('?'));
         kind = repeated;
@@ -223,10 +204,23 @@ class PatternParser {
     if (c == '\\') return escape(start, is_anchor);
     return literal(c);
   }
-  static PatternCode literal(char32_t c) {
-    return {{PatternOp::character, static_cast<std::int32_t>(c)}};
+  PatternCode literal(char32_t c) {
+    if (!ignore_case_) return {{PatternOp::character, static_cast<std::int32_t>(c)}};
+    CharSet set;
+    set.add(c, c);
+    return set_code(std::move(set));
   }
+  /// Under (?i) a set has both cases of each of its letters. Beyond ASCII that needs Unicode's
+  /// tables, so neither pattern nor text may go there.
   PatternCode set_code(CharSet set) {
+    if (ignore_case_) {
+      if (!set.wide.empty()) fail("(?i) is supported for ASCII only");
+      ascii_only = true;
+      for (char32_t c = 'a'; c <= 'z'; ++c) {
+        const char32_t upper = c - 'a' + 'A';
+        if (set.ascii[c] || set.ascii[upper]) set.ascii.set(c), set.ascii.set(upper);
+      }
+    }
     work += sizeof(CharSet) / sizeof(PatternStep) + set.wide.size();
     sets.push_back(std::move(set));
     return {{PatternOp::set, static_cast<std::int32_t>(sets.size() - 1)}};
@@ -234,23 +228,51 @@ class PatternParser {
 
   PatternCode parenthesis(int depth, std::size_t start) {
     bool capturing = true;
+    const bool ignore_case = ignore_case_;
     if (take('?')) {
       capturing = peek() == 'P';
       if (capturing) {
         ++position_;
         group_name(start);
+      } else if (peek() == '=' || peek() == '!') {
+        return look_ahead(depth, start);
+      } else if (take('i') || (peek() == '-' && peek(1) == 'i')) {
+        if (peek() == ')' && start == 0) return ++position_, ignore_case_ = true, PatternCode();
+        if (peek() == ')')
+          fail_at(start, "flags for the whole pattern must stand at its start; write (?i:...)");
+        ignore_case_ = !take('-');
+        if (!ignore_case_) ++position_;
+        if (!take(':')) fail_at(start, unsupported_group());
       } else if (!take(':')) {
         fail_at(start, unsupported_group());
       }
     }
     const bool first = capturing && ++captures == 1;
+    if (first && in_look_)
+      fail_at(start, "the first capturing group stands in a look-ahead; write (?:...) there");
     PatternCode body = alternatives(depth + 1);
     if (!take(')')) fail_at(start, "group without its )");
+    ignore_case_ = ignore_case;
     if (!first) return body;
     PatternCode saved{{PatternOp::save, 0}};
     append(saved, body);
     saved.push_back({PatternOp::save, 1});
     return saved;
+  }
+  /// (?=...) and (?!...). The body stands apart: what it matches is asked of each position at once.
+  PatternCode look_ahead(int depth, std::size_t start) {
+    const bool negated = text_[position_++] == '!', outer = std::exchange(in_look_, true);
+    PatternCode body = alternatives(depth + 1);
+    if (!take(')')) fail_at(start, "group without its )");
+    append(body, {{PatternOp::accept}});
+    in_look_ = outer;
+    looks_size_ += body.size();
+    work += 4 * body.size();  // the memory of Look::before
+    if (looks.size() == max_looks || looks_size_ > max_size)
+      fail_at(start, "more look-aheads than " + std::to_string(max_looks) + ", or larger than " +
+                         std::to_string(max_size) + " steps");
+    looks.push_back(std::move(body));
+    return {{PatternOp::look, static_cast<std::int32_t>(looks.size() - 1), negated ? 1 : 0}};
   }
   void group_name(std::size_t start) {
     if (peek() == '=') fail_at(start, "back-references are not supported");
@@ -264,11 +286,12 @@ class PatternParser {
   }
   std::string unsupported_group() const {
     const char32_t c = peek();
-    if (c == '=' || c == '!') return "look-ahead is not supported";
-    if (c == '<') return "look-behind is not supported";
-    if (c == '(') return "conditional groups are not supported";
-    if (c == '>') return "atomic groups are not supported";
-    return "inline flags and other (?...) extensions are not supported";
+    if (c == '<')
+      return "look-behind is not supported; write what stands before as part of the pattern, which "
+             "is held against whole names";
+    if (c == '(') return "conditional groups are not supported; write both cases with |";
+    if (c == '>') return "atomic groups are not supported; write (?:...)";
+    return "inline flags other than i and other (?...) extensions are not supported";
   }
 
   PatternCode escape(std::size_t start, bool& is_anchor) {
@@ -359,7 +382,8 @@ class PatternParser {
 
   std::string_view pattern_;
   std::vector<char32_t> text_;
-  std::size_t position_ = 0;
+  std::size_t position_ = 0, looks_size_ = 0;
+  bool ignore_case_ = false, in_look_ = false;
   std::set<std::string> names_;
 };
 
