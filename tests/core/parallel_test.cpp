@@ -5,6 +5,8 @@
 
 #include <gtest/gtest.h>
 #include <pthread.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <cstdio>
@@ -13,6 +15,14 @@
 #include <mutex>
 #include <set>
 #include <system_error>
+
+#if defined(__SANITIZE_THREAD__)
+#define LORA_TEST_THREAD_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define LORA_TEST_THREAD_SANITIZER 1
+#endif
+#endif
 
 namespace {
 using lora_test::Threads;
@@ -326,6 +336,138 @@ TEST(ParallelFor, GoesOnWithTheThreadsThereAre) {
   Visits visits(200);  // and with all of them when they can be had again
   visits.run(1);
   EXPECT_TRUE(visits.each_once());
+}
+#endif
+
+#if !defined(_OPENMP)
+/// How many threads took part in a loop of `ranges` ranges, each of which waits for the others.
+std::size_t threads_in_a_loop(Index ranges) {
+  std::mutex mutex;
+  std::set<std::thread::id> who;
+  std::atomic<Index> begun{0};
+  parallel_for(ranges, 1, [&](Index, Index) {
+    ++begun;
+    const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (begun < ranges && std::chrono::steady_clock::now() < give_up) std::this_thread::yield();
+    const std::lock_guard<std::mutex> lock(mutex);
+    who.insert(std::this_thread::get_id());
+  });
+  return who.size();
+}
+
+/// The exit status of a child that runs `body` and then leaves by exit(0); 1000 + the signal that
+/// ended it.
+template <class Body>
+int status_of_child(Body body) {
+  std::fflush(nullptr);
+  const pid_t child = fork();
+  if (child == 0) {
+    body();
+    std::exit(0);  // with the destructors of static objects
+  }
+  int status = 0;
+  if (waitpid(child, &status, 0) != child) return -1;
+  return WIFSIGNALED(status) ? 1000 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+TEST(Fork, AChildLeavesByExit) {
+  for (const int threads : {2, 3, 4, 8}) {
+    const Threads use(threads);
+    Visits visits(101);
+    visits.run(1);
+    for (int repeat = 0; repeat < 3; ++repeat) EXPECT_EQ(status_of_child([] {}), 0) << threads;
+    EXPECT_EQ(threads_in_a_loop(threads), static_cast<std::size_t>(threads));  // of the parent
+  }
+}
+
+TEST(Fork, AChildHasWorkersOfItsOwn) {
+#if defined(LORA_TEST_THREAD_SANITIZER)
+  GTEST_SKIP() << "the thread sanitizer starts no threads in the child of a program with threads";
+#endif
+  const Threads use(4);
+  Visits visits(101);
+  visits.run(1);
+  EXPECT_EQ(status_of_child([] {
+              if (threads_in_a_loop(4) != 4) std::exit(2);
+              Visits own(1001);
+              own.run(3);
+              if (!own.each_once()) std::exit(3);
+              // A child of the child, while the workers of both are asleep.
+              if (status_of_child([] { std::exit(threads_in_a_loop(3) == 3 ? 0 : 4); }) != 0)
+                std::exit(5);
+            }),
+            0);
+}
+
+// A worker that was late for a loop may be on its way in or out when another thread forks.
+TEST(Fork, WhileAnotherThreadRunsLoops) {
+#if defined(LORA_TEST_THREAD_SANITIZER)
+  GTEST_SKIP() << "the thread sanitizer starts no threads in the child of a program with threads";
+#endif
+  const Threads use(4);
+  std::atomic<bool> stop{false};
+  std::thread other([&stop] {
+    while (!stop) parallel_for(8, 1, [](Index, Index) {});
+  });
+  for (int repeat = 0; repeat < 40; ++repeat) {
+    EXPECT_EQ(status_of_child([] {
+                Visits own(100);
+                own.run(1);
+                if (!own.each_once()) std::exit(2);
+              }),
+              0);
+  }
+  stop = true;
+  other.join();
+}
+
+/// Made before the workers, so destroyed after them: its destructor runs loops when it is asked to.
+struct RunsLoopsAtExit {
+  int threads = 0;
+  ~RunsLoopsAtExit() {
+    if (threads == 0) return;
+    set_num_threads(threads);
+    Visits visits(101);
+    visits.run(1);
+    const bool alone = [] {
+      const std::thread::id caller = std::this_thread::get_id();
+      std::atomic<bool> same{true};
+      parallel_for(50, 1, [&](Index, Index) {
+        if (std::this_thread::get_id() != caller) same = false;
+      });
+      return same.load();
+    }();
+    std::fprintf(stderr, "at exit: %s, %s\n", visits.each_once() ? "each once" : "wrong",
+                 alone ? "alone" : "shared");
+  }
+} runs_loops_at_exit;
+
+TEST(StaticDestructors, RunLoopsOnTheirOwn) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";  // another process, not a fork of this one
+  for (const int threads : {2, 8, 64}) {
+    EXPECT_EXIT(
+        {
+          set_num_threads(4);
+          threads_in_a_loop(4);
+          runs_loops_at_exit.threads = threads;
+          std::exit(0);
+        },
+        testing::ExitedWithCode(0), "at exit: each once, alone");
+  }
+}
+
+TEST(StaticDestructors, ExitInsideALoop) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  EXPECT_EXIT(
+      {
+        set_num_threads(4);
+        threads_in_a_loop(4);
+        runs_loops_at_exit.threads = 8;
+        parallel_for(100, 1, [](Index begin, Index) {
+          if (begin == 50) std::exit(7);
+        });
+      },
+      testing::ExitedWithCode(7), "at exit: each once, alone");
 }
 #endif
 

@@ -41,6 +41,7 @@ const std::map<std::string, std::set<std::string>> foreign = {
     {"Eigen/SVD", {"adapters/truncated_svd.hpp"}},
     {"nlohmann/json.hpp", {"io"}},
     {"omp.h", {"core"}},
+    {"pthread.h", {"core/parallel.hpp"}},
     {"immintrin.h", {"kernels"}},
     {"arm_neon.h", {"kernels"}},
     {"fcntl.h", {"io"}},

@@ -9,13 +9,17 @@
 #include <chrono>
 #include <cstdlib>
 #include <exception>
+#include <memory>
+#include <new>
 #include <string>
 #include <system_error>
 #include <thread>
-#include <vector>
 
 #if defined(_OPENMP)
 #include <omp.h>
+#elif defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#define LORA_HAS_FORK 1
 #endif
 
 namespace LORA_NAMESPACE {
@@ -80,20 +84,24 @@ inline void pause() {
 }
 
 /// Threads that wait for loops. One loop is shared at a time; a second caller, or a nested one,
-/// runs its own alone.
+/// runs its own alone. The pool is never destroyed, so static objects may run loops in their
+/// destructors: its workers are joined at the exit of the program, after which each loop runs on its
+/// caller. In the child of a fork(), which has none of the workers, it begins anew.
 template <class Loop>
 class WorkerPool {
  public:
   static WorkerPool& instance() {
-    static WorkerPool pool;
-    return pool;
+    static WorkerPool* const pool = new WorkerPool;
+    static const AtExit end{*pool};
+    return *pool;
   }
 
   /// Runs `loop` on up to `threads` threads, the caller among them. False when the workers are
-  /// taken.
+  /// taken or have ended.
   bool share(Loop& loop, int threads) {
     if (taken_.exchange(true)) return false;  // no mutex: a nested call would lock its own thread's
     const Turn turn{taken_};
+    if (stop_.load()) return false;
     start_workers(threads - 1);
     loop_ = &loop;
     places_.store(threads - 1);
@@ -110,30 +118,74 @@ class WorkerPool {
     return true;
   }
 
-  WorkerPool() = default;
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
-  ~WorkerPool() {
-    stop_.store(true);
-    generation_.fetch_add(1);
-    generation_.notify_all();
-    for (std::thread& worker : workers_) worker.join();
-  }
 
  private:
   struct Turn {
     std::atomic<bool>& taken;
     ~Turn() { taken.store(false); }
   };
+  struct AtExit {
+    WorkerPool& pool;
+    ~AtExit() { pool.join_workers(); }
+  };
+  /// One of a list that others may read while the owner of the turn adds to it.
+  struct Worker {
+    std::thread thread;
+    Worker* next;
+  };
+
+  WorkerPool() {
+#if defined(LORA_HAS_FORK)
+    made_.store(this);
+    pthread_atfork(nullptr, nullptr, [] {
+      if (WorkerPool* pool = made_.load()) pool->forget_workers();
+    });
+#endif
+  }
+  ~WorkerPool() = default;
 
   /// Has at least `count` workers, or as many as the system gives: the caller can do all the work
   /// itself.
   void start_workers(int count) {
     try {
-      while (static_cast<int>(workers_.size()) < count)
-        workers_.emplace_back([this] { wait_for_loops(); });
+      for (; started_ < count; ++started_) {
+        auto worker = std::make_unique<Worker>();
+        worker->thread = std::thread([this] { wait_for_loops(); });
+        worker->next = workers_.load();
+        workers_.store(worker.release());
+      }
     } catch (const std::system_error&) {
+    } catch (const std::bad_alloc&) {
     }
+  }
+
+  /// Ends the workers: none may be asleep in this code when a library with it is unloaded. exit()
+  /// may have been called by one of them.
+  void join_workers() {
+    stop_.store(true);
+    generation_.fetch_add(1);
+    generation_.notify_all();
+    for (Worker* worker = workers_.load(); worker != nullptr; worker = worker->next) {
+      if (worker->thread.get_id() != std::this_thread::get_id()) worker->thread.join();
+    }
+  }
+
+  /// In the child of a fork() the workers are not there, nor will those that were inside a loop
+  /// leave it. Their handles can be neither joined nor destroyed; they are kept apart.
+  void forget_workers() noexcept {
+    for (Worker* worker = workers_.exchange(nullptr); worker != nullptr;) {
+      Worker* const next = worker->next;
+      worker->next = forgotten_;
+      forgotten_ = worker;
+      worker = next;
+    }
+    started_ = 0;
+    places_.store(0);
+    inside_.store(0);
+    open_.store(false);
+    taken_.store(false);
   }
 
   void wait_for_loops() {
@@ -163,7 +215,10 @@ class WorkerPool {
     } while (Clock::now() - begin < longest);
   }
 
-  std::vector<std::thread> workers_;
+  static inline std::atomic<WorkerPool*> made_{nullptr};
+  std::atomic<Worker*> workers_{nullptr};
+  Worker* forgotten_ = nullptr;
+  int started_ = 0;  ///< how many workers there are
   Loop* loop_ = nullptr;
   std::atomic<int> places_{0}, inside_{0};
   std::atomic<bool> taken_{false}, open_{false}, stop_{false};
@@ -200,9 +255,11 @@ inline void set_num_threads(int n) {
 /// Calls fn(begin, end) for consecutive ranges of at most `grain` that together cover [0, count),
 /// on several threads. Where the ranges begin depends on `grain` alone, so what is computed does
 /// not depend on the number of threads. Runs on the caller's thread alone when there is one range,
-/// when called from inside another such loop, or when another thread of the program is using the
-/// workers. The first exception of fn is thrown again at the end. Allocates only when workers are
-/// started.
+/// when called from inside another such loop, when another thread of the program is using the
+/// workers, and in the destructors of static objects. The first exception of fn is thrown again at
+/// the end. Allocates only when workers are started; where memory or the system does not suffice for
+/// them, the loop runs on those there are. The child of a fork() has workers of its own; one that
+/// fn itself forks must not return from fn, since the ranges of other threads are not done in it.
 template <class Fn>
 void parallel_for(Index count, Index grain, Fn&& fn) {
   if (count <= 0) return;
@@ -218,3 +275,5 @@ void parallel_for(Index count, Index grain, Fn&& fn) {
 }
 
 }  // namespace LORA_NAMESPACE
+
+#undef LORA_HAS_FORK
