@@ -47,6 +47,8 @@ inline void score(const ScoreOptions& options) {
   lora::WeightOptions weights;
   if (options.dtype == "bfloat16") weights.dtype = lora::Precision::bfloat16;
   lora::LoRAModel<Model> model(lora::load_model<Model>(options.model, weights));
+  for (const std::string& warning : lora::read_hf_config(options.model).warnings)
+    std::cerr << "score: " << warning << "\n";
   if (!options.adapter.empty()) {
     for (const std::string& warning : lora::load_adapter(model, options.adapter).warnings)
       std::cerr << "score: " << options.adapter.string() << ": " << warning << "\n";

@@ -30,7 +30,7 @@ class AdapterCombination {
                               ", one --weight for each --adapter");
     }
     for (const auto& path : request.adapters) {
-      adapters_.push_back(lora::PeftAdapter::open(path));
+      adapters_.push_back(open_adapter(path));
       check_source(adapters_.back());
     }
     for (std::size_t i = 0; i < adapters_.size(); ++i) {

@@ -17,7 +17,7 @@ namespace detail {
 
 inline void merge_command(const ToolOptions& options) {
   const auto base = lora::CheckpointFiles::open(options.base);
-  const auto adapter = lora::PeftAdapter::open(options.adapter);
+  const auto adapter = open_adapter(options.adapter);
   lora::CheckpointMergeOptions how{.dtype = options.dtype};
   std::optional<Progress> bar;
   how.progress = [&](std::uint64_t done, std::uint64_t total) {
@@ -63,7 +63,12 @@ inline void check_base_copies(const lora::PeftAdapter& adapter, const std::files
   for (const std::string& key : adapter.other_tensors()) {
     constexpr std::string_view own = ".base_layer.weight";
     if (!key.ends_with(own)) continue;
-    if (!files && !has_checkpoint(base)) return;
+    if (!files && !has_checkpoint(base)) {
+      std::cerr << "lora_tool: " << base.string() << ": has no weights, so that the base's weights "
+                << "which the adapter's file holds (" << lora::printable(key)
+                << " and others) are left out without being compared\n";
+      return;
+    }
     if (!files) files.emplace(lora::CheckpointFiles::open(base));
     std::string name(lora::without_peft_prefix(key));
     name.replace(name.size() - own.size(), own.size(), ".weight");
@@ -77,7 +82,7 @@ inline void check_base_copies(const lora::PeftAdapter& adapter, const std::files
 }
 
 inline void to_gguf_command(const ToolOptions& options) {
-  const auto adapter = lora::PeftAdapter::open(options.adapter);
+  const auto adapter = open_adapter(options.adapter);
   const lora::GgufBase base = lora::read_gguf_base(options.base);
   check_base_copies(adapter, options.base);
   lora::export_gguf(adapter, base, options.output, {.dtype = options.dtype.value_or(DType::F32)});
@@ -95,7 +100,7 @@ inline void from_gguf_command(const ToolOptions& options) {
 
 inline void convert_command(const ToolOptions& options) {
   check_adapter_output(options.output);
-  const auto adapter = lora::PeftAdapter::open(options.adapter);
+  const auto adapter = open_adapter(options.adapter);
   lora::SafetensorsWriter tensors;
   for (const auto& [key, value] : adapter.tensors().metadata()) tensors.set_metadata(key, value);
   for (const std::string& name : adapter.tensors().names())

@@ -49,7 +49,7 @@ namespace detail {
 class AdapterDiff {
  public:
   AdapterDiff(const std::filesystem::path& first, const std::filesystem::path& second)
-      : one_(lora::PeftAdapter::open(first)), two_(lora::PeftAdapter::open(second)) {}
+      : one_(open_adapter(first)), two_(open_adapter(second)) {}
 
   bool print() {
     configuration();

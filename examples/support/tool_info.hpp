@@ -65,7 +65,7 @@ struct Totals {
 };
 
 inline void print_adapter(const std::filesystem::path& directory) {
-  const lora::PeftAdapter adapter = lora::PeftAdapter::open(directory);
+  const lora::PeftAdapter adapter = open_adapter(directory);
   std::cout << "adapter " << directory.string() << "\n\nconfiguration:\n";
   const lora::Json standard = lora::peft_config_fields(lora::LoRAConfig());
   std::size_t defaults = 0;
@@ -86,7 +86,7 @@ inline void print_adapter(const std::filesystem::path& directory) {
     const auto shape = [&](const std::string& key) {
       return lora::shape_text(adapter.tensors().info(key).shape);
     };
-    rows.push_back(pair_row({module.name + (module.embedding ? " (embedding)" : ""),
+    rows.push_back(pair_row({printable(module.name) + (module.embedding ? " (embedding)" : ""),
                              shape(module.b_key) + " " + shape(module.a_key), module.r, factors.A,
                              factors.B, factors.scaling}));
   }
@@ -160,7 +160,7 @@ inline void print_gguf(const std::filesystem::path& path) {
   std::cout << "GGUF " << path.string() << "\n\n";
   for (const char* key : {"general.architecture", "general.type", "adapter.type", "general.name"}) {
     if (file.find(key) != nullptr)
-      std::cout << "  " << key << " = " << gguf_value_text(file, key) << "\n";
+      std::cout << "  " << printable(key) << " = " << gguf_value_text(file, key) << "\n";
   }
   const bool is_adapter = file.find("adapter.lora.alpha") != nullptr;
   const double alpha = is_adapter ? double{file.get<float>("adapter.lora.alpha")} : 0;
@@ -181,9 +181,10 @@ inline void print_gguf(const std::filesystem::path& path) {
     if (name.starts_with("token_embd.")) A = A.transpose().eval();
     if (A.rows() != B.cols() || A.rows() == 0) continue;
     const double scale = alpha != 0 ? alpha / static_cast<double>(A.rows()) : 1;
-    rows.push_back(pair_row(
-        {module, lora::shape_text(file.info(other).shape) + " " + lora::shape_text(info.shape),
-         A.rows(), A, B, scale}));
+    rows.push_back(
+        pair_row({printable(module),
+                  lora::shape_text(file.info(other).shape) + " " + lora::shape_text(info.shape),
+                  A.rows(), A, B, scale}));
   }
   std::cout << "\n" << table_text(tensors);
   if (rows.size() > 1) {

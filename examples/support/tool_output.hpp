@@ -54,6 +54,14 @@ inline std::string table_text(const std::vector<std::vector<std::string>>& rows)
   return text;
 }
 
+/// An adapter's folder; what of it is ignored is said on standard error.
+inline lora::PeftAdapter open_adapter(const std::filesystem::path& directory) {
+  lora::PeftAdapter adapter = lora::PeftAdapter::open(directory);
+  for (const std::string& warning : adapter.warnings())
+    std::cerr << "lora_tool: " << directory.string() << ": " << warning << "\n";
+  return adapter;
+}
+
 /// Whether a folder holds a base model's weights.
 inline bool has_checkpoint(const std::filesystem::path& directory) {
   std::error_code ignored;

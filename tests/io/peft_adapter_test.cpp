@@ -120,6 +120,75 @@ TEST(PeftAdapter, KeysMayLackThePrefix) {
   EXPECT_EQ(adapter.modules().at(0).a_key, "block.0.q.lora_A.weight");
 }
 
+// As a model's state_dict has them: PEFT loads "default", and others under their own name only.
+TEST(PeftAdapter, KeysMayHoldTheAdaptersName) {
+  const auto files = [](const std::string& name) {
+    return writer_of({{p + "block.0.q.lora_A." + name + ".weight", {2, 6}},
+                      {p + "block.0.q.lora_B." + name + ".weight", {5, 2}},
+                      {p + "block.0.q.lora_B." + name + ".bias", {5}},
+                      {p + "embed.lora_embedding_A." + name, {2, 7}},
+                      {p + "embed.lora_embedding_B." + name, {4, 2}},
+                      {p + "head.modules_to_save." + name + ".weight", {3, 3}},
+                      {p + "head.modules_to_save." + name + ".dense.bias", {3}}});
+  };
+  const TemporaryFolder folder;
+  for (const char* name : {"default", "weight", "my_adapter"}) {
+    SCOPED_TRACE(name);
+    put(folder.path, config_for(), files(name));
+    const PeftAdapter adapter = PeftAdapter::open(folder.path);
+    ASSERT_EQ(adapter.modules().size(), 2u);
+    EXPECT_EQ(adapter.modules()[0].a_key, p + "block.0.q.lora_A.weight");
+    EXPECT_EQ(adapter.modules()[1].b_key, p + "embed.lora_embedding_B");
+    EXPECT_TRUE(adapter.modules()[1].embedding);
+    EXPECT_EQ(adapter.other_tensors(),
+              (Names{p + "block.0.q.lora_B.bias", p + "head.dense.bias", p + "head.weight"}));
+    EXPECT_EQ(adapter.tensors().matrix<float>(adapter.modules()[0].a_key).size(), 12);
+    EXPECT_EQ(adapter.warnings(),
+              name == std::string("default")
+                  ? Names{}
+                  : Names{"the keys hold the name of the adapter, \"" + std::string(name) +
+                          "\", which is left out; PEFT would load it under that name only"});
+  }
+  put(folder.path, config_for(),
+      writer_of({{p + "q.lora_A.a.weight", {2, 6}},
+                 {p + "q.lora_B.a.weight", {5, 2}},
+                 {p + "q.lora_A.b.weight", {2, 6}},
+                 {p + "q.lora_B.b.weight", {5, 2}}}));
+  EXPECT_TRUE(throws<FormatError>(
+      [&] { PeftAdapter::open(folder.path); },
+      {"the keys hold the names of several adapters, \"a\" and \"b\", expected one"}));
+  put(folder.path, config_for(),
+      writer_of({{p + "q.lora_A.weight", {2, 6}},
+                 {p + "q.lora_B.weight", {5, 2}},
+                 {p + "q.lora_A.default.weight", {2, 6}}}));
+  EXPECT_TRUE(throws<FormatError>([&] { PeftAdapter::open(folder.path); },
+                                  {"two tensors stand for \"base_model.model.q.lora_A.weight\""}));
+}
+
+TEST(PeftAdapter, FieldsThatAreNotKnownAreAWarning) {
+  const TemporaryFolder folder;
+  put(folder.path, config_for(), writer_of(q_pair));
+  Json fields = peft_config_fields(config_for());
+  EXPECT_TRUE(PeftAdapter::open(folder.path).warnings().empty());
+  fields["use_megalora"] = true;
+  atomic_write(folder.path / peft_config_file, peft_config_text(fields));
+  EXPECT_EQ(PeftAdapter::open(folder.path).warnings(),
+            (Names{"adapter_config.json: \"use_megalora\" is true, which is not known here and is "
+                   "ignored"}));
+}
+
+TEST(PeftAdapter, AnAdapterOfMlxIsNamed) {
+  const TemporaryFolder folder;
+  atomic_write(folder.path / peft_config_file,
+               R"({"fine_tune_type":"lora","num_layers":2,"lora_parameters":{"rank":4}})");
+  atomic_write(folder.path / "adapters.safetensors", "x");
+  EXPECT_TRUE(throws<FormatError>([&] { PeftAdapter::open(folder.path); },
+                                  {"adapters.safetensors is: that is the format of mlx-lm"}));
+  writer_of(q_pair).write(folder.path / peft_weights_file);
+  EXPECT_TRUE(throws<FormatError>([&] { PeftAdapter::open(folder.path); },
+                                  {"this is a configuration of mlx-lm"}));
+}
+
 TEST(PeftAdapter, ModulesMayBeCalledLikeTensors) {
   const TemporaryFolder folder;
   put(folder.path, config_for(),

@@ -182,6 +182,28 @@ PeftTensors check_peft_tensors(const std::string& where, const std::string& conf
   return found;
 }
 
+/// Takes the adapter's name out of the keys of a state_dict and returns it; empty where there is
+/// none. Throws FormatError for several names, and for keys with and without one that mean the
+/// same.
+inline std::string use_file_keys(SafetensorsFile& file) {
+  std::map<std::string, std::string> renamed;
+  std::set<std::string> adapters;
+  for (const std::string& key : file.names()) {
+    if (auto named = named_peft_key(key)) {
+      adapters.insert(named->adapter);
+      renamed.emplace(key, std::move(named->key));
+    }
+  }
+  if (adapters.empty()) return "";
+  if (adapters.size() > 1) {
+    throw FormatError(file.where() + ": the keys hold the names of several adapters, " +
+                      in_quotes(*adapters.begin()) + " and " + in_quotes(*adapters.rbegin()) +
+                      ", expected one; write the keys of each into a folder of its own");
+  }
+  file.rename(renamed);
+  return *adapters.begin();
+}
+
 }  // namespace detail
 
 /// An adapter as PEFT's directory holds it, without a model: a valid configuration, every field as
@@ -193,7 +215,7 @@ PeftTensors check_peft_tensors(const std::string& where, const std::string& conf
 class PeftAdapter {
  public:
   /// Reads adapter_config.json and adapter_model.safetensors of `directory`, whose keys may lack
-  /// "base_model.model.". Where a save of this library was killed between its two renames
+  /// "base_model.model." and may hold the adapter's name, as those of a state_dict do. Where a save of this library was killed between its two renames
   /// (replace_peft_files), the new adapter is read; while one saves, the old one or the new. All
   /// faults of the tensors are named in one
   /// FormatError: A without B, shapes that do not fit each other, ranks other than r and
@@ -205,6 +227,10 @@ class PeftAdapter {
   /// adapter_config.json as read, unknown fields included.
   const Json& fields() const { return config_.fields; }
   const std::vector<std::string>& unknown_fields() const { return config_.unknown_fields; }
+  /// What is ignored or odd, each a sentence: fields that are not known, keys with the name of an
+  /// adapter that is not "default".
+  const std::vector<std::string>& warnings() const { return warnings_; }
+  /// Under the keys of PEFT's files, also where the file's own hold the adapter's name.
   const SafetensorsFile& tensors() const { return tensors_; }
   /// In the order in which the file names them.
   const std::vector<PeftModule>& modules() const { return modules_; }
@@ -215,6 +241,16 @@ class PeftAdapter {
  private:
   PeftAdapter(PeftConfig config, const std::string& config_where, SafetensorsFile tensors)
       : config_(std::move(config)), tensors_(std::move(tensors)) {
+    for (const std::string& field : config_.unknown_fields) {
+      warnings_.push_back(printable(peft_config_file) + ": " + in_quotes(field) + " is " +
+                          printable(config_.fields.at(field).dump(), 60) +
+                          ", which is not known here and is ignored");
+    }
+    const std::string own = detail::use_file_keys(tensors_);
+    if (!own.empty() && own != "default") {
+      warnings_.push_back("the keys hold the name of the adapter, " + in_quotes(own) +
+                          ", which is left out; PEFT would load it under that name only");
+    }
     auto found = detail::check_peft_tensors(
         tensors_.where(), config_where, config_.config, tensors_.names(),
         [&](const std::string& name) -> const TensorInfo& { return tensors_.info(name); });
@@ -225,7 +261,7 @@ class PeftAdapter {
   PeftConfig config_;
   SafetensorsFile tensors_;
   std::vector<PeftModule> modules_;
-  std::vector<std::string> others_;
+  std::vector<std::string> others_, warnings_;
 };
 
 namespace detail {
@@ -258,6 +294,13 @@ namespace detail {
 inline SafetensorsFile open_peft_weights(const std::filesystem::path& directory,
                                          const std::filesystem::path& path) {
   if (!file_exists(path)) {
+    if (file_exists(directory / "adapters.safetensors")) {
+      throw FormatError(
+          path.string() +
+          ": is not there, but adapters.safetensors is: that is the format of mlx-lm, which is not "
+          "read here; in PEFT's, lora_A.weight is the transpose of lora_a, lora_B.weight that of "
+          "lora_b, and lora_alpha is scale times the rank");
+    }
     const bool pickle = file_exists(directory / "adapter_model.bin");
     throw FormatError(
         path.string() + ": is not there" +

@@ -302,8 +302,11 @@ inline PeftConfig parse_peft_config(std::string_view text, const std::string& wh
     throw FormatError(where + ": is " + read.fields.type_name() + ", expected an object");
   }
   if (!read.fields.contains("peft_type")) {
-    throw FormatError(
-        where + ": peft_type is missing, expected \"LORA\": is this a configuration of PEFT?");
+    const bool mlx =
+        read.fields.contains("fine_tune_type") || read.fields.contains("lora_parameters");
+    throw FormatError(where + ": peft_type is missing, expected \"LORA\": " +
+                      (mlx ? "this is a configuration of mlx-lm, whose format is not read here"
+                           : "is this a configuration of PEFT?"));
   }
   std::set<std::string_view> known;
   for (const ConfigField& field : lora_config_fields()) known.insert(field.name);

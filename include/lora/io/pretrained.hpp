@@ -43,8 +43,8 @@ struct LoadReport {
   Json fields;                              ///< of adapter_config.json, for saving it again
   std::vector<std::string> unknown_fields;  ///< of which this library does not know the meaning
   MatchReport matched;                      ///< the layers that have the adapter
-  /// Each a sentence: names of the configuration that do nothing, another base model, a scale
-  /// below 0.25, an adapter that changes nothing.
+  /// Each a sentence: PeftAdapter's, names of the configuration that do nothing, another base
+  /// model, a scale below 0.25, an adapter that changes nothing.
   std::vector<std::string> warnings;
 };
 
@@ -136,8 +136,8 @@ void check_ranks(LoRAModel<Base>& model, const std::string& name, const LoRAConf
     }
   }
   if (largest <= much) return;
-  throw FormatError(adapter.tensors().where() + ": does not hold adapter \"" + name +
-                    "\" of this model:" + problems);
+  throw FormatError(adapter.tensors().where() + ": does not hold adapter " + in_quotes(name) +
+                    " of this model:" + problems);
 }
 
 }  // namespace detail
@@ -218,7 +218,9 @@ LoadReport load_adapter(LoRAModel<Base>& model, const std::filesystem::path& dir
     detail::read_tensors(detail::tensors_on_layers(model, name, config.bias), adapter.tensors(),
                          name, detail::BareKeys::accept, detail::base_weights(model));
   });
-  report.warnings = report.matched.warnings;
+  report.warnings = adapter.warnings();
+  report.warnings.insert(report.warnings.end(), report.matched.warnings.begin(),
+                         report.matched.warnings.end());
   detail::warn_of_loaded(model, name, adapter, options, report);
   return report;
 }

@@ -50,16 +50,14 @@ struct TensorInfo {
 /// and duplicates that the reference overlooks. Values are not checked: a tensor may hold NaN.
 /// Names are never used as paths.
 ///
-/// Move-only. const calls are safe from several threads. Errors name the file, the tensor and the
-/// field.
+/// Move-only. const calls are safe from several threads. Errors name file, tensor and field.
 class SafetensorsFile {
  public:
   /// Throws IoError or FormatError. Allocates the file's size (FileStorage::memory) and the table
   /// of its tensors.
   static SafetensorsFile open(const std::filesystem::path& path, SafetensorsOptions options = {}) {
-    if (options.storage == FileStorage::mapped) {
+    if (options.storage == FileStorage::mapped)
       return SafetensorsFile(MappedFile(path, options.max_bytes), path.string());
-    }
     return SafetensorsFile(read_file(path, options.max_bytes), path.string());
   }
   /// The same for bytes in memory; `where` names them in errors. Throws FormatError.
@@ -88,6 +86,9 @@ class SafetensorsFile {
     return content().subspan(static_cast<std::size_t>(data_begin_ + tensor.begin),
                              static_cast<std::size_t>(tensor.end - tensor.begin));
   }
+
+  /// Gives tensors other names. Throws FormatError, nothing changed, when two would have one.
+  void rename(const std::map<std::string, std::string>& names);
 
   /// The whole file, header and data. Good as long as the object lives.
   std::span<const std::byte> file_bytes() const { return content(); }
@@ -161,6 +162,19 @@ class SafetensorsFile {
   std::map<std::string, TensorInfo, std::less<>> tensors_;
   std::map<std::string, std::string> metadata_;
 };
+
+inline void SafetensorsFile::rename(const std::map<std::string, std::string>& names) {
+  auto renamed = names_;
+  decltype(tensors_) tensors;
+  for (std::string& name : renamed) {
+    const TensorInfo& tensor = info(name);
+    if (names.count(name) != 0) name = names.at(name);
+    if (!tensors.emplace(name, tensor).second)
+      throw FormatError(where_ + ": two tensors stand for " + in_quotes(name));
+  }
+  names_ = std::move(renamed);
+  tensors_ = std::move(tensors);
+}
 
 inline std::string SafetensorsFile::inventory() const {
   constexpr std::size_t shown = 8;
