@@ -14,6 +14,7 @@
 
 #include "support/finetune_data.hpp"
 #include "support/finetune_report.hpp"
+#include "support/resume_option.hpp"
 
 #include <unistd.h>
 
@@ -63,6 +64,10 @@ class Finetune {
     weights.dtype = options_.dtype;
     weights.orientations = options_.orientations;
     LM base = lora::load_model<LM>(options_.model, weights);
+    const lora::HFConfig read = lora::read_hf_config(options_.model);
+    for (const auto* notes : {&read.warnings, &read.training_warnings}) {
+      for (const std::string& note : *notes) std::cerr << "finetune: " << note << "\n";
+    }
     const Index vocabulary = base.vocab_size(), positions = lora::position_limit(base.config());
     const std::string type = base.model_type();
     check_output();
@@ -194,6 +199,8 @@ class Finetune {
     check_output();  // again: another run may have ended meanwhile
     if (options_.resume_from_checkpoint.empty())
       lora::detail::check_checkpoint_folder(options_.training, {});
+    resume_ = checkpoint_to_resume(options_.resume_from_checkpoint, trainer_->last_checkpoint(),
+                                   options_.training.output_dir);
   }
 
   lora::TrainOutput train() {
@@ -201,10 +208,7 @@ class Finetune {
     std::signal(SIGTERM, ask_to_stop);
     std::signal(SIGHUP, ask_to_stop);
     std::signal(SIGXFSZ, SIG_IGN);  // a limit on files is then an error of the write
-    std::filesystem::path from = options_.resume_from_checkpoint;
-    if (options_.resume_from_checkpoint == "last" || options_.resume_from_checkpoint == "true")
-      from = trainer_->last_checkpoint();
-    const lora::TrainOutput result = trainer_->train(from);
+    const lora::TrainOutput result = trainer_->train(resume_);
     std::signal(SIGINT, SIG_DFL);
     std::signal(SIGTERM, SIG_DFL);
     for (const std::string& warning : result.warnings) std::cerr << "finetune: " << warning << "\n";
@@ -233,8 +237,10 @@ class Finetune {
 
   void report(const lora::TrainOutput& result) {
     for (std::size_t i = 0; i < samples_.size(); ++i) {
-      say("\nquestion  " + samples_[i].prompt + "\n  before  " + first_answers_[i] +
-          "\n  after   " + answer_to(samples_[i]) + "\n  data    " + samples_[i].expected + "\n");
+      const auto shown = [](const std::string& text) { return lora::printable(text, 4000); };
+      say("\nquestion  " + shown(samples_[i].prompt) + "\n  before  " + shown(first_answers_[i]) +
+          "\n  after   " + shown(answer_to(samples_[i])) + "\n  data    " +
+          shown(samples_[i].expected) + "\n");
     }
     char line[160];
     std::snprintf(line, sizeof line, "\nsteps %td, mean loss of training %.4f\n",
@@ -281,6 +287,7 @@ class Finetune {
 
   FinetuneOptions options_;
   std::optional<lora::FolderLock> lock_;
+  std::filesystem::path resume_;
   std::optional<lora::Tokenizer> tokenizer_;
   std::optional<lora::ChatTemplate> chat_;
   FinetuneData data_;

@@ -53,9 +53,10 @@ inline lora::GenerationConfig generation_config(const GenerateRequest& request,
   if (request.max_length) {
     config.max_length = request.max_length;
     config.max_new_tokens = request.max_new_tokens;
-  } else {
-    config.max_new_tokens =
-        request.max_new_tokens.value_or(config.max_new_tokens.value_or(usual_tokens));
+  } else if (request.max_new_tokens) {
+    config.max_new_tokens = request.max_new_tokens;
+  } else if (!config.max_new_tokens && !config.max_length) {
+    config.max_new_tokens = usual_tokens;
   }
   if (!request.eos_token_id.empty()) config.eos_token_id = request.eos_token_id;
   if (!request.stop_strings.empty()) config.stop_strings = request.stop_strings;

@@ -103,6 +103,8 @@ inline Writer open_writer(const GenerateRequest& request) {
   lora::HFGenerationConfig own = lora::read_generation_config(request.model);
   for (const std::string& warning : own.warnings) std::cerr << "generate: " << warning << "\n";
   lora::Tokenizer tokenizer = lora::Tokenizer::open(request.model);
+  for (const std::string& warning : lora::read_hf_config(request.model).warnings)
+    std::cerr << "generate: " << warning << "\n";
   auto& ends = own.generation.eos_token_id;
   if (ends.empty() && tokenizer.eos_id()) ends.push_back(*tokenizer.eos_id());
   std::optional<lora::ChatTemplate> chat;
@@ -126,6 +128,11 @@ inline Writer open_writer(const GenerateRequest& request) {
     std::cerr << "generate: " << notice << "\n";
   for (const std::string& text : request.adapters) {
     const auto [name, directory] = adapter_argument(text);
+    if (writer.model.has_adapter(name)) {
+      throw lora::ConfigError(
+          "two adapters are called " + lora::in_quotes(name) +
+          "; give this one another name: --adapter NAME=" + lora::printable(directory.string()));
+    }
     for (const std::string& warning : lora::load_adapter(writer.model, directory, name).warnings)
       std::cerr << "generate: " << directory.string() << ": " << warning << "\n";
   }

@@ -1,6 +1,7 @@
 // The command line of finetune, and what it makes of data and logs.
 #include "../../examples/support/finetune_data.hpp"
 #include "../../examples/support/finetune_options.hpp"
+#include "../../examples/support/resume_option.hpp"
 #include "../../examples/support/training_chart.hpp"
 
 #include <gtest/gtest.h>
@@ -85,6 +86,21 @@ TEST(FinetuneOptions, OneCopyOfAWeightUnlessBothAreAskedFor) {
             lora::Orientations::both);
   EXPECT_NE(error_of({"--data", "d", "--orientations", "two"}).find("one of one, both"),
             std::string::npos);
+}
+
+TEST(ResumeOption, SaysThatThereIsNoCheckpoint) {
+  using examples::checkpoint_to_resume;
+  EXPECT_EQ(checkpoint_to_resume("", "out/checkpoint-3", "out"), "");
+  EXPECT_EQ(checkpoint_to_resume("last", "out/checkpoint-3", "out"), "out/checkpoint-3");
+  EXPECT_EQ(checkpoint_to_resume("other/checkpoint-1", "", "out"), "other/checkpoint-1");
+  try {
+    checkpoint_to_resume("last", "", "out");
+    FAIL();
+  } catch (const lora::ConfigError& error) {
+    EXPECT_STREQ(error.what(),
+                 "--resume-from-checkpoint last: there is no checkpoint in out; leave the option "
+                 "out to begin a new run");
+  }
 }
 
 TEST(FinetuneOptions, MistakesAreNamed) {

@@ -101,6 +101,9 @@ TEST(GenerateProgram, EveryPromptWithEveryAdapter) {
                          alone(names[0], "Lily and") + "== Lily and [qv]\n" +
                          alone(names[1], "Lily and"));
   EXPECT_NE(alone(names[0], "Once"), alone(names[1], "Once"));
+  expect_refused({"--model", stories(), "--prompt", "x", "--adapter", names[0], "--adapter",
+                  "all=" + adapter("stories260K_r4_qv")},
+                 "two adapters are called \"all\"; give this one another name: --adapter NAME=");
 }
 
 TEST(GenerateProgram, ChatsLineByLine) {
@@ -164,11 +167,16 @@ TEST(GenerateProgram, Refuses) {
 TEST(GenerateProgram, TheCommandLineGoesBeforeTheModelsDefaults) {
   lora::GenerationConfig own;
   own.do_sample = true, own.temperature = 0.6, own.top_k = 20, own.eos_token_id = {2};
-  own.max_length = 4096;
   examples::GenerateRequest request;
   lora::GenerationConfig expected = own;
   expected.max_new_tokens = 256;
   EXPECT_EQ(generation_config(request, own), expected);
+  own.max_length = 4096;  // of prompt and text, as in transformers
+  expected = own;
+  EXPECT_EQ(generation_config(request, own), expected);
+  request.max_new_tokens = 7, expected.max_new_tokens = 7;
+  EXPECT_EQ(generation_config(request, own), expected);
+  request.max_new_tokens = {};
   own.max_new_tokens = 9;
   expected.max_new_tokens = 9;
   EXPECT_EQ(generation_config(request, own), expected);

@@ -63,9 +63,25 @@ TEST(RecordFile, RefusesWhatHasNoEndOrBeginning) {
             "data.json: line 2: a text of the record that begins here does not end");
   EXPECT_EQ(refusal("[{}]\n]"), "data.json: line 2: something stands behind the array: \"]\"");
   EXPECT_EQ(refusal("{}", DataFormat::json), "data.json: line 1: is no JSON array");
-  EXPECT_EQ(refusal("\nname,age"),
-            "data.json: line 2: is neither a JSON array nor JSON Lines: it begins with "
-            "\"name,age\" (name the format for plain text)");
+  EXPECT_EQ(
+      refusal("\nname,age"),
+      "data.json: line 2: is neither a JSON array nor JSON Lines: it begins with "
+      "\"name,age\"; expected one of these, or plain text in a file whose name ends in .txt or "
+      ".md");
+  const auto refusal_of = [](std::string_view text, const char* name) {
+    try {
+      RecordScanner(text, DataFormat::automatic, name);
+    } catch (const lora::FormatError& error) {
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  const auto says = [](const std::string& text, const char* part) {
+    return text.find(part) != text.npos && text.find('\x1f') == text.npos;
+  };
+  EXPECT_TRUE(says(refusal_of("a,b\n1,2", "x.csv"), "\"a,b\\x0a1,2\" and is a table by its name"));
+  EXPECT_TRUE(says(refusal_of("PAR1\x15", "x.parquet"), "as Parquet files do"));
+  EXPECT_TRUE(says(refusal_of("\x1f\x8b\x08", "x.json.gz"), "as compressed files do"));
 }
 
 TEST(RecordFile, TheNameMayShowTheFormat) {

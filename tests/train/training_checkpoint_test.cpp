@@ -201,6 +201,21 @@ TEST(TrainingCheckpoint, ThatIsDamagedIsRefused) {
   EXPECT_HAS(verdict(), "not valid JSON");
 }
 
+TEST(TrainingCheckpoint, OfTransformersIsNamed) {
+  const TemporaryFolder folder;
+  atomic_write(folder.path / trainer_state_file,
+               R"({"global_step": 4, "log_history": [], "num_input_tokens_seen": null})");
+  const auto verdict = [&] {
+    return message_of<FormatError>([&] { read_training_checkpoint<float>(folder.path); });
+  };
+  EXPECT_HAS(verdict(),
+             "is not a checkpoint of this library's Trainer but, it seems, of transformers'");
+  EXPECT_HAS(verdict(), "there is no training_state.safetensors; its adapter can be");
+  atomic_write(folder.path / trainer_state_file, "{}");
+  EXPECT_HAS(verdict(),
+             "is not a checkpoint of this library's Trainer: there is no training_state");
+}
+
 TEST(TrainingCheckpoint, SaysHowRunsDiffer) {
   const Json now =
       parse_json(R"({"seed":1,"learning_rate":0.1,"logging_steps":3,"data":"7"})", "x");

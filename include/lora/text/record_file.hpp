@@ -43,7 +43,8 @@ class RecordScanner {
     if (format_ == DataFormat::automatic) {
       if (!done() && text_[at_] != '[' && text_[at_] != '{') {
         refuse("is neither a JSON array nor JSON Lines: it begins with " +
-               in_quotes(text_.substr(at_, 20)) + " (name the format for plain text)");
+               in_quotes(text_.substr(at_, 20)) + other_format(text_.substr(at_)) +
+               "; expected one of these, or plain text in a file whose name ends in .txt or .md");
       }
       format_ = !done() && text_[at_] == '[' ? DataFormat::json : DataFormat::json_lines;
     }
@@ -68,6 +69,17 @@ class RecordScanner {
   }
 
  private:
+  /// What a file that is no JSON may be.
+  std::string other_format(std::string_view text) const {
+    constexpr std::string_view gzip("\x1f\x8b"), zip("PK\x03\x04"), parquet("PAR1"),
+        zstandard("\x28\xb5\x2f\xfd");
+    if (text.starts_with(gzip) || text.starts_with(zip) || text.starts_with(zstandard))
+      return ", as compressed files do, which are not read here: decompress it first";
+    if (text.starts_with(parquet)) return ", as Parquet files do: write it as JSON Lines first";
+    if (where_.ends_with(".csv") || where_.ends_with(".tsv"))
+      return " and is a table by its name: write it as JSON Lines first";
+    return "";
+  }
   [[noreturn]] void refuse(const std::string& what) const {
     throw FormatError(where_ + ": line " + std::to_string(line_) + ": " + what);
   }

@@ -196,6 +196,16 @@ TrainingCheckpoint<S> read_training_checkpoint(const std::filesystem::path& path
   const std::filesystem::path json_path = path / trainer_state_file;
   const auto bytes = read_file(json_path, std::uint64_t{1} << 30);
   const Json json = parse_json(as_text(bytes), json_path.string());
+  if (json.is_object() && !json.contains("arguments") &&
+      !detail::file_exists(path / training_tensors_file)) {
+    const bool theirs = json.contains("log_history") && json.contains("global_step");
+    throw FormatError(path.string() + ": is not a checkpoint of this library's Trainer" +
+                      (theirs ? " but, it seems, of transformers', whose state of the optimiser is "
+                                "in files of torch"
+                              : "") +
+                      ": there is no " + training_tensors_file +
+                      "; its adapter can be what a new run begins with (--init-adapter)");
+  }
   checkpoint.state = state_from_json(json, json_path.string());
   if (!json.contains("arguments") || !json["arguments"].is_object())
     throw FormatError(json_path.string() + ": arguments is missing, expected an object");
