@@ -391,7 +391,19 @@ TEST(Matching, SaysWhenFanInFanOutHasNoEffect) {
   EXPECT_EQ(
       warnings(llama(), c),
       "LoRAConfig: fan_in_fan_out = true has no effect on \"model.layers.0.self_attn.q_proj\", a "
-      "Linear; a layer knows how its weight is stored\n");
+      "Linear; the base says how its weight is stored\n");
+  // One flag for layers of both kinds: PEFT leaves that of the last one, which is no fault.
+  const std::vector<ModuleInfo> both{{"h.c_attn", "Conv1D"}, {"lm_head", "Linear"}};
+  for (const bool flag : {false, true}) {
+    c.fan_in_fan_out = flag;
+    c.target_modules = {"c_attn", "lm_head"};
+    EXPECT_EQ(warnings(both, c), "");
+    c.target_modules = {"c_attn"};
+    EXPECT_EQ(warnings(both, c),
+              flag ? ""
+                   : "LoRAConfig: fan_in_fan_out = false has no effect on \"h.c_attn\", a Conv1D; "
+                     "the base says how its weight is stored\n");
+  }
 }
 
 TEST(Matching, SaysWhatIsNearWhenNothingMatched) {

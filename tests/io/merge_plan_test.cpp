@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
+
 #include "io/peft_folder.hpp"
 #include "support/messages.hpp"
 
@@ -42,8 +44,8 @@ TEST(MergePlan, FindsWeightAndScale) {
   PeftFolder adapter;
   adapter.pair("model.a.q_proj", 2, 3, 5);
   const MergePlan plan = Base({{"model.a.q_proj.weight", {5, 3}}, {"model.b", {2}}}).plan(adapter);
-  ASSERT_EQ(plan.size(), 1u);
-  const MergedTensor& merged = plan.at("model.a.q_proj.weight");
+  ASSERT_EQ(plan.tensors.size(), 1u);
+  const MergedTensor& merged = plan.tensors.at("model.a.q_proj.weight");
   EXPECT_EQ(merged.a_key, "base_model.model.model.a.q_proj.lora_A.weight");
   EXPECT_EQ(merged.b_key, "base_model.model.model.a.q_proj.lora_B.weight");
   EXPECT_EQ(merged.scale, 2);
@@ -51,21 +53,92 @@ TEST(MergePlan, FindsWeightAndScale) {
   EXPECT_EQ(merged.saved_key, "");
 }
 
-TEST(MergePlan, TurnsConv1DAndEmbeddings) {
+const char* const gpt2 = R"({"model_type": "gpt2"})";
+const char* const llama = R"({"model_type": "llama"})";
+const char* const llama_tied = R"({"model_type": "llama", "tie_word_embeddings": true})";
+using Warnings = std::vector<std::string>;
+
+TEST(MergePlan, TheBaseSaysWhichWayAWeightLies) {
+  const Base conv1d({{"transformer.h.0.attn.c_proj.weight", {4, 4}},
+                     {"transformer.h.0.attn.c_attn.weight", {4, 12}},
+                     {"transformer.wte.weight", {7, 4}},
+                     {"lm_head.weight", {7, 4}}},
+                    R"({"model_type": "gpt2", "tie_word_embeddings": false})");
+  const Base linear({{"model.layers.0.self_attn.o_proj.weight", {4, 4}}}, llama);
+  for (const char* flag : {"true", "false"}) {
+    SCOPED_TRACE(flag);
+    const std::string fields = std::string(R"({"fan_in_fan_out": )") + flag + "}";
+    PeftFolder adapter(fields), other(fields);
+    adapter.pair("transformer.h.0.attn.c_proj", 2, 4, 4);
+    adapter.pair("transformer.h.0.attn.c_attn", 2, 4, 12).embedding("transformer.wte", 2, 7, 4);
+    const bool wrong = flag == std::string("false");
+    const MergePlan plan = conv1d.plan(adapter);
+    for (const auto& [name, merged] : plan.tensors)
+      EXPECT_EQ(merged.layout, Layout::in_out) << name;
+    EXPECT_EQ(plan.warnings,
+              wrong ? Warnings{"fan_in_fan_out = false has no effect on "
+                               "\"transformer.h.0.attn.c_attn\", a Conv1D; the base says how its "
+                               "weight is stored"}
+                    : Warnings{});
+    // PEFT leaves the flag of the last layer, here a Linear's.
+    adapter.pair("lm_head", 2, 4, 7);
+    const MergePlan mixed = conv1d.plan(adapter);
+    EXPECT_EQ(mixed.tensors.at("lm_head.weight").layout, Layout::out_in);
+    EXPECT_EQ(mixed.tensors.at("transformer.h.0.attn.c_proj.weight").layout, Layout::in_out);
+    EXPECT_EQ(mixed.warnings, Warnings{});
+    other.pair("model.layers.0.self_attn.o_proj", 2, 4, 4);
+    const MergePlan straight = linear.plan(other);
+    EXPECT_EQ(straight.tensors.begin()->second.layout, Layout::out_in);
+    EXPECT_EQ(straight.warnings,
+              wrong ? Warnings{}
+                    : Warnings{"fan_in_fan_out = true has no effect on "
+                               "\"model.layers.0.self_attn.o_proj\", a Linear; the base says how "
+                               "its weight is stored"});
+  }
+}
+
+TEST(MergePlan, ShapesOfABaseThatFitTheOtherWayAreRefusedWhereTheModelIsKnown) {
   PeftFolder adapter(R"({"fan_in_fan_out": true})");
-  adapter.pair("h.c_attn", 2, 3, 5).embedding("h.words", 2, 7, 4);
-  const Base base({{"h.c_attn.weight", {3, 5}}, {"h.words.weight", {7, 4}}});
-  for (const auto& [name, merged] : base.plan(adapter))
-    EXPECT_EQ(merged.layout, Layout::in_out) << name;
-  EXPECT_HAS(Base({{"h.c_attn.weight", {5, 3}}, {"h.words.weight", {7, 4}}}).refusal(adapter),
-             "h.c_attn.weight: shape in the base is [5, 3], expected [3, 5] for lora_A [2, 3], "
-             "lora_B [5, 2] and fan_in_fan_out");
+  adapter.pair("transformer.h.0.attn.c_attn", 2, 3, 5);
+  EXPECT_HAS(Base({{"transformer.h.0.attn.c_attn.weight", {5, 3}}}, gpt2).refusal(adapter),
+             "c_attn.weight: shape in the base is [5, 3], expected [3, 5] for lora_A [2, 3], "
+             "lora_B [5, 2] of a Conv1D");
+  PeftFolder other(R"({"fan_in_fan_out": true})");
+  other.pair("m.q_proj", 2, 3, 5);
+  EXPECT_HAS(Base({{"m.q_proj.weight", {3, 5}}}, llama).refusal(other),
+             "m.q_proj.weight: shape in the base is [3, 5], expected [5, 3]");
+}
+
+TEST(MergePlan, OfAnUnknownModelShapesDecide) {
+  for (const char* flag : {"true", "false"}) {
+    PeftFolder adapter(std::string(R"({"fan_in_fan_out": )") + flag + "}");
+    adapter.pair("m.w", 2, 3, 5);
+    const auto layout = [&](std::vector<Index> shape) {
+      return Base({{"m.w.weight", std::move(shape)}}).plan(adapter).tensors.at("m.w.weight").layout;
+    };
+    EXPECT_EQ(layout({5, 3}), Layout::out_in);
+    EXPECT_EQ(layout({3, 5}), Layout::in_out);
+    PeftFolder square(std::string(R"({"fan_in_fan_out": )") + flag + "}");
+    square.pair("h.0.c_proj", 2, 3, 3);
+    const Base beside({{"h.0.c_proj.weight", {3, 3}},
+                       {"h.0.c_proj.bias", {3}},
+                       {"h.0.c_attn.weight", {3, 9}},
+                       {"h.0.c_attn.bias", {9}}});
+    EXPECT_EQ(beside.plan(square).tensors.at("h.0.c_proj.weight").layout, Layout::in_out);
+    const Base alone({{"h.0.c_proj.weight", {3, 3}}});
+    if (flag == std::string("true")) {
+      EXPECT_HAS(alone.refusal(square), "the weight is square and fan_in_fan_out is true");
+    } else {
+      EXPECT_EQ(alone.plan(square).tensors.begin()->second.layout, Layout::out_in);
+    }
+  }
 }
 
 TEST(MergePlan, FindsABaseWithoutItsHead) {
   PeftFolder adapter;
   adapter.pair("transformer.h.0.q_proj", 2, 3, 5);
-  EXPECT_EQ(Base({{"h.0.q_proj.weight", {5, 3}}}).plan(adapter).count("h.0.q_proj.weight"), 1u);
+  EXPECT_EQ(Base({{"h.0.q_proj.weight", {5, 3}}}).plan(adapter).tensors.count("h.0.q_proj.weight"),
+            1u);
   const Base other({{"h.0.q_proj.weight", {5, 3}}, {"transformer.x", {1}}});
   EXPECT_HAS(other.refusal(adapter), "the base has no tensor \"transformer.h.0.q_proj.weight\"");
 }
@@ -87,19 +160,21 @@ TEST(MergePlan, NamesEveryKeyThatHasNoPlace) {
 }
 
 TEST(MergePlan, PutsSavedTensorsInTheirPlace) {
-  PeftFolder adapter;
+  PeftFolder adapter(R"({"modules_to_save": ["score"]})");
   adapter.pair("m.q_proj", 2, 3, 5);
   adapter.add("m.q_proj.base_layer.bias", numbered(1, 5)).add("m.score.weight", numbered(4, 3));
   SafetensorsWriter base;
   base.add("m.q_proj.weight", numbered(5, 3), DType::F32);
   base.add("m.q_proj.bias", numbered(1, 5), DType::F32);
-  base.add("m.score.weight", numbered(4, 3), DType::F32);
+  base.add("m.score.weight", numbered(4, 3, 5), DType::F32);
   const TemporaryFolder folder;
   base.write(folder.path / checkpoint_file);
   const MergePlan plan = plan_merge(CheckpointFiles::open(folder.path), adapter.open());
-  EXPECT_EQ(plan.at("m.q_proj.bias").saved_key, "base_model.model.m.q_proj.base_layer.bias");
-  EXPECT_EQ(plan.at("m.q_proj.bias").b_key, "");
-  EXPECT_EQ(plan.at("m.score.weight").saved_key, "base_model.model.m.score.weight");
+  EXPECT_EQ(plan.tensors.at("m.q_proj.bias").saved_key,
+            "base_model.model.m.q_proj.base_layer.bias");
+  EXPECT_EQ(plan.tensors.at("m.q_proj.bias").b_key, "");
+  EXPECT_EQ(plan.tensors.at("m.score.weight").saved_key, "base_model.model.m.score.weight");
+  EXPECT_EQ(plan.warnings, Warnings{});
   adapter.add("m.q_proj.bias", numbered(1, 5));
   try {
     plan_merge(CheckpointFiles::open(folder.path), adapter.open());
@@ -160,21 +235,94 @@ TEST(MergePlan, RefusesConvolutionsWithGroups) {
   }
 }
 
-TEST(MergePlan, RefusesToChangeHalfOfATiedPair) {
+using Shapes = std::vector<std::pair<std::string, std::vector<Index>>>;
+
+TEST(MergePlan, RefusesToChangeHalfOfATiedPairOfAnUnknownModel) {
   PeftFolder adapter;
   adapter.embedding("m.embed_tokens", 2, 7, 4);
-  const std::vector<std::pair<std::string, std::vector<Index>>> alone{
-      {"m.embed_tokens.weight", {7, 4}}};
-  auto both = alone;
+  const Shapes alone{{"m.embed_tokens.weight", {7, 4}}};
+  Shapes both = alone;
   both.push_back({"lm_head.weight", {7, 4}});
   const char* reason = "embedding and head of the base are one tensor";
+  const char* tied = R"({"tie_word_embeddings": true})";
   EXPECT_HAS(Base(alone).refusal(adapter), reason);
-  EXPECT_HAS(Base(both, R"({"tie_word_embeddings": true})").refusal(adapter), reason);
-  EXPECT_EQ(Base(both).plan(adapter).size(), 1u);
-  EXPECT_EQ(Base(alone, R"({"tie_word_embeddings": false})").plan(adapter).size(), 1u);
+  EXPECT_HAS(Base(both, tied).refusal(adapter), reason);
+  EXPECT_EQ(Base(both).plan(adapter).tensors.size(), 1u);
+  EXPECT_EQ(Base(alone, R"({"tie_word_embeddings": false})").plan(adapter).tensors.size(), 1u);
   PeftFolder head;
   head.pair("lm_head", 2, 4, 7);
-  EXPECT_HAS(Base(both, R"({"tie_word_embeddings": true})").refusal(head), reason);
+  for (const Shapes& shapes : {alone, both}) EXPECT_HAS(Base(shapes, tied).refusal(head), reason);
+}
+
+TEST(MergePlan, PartsATiedPairOfAKnownModel) {
+  const Base base({{"model.embed_tokens.weight", {7, 4}}, {"model.norm.weight", {4}}}, llama_tied);
+  const std::string warning =
+      "embedding and head of the base are one tensor, and the adapter changes one of them: the "
+      "merged model has two, and its config.json says tie_word_embeddings = false";
+  const std::string table = "model.embed_tokens.weight", head = "lm_head.weight";
+  PeftFolder on_head, on_table, saved_head(R"({"modules_to_save": ["lm_head"]})");
+  on_head.pair("lm_head", 2, 4, 7);
+  on_table.embedding("model.embed_tokens", 2, 7, 4);
+  saved_head.pair("x", 2, 1, 1).add("lm_head.weight", numbered(7, 4, 3));
+  for (const PeftFolder* adapter : {&on_head, &on_table}) {
+    const MergePlan plan = base.plan(*adapter);
+    EXPECT_TRUE(plan.untied);
+    EXPECT_EQ(plan.warnings, Warnings{warning});
+    EXPECT_EQ(plan.tensors.at(head).base_key, table);
+    EXPECT_EQ(plan.tensors.count(table), adapter == &on_table ? 1u : 0u);
+    EXPECT_EQ(plan.tensors.at(head).b_key.empty(), adapter == &on_table);
+  }
+  EXPECT_HAS(base.refusal(saved_head), "no tensor \"x.weight\"");
+  EXPECT_EQ(base.refusal(saved_head).find("lm_head"), std::string::npos) << "it is no problem";
+  // GPT-2 is tied when its config.json does not say so, whatever lies beside the embedding.
+  const Base gpt({{"transformer.wte.weight", {7, 4}}, {"lm_head.weight", {7, 4}}}, gpt2);
+  EXPECT_TRUE(gpt.plan(on_head).untied);
+  EXPECT_EQ(gpt.plan(on_head).tensors.at(head).base_key, "transformer.wte.weight");
+}
+
+TEST(MergePlan, CopiesOfTheBaseAreNothingWhenEqualAndElseTakeItsPlace) {
+  // numbered(1, 28) is what the base has; a copy in halves is the same once rounded.
+  const Shapes shapes{{"model.embed_tokens.weight", {7, 4}}, {"model.q.weight", {4, 4}}};
+  const std::string table = "model.embed_tokens.weight", head = "lm_head.weight";
+  const std::string key = "base_model.model.model.embed_tokens.base_layer.weight";
+  const auto adapter = [](const char* copy, float first) {
+    auto folder = std::make_unique<PeftFolder>();
+    folder->embedding("model.embed_tokens", 2, 7, 4);
+    folder->add(copy, numbered(7, 4, first), DType::BF16);
+    return folder;
+  };
+  const Base untied(shapes, R"({"model_type": "llama", "tie_word_embeddings": false})");
+  const auto same = adapter("model.embed_tokens.base_layer.weight", 1),
+             other = adapter("model.embed_tokens.base_layer.weight", 2);
+  EXPECT_EQ(untied.plan(*same).tensors.at(table).saved_key, "");
+  EXPECT_EQ(untied.plan(*same).warnings, Warnings{});
+  EXPECT_EQ(untied.plan(*other).tensors.at(table).saved_key, key);
+  EXPECT_EQ(untied.plan(*other).warnings,
+            Warnings{key + " is not the base's weight of \"model.embed_tokens\": the adapter's "
+                           "takes its place, as in PEFT"});
+  // Under the name that PEFT passes over, equal or not.
+  EXPECT_NO_THROW(untied.plan(*adapter("model.embed_tokens.weight", 1)));
+  EXPECT_HAS(untied.refusal(*adapter("model.embed_tokens.weight", 2)),
+             "under a name that PEFT passes over: the module is adapted, expected "
+             "\".base_layer.weight\"");
+  // One matrix: it is both, and stays one unless a half of it is changed.
+  const Base tied(shapes, llama_tied);
+  const MergePlan parted = tied.plan(*other);
+  EXPECT_TRUE(parted.untied);
+  EXPECT_EQ(parted.tensors.at(table).saved_key, key);
+  EXPECT_EQ(parted.tensors.at(head).saved_key, key);
+  PeftFolder beside;
+  beside.pair("model.q", 2, 4, 4).add("lm_head.weight", numbered(7, 4, 2));
+  const MergePlan together = tied.plan(beside);
+  EXPECT_FALSE(together.untied);
+  EXPECT_EQ(together.tensors.at(table).saved_key, "base_model.model.lm_head.weight");
+  EXPECT_EQ(together.tensors.count(head), 0u);
+  beside.add("model.embed_tokens.weight", numbered(7, 4, 2));
+  EXPECT_NO_THROW(tied.plan(beside));
+  PeftFolder two;
+  two.pair("model.q", 2, 4, 4).add("lm_head.weight", numbered(7, 4, 2));
+  two.add("model.embed_tokens.weight", numbered(7, 4, 3));
+  EXPECT_HAS(tied.refusal(two), "stands for the same as base_model.model.lm_head.weight");
 }
 
 }  // namespace

@@ -336,34 +336,6 @@ TEST(Pretrained, KeysWithoutThePrefixAreAccepted) {
   EXPECT_TRUE(same_bits(loaded.base().run(), model.base().run()));
 }
 
-TEST(Pretrained, WeightsOfTheBaseBesideTheAdapterMustBeThoseOfTheModel) {
-  // What PEFT's save_embedding_layers leaves: the adapted embedding's own weight, and the head's.
-  const TemporaryFolder folder;
-  Model model = saved(folder.path, config_for({"embed", "q"}));
-  const PeftAdapter adapter = PeftAdapter::open(folder.path);
-  const auto with_base = [&](const char* name, float change) {
-    Matrix<float> embed = model.base().embed.weight().stored();
-    embed(3, 2) += change;
-    SafetensorsWriter writer;
-    for (const std::string& key : adapter.tensors().names())
-      writer.add(key, adapter.tensors().info(key).dtype, adapter.tensors().info(key).shape,
-                 adapter.tensors().bytes(key));
-    writer.add("base_model.model.embed.base_layer.weight", embed, DType::F32);
-    writer.add("base_model.model.head.weight", model.base().head.weight().stored(), DType::F32);
-    write_peft_adapter(folder.path / name, adapter.fields(), writer);
-    return folder.path / name;
-  };
-  auto [loaded, report] = from_pretrained(Small{}, with_base("same", 0));
-  EXPECT_TRUE(same_bits(loaded.base().run(), model.base().run()));
-  EXPECT_EQ(report.warnings, Names{});
-  const fs::path other = with_base("other", 1e-3f);
-  EXPECT_TRUE(throws<FormatError>(
-      [&] { from_pretrained(Small{}, other); },
-      {"\n  unexpected: base_model.model.embed.base_layer.weight (a weight of the base, and not "
-       "that "
-       "of this model, which is frozen: load the base that the adapter was trained on)"}));
-}
-
 /// The adapter of a folder again, with base weights of `model` beside it: keys, and what they hold.
 void add_base_weights(const fs::path& from, const fs::path& to, DType dtype,
                       const std::vector<std::pair<std::string, Matrix<float>>>& copies) {
@@ -374,6 +346,74 @@ void add_base_weights(const fs::path& from, const fs::path& to, DType dtype,
                adapter.tensors().bytes(key));
   for (const auto& [key, values] : copies) writer.add("base_model.model." + key, values, dtype);
   write_peft_adapter(to, adapter.fields(), writer);
+}
+
+TEST(Pretrained, CopiesOfTheBaseAreNothingWhenEqualAndElseTakeItsPlace) {
+  // What PEFT's save_embedding_layers leaves: the adapted embedding's own weight, and the head's.
+  const TemporaryFolder folder;
+  Model model = saved(folder.path / "plain", config_for({"embed", "q"}));
+  const Matrix<float> embed = model.base().embed.weight().stored();
+  const Matrix<float> head = model.base().head.weight().stored();
+  const auto load = [&](const std::vector<std::pair<std::string, Matrix<float>>>& copies) {
+    add_base_weights(folder.path / "plain", folder.path / "copy", DType::F32, copies);
+    return from_pretrained(Small{}, folder.path / "copy");
+  };
+  auto [same, nothing] = load({{"embed.base_layer.weight", embed}, {"head.weight", head}});
+  EXPECT_TRUE(same_bits(same.base().run(), model.base().run()));
+  EXPECT_EQ(nothing.warnings, Names{});
+  EXPECT_EQ(nothing.replaced, Names{});
+  EXPECT_TRUE(same.base().embed.weight().stored() == embed);
+
+  const Matrix<float> other = embed.array() + 0.125f;
+  auto [loaded, report] = load({{"embed.base_layer.weight", other}, {"head.weight", head}});
+  EXPECT_EQ(report.replaced, Names{"embed"});
+  EXPECT_EQ(report.warnings,
+            Names{"base_model.model.embed.base_layer.weight is not the base's weight of \"embed\": "
+                  "the adapter's takes its place, as in PEFT"});
+  EXPECT_TRUE(loaded.base().embed.weight().stored() == other);
+  // As a base that had this embedding from the beginning.
+  Small changed;
+  changed.embed = LoRAEmbedding<float>(FrozenWeight<float>(other));
+  auto [expected, none] = from_pretrained(changed, folder.path / "plain");
+  EXPECT_TRUE(same_bits(loaded.base().run(), expected.base().run()));
+  EXPECT_FALSE(same_bits(loaded.base().run(), model.base().run()));
+
+  EXPECT_TRUE(throws<FormatError>(
+      [&] {
+        load({{"embed.weight", other}});
+      },
+      {"\n  base_model.model.embed.weight: is a weight of the base, and not that of this one, "
+       "under "
+       "a name that PEFT passes over: the module is adapted, expected \".base_layer.weight\""}));
+  EXPECT_TRUE(throws<FormatError>(
+      [&] {
+        load({{"head.base_layer.weight", head * 2}});
+      },
+      {"the module is not adapted, expected \".weight\""}));
+  EXPECT_TRUE(throws<FormatError>(
+      [&] {
+        load({{"embed.base_layer.weight", embed.topRows(2)}});
+      },
+      {"base_model.model.embed.base_layer.weight: shape is [2, ", " as of the base's weight"}));
+  EXPECT_NO_THROW(load({{"embed.weight", embed}}));
+}
+
+TEST(Pretrained, ACopyThatDiffersIsRefusedWhileItsPlaceIsMergedInto) {
+  const TemporaryFolder folder;
+  saved(folder.path / "plain", config_for({"embed", "q"}));
+  const Matrix<float> other = Small{}.embed.weight().stored().array() + 1.0f;
+  add_base_weights(folder.path / "plain", folder.path / "copy", DType::F32,
+                   {{"embed.base_layer.weight", other}});
+  Model model(Small{});
+  load_adapter(model, folder.path / "plain", "first");
+  model.merge_adapter();
+  const Matrix<float> before = model.base().run();
+  EXPECT_TRUE(throws<FormatError>([&] { load_adapter(model, folder.path / "copy", "second"); },
+                                  {"cannot be replaced while an adapter is merged into it"}));
+  EXPECT_TRUE(same_bits(model.base().run(), before));
+  EXPECT_EQ(model.adapter_names(), Names{"first"});
+  model.unmerge_adapter();
+  EXPECT_EQ(load_adapter(model, folder.path / "copy", "second").replaced, Names{"embed"});
 }
 
 TEST(Pretrained, WeightsOfTheBaseAreFoundBesideOtherAdapters) {
@@ -409,11 +449,14 @@ TEST(Pretrained, WeightsOfTheBaseMayBeRoundedToTheNarrowerType) {
   rounded.embed = LoRAEmbedding<float>(FrozenWeight<float>::pack(embed, Precision::bfloat16));
   Matrix<float> other = embed;
   other(3, 2) *= 1.02f;
+  const auto replaced = [](const Small& base, const fs::path& path) {
+    return !from_pretrained(base, path).report.replaced.empty();
+  };
   for (const DType dtype : {DType::F32, DType::F64, DType::BF16, DType::F16}) {
     SCOPED_TRACE(dtype_name(dtype));
     for (const Small& base : {plain, rounded}) {
-      EXPECT_NO_THROW(from_pretrained(base, with(embed, dtype)));
-      EXPECT_THROW(from_pretrained(base, with(other, dtype)), FormatError);
+      EXPECT_FALSE(replaced(base, with(embed, dtype)));
+      EXPECT_TRUE(replaced(base, with(other, dtype)));
     }
   }
   // A checkpoint in halves that is held as bfloat16: the copy was rounded once, the model twice.
@@ -422,12 +465,12 @@ TEST(Pretrained, WeightsOfTheBaseMayBeRoundedToTheNarrowerType) {
   Small from_halves;
   from_halves.embed = LoRAEmbedding<float>(FrozenWeight<float>::pack(
       halves.data(), HalfFormat::float16, embed.rows(), embed.cols(), Precision::bfloat16));
-  EXPECT_NO_THROW(from_pretrained(from_halves, with(embed, DType::F16)));
-  EXPECT_THROW(from_pretrained(from_halves, with(other, DType::F16)), FormatError);
+  EXPECT_FALSE(replaced(from_halves, with(embed, DType::F16)));
+  EXPECT_TRUE(replaced(from_halves, with(other, DType::F16)));
   Matrix<float> near = embed;
   near(3, 2) = std::nextafter(near(3, 2), 9.0f);
-  EXPECT_THROW(from_pretrained(plain, with(near, DType::F32)), FormatError);
-  EXPECT_NO_THROW(from_pretrained(rounded, with(near, DType::F32)));
+  EXPECT_TRUE(replaced(plain, with(near, DType::F32)));
+  EXPECT_FALSE(replaced(rounded, with(near, DType::F32)));
 }
 
 // ---- warnings ----
@@ -520,8 +563,8 @@ TEST(Pretrained, AllThatDoesNotFitIsListedAndTheModelIsAsBefore) {
          "\n  base_model.model.block.0.v.lora_A.weight: shape is [2, 5], expected [2, 6]",
          "\n  unexpected: base_model.model.block.0.c.lora_A.weight",
          "\n  unexpected: base_model.model.block.0.c.lora_B.weight",
-         "\n  unexpected: base_model.model.block.0.q.weight",
-         "\n  unexpected: base_model.model.embed.base_layer.weight"}));
+         "\n  base_model.model.block.0.q.weight: is a weight of the base",
+         "\n  base_model.model.embed.base_layer.weight: is a weight of the base"}));
     EXPECT_EQ(snapshot(model), before);
     EXPECT_TRUE(same_bits(model.base().run(), out));
   }

@@ -1,6 +1,7 @@
 // What a configuration selects of a model's modules.
 #pragma once
 
+#include <lora/core/printable.hpp>
 #include <lora/core/types.hpp>
 
 #include <string>
@@ -30,5 +31,27 @@ struct MatchReport {
   /// Each a sentence: a name of the configuration that does nothing, with near names.
   std::vector<std::string> warnings;
 };
+
+namespace detail {
+
+/// The first adapted layers of either layout, by name; empty: none.
+struct LayoutsSeen {
+  std::string out_in, in_out;
+};
+
+/// What is to be said of a fan_in_fan_out that is true of none of the adapted layers, else nothing.
+/// It has no effect anywhere: a layer, or the base's file, knows how a weight is stored. Where
+/// layers of both kinds are adapted PEFT writes what the last of them is.
+template <class = void>
+std::string fan_in_fan_out_warning(bool flag, const LayoutsSeen& seen) {
+  const std::string &fits = flag ? seen.in_out : seen.out_in,
+                    &other = flag ? seen.out_in : seen.in_out;
+  if (!fits.empty() || other.empty()) return {};
+  return std::string("fan_in_fan_out = ") + (flag ? "true" : "false") + " has no effect on " +
+         in_quotes(other) + (flag ? ", a Linear" : ", a Conv1D") +
+         "; the base says how its weight is stored";
+}
+
+}  // namespace detail
 
 }  // namespace LORA_NAMESPACE

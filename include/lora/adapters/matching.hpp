@@ -71,10 +71,8 @@ class Matcher {
     warn_keys("rank_pattern", rank_keys_, rank_used_);
     warn_keys("alpha_pattern", alpha_keys_, alpha_used_);
     warn_layers();
-    if (!linear_as_in_out_.empty()) {
-      warn("fan_in_fan_out = true has no effect on " + in_quotes(linear_as_in_out_) +
-           ", a Linear; a layer knows how its weight is stored");
-    }
+    const String flag = fan_in_fan_out_warning(config_.fan_in_fan_out, layouts_);
+    if (!flag.empty()) warn(flag);
     return std::move(report_);
   }
 
@@ -193,9 +191,8 @@ class Matcher {
       throw ConfigError("LoRAConfig: lora_bias = true is not supported for the Embedding " +
                         in_quotes(module.name));
     }
-    if (config_.fan_in_fan_out && module.type == "Linear" && linear_as_in_out_.empty()) {
-      linear_as_in_out_ = module.name;
-    }
+    if (module.type == "Linear" && layouts_.out_in.empty()) layouts_.out_in = module.name;
+    if (module.type == "Conv1D" && layouts_.in_out.empty()) layouts_.in_out = module.name;
     const Index r = looked_up(config_.rank_pattern, rank_keys_, rank_used_, module.name, config_.r);
     const double alpha =
         looked_up(config_.alpha_pattern, alpha_keys_, alpha_used_, module.name, config_.lora_alpha);
@@ -365,7 +362,7 @@ class Matcher {
   std::vector<bool> kept_used_, rank_used_, alpha_used_;
   std::set<OnUse<Index, Config>> layers_used_;
   PatternScratch scratch_;
-  String linear_as_in_out_;  // the first Linear that fan_in_fan_out speaks of in vain
+  OnUse<LayoutsSeen, Config> layouts_;
   std::size_t near_used_ = 0;
   OnUse<MatchReport, Config> report_;
 };

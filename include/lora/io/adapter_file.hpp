@@ -85,6 +85,7 @@ struct BaseWeight {
   FrozenWeight<S> weight;
   std::vector<Index> shape;
 
+  Index size() const { return weight.size(); }
   /// Whether the file's tensor holds these values, once both are rounded to the narrower of the
   /// file's type and that of the model: bfloat16 when it holds all values, else S.
   bool equals(const SafetensorsFile& file, const std::string& name) const {
@@ -110,30 +111,111 @@ struct BaseWeight {
   }
 };
 
-/// The frozen weights by their keys in an adapter's file. Each has two: whether PEFT writes
-/// ".base_layer" depends on that one adapter, and others may be on the layer here.
+/// What a file holds beside an adapter's own tensors: copies of the base's frozen weights.
+template <class S>
+struct BaseCopies {
+  std::set<std::string> keys;  ///< as they stand in the file: those that are in order
+  std::string problems;        ///< one line each, begun with "\n  "
+  std::vector<std::string> warnings;
+  struct Change {
+    FrozenWeight<S> before, after;
+  };
+  std::vector<Change> changes;       ///< by the weight in memory, which tied layers share
+  std::vector<std::string> modules;  ///< whose copies are not the base's
+};
+
+/// Holds the copies of weights of the base in an adapter's file, keys and their modules
+/// (copied_module), against the model's. Allocates the weights that differ.
 template <class Base>
-std::map<std::string, BaseWeight<typename Base::Scalar>> base_weights(LoRAModel<Base>& model) {
-  std::map<std::string, BaseWeight<typename Base::Scalar>> weights;
-  model.for_each_layer([&](const NamePath& path, auto& layer) {
-    const std::string key = std::string(peft_prefix) + path.str();
-    for (const char* end : {".weight", ".base_layer.weight"})
-      weights.insert({key + end, {layer.weight(), layer.weight_shape()}});
+class BaseCopyReader {
+ public:
+  using S = typename Base::Scalar;
+  BaseCopyReader(LoRAModel<Base>& model, const std::string& adapter, const SafetensorsFile& file)
+      : file_(file) {
+    model.for_each_layer([&](const NamePath& path, auto& layer) {
+      layers_[path.str()] = {{layer.weight(), layer.weight_shape()},
+                             layer.adapters().contains(adapter),
+                             !layer.adapters().merged().empty() || layer.base_trained()};
+    });
+  }
+
+  void add(const std::string& key, const std::string& module) {
+    const auto found = layers_.find(module);
+    if (found == layers_.end()) return;  // not of this model: unexpected
+    Layer& layer = found->second;
+    copies_.keys.insert(key);
+    if (layer.own.equals(file_, key)) return;
+    const TensorInfo& info = file_.info(key);
+    if (info.shape != layer.own.shape) {
+      return problem(key, "shape is " + shape_text(info.shape) + ", expected " +
+                              shape_text(layer.own.shape) + " as of the base's weight");
+    }
+    if (!is_matrix_dtype(info.dtype))
+      return problem(key, "dtype is " + std::string(dtype_name(info.dtype)) +
+                              ", expected F32, F64, F16 or BF16");
+    if (const auto large = first_overflow_of_read<S>(info.dtype, file_.bytes(key).data(),
+                                                     static_cast<std::size_t>(layer.own.size())))
+      return problem(key, overflow_text(*large));
+    if (!is_where_peft_looks(key, layer.adapted))
+      return problem(key, misplaced_copy(layer.adapted));
+    if (layer.held) {
+      return problem(key,
+                     "is not the base's weight, which cannot be replaced while an adapter is "
+                     "merged into it; unmerge first");
+    }
+    copies_.modules.push_back(module);
+    for (const auto& change : copies_.changes) {
+      if (!change.before.shares_storage_with(layer.own.weight)) continue;
+      if (BaseWeight<S>{change.after, layer.own.shape}.equals(file_, key)) return;
+      return problem(key,
+                     "is another tensor than that of the embedding or head that it is one "
+                     "with in the model");
+    }
+    copies_.changes.push_back(
+        {layer.own.weight, FrozenWeight<S>(file_.matrix<S>(key), layer.own.weight.layout())});
+    copies_.warnings.push_back(other_copy(key, module));
+  }
+  BaseCopies<S> take() { return std::move(copies_); }
+
+ private:
+  struct Layer {
+    BaseWeight<S> own;
+    bool adapted = false, held = false;
+  };
+  void problem(const std::string& key, const std::string& what) {
+    copies_.problems += "\n  " + printable(key) + ": " + what;
+  }
+
+  const SafetensorsFile& file_;
+  std::map<std::string, Layer> layers_;
+  BaseCopies<S> copies_;
+};
+
+/// Puts what an adapter's file has in the place of the model's frozen weights.
+template <class Base>
+void replace_base_weights(LoRAModel<Base>& model, const BaseCopies<typename Base::Scalar>& copies) {
+  if (copies.changes.empty()) return;
+  model.for_each_layer([&](const NamePath&, auto& layer) {
+    for (const auto& change : copies.changes) {
+      if (layer.weight().shares_storage_with(change.before)) {
+        layer.set_weight(change.after);
+        break;
+      }
+    }
   });
-  return weights;
 }
 
-/// Gives `tensors` the values that the file has under their keys. Weights of the base that the file
-/// holds beside them must be those of `base`, and are left out. Throws FormatError that names all
+/// Gives `tensors` the values that the file has under their keys. Keys of `copies` are left out, and
+/// its problems are among those that are thrown. Throws FormatError that names all
 /// keys that are missing, unexpected or of another shape or type, or hold a number that would
 /// become an infinity; then nothing has changed. Nothing is allocated for values.
 template <class S>
 void read_tensors(const std::vector<KeyedTensor<S>>& tensors, const SafetensorsFile& file,
                   const std::string& adapter, BareKeys bare_keys,
-                  const std::map<std::string, BaseWeight<S>>& base = {}) {
+                  const BaseCopies<S>& copies = {}) {
   const std::string prefix(peft_prefix);
   std::map<std::string, std::string> in_file;  // key with the prefix -> key as it stands
-  std::string problems;
+  std::string problems = copies.problems;
   for (const std::string& name : file.names()) {
     const bool bare = bare_keys == BareKeys::accept && !name.starts_with(peft_prefix);
     const auto [other, fresh] = in_file.emplace(bare ? prefix + name : name, name);
@@ -164,15 +246,8 @@ void read_tensors(const std::vector<KeyedTensor<S>>& tensors, const SafetensorsF
   for (const std::string& name : file.names()) {
     const bool bare = bare_keys == BareKeys::accept && !name.starts_with(peft_prefix);
     const std::string key = bare ? prefix + name : name;
-    if (expected.count(key) != 0) continue;
-    const auto frozen = base.find(key);
-    if (frozen != base.end() && frozen->second.equals(file, name)) continue;
-    problems += "\n  unexpected: " + printable(name);
-    if (frozen != base.end()) {
-      problems +=
-          " (a weight of the base, and not that of this model, which is frozen: load the base that "
-          "the adapter was trained on)";
-    }
+    if (expected.count(key) == 0 && copies.keys.count(name) == 0)
+      problems += "\n  unexpected: " + printable(name);
   }
   if (!problems.empty()) {
     throw FormatError(file.where() + ": does not hold adapter " + in_quotes(adapter) +

@@ -31,6 +31,7 @@ struct CheckpointMergeOptions {
 struct CheckpointMergeReport {
   std::size_t changed = 0, replaced = 0, untouched = 0;  ///< tensors
   std::uint64_t bytes = 0;                               ///< of all tensors written
+  std::vector<std::string> warnings;                     ///< MergePlan's
 };
 
 namespace detail {
@@ -213,11 +214,10 @@ class CheckpointMerger {
       throw ConfigError("merge_checkpoint: dtype is " + std::string(dtype_name(*options.dtype)) +
                         ", expected F32, F64, BF16 or F16");
     }
-    for (const auto& [name, file] : base.names()) {
-      report_.bytes += tensor_byte_count<FormatError>(dtype_of(name), base.info(name).shape, name);
-      const auto planned = plan_.find(name);
-      const bool saved = planned != plan_.end() && planned->second.b_key.empty();
-      ++(planned == plan_.end() ? report_.untouched : saved ? report_.replaced : report_.changed);
+    report_.warnings = plan_.warnings;
+    for (const auto& [name, file] : base.names()) count(name);
+    for (const auto& [name, tensor] : plan_.tensors) {
+      if (!base.contains(name)) count(name);
     }
   }
 
@@ -226,10 +226,13 @@ class CheckpointMerger {
     for (const CheckpointFiles::File& file : base_.files()) {
       SafetensorsWriter writer;
       for (const auto& [key, value] : file.tensors.metadata()) writer.set_metadata(key, value);
+      const auto add = [&](const std::string& name) {
+        writer.add_computed(name, dtype_of(name), base_.info(in_base(name)).shape,
+                            [this, name](const auto& sink) { produce(name, sink); });
+      };
       for (const std::string& name : file.tensors.names()) {
-        writer.add_computed(
-            name, dtype_of(name), file.tensors.info(name).shape,
-            [&](const SafetensorsWriter::ByteSink& sink) { produce(file.tensors, name, sink); });
+        add(name);
+        for (const std::string& beside : added_beside(name)) add(beside);
       }
       writer.write(staged.path() / file.name, *options_.calls);
     }
@@ -240,31 +243,55 @@ class CheckpointMerger {
   }
 
  private:
+  /// The base's tensor that one of the merged checkpoint is made of.
+  const std::string& in_base(const std::string& name) const {
+    const auto planned = plan_.tensors.find(name);
+    const bool other = planned != plan_.tensors.end() && !planned->second.base_key.empty();
+    return other ? planned->second.base_key : name;
+  }
+  /// Tensors that the base has not, which go into the file of the one that they are made of.
+  std::vector<std::string> added_beside(const std::string& name) const {
+    std::vector<std::string> added;
+    for (const auto& [other, tensor] : plan_.tensors) {
+      if (tensor.base_key == name && !base_.contains(other)) added.push_back(other);
+    }
+    return added;
+  }
+  void count(const std::string& name) {
+    report_.bytes +=
+        tensor_byte_count<FormatError>(dtype_of(name), base_.info(in_base(name)).shape, name);
+    const auto planned = plan_.tensors.find(name);
+    if (planned == plan_.tensors.end()) {
+      ++report_.untouched;
+    } else {
+      ++(planned->second.b_key.empty() ? report_.replaced : report_.changed);
+    }
+  }
   DType dtype_of(const std::string& name) const {
-    const DType own = base_.info(name).dtype;
+    const DType own = base_.info(in_base(name)).dtype;
     return is_matrix_dtype(own) ? options_.dtype.value_or(own) : own;
   }
 
-  void produce(const SafetensorsFile& file, const std::string& name,
-               const SafetensorsWriter::ByteSink& sink) {
+  void produce(const std::string& name, const SafetensorsWriter::ByteSink& sink) {
+    const SafetensorsFile& file = base_.file_of(in_base(name));
     const auto counted = [&](std::span<const std::byte> part) {
       sink(part);
       done_ += part.size();
       if (options_.progress) options_.progress(done_, report_.bytes);
     };
-    const auto planned = plan_.find(name);
-    const DType own = file.info(name).dtype, dtype = dtype_of(name);
-    if (planned == plan_.end() && own == dtype) {
+    const auto planned = plan_.tensors.find(name);
+    const MergedTensor plan = planned == plan_.tensors.end() ? MergedTensor() : planned->second;
+    const bool saved = !plan.saved_key.empty();
+    const DType own = file.info(in_base(name)).dtype, dtype = dtype_of(name);
+    if (plan.b_key.empty() && !saved && own == dtype) {
       constexpr std::size_t part = std::size_t{8} << 20;
-      for (auto left = file.bytes(name); !left.empty();
+      for (auto left = file.bytes(in_base(name)); !left.empty();
            left = left.subspan(std::min(part, left.size())))
         counted(left.first(std::min(part, left.size())));
       return;
     }
-    const MergedTensor plan = planned == plan_.end() ? MergedTensor() : planned->second;
-    const bool saved = !plan.saved_key.empty();
     const SafetensorsFile& source = saved ? adapter_.tensors() : file;
-    const std::string& key = saved ? plan.saved_key : name;
+    const std::string& key = saved ? plan.saved_key : in_base(name);
     if (source.info(key).dtype == DType::F64 || dtype == DType::F64) {
       TensorMerge<double>(name, source, key, adapter_.tensors(), plan, dtype).run(counted);
     } else {
@@ -277,9 +304,12 @@ class CheckpointMerger {
   }
   void write_index(const std::filesystem::path& folder) const {
     if (base_.index().is_null()) return;
-    if (!options_.dtype)
+    if (!options_.dtype && !plan_.untied)
       return copy(base_.directory() / checkpoint_index_file, folder / checkpoint_index_file);
     Json index = base_.index();
+    for (const auto& [name, tensor] : plan_.tensors) {
+      if (!base_.contains(name)) index["weight_map"][name] = index["weight_map"][tensor.base_key];
+    }
     Json& metadata = index["metadata"];
     if (!metadata.is_object()) metadata = Json::object();
     metadata["total_size"] = report_.bytes;
@@ -292,11 +322,12 @@ class CheckpointMerger {
     copy_other_files(base_.directory(), folder, *options_.calls);
     const std::filesystem::path path = base_.directory() / hf_config_file;
     if (!file_exists(path)) return;
-    if (!options_.dtype) return copy(path, folder / hf_config_file);
+    if (!options_.dtype && !plan_.untied) return copy(path, folder / hf_config_file);
     Json config = read_config_json(base_.directory());
     if (!config.is_object())
       throw FormatError(path.string() + ": is " + config.type_name() + ", expected an object");
-    set_config_dtype(config, *options_.dtype);
+    if (options_.dtype) set_config_dtype(config, *options_.dtype);
+    if (plan_.untied) config["tie_word_embeddings"] = false;
     atomic_write(folder / hf_config_file, python_json(config, path.string()) + "\n",
                  *options_.calls);
   }

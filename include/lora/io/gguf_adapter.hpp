@@ -126,14 +126,11 @@ class Exporter {
     if (adapter_.modules().empty()) problem("no layer", "the file holds no pair of A and B");
   }
 
-  // PEFT leaves the frozen weight beside an adapted embedding or head; it says nothing new.
+  // A copy of the base's embedding or head, as PEFT leaves it, says nothing new of an equal base.
   void check_other(const std::string& key) {
-    for (const PeftModule& module : adapter_.modules()) {
-      if ((module.name == base_.family->embedding || module.name == base_.family->head) &&
-          key.ends_with(module.name + ".base_layer.weight"))
-        return;
-    }
-    problem(key, reason_against(key));
+    const std::string copied = detail::copied_module(adapter_.config(), key);
+    if (copied.empty() || (copied != base_.family->embedding && copied != base_.family->head))
+      problem(key, reason_against(key));
   }
 
   void check_module(const PeftModule& module) {
@@ -247,8 +244,9 @@ class Exporter {
 ///
 /// Throws ConfigError that names everything GGUF cannot express: DoRA's magnitude, saved modules,
 /// biases, trained norms, modules that the family does not have, the head or the embedding of a
-/// tied base, alpha 0, shapes of another base, values too large for the type. Allocates the
-/// tensors. Sources: llama.cpp's convert_lora_to_gguf.py and llama-adapter.cpp; where the former
+/// tied base, alpha 0, shapes of another base, values too large for the type. A copy of the base's
+/// embedding or head in the adapter's file is left out, and it is the caller's to know that it is
+/// that of the base. Allocates the tensors. Sources: llama.cpp's convert_lora_to_gguf.py and llama-adapter.cpp; where the former
 /// differs from PEFT (rsLoRA, alpha_pattern, GPT-2) this follows PEFT.
 inline GgufWriter gguf_of_adapter(const PeftAdapter& adapter, const GgufBase& base,
                                   const GgufOptions& options = {}) {

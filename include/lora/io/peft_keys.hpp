@@ -1,7 +1,8 @@
-// What the keys of PEFT's files begin with.
+// What the keys of PEFT's files begin with, and which of them are copies of the base's weights.
 #pragma once
 
-#include <lora/core/namespace.hpp>
+#include <lora/adapters/config.hpp>
+#include <lora/core/printable.hpp>
 
 #include <optional>
 #include <string>
@@ -55,5 +56,48 @@ inline std::optional<NamedPeftKey> named_peft_key(std::string_view key) {
   }
   return std::nullopt;
 }
+
+namespace detail {
+
+/// The module of the base whose weight `key` holds a copy of, as PEFT writes them of embeddings and
+/// heads (save_embedding_layers); empty for a tensor that is the adapter's own, such as a weight
+/// that modules_to_save names: by the end of its path or of a container's, with no dot before it.
+inline std::string copied_module(const LoRAConfig& config, const std::string& key) {
+  constexpr std::string_view weight = ".weight", own = ".base_layer";
+  std::string module(without_peft_prefix(key));
+  if (!module.ends_with(weight)) return {};
+  module.resize(module.size() - weight.size());
+  if (module.ends_with(own)) return module.substr(0, module.size() - own.size());
+  for (const std::string& saved : config.effective_modules_to_save()) {
+    for (std::size_t end = module.size(); end != 0 && end != module.npos;
+         end = module.rfind('.', end - 1)) {
+      if (std::string_view(module).substr(0, end).ends_with(saved)) return {};
+    }
+  }
+  return module;
+}
+
+/// Whether PEFT finds the copy under this key: ".base_layer" stands in it where the module is
+/// adapted, and only there. It passes over a copy under the other name in silence.
+inline bool is_where_peft_looks(const std::string& key, bool adapted) {
+  return key.ends_with(".base_layer.weight") == adapted;
+}
+
+/// What is said of a copy that is not the base's weight: one that PEFT passes over, and one that
+/// takes its place.
+inline std::string misplaced_copy(bool adapted) {
+  return std::string(
+             "is a weight of the base, and not that of this one, under a name that PEFT "
+             "passes over: the module is ") +
+         (adapted ? "adapted, expected \".base_layer.weight\""
+                  : "not adapted, expected \".weight\"") +
+         "; load the base that the adapter was trained on, and remove this tensor";
+}
+inline std::string other_copy(const std::string& key, const std::string& module) {
+  return printable(key) + " is not the base's weight of " + in_quotes(module) +
+         ": the adapter's takes its place, as in PEFT";
+}
+
+}  // namespace detail
 
 }  // namespace LORA_NAMESPACE

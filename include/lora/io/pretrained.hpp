@@ -43,8 +43,11 @@ struct LoadReport {
   Json fields;                              ///< of adapter_config.json, for saving it again
   std::vector<std::string> unknown_fields;  ///< of which this library does not know the meaning
   MatchReport matched;                      ///< the layers that have the adapter
-  /// Each a sentence: PeftAdapter's, names of the configuration that do nothing, another base
-  /// model, a scale below 0.25, an adapter that changes nothing.
+  /// Modules of which the adapter's file has another weight than the base's, which now acts;
+  /// save_pretrained does not write it again.
+  std::vector<std::string> replaced;
+  /// Each a sentence: PeftAdapter's, names of the configuration that do nothing, weights that took
+  /// the base's place, another base model, a scale below 0.25, an adapter that changes nothing.
   std::vector<std::string> warnings;
 };
 
@@ -199,11 +202,13 @@ void save_pretrained(LoRAModel<Base>& model, const std::filesystem::path& direct
 /// Adds the adapter of a directory to a model that has none of this name: on the layers that its
 /// configuration selects, with its tensors, active when no adapter is. Keys that are missing,
 /// unexpected or of another shape are all named in one FormatError; a tensor that the adapter has
-/// not is unexpected, but for weights of the base that are equal to this model's (PEFT writes those
-/// of an adapted embedding or head by default), and no weight of the base is changed but the biases
-/// that the configuration's `bias` says are the adapter's. On any error the model is as it
-/// was. Throws as PeftAdapter::open and LoRAModel::add_adapter. Source: PEFT's
-/// PeftModel.load_adapter, which ignores missing and unexpected keys.
+/// not is unexpected, but for copies of the base's weights, which PEFT writes of an adapted
+/// embedding or head by default. An equal copy is nothing; another one takes the place of the
+/// model's frozen weight (of both, where embedding and head are one), with a warning. Biases of the
+/// base change when the configuration's `bias` says that they are the adapter's, and nothing else
+/// of it does. On any error the model is as it was. Throws as PeftAdapter::open and
+/// LoRAModel::add_adapter. Source: PEFT's PeftModel.load_adapter, which ignores missing and
+/// unexpected keys, and so a copy whose name lacks "base_layer" though its module is adapted.
 template <class Base>
 LoadReport load_adapter(LoRAModel<Base>& model, const std::filesystem::path& directory,
                         const std::string& name = "default", const LoadOptions& options = {}) {
@@ -214,13 +219,23 @@ LoadReport load_adapter(LoRAModel<Base>& model, const std::filesystem::path& dir
   LoadReport report;
   report.fields = adapter.fields();
   report.unknown_fields = adapter.unknown_fields();
+  detail::BaseCopies<typename Base::Scalar> copies;
   report.matched = model.add_adapter(name, config, options.seed, [&] {
+    detail::BaseCopyReader<Base> reader(model, name, adapter.tensors());
+    for (const std::string& key : adapter.other_tensors()) {
+      const std::string module = detail::copied_module(config, key);
+      if (!module.empty()) reader.add(key, module);
+    }
+    copies = reader.take();
     detail::read_tensors(detail::tensors_on_layers(model, name, config.bias), adapter.tensors(),
-                         name, detail::BareKeys::accept, detail::base_weights(model));
+                         name, detail::BareKeys::accept, copies);
   });
+  detail::replace_base_weights(model, copies);
+  report.replaced = copies.modules;
   report.warnings = adapter.warnings();
   report.warnings.insert(report.warnings.end(), report.matched.warnings.begin(),
                          report.matched.warnings.end());
+  report.warnings.insert(report.warnings.end(), copies.warnings.begin(), copies.warnings.end());
   detail::warn_of_loaded(model, name, adapter, options, report);
   return report;
 }

@@ -34,6 +34,19 @@ class AdaptedWeight {
   bool knows(const std::string& name) const {
     return adapters_.contains(name) || copies_.find(name) != nullptr;
   }
+  /// Puts another frozen weight of the same sizes in the place of this one; adapters and trained
+  /// copies stay. Throws ShapeError, and Error while an adapter is merged or the base is trained.
+  void set_weight(FrozenWeight<S> weight) {
+    if (weight.rows() != weight_.rows() || weight.cols() != weight_.cols()) {
+      throw ShapeError("set_weight: W is (" + std::to_string(weight.rows()) + ", " +
+                       std::to_string(weight.cols()) + "), expected (" +
+                       std::to_string(weight_.rows()) + ", " + std::to_string(weight_.cols()) +
+                       ")");
+    }
+    if (merged_ || base_trained())
+      throw Error("set_weight: the weight is merged into or trained; unmerge or freeze it first");
+    replace_weight(std::move(weight));
+  }
   /// Removes the adapter and the trained copy of that name. An optimiser keeps its state by name:
   /// prune() it before another adapter gets this name, or that one begins with this one's moments.
   /// Throws ConfigError when there is neither and for "__base__", Error while merged.

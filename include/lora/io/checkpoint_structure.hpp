@@ -1,0 +1,126 @@
+// How a base's checkpoint holds what an adapter changes: which way round a weight lies, and whether
+// the head is the embedding.
+#pragma once
+
+#include <lora/adapters/target_names.hpp>
+#include <lora/io/checkpoint_weights.hpp>
+#include <lora/io/hf_config.hpp>
+#include <lora/io/peft_directory.hpp>
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace LORA_NAMESPACE {
+
+/// What is known of a checkpoint without building its model: the tensors' shapes decide, and
+/// config.json where it names an architecture that load_causal_lm knows. An adapter has no say in
+/// it: its fan_in_fan_out is one flag for layers of both kinds, and PEFT leaves in it what the last
+/// of them was. Keeps a reference to the files; const calls are safe from several threads.
+class CheckpointStructure {
+ public:
+  /// Throws as read_config_json when there is a config.json that is no JSON.
+  explicit CheckpointStructure(const CheckpointFiles& files) : files_(files), names_(files) {
+    std::optional<bool> tied;
+    if (detail::file_exists(files.directory() / hf_config_file)) {
+      const Json config = read_config_json(files.directory());
+      const auto find = [&](const char* key) {
+        const auto found = config.is_object() ? config.find(key) : config.end();
+        return config.is_object() && found != config.end() ? *found : Json();
+      };
+      for (const auto& one : detail::architecture_names)
+        known_ |= find("model_type") == one.model_type;
+      conv1d_ = find("model_type") == "gpt2";
+      if (const Json found = find("tie_word_embeddings"); found.is_boolean()) {
+        tied = found.get<bool>();
+      } else if (conv1d_) {
+        tied = true;  // transformers' default for this type
+      }
+    }
+    if (known_) embedding_ = conv1d_ ? "transformer.wte" : "model.embed_tokens";
+    tied_ = tied.value_or(!files.contains("lm_head.weight"));
+  }
+
+  const CheckpointFiles& files() const { return files_; }
+  /// The checkpoint's name of a tensor of the model, see CheckpointNames; empty when it has none.
+  std::string find(const std::string& tensor) const { return names_.find(tensor); }
+
+  /// Whether config.json names an architecture of this library.
+  bool known() const { return known_; }
+  /// Whether the head is the embedding's own matrix: what config.json says, or its model_type's
+  /// default; without a word of either, a checkpoint without "lm_head.weight".
+  bool tied() const { return tied_; }
+  /// The modules that may be one matrix. The embedding's is empty unless known().
+  const std::string& embedding() const { return embedding_; }
+  const std::string& head() const { return head_; }
+
+  /// How the weight of a linear layer lies in the file: in_out for transformers' Conv1D, of which
+  /// GPT-2 is made. For another model than a known() one, a bias beside the weight says how many
+  /// outputs there are; of a square one, the bias and weight of another module that GPT-2 would
+  /// make of Conv1D. Empty when nothing says it, which is never so for a known() model. Source:
+  /// transformers.pytorch_utils.Conv1D, whose bias is always there.
+  std::optional<Layout> layout(const std::string& module) const {
+    const bool may_turn = is_conv1d_name(module);
+    if (known_) return conv1d_ && may_turn ? Layout::in_out : Layout::out_in;
+    if (const auto own = layout_by_bias(find(module + ".weight"))) return own;
+    if (!may_turn) return std::nullopt;
+    for (const auto& [name, file] : files_.names()) {
+      constexpr std::string_view end = ".weight";
+      if (!name.ends_with(end) || !is_conv1d_name(name.substr(0, name.size() - end.size())))
+        continue;
+      if (const auto like = layout_by_bias(name)) return like;
+    }
+    return std::nullopt;
+  }
+
+ private:
+  static bool is_conv1d_name(const std::string& module) {
+    const std::string last = last_name(module);
+    return last == "c_attn" || last == "q_attn" || last == "c_proj" || last == "c_fc";
+  }
+  std::optional<Layout> layout_by_bias(const std::string& weight) const {
+    if (weight.empty()) return std::nullopt;
+    const std::string bias = weight.substr(0, weight.rfind('.') + 1) + "bias";
+    const std::vector<Index>& shape = files_.info(weight).shape;
+    if (shape.size() != 2 || shape[0] == shape[1] || !files_.contains(bias)) return std::nullopt;
+    const std::vector<Index>& outputs = files_.info(bias).shape;
+    if (outputs.size() != 1 || (outputs[0] != shape[0] && outputs[0] != shape[1]))
+      return std::nullopt;
+    return outputs[0] == shape[0] ? Layout::out_in : Layout::in_out;
+  }
+
+  const CheckpointFiles& files_;
+  detail::CheckpointNames names_;
+  bool known_ = false, conv1d_ = false, tied_ = false;
+  std::string embedding_, head_ = "lm_head";
+};
+
+namespace detail {
+
+/// Whether two tensors of numbers with a point hold the same ones, once both are rounded to the
+/// narrower of their types.
+inline bool same_tensors(const SafetensorsFile& one, const std::string& a,
+                         const SafetensorsFile& two, const std::string& b) {
+  const TensorInfo &first = one.info(a), &second = two.info(b);
+  if (first.shape != second.shape || !is_matrix_dtype(first.dtype) ||
+      !is_matrix_dtype(second.dtype))
+    return false;
+  const auto x = one.bytes(a), y = two.bytes(b);
+  if (first.dtype == second.dtype && as_text(x) == as_text(y)) return true;
+  const auto at = [](std::span<const std::byte> bytes, DType dtype, std::size_t i) {
+    double value = 0;
+    decode_elements(dtype, bytes.data() + i * (dtype_bits(dtype) / 8),
+                    std::span<double>(&value, 1));
+    return value;
+  };
+  for (std::size_t i = 0; i < x.size() / (dtype_bits(first.dtype) / 8); ++i) {
+    if (!same_when_rounded(at(x, first.dtype, i), first.dtype, at(y, second.dtype, i),
+                           second.dtype))
+      return false;
+  }
+  return true;
+}
+
+}  // namespace detail
+
+}  // namespace LORA_NAMESPACE
