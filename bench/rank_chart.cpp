@@ -8,6 +8,7 @@
 #include <map>
 #include <tuple>
 
+#include "../examples/support/output_path.hpp"
 #include "../examples/support/svg_chart.hpp"
 
 namespace {
@@ -103,6 +104,7 @@ int main(int argc, char** argv) try {
     std::fprintf(stderr, "usage: rank_chart REPORT.json CHART.svg\n");
     return 2;
   }
+  examples::refuse_input_as_output({argv[2]}, {argv[1]});
   const std::vector<std::byte> bytes = lora::read_file(argv[1], std::uint64_t{1} << 28);
   const lora::Json report = lora::parse_json(lora::as_text(bytes), argv[1]);
   const auto times = least_times(report);

@@ -4,6 +4,7 @@
 
 #include "support/adapt_options.hpp"
 #include "support/adapt_report.hpp"
+#include "support/output_path.hpp"
 
 #include <iostream>
 
@@ -59,12 +60,19 @@ void describe(const Tasks& tasks, const Speaker& say) {
   say(words("Task B: ", tasks.b));
 }
 
+std::filesystem::path adapter_file(const AdaptOptions& options, Index rank) {
+  return options.output / ("adapter_r" + std::to_string(rank) + ".safetensors");
+}
+
 /// The base network: read from --base, or trained on task A and saved.
 Network base_network(const AdaptOptions& options, const Tasks& tasks, const Speaker& say) {
   const Index pixels = tasks.a.train.images.cols();
   const NetworkOrigin here{tasks.a.words, std::to_string(options.digits.seed)};
   if (!options.base.empty()) {
     NetworkOrigin origin;
+    InputPaths written{options.output / "full_fine_tuning.safetensors"};
+    for (const Index rank : options.ranks) written.push_back(adapter_file(options, rank));
+    refuse_input_as_output(written, {options.base});
     Network network = load_network(options.base, pixels, origin);
     if (origin.digits != here.digits || origin.seed != here.seed) {
       std::cerr << "note: " << options.base.string() << " learned from " << origin.digits
@@ -99,7 +107,7 @@ std::vector<Outcome> run_all(const AdaptOptions& options, const Tasks& tasks, co
   say("No tuning:\n" + words(outcomes.back()));
   plan.training.learning_rate = options.learning_rate;
   for (const Index rank : options.ranks) {
-    const auto file = options.output / ("adapter_r" + std::to_string(rank) + ".safetensors");
+    const auto file = adapter_file(options, rank);
     outcomes.push_back(adapt_lora(base, rank, options.dropout, tasks, plan, file, say));
     say(words(outcomes.back()));
   }

@@ -14,6 +14,7 @@
 
 #include "support/finetune_data.hpp"
 #include "support/finetune_report.hpp"
+#include "support/output_path.hpp"
 #include "support/resume_option.hpp"
 
 #include <unistd.h>
@@ -58,6 +59,9 @@ class Finetune {
 
  private:
   void say(const std::string& text) const { std::cout << text << std::flush; }
+  static void warn(const std::vector<std::string>& warnings) {
+    for (const std::string& warning : warnings) std::cerr << "finetune: " << warning << "\n";
+  }
 
   void open() {
     lora::WeightOptions weights;
@@ -88,8 +92,12 @@ class Finetune {
     if (!options_.init_adapter.empty()) {
       auto [model, found] = lora::from_pretrained(std::move(base), options_.init_adapter, load);
       model_.emplace(std::move(model));
-      for (const std::string& warning : found.warnings)
-        std::cerr << "finetune: " << warning << "\n";
+      warn(found.warnings);
+      if (!found.replaced.empty())
+        throw lora::ConfigError(options_.init_adapter + ": has a weight of " +
+                                lora::in_quotes(found.replaced[0]) +
+                                " that is not the base's, and that the trained adapter would lack; "
+                                "expected the base that it was trained on");
     } else {
       if (!options_.adapter.contains("task_type")) options_.adapter["task_type"] = "CAUSAL_LM";
       if (type == "gpt2" && !options_.adapter.contains("fan_in_fan_out"))
@@ -99,8 +107,11 @@ class Finetune {
       if (!config.unknown_fields.empty())
         throw lora::ConfigError(lora::in_quotes(config.unknown_fields[0]) +
                                 " is no field of LoraConfig");
-      model_.emplace(std::move(base), config.config);
+      model_.emplace(std::move(base));
+      warn(model_->add_adapter("default", config.config).warnings);
     }
+    if (options_.merge)  // what cannot be merged is better known now
+      warn(lora::plan_merge(lora::CheckpointFiles::open(options_.model), *model_).warnings);
   }
 
   /// Before anything is computed: what would be overwritten at the end.
@@ -108,6 +119,7 @@ class Finetune {
     std::error_code ignored;
     if (std::filesystem::exists(output(), ignored) && !std::filesystem::is_directory(output()))
       throw lora::IoError(output().string() + ": is no folder");
+    refuse_own_input();
     if (!options_.merge || !std::filesystem::exists(merged(), ignored)) return;
     if (std::filesystem::equivalent(merged(), options_.model, ignored))
       throw lora::ConfigError(merged().string() +
@@ -117,6 +129,17 @@ class Finetune {
       throw lora::ConfigError(merged().string() +
                               ": is there from an earlier run; choose another --output, or give "
                               "--overwrite-output-dir to lose it");
+  }
+
+  void refuse_own_input() const {
+    InputPaths inputs{options_.model, options_.init_adapter, options_.ids};
+    inputs.insert(inputs.end(), options_.data.begin(), options_.data.end());
+    inputs.insert(inputs.end(), options_.eval_data.begin(), options_.eval_data.end());
+    const auto adapter = lora::detail::peft_paths(output());
+    refuse_input_as_output({output(), adapter.weights, adapter.config, output() / "curves.svg",
+                            output() / "layers.jsonl"},
+                           inputs);
+    check_file_output(log_path(), json_lines_kind, inputs);
   }
 
   /// What makes a run another one, for its checkpoints.
@@ -211,7 +234,7 @@ class Finetune {
     const lora::TrainOutput result = trainer_->train(resume_);
     std::signal(SIGINT, SIG_DFL);
     std::signal(SIGTERM, SIG_DFL);
-    for (const std::string& warning : result.warnings) std::cerr << "finetune: " << warning << "\n";
+    warn(result.warnings);
     return result;
   }
 

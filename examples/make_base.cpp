@@ -11,6 +11,7 @@
 #include <lora/train/trainer.hpp>
 
 #include "support/bpe_trainer.hpp"
+#include "support/output_path.hpp"
 #include "support/progress.hpp"
 
 #include <CLI/CLI.hpp>
@@ -105,6 +106,9 @@ lora::LlamaConfig config_of(const Options& options, Index vocabulary) {
 
 void run(const Options& options) {
   const std::filesystem::path output = options.output;
+  examples::refuse_input_as_output({output / "tokenizer.json", output / "tokenizer_config.json",
+                                    output / lora::hf_config_file, output / lora::checkpoint_file},
+                                   {options.text.begin(), options.text.end()});
   std::filesystem::create_directories(output);
   std::vector<std::string> texts;
   examples::BpeTrainer bpe;

@@ -3,6 +3,7 @@
 
 #include "ids_file.hpp"
 #include "option_spelling.hpp"
+#include "output_path.hpp"
 
 #include <lora/io/hf_checkpoint.hpp>
 #include <lora/io/pretrained.hpp>
@@ -43,6 +44,8 @@ inline ScoredBatch read_scored_batch(const std::filesystem::path& path) {
 /// Prints the loss and writes the logits when they are wanted.
 inline void score(const ScoreOptions& options) {
   using Model = lora::CausalLM<float>;
+  if (!options.logits.empty())
+    check_file_output(options.logits, logits_kind, {options.model, options.adapter, options.ids});
   const ScoredBatch batch = read_scored_batch(options.ids);
   lora::WeightOptions weights;
   if (options.dtype == "bfloat16") weights.dtype = lora::Precision::bfloat16;

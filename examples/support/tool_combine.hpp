@@ -208,7 +208,7 @@ class AdapterCombination {
 
 /// Writes the combination of adapters of one base, as lora::add_weighted_adapter makes it.
 inline void combine_adapters(const CombineRequest& request) {
-  check_adapter_output(request.output);
+  check_adapter_output(request.output, request.adapters);
   detail::AdapterCombination(request).write();
 }
 

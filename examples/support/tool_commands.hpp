@@ -16,6 +16,7 @@ namespace examples {
 namespace detail {
 
 inline void merge_command(const ToolOptions& options) {
+  refuse_input_as_output({options.output}, {options.base, options.adapter});
   const auto base = lora::CheckpointFiles::open(options.base);
   const auto adapter = open_adapter(options.adapter);
   lora::CheckpointMergeOptions how{.dtype = options.dtype};
@@ -29,40 +30,19 @@ inline void merge_command(const ToolOptions& options) {
   };
   const auto report = lora::merge_checkpoint(base, adapter, options.output, how);
   if (bar) bar->finish();
+  for (const std::string& warning : report.warnings) std::cerr << "lora_tool: " << warning << "\n";
   std::cout << "merged " << report.changed << " tensors, replaced " << report.replaced << ", left "
             << report.untouched << " as they were; " << thousands(report.bytes) << " bytes\nwrote "
             << options.output.string() << "\n";
 }
 
-/// Whether two tensors hold the same numbers, once both are rounded to the narrower of their types.
-inline bool same_tensors(const lora::SafetensorsFile& one, const std::string& a,
-                         const lora::SafetensorsFile& two, const std::string& b) {
-  const lora::TensorInfo &first = one.info(a), &second = two.info(b);
-  if (first.shape != second.shape || !lora::is_matrix_dtype(first.dtype) ||
-      !lora::is_matrix_dtype(second.dtype))
-    return false;
-  const auto at = [](std::span<const std::byte> bytes, DType dtype, std::size_t i) {
-    double value = 0;
-    lora::decode_elements(dtype, bytes.data() + i * (lora::dtype_bits(dtype) / 8),
-                          std::span<double>(&value, 1));
-    return value;
-  };
-  const auto x = one.bytes(a), y = two.bytes(b);
-  for (std::size_t i = 0; i < x.size() / (lora::dtype_bits(first.dtype) / 8); ++i) {
-    if (!lora::same_when_rounded(at(x, first.dtype, i), first.dtype, at(y, second.dtype, i),
-                                 second.dtype))
-      return false;
-  }
-  return true;
-}
-
-/// The base's own weight that PEFT leaves beside an adapted embedding or head must be that of the
-/// base, where the folder holds it.
+/// The base's own weights that PEFT leaves beside an adapted embedding or head must be those of the
+/// base, where the folder holds them.
 inline void check_base_copies(const lora::PeftAdapter& adapter, const std::filesystem::path& base) {
   std::optional<lora::CheckpointFiles> files;
   for (const std::string& key : adapter.other_tensors()) {
-    constexpr std::string_view own = ".base_layer.weight";
-    if (!key.ends_with(own)) continue;
+    const std::string module = lora::detail::copied_module(adapter.config(), key);
+    if (module.empty()) continue;
     if (!files && !has_checkpoint(base)) {
       std::cerr << "lora_tool: " << base.string() << ": has no weights, so that the base's weights "
                 << "which the adapter's file holds (" << lora::printable(key)
@@ -70,27 +50,33 @@ inline void check_base_copies(const lora::PeftAdapter& adapter, const std::files
       return;
     }
     if (!files) files.emplace(lora::CheckpointFiles::open(base));
-    std::string name(lora::without_peft_prefix(key));
-    name.replace(name.size() - own.size(), own.size(), ".weight");
-    const std::string found = lora::detail::CheckpointNames(*files).find(name);
+    const lora::CheckpointStructure structure(*files);
+    const bool tied_head = structure.known() && structure.tied() && module == structure.head();
+    const std::string name = (tied_head ? structure.embedding() : module) + ".weight";
+    const std::string found = structure.find(name);
     const lora::SafetensorsFile& file = files->file_of(found.empty() ? name : found);
-    if (same_tensors(adapter.tensors(), key, file, found)) continue;
+    if (lora::detail::same_tensors(adapter.tensors(), key, file, found)) continue;
     throw lora::FormatError(adapter.tensors().where() + ": tensor " + lora::in_quotes(key) +
                             " is a weight of the base, but not " + lora::in_quotes(found) + " of " +
-                            file.where() + ", expected the base that the adapter was trained on");
+                            file.where() +
+                            ", and GGUF has no place for it: merge the adapter, or give the "
+                            "base that it was trained on");
   }
 }
 
 inline void to_gguf_command(const ToolOptions& options) {
+  check_file_output(options.output, gguf_kind, {options.base, options.adapter});
   const auto adapter = open_adapter(options.adapter);
   const lora::GgufBase base = lora::read_gguf_base(options.base);
+  const lora::GgufWriter file =
+      lora::gguf_of_adapter(adapter, base, {.dtype = options.dtype.value_or(DType::F32)});
   check_base_copies(adapter, options.base);
-  lora::export_gguf(adapter, base, options.output, {.dtype = options.dtype.value_or(DType::F32)});
+  file.write(options.output);
   std::cout << "wrote " << options.output.string() << "\n";
 }
 
 inline void from_gguf_command(const ToolOptions& options) {
-  check_adapter_output(options.output);
+  check_adapter_output(options.output, {options.base, options.gguf});
   lora::GgufImport adapter =
       lora::adapter_of_gguf(lora::GgufFile::open(options.gguf), lora::read_gguf_base(options.base));
   adapter.config.base_model_name_or_path = options.base.string();
@@ -99,7 +85,7 @@ inline void from_gguf_command(const ToolOptions& options) {
 }
 
 inline void convert_command(const ToolOptions& options) {
-  check_adapter_output(options.output);
+  check_adapter_output(options.output, {options.adapter});
   const auto adapter = open_adapter(options.adapter);
   lora::SafetensorsWriter tensors;
   for (const auto& [key, value] : adapter.tensors().metadata()) tensors.set_metadata(key, value);

@@ -6,9 +6,7 @@
 #include <lora/adapters/combined_config.hpp>
 #include <lora/adapters/extract.hpp>
 #include <lora/adapters/target_names.hpp>
-#include <lora/io/checkpoint_files.hpp>
-#include <lora/io/config_json.hpp>
-#include <lora/io/gguf_names.hpp>
+#include <lora/io/checkpoint_structure.hpp>
 
 #include <algorithm>
 #include <set>
@@ -29,12 +27,12 @@ class Extraction {
   explicit Extraction(const ExtractRequest& request)
       : request_(request),
         base_(lora::CheckpointFiles::open(request.base)),
-        tuned_(lora::CheckpointFiles::open(request.tuned)) {
+        tuned_(lora::CheckpointFiles::open(request.tuned)),
+        structure_(base_) {
     if (request.rank < 1) {
       throw lora::ConfigError("extract: --rank is " + std::to_string(request.rank) +
                               ", expected at least 1");
     }
-    read_config();
     compare();
     if (targets_.empty()) {
       throw lora::ConfigError(request.tuned.string() + ": no weight of a linear layer " +
@@ -59,18 +57,6 @@ class Extraction {
   }
 
  private:
-  /// The families whose linear layers hold (in, out).
-  void read_config() {
-    if (!std::filesystem::exists(request_.base / lora::hf_config_file)) return;
-    const lora::Json config = lora::read_config_json(request_.base);
-    if (!config.is_object()) return;
-    const auto type = config.find("model_type");
-    if (type == config.end() || !type->is_string()) return;
-    for (const lora::GgufFamily& family : lora::gguf_families) {
-      if (type->get<std::string>() == family.model_type) conv1d_ = family.conv1d;
-    }
-  }
-
   bool is_target(const std::string& module) const {
     if (request_.targets.empty()) return true;
     return std::any_of(
@@ -146,7 +132,9 @@ class Extraction {
     const std::string name = module + ".weight";
     lora::Matrix<float> tuned = tuned_.file_of(name).matrix<float>(name),
                         base = base_.file_of(name).matrix<float>(name);
-    if (conv1d_) {
+    const bool turned = structure_.layout(module) == lora::Layout::in_out;
+    conv1d_ = conv1d_ || turned;
+    if (turned) {
       tuned = tuned.transpose().eval();
       base = base.transpose().eval();
     }
@@ -184,7 +172,8 @@ class Extraction {
 
   const ExtractRequest& request_;
   lora::CheckpointFiles base_, tuned_;
-  bool conv1d_ = false;
+  lora::CheckpointStructure structure_;
+  bool conv1d_ = false;  // of a layer that was extracted
   std::vector<std::string> targets_, left_out_;
   std::vector<lora::ModuleInfo> modules_;
   std::vector<lora::ModuleRank> ranks_;
@@ -196,7 +185,7 @@ class Extraction {
 /// Writes the adapter of the given rank that is nearest to tuned - base, layer by layer, and prints
 /// the share of each difference's energy that it keeps.
 inline void extract_adapter(const ExtractRequest& request) {
-  check_adapter_output(request.output);
+  check_adapter_output(request.output, {request.base, request.tuned});
   detail::Extraction(request).write();
 }
 

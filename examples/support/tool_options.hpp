@@ -86,9 +86,9 @@ class ToolCommands {
   void add_merge() {
     CLI::App* sub = command(
         "merge", "Base and adapter as one checkpoint",
-        "W + s B A is computed in float32 and rounded once. The output must be a new or an empty\n"
-        "folder and appears whole or not at all. Embedding and head that are one tensor are\n"
-        "refused when the adapter changes either.\n"
+        "W + s B A is computed in float32 and rounded once; the base says which way round W lies.\n"
+        "The output must be a new or an empty folder and appears whole or not at all. Embedding\n"
+        "and head that are one tensor become two when the adapter changes one of them.\n"
         "Exit status: 0 done, 2 an error; then nothing was written.\n");
     need(sub, "--base", "DIR", options_.base, "base model: model.safetensors or shards");
     need(sub, "--adapter", "DIR", options_.adapter, "adapter as PEFT saves it");
@@ -135,7 +135,8 @@ class ToolCommands {
   void add_gguf() {
     CLI::App* to = command(
         "to-gguf", "An adapter for llama.cpp",
-        "An existing file is replaced. What GGUF cannot express is named and refused.\n"
+        "An existing GGUF file is replaced, another file is not. What GGUF cannot express is\n"
+        "named and refused.\n"
         "The base's weight that PEFT leaves beside an adapted embedding or head must be that\n"
         "of the base, where its folder has weights.\n"
         "Exit status: 0 done, 2 an error; then nothing was written.\n");
@@ -152,7 +153,7 @@ class ToolCommands {
     CLI::App* sub = command("convert", "An adapter in another type of numbers", adapter_output);
     need(sub, "--adapter", "DIR", options_.adapter, "adapter as PEFT saves it");
     dtype(sub, "of its tensors, rounded to nearest even")->required();
-    need(sub, "--output", "DIR", options_.output, "folder of the new adapter; may be the old one");
+    need(sub, "--output", "DIR", options_.output, "folder of the new adapter");
   }
   void add_diff() {
     CLI::App* sub = command("diff", "In what two adapters differ",
@@ -165,7 +166,8 @@ class ToolCommands {
 
   static constexpr const char* exit_codes = "Exit status: 0 done, 2 an error.\n";
   static constexpr const char* adapter_output =
-      "The output may be a new or an empty folder, or an adapter's, which is overwritten.\n"
+      "The output may be a new or an empty folder, or an adapter's that is not read, which is\n"
+      "overwritten.\n"
       "Exit status: 0 done, 2 an error; then nothing was written.\n";
 
   CLI::App& app_;

@@ -1,6 +1,7 @@
 // What the commands of lora_tool share: reading tensors, writing adapters, numbers for people.
 #pragma once
 
+#include "output_path.hpp"
 #include "progress.hpp"
 
 #include <lora/adapters/low_rank_factors.hpp>
@@ -69,8 +70,11 @@ inline bool has_checkpoint(const std::filesystem::path& directory) {
          std::filesystem::exists(directory / lora::checkpoint_index_file, ignored);
 }
 
-/// Refuses an output folder that holds something else than an adapter to be overwritten.
-inline void check_adapter_output(const std::filesystem::path& directory) {
+/// Refuses an output folder that is read, or has a file in an adapter's place that is, and one that
+/// holds something else than an adapter to be overwritten.
+inline void check_adapter_output(const std::filesystem::path& directory, const InputPaths& inputs) {
+  const auto paths = lora::detail::peft_paths(directory);
+  refuse_input_as_output({directory, paths.weights, paths.config}, inputs);
   std::error_code failure;
   const auto status = std::filesystem::status(directory, failure);
   if (!std::filesystem::exists(status)) return;

@@ -7,6 +7,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <map>
 
 namespace {
 
@@ -423,7 +424,8 @@ TEST(LoraTool, ToGgufComparesTheBasesWeightBesideAnEmbedding) {
       "not \"model.embed_tokens.weight\" of ";
   for (const auto dtype : {examples::DType::F32, examples::DType::BF16})
     expect_refused(words(other, dtype), reason);
-  expect_refused(words(table.topRows(8), examples::DType::F32), reason);
+  expect_refused(words(table.topRows(8), examples::DType::F32),
+                 "embed_tokens.lora_embedding_A: shape is [2, 8], expected [2, 9] for this base");
   EXPECT_FALSE(fs::exists(work.out("a.gguf")));
   fs::remove(work.base() + "/model.safetensors");  // only config.json: nothing to compare with
   const Ran run = tool(words(other, examples::DType::F32));
@@ -469,6 +471,189 @@ TEST(LoraTool, MergeRefusesAndWritesNothing) {
   fs::resize_file(work.base() + "/model.safetensors", 1000);
   expect_refused(words(work.base(), work.own()), "model.safetensors: ");
   EXPECT_TRUE(work.nothing_but_base());
+}
+
+// ---- nothing is written onto what is read ----
+
+// What a refused command must leave as it was: every file below, with its bytes.
+std::map<std::string, std::vector<std::byte>> files_below(const fs::path& folder) {
+  std::map<std::string, std::vector<std::byte>> files;
+  for (const auto& entry : fs::recursive_directory_iterator(folder)) {
+    if (entry.is_regular_file()) files[entry.path().string()] = content(entry.path());
+  }
+  return files;
+}
+
+TEST(LoraTool, NoCommandWritesOntoWhatItReads) {
+  const Work work;
+  const fs::path base = work.base(), own = work.own(), links = work.folder.path / "links";
+  const std::string gguf = work.out("a.gguf"), other = work.out("other");
+  expect_done({"to-gguf", "--base", base, "--adapter", own, "--output", gguf});
+  expect_done({"convert", "--adapter", own, "--dtype", "f16", "--output", other});
+  fs::create_directory(links);
+  fs::create_symlink(base / "model.safetensors", links / "soft");
+  fs::create_hard_link(base / "config.json", links / "hard");
+  fs::create_directory_symlink(own, links / "own");
+  fs::create_directory(links / "adapter");  // an adapter of hard links
+  for (const char* file : {"adapter_config.json", "adapter_model.safetensors"})
+    fs::create_hard_link(fs::path(other) / file, links / "adapter" / file);
+  const auto before = files_below(work.folder.path), adapter = files_below(own);
+  const char* reason = "which is read; nothing is written onto its own input";
+  for (const fs::path& output :
+       {base / "model.safetensors", base / "config.json", own / "adapter_model.safetensors",
+        base / ".." / "base" / "model.safetensors", links / "soft", links / "hard",
+        links / "own" / "adapter_config.json"}) {
+    SCOPED_TRACE(output);
+    expect_refused({"to-gguf", "--base", base, "--adapter", own, "--output", output}, reason);
+  }
+  for (const fs::path& output : {own, own / ".", links / "own"}) {
+    SCOPED_TRACE(output);
+    expect_refused({"convert", "--adapter", own, "--dtype", "bf16", "--output", output}, reason);
+    expect_refused({"combine", "--adapter", other, "--weight", "1", "--adapter", own, "--weight",
+                    "1", "--combination-type", "linear", "--output", output},
+                   reason);
+    expect_refused({"merge", "--base", base, "--adapter", own, "--output", output}, reason);
+  }
+  expect_refused({"convert", "--adapter", other, "--dtype", "f32", "--output", links / "adapter"},
+                 reason);
+  expect_refused({"extract", "--base", base, "--tuned", base, "--rank", "1", "--output", base},
+                 reason);
+  expect_refused({"from-gguf", "--base", base, "--gguf", gguf, "--output", base}, reason);
+  expect_refused({"merge", "--base", base, "--adapter", own, "--output", base}, reason);
+  EXPECT_EQ(files_below(work.folder.path), before);
+  EXPECT_EQ(files_below(own), adapter);
+}
+
+TEST(LoraTool, ReplacesFilesOfTheKindThatItWritesAlone) {
+  const Work work;
+  const auto words = [&](const std::string& output) {
+    return std::vector<std::string>{"to-gguf",  "--base",   work.base(), "--adapter",
+                                    work.own(), "--output", output};
+  };
+  const std::string notes = work.out("notes.txt"), gguf = work.out("a.gguf");
+  lora::atomic_write(notes, "do not lose this");
+  expect_refused(words(notes), "notes.txt: is there and is no GGUF file, which alone is replaced");
+  EXPECT_EQ(lora::as_text(content(notes)), "do not lose this");
+  lora::atomic_write(gguf, "");
+  expect_done(words(gguf));  // an empty file holds nothing to lose
+  expect_done(words(gguf));
+  fs::copy(work.base(), work.out("another"));
+  expect_refused(words(work.out("another") + "/model.safetensors"), "is no GGUF file");
+}
+
+TEST(OutputPath, KnowsLogsAndLogits) {
+  const TemporaryFolder folder;
+  const fs::path log = folder.path / "log.jsonl", logits = folder.path / "l.safetensors";
+  EXPECT_NO_THROW(examples::check_file_output(log, examples::json_lines_kind, {"", folder.path}));
+  lora::atomic_write(log, "{\"loss\": 1}\n");
+  EXPECT_NO_THROW(examples::check_file_output(log, examples::json_lines_kind, {}));
+  EXPECT_THROW(examples::check_file_output(log, examples::json_lines_kind, {folder.path}),
+               lora::ConfigError);
+  EXPECT_THROW(examples::check_file_output(log, examples::logits_kind, {}), lora::ConfigError);
+  for (const char* name : {"logits", "weight"}) {
+    lora::SafetensorsWriter writer;
+    writer.add(name, numbered(2, 3), examples::DType::F32);
+    writer.write(logits);
+    const auto check = [&] { examples::check_file_output(logits, examples::logits_kind, {}); };
+    if (name == std::string("logits")) {
+      EXPECT_NO_THROW(check());
+    } else {
+      EXPECT_THROW(check(), lora::ConfigError);
+    }
+  }
+}
+
+// ---- the base says how its weights lie, and whether its head is its embedding ----
+
+// A GPT-2 of one layer whose config.json says whether the head is the embedding.
+struct Gpt2 {
+  TemporaryFolder folder;
+  explicit Gpt2(bool tied) {
+    lora::SafetensorsWriter base;
+    const auto add = [&](const std::string& name, Index rows, Index cols) {
+      base.add(name, lora::Matrix<float>(lora::Matrix<float>::Random(rows, cols)),
+               lora::DType::F32);
+    };
+    add("transformer.h.0.attn.c_attn.weight", 8, 24);
+    add("transformer.h.0.attn.c_proj.weight", 8, 8);
+    add("transformer.wte.weight", 9, 8);
+    if (!tied) add("lm_head.weight", 9, 8);
+    fs::create_directory(path());
+    base.write(path() / "model.safetensors");
+    lora::atomic_write(path() / "config.json",
+                       std::string(R"({"model_type": "gpt2", "n_embd": 8, "n_layer": 1,
+                           "n_head": 2, "vocab_size": 9, "tie_word_embeddings": )") +
+                           (tied ? "true}" : "false}"));
+  }
+  fs::path path() const { return folder.path / "base"; }
+};
+
+TEST(LoraTool, MergesConv1DWhateverTheFlagAndExtractsItBack) {
+  const Gpt2 base(false);
+  PeftFolder adapter(R"({"fan_in_fan_out": false})");
+  adapter.pair("transformer.h.0.attn.c_proj", 2, 8, 8)
+      .pair("transformer.h.0.attn.c_attn", 2, 8, 24)
+      .pair("lm_head", 2, 8, 9);
+  const auto one = adapter.open();
+  const std::string merged = (base.folder.path / "merged").string(),
+                    again = (base.folder.path / "again").string();
+  expect_done(
+      {"merge", "--base", base.path(), "--adapter", adapter.path(), "--output", merged, "--quiet"});
+  const auto before = lora::CheckpointFiles::open(base.path()),
+             after = lora::CheckpointFiles::open(merged);
+  for (const lora::PeftModule& module : one.modules()) {
+    const std::string name = module.name + ".weight";
+    const auto factors = examples::read_factors<float>(one, module);
+    lora::Matrix<float> change = factors.scaling * (factors.B * factors.A);
+    if (module.name != "lm_head") change.transposeInPlace();
+    const lora::Matrix<float> W = before.file_of(name).matrix<float>(name) + change;
+    EXPECT_LE((after.file_of(name).matrix<float>(name) - W).cwiseAbs().maxCoeff(),
+              1e-6f * W.cwiseAbs().maxCoeff())
+        << name;
+  }
+  const Ran run = tool({"extract", "--base", base.path(), "--tuned", merged, "--rank", "2",
+                        "--output", again, "--quiet"});
+  EXPECT_EQ(run.code, 0) << run.err;
+  const auto two = lora::PeftAdapter::open(again);
+  ASSERT_EQ(two.modules().size(), 3u);
+  EXPECT_TRUE(two.config().fan_in_fan_out);
+  for (const lora::PeftModule& module : two.modules()) {
+    const auto same = std::find_if(one.modules().begin(), one.modules().end(),
+                                   [&](const auto& m) { return m.name == module.name; });
+    const auto difference = examples::update_difference(
+        examples::read_factors<double>(one, *same), examples::read_factors<double>(two, module));
+    EXPECT_LE(difference.difference, 1e-5 * difference.first) << module.name;
+  }
+  PeftFolder wrong(R"({"fan_in_fan_out": false})");
+  wrong.pair("transformer.h.0.attn.c_proj", 2, 8, 8).open();
+  const Ran warned = tool({"merge", "--base", base.path(), "--adapter", wrong.path(), "--output",
+                           (base.folder.path / "w").string(), "--quiet"});
+  EXPECT_EQ(warned.code, 0);
+  EXPECT_HAS(warned.err, "lora_tool: fan_in_fan_out = false has no effect on");
+}
+
+TEST(LoraTool, OfATiedHeadTheRealReasonIsGiven) {
+  const Gpt2 base(true);
+  const lora::Matrix<float> table = lora::CheckpointFiles::open(base.path())
+                                        .files()[0]
+                                        .tensors.matrix<float>("transformer.wte.weight");
+  PeftFolder head;
+  head.pair("lm_head", 2, 8, 9).add("lm_head.base_layer.weight", table).open();
+  const std::string file = (base.folder.path / "a.gguf").string(),
+                    merged = (base.folder.path / "merged").string();
+  expect_refused({"to-gguf", "--base", base.path(), "--adapter", head.path(), "--output", file},
+                 "lm_head: the head of this base is its embedding (tie_word_embeddings)");
+  const Ran run = tool(
+      {"merge", "--base", base.path(), "--adapter", head.path(), "--output", merged, "--quiet"});
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_HAS(run.err, "the merged model has two");
+  EXPECT_HAS(std::string(lora::as_text(content(fs::path(merged) / "config.json"))),
+             "\"tie_word_embeddings\": false");
+  EXPECT_TRUE(lora::CheckpointFiles::open(merged).contains("lm_head.weight"));
+  // A copy of the tied head that is the embedding's says nothing, also in GGUF.
+  PeftFolder beside;
+  beside.pair("transformer.h.0.attn.c_attn", 2, 8, 24).add("lm_head.weight", table).open();
+  expect_done({"to-gguf", "--base", base.path(), "--adapter", beside.path(), "--output", file});
 }
 
 }  // namespace

@@ -1,0 +1,100 @@
+// Where a program may write: never onto what it reads, and onto an older file only when it is of
+// the kind that is written.
+#pragma once
+
+#include <lora/core/error.hpp>
+#include <lora/io/file.hpp>
+#include <lora/io/safetensors_reader.hpp>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <initializer_list>
+#include <string>
+#include <system_error>
+#include <vector>
+
+namespace examples {
+
+/// What a program reads: files, and folders with the files in them; a name that is empty, or is not
+/// there, is passed over.
+using InputPaths = std::vector<std::filesystem::path>;
+
+namespace detail {
+
+inline std::vector<std::filesystem::path> files_read(const InputPaths& inputs) {
+  std::vector<std::filesystem::path> files;
+  std::error_code failure;
+  for (const std::filesystem::path& input : inputs) {
+    if (input.empty()) continue;
+    files.push_back(input);
+    if (!std::filesystem::is_directory(input, failure)) continue;
+    for (const auto& entry : std::filesystem::directory_iterator(input, failure)) {
+      if (std::filesystem::is_regular_file(entry.path(), failure)) files.push_back(entry.path());
+    }
+  }
+  return files;
+}
+
+}  // namespace detail
+
+/// Throws lora::ConfigError when one of `outputs` is one of the inputs or a file of an input
+/// folder: by its own name, another way to it, a link, or another name of the same file.
+inline void refuse_input_as_output(const InputPaths& outputs, const InputPaths& inputs) {
+  const std::vector<std::filesystem::path> read = detail::files_read(inputs);
+  for (const std::filesystem::path& output : outputs) {
+    for (const std::filesystem::path& input : read) {
+      std::error_code failure;  // of a path that is not there, and so is nothing that is read
+      if (!std::filesystem::equivalent(output, input, failure) || failure) continue;
+      throw lora::ConfigError(output.string() + ": is " + input.string() +
+                              ", which is read; nothing is written onto its own input, choose "
+                              "another output");
+    }
+  }
+}
+
+/// A kind of file: whether an older file is one, and what it is called.
+struct FileKind {
+  const char* name;
+  bool (*is)(const std::filesystem::path&);
+};
+
+namespace detail {
+
+inline bool begins_with(const std::filesystem::path& path, const std::string& text) {
+  std::string begin(text.size(), '\0');
+  std::ifstream file(path, std::ios::binary);
+  return file.read(begin.data(), static_cast<std::streamsize>(begin.size())) && begin == text;
+}
+inline bool holds_only_logits(const std::filesystem::path& path) {
+  try {
+    return lora::SafetensorsFile::open(path).names() == std::vector<std::string>{"logits"};
+  } catch (const lora::Error&) {
+    return false;
+  }
+}
+
+}  // namespace detail
+
+inline constexpr FileKind gguf_kind{"GGUF file", [](const std::filesystem::path& path) {
+                                      return detail::begins_with(path, "GGUF");
+                                    }};
+inline constexpr FileKind logits_kind{"safetensors file of logits alone",
+                                      detail::holds_only_logits};
+inline constexpr FileKind json_lines_kind{
+    "log of JSON lines",
+    [](const std::filesystem::path& path) { return detail::begins_with(path, "{"); }};
+
+/// refuse_input_as_output, and throws lora::ConfigError for an older file, unless it is empty or of
+/// this kind. What is no file is left to the writing.
+inline void check_file_output(const std::filesystem::path& output, const FileKind& kind,
+                              const InputPaths& inputs) {
+  refuse_input_as_output({output}, inputs);
+  std::error_code failure;
+  if (!std::filesystem::is_regular_file(output, failure)) return;
+  if (std::filesystem::file_size(output, failure) == 0 || kind.is(output)) return;
+  throw lora::ConfigError(output.string() + ": is there and is no " + kind.name +
+                          ", which alone is replaced; choose another output, or remove it");
+}
+
+}  // namespace examples
