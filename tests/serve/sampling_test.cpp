@@ -132,6 +132,19 @@ TEST(Sampling, TiesAtTheEdgeOfTopKStay) {
   }());
 }
 
+// Quotients that overflow made every probability NaN, and top-p then took from an empty heap.
+TEST(Sampling, NoTemperatureIsTooSmall) {
+  GenerationConfig config = sampling();
+  config.top_p = 0.9;
+  for (const double temperature : {0.6, 1e-30, 1e-50, 5e-324}) {
+    config.temperature = temperature;
+    expect_near(probabilities<float>(config, {1e30f, -1e30f, 3e38f, 3e38f}), {0, 0, 0.5, 0.5});
+    expect_near(probabilities<float>(config, {0, -1, 0}),
+                temperature == 0.6 ? probabilities<double>(config, {0, -1, 0})
+                                   : std::vector<double>{0.5, 0, 0.5});
+  }
+}
+
 TEST(Sampling, PenaltyMakesWhatWasThereLessProbableOnce) {
   GenerationConfig config;
   config.repetition_penalty = 2;

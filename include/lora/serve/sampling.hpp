@@ -22,7 +22,8 @@ namespace LORA_NAMESPACE {
 ///   min-p       those with probability at least p times the highest
 /// and of what is left p = softmax(z). One object, one thread. Source: transformers'
 /// RepetitionPenaltyLogitsProcessor, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper,
-/// MinPLogitsWarper; sums are in double, so that a token at the very edge of p may differ.
+/// MinPLogitsWarper; quotients and sums are in double, so that a token at the very edge of p may
+/// differ, and no temperature is too small.
 template <class S>
 class Sampler {
  public:
@@ -71,7 +72,7 @@ class Sampler {
 
  private:
   struct Candidate {
-    double weight;  // exp(z − largest z)
+    double weight;  // exp((z − largest z) / temperature)
     std::size_t token;
     bool operator<(const Candidate& other) const {
       return weight != other.weight ? weight < other.weight : token > other.token;
@@ -110,17 +111,15 @@ class Sampler {
 
   /// candidates_: what the filters leave. Only top-p needs an order.
   void select() {
-    const S temperature = static_cast<S>(config_.temperature);
-    if (temperature != S(1)) {
-      for (S& score : scores_) score /= temperature;
-    }
     const S least = kth_largest(), largest = scores_[best_];
     candidates_.clear();
     candidates_.reserve(scores_.size());
     double total = 0;
     for (std::size_t i = 0; i < scores_.size(); ++i) {
       if (scores_[i] < least) continue;
-      const double weight = std::exp(static_cast<double>(scores_[i] - largest));
+      // The quotients themselves may overflow, or the temperature be 0 in S.
+      const double below = static_cast<double>(scores_[i]) - static_cast<double>(largest);
+      const double weight = std::exp(below / config_.temperature);
       total += weight;
       if (weight >= config_.min_p) candidates_.push_back({weight, i});
     }
