@@ -70,7 +70,7 @@ TEST(CheckpointFiles, RefusesAnIndexThatLies) {
   for (const char* path :
        {"\"../model-1.safetensors\"", "\"/x/model.safetensors\"", "\"a/model-1.safetensors\"",
         "\".hidden0.safetensors\"", "\"model-1.bin.......\"", "\"a\\\\b0000.safetensors\"",
-        "\"mod\\u0000el.safetensors\"", "7"}) {
+        "\"mod\\u0000el.safetensors\"", "\"\\u001b[31m.safetensors\"", "7"}) {
     EXPECT_HAS(Sharded(std::string("{\"a\":") + path + "}").verdict(),
                "weight_map: the file of \"a\" is ");
   }

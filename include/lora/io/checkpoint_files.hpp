@@ -118,7 +118,7 @@ inline void CheckpointFiles::open_shards() {
   for (const auto& [tensor, shard] : map->items()) {
     const std::string name = shard.is_string() ? shard.get<std::string>() : "";
     if (name.size() < 13 || !name.ends_with(".safetensors") || name[0] == '.' ||
-        name.find_first_of(std::string_view("/\\\0", 3)) != name.npos) {
+        name.find_first_of("/\\") != name.npos || printable(name) != name) {
       throw FormatError(path.string() + ": weight_map: the file of " + in_quotes(tensor) + " is " +
                         printable(shard.dump(), 80) +
                         ", expected the name of a .safetensors file in this folder");
