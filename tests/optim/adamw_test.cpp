@@ -377,7 +377,10 @@ TEST(AdamWErrors, LoadStateListsAllThatDoesNotFitAndChangesNothing) {
   EXPECT_TRUE(same_states(before, adamw.state()));
   bad = before;
   bad.step = -1;
-  EXPECT_MESSAGE(lora::ConfigError, adamw.load_state(bad, model), "step is -1, expected >= 0");
+  EXPECT_MESSAGE(lora::ConfigError, adamw.load_state(bad, model), "step is -1, expected 0 to 2^53");
+  bad.step = std::numeric_limits<Index>::max();  // the next step() would overflow
+  EXPECT_MESSAGE(lora::ConfigError, adamw.load_state(bad, model),
+                 "step is 9223372036854775807, expected 0 to 2^53");
 }
 
 TEST(AdamWErrors, MissingStateMayStartFreshWhenAsked) {

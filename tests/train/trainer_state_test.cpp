@@ -4,6 +4,8 @@
 
 #include <lora/io/python_json.hpp>
 
+#include "support/messages.hpp"
+
 namespace {
 using namespace lora;
 
@@ -50,8 +52,14 @@ TEST(TrainerState, RefusesWhatIsNone) {
   };
   const Json absent(Json::value_t::discarded);
   EXPECT_EQ(fault("global_step", absent), "file: global_step is null, expected it to be there");
-  EXPECT_EQ(fault("global_step", -1), "file: global_step is -1, expected a whole number >= 0");
-  EXPECT_EQ(fault("loss_steps", 1.5), "file: loss_steps is 1.5, expected a whole number >= 0");
+  EXPECT_EQ(fault("global_step", -1),
+            "file: global_step is -1, expected a whole number from 0 to 2^53");
+  EXPECT_EQ(fault("loss_steps", 1.5),
+            "file: loss_steps is 1.5, expected a whole number from 0 to 2^53");
+  EXPECT_HAS(fault("non_finite_in_row", INT64_MAX),
+             "non_finite_in_row is 9223372036854775807, exp");
+  EXPECT_HAS(fault("num_input_tokens_seen", UINT64_MAX), "num_input_tokens_seen is 18446744073709");
+  EXPECT_EQ(fault("global_step", std::int64_t{1} << 53), "accepted");
   EXPECT_EQ(fault("epoch", "1"), "file: epoch is \"1\", expected a number");
   EXPECT_EQ(fault("best_metric", "1"), "file: best_metric is \"1\", expected a number or null");
   EXPECT_EQ(fault("log_history", 3), "file: log_history is 3, expected an array");

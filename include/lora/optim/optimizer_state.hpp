@@ -101,7 +101,8 @@ class StateTable {
     std::vector<Slot> fresh;
     std::map<String, std::size_t> index;
     String faults;
-    if (state.step < 0) faults += "\n  step is " + std::to_string(state.step) + ", expected >= 0";
+    if (state.step < 0 || state.step > Index{1} << 53)  // steps go on being counted
+      faults += "\n  step is " + std::to_string(state.step) + ", expected 0 to 2^53";
     std::set<String> known;
     // With no step taken there is nothing to miss.
     const bool may_miss = missing == MissingState::start_fresh || state.step == 0;

@@ -81,8 +81,10 @@ inline TrainerState state_from_json(const Json& json, const std::string& where) 
       if (!value.is_number()) refuse(name, "a number");
       field = value.get<double>();
     } else {
-      const bool whole = value.is_number_integer() && value.get<std::int64_t>() >= 0;
-      if (!whole) refuse(name, "a whole number >= 0");
+      // A run goes on counting. A negative number is far too large as an unsigned one.
+      const bool whole =
+          value.is_number_integer() && value.get<std::uint64_t>() <= std::uint64_t{1} << 53;
+      if (!whole) refuse(name, "a whole number from 0 to 2^53");
       field = value.get<Index>();
     }
   });
