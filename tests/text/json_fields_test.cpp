@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <ctime>
+
 namespace {
 
 using lora::JsonFields;
@@ -60,6 +62,22 @@ TEST(JsonFields, WhatNobodyAskedForIsRefusedUnlessItIsNull) {
   EXPECT_EQ(refusal([&] { fields.expect_no_more(); }), "file: c\\x0a: is not supported");
   fields.ignore("c\n");
   EXPECT_EQ(refusal([&] { fields.expect_no_more(); }), "accepted");
+}
+
+// Json looks a key up by looking at all before it.
+TEST(JsonFields, ManyQuestionsToALargeObjectTakeLinearTime) {
+  std::string text = "{";
+  for (int i = 0; i < 40'000; ++i) text += "\"k" + std::to_string(i) + "\":{},";
+  const lora::Json json = lora::parse_json(text + "\"list\":[{\"n\":1}],\"z\":null}", "file");
+  JsonFields fields(json, "file");
+  const std::clock_t began = std::clock();
+  for (int i = 0; i < 40'000; ++i) {
+    fields.object("k" + std::to_string(i));
+    fields.element("list", 0);
+  }
+  EXPECT_LT(static_cast<double>(std::clock() - began) / CLOCKS_PER_SEC, 1.5);
+  EXPECT_EQ(refusal([&] { fields.need("z"); }), "file: z: is missing");
+  EXPECT_EQ(refusal([&] { fields.need("k"); }), "file: k: is missing");
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <ctime>
 #include <map>
 
 namespace {
@@ -58,6 +59,40 @@ TEST(PairTable, ANewPairHasNoTokenUntilItIsGivenOne) {
   lora::PairTable table;
   EXPECT_EQ(table.at(0, 0), lora::no_token);
   EXPECT_EQ(table.find(0, 0, 5), lora::no_token);
+}
+
+double processor_seconds(auto&& work) {
+  const std::clock_t began = std::clock();
+  work();
+  return static_cast<double>(std::clock() - began) / CLOCKS_PER_SEC;
+}
+
+// Keys that all met in one slot while the hash had no secret: each search would look at all others.
+TEST(TokenTable, KeysOfAStrangerDoNotCollide) {
+  lora::TokenTable table;
+  const double took = processor_seconds([&] {
+    for (std::uint64_t i = 0; i < 40'000; ++i) {
+      const std::uint64_t words[] = {i, 12'345 ^ lora::mix64(16 ^ i)};
+      std::string key(16, '\0');
+      std::memcpy(key.data(), words, 16);
+      EXPECT_TRUE(table.add(key, 1));
+    }
+  });
+  EXPECT_LT(took, 1);
+}
+
+TEST(PairTable, KeysOfAStrangerDoNotCollide) {
+  constexpr std::uint64_t factor = 0x9E3779B97F4A7C15u;
+  std::uint64_t inverse = 1;
+  for (int i = 0; i < 6; ++i) inverse *= 2 - factor * inverse;
+  lora::PairTable table;
+  const double took = processor_seconds([&] {
+    for (std::uint64_t i = 0; i < 60'000; ++i) {
+      const std::uint64_t pair = (i << 32 | i) * inverse;
+      table.at(static_cast<std::uint32_t>(pair >> 32), static_cast<std::uint32_t>(pair)) = 1;
+    }
+  });
+  EXPECT_LT(took, 1);
 }
 
 }  // namespace

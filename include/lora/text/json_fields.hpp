@@ -4,6 +4,7 @@
 #include <lora/io/json.hpp>
 
 #include <cstdint>
+#include <map>
 #include <set>
 #include <string>
 #include <string_view>
@@ -27,8 +28,8 @@ class JsonFields {
   /// The field, or null where it is absent or null.
   const Json* find(const std::string& name) {
     asked_.insert(name);
-    const auto found = object_->find(name);
-    return found == object_->end() || found->is_null() ? nullptr : &*found;
+    const Json* const found = look_up(name);
+    return found == nullptr || found->is_null() ? nullptr : found;
   }
   const Json& need(const std::string& name) {
     const Json* const field = find(name);
@@ -83,7 +84,21 @@ class JsonFields {
     if (!object.is_object()) throw FormatError(where + ": is no object");
   }
 
+  // Json looks at one key after another: in a large object, asked for much, that would be quadratic.
+  const Json* look_up(const std::string& name) {
+    if (object_->size() <= 32) {
+      const auto found = object_->find(name);
+      return found == object_->end() ? nullptr : &*found;
+    }
+    if (index_.empty()) {
+      for (const auto& [key, value] : object_->items()) index_.emplace(key, &value);
+    }
+    const auto found = index_.find(name);
+    return found == index_.end() ? nullptr : found->second;
+  }
+
   const Json* object_;
+  std::map<std::string_view, const Json*> index_;  // of a large object's fields, once asked for
   std::string prefix_;
   std::set<std::string> asked_;
 };

@@ -6,6 +6,7 @@
 #include <bit>
 #include <cstdint>
 #include <cstring>
+#include <random>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,6 +16,17 @@ namespace LORA_NAMESPACE {
 /// What the tables answer for a key that they do not hold.
 inline constexpr std::uint32_t no_token = 0xFFFFFFFFu;
 
+namespace detail {
+
+/// Of each table another one, so that a file cannot be made of keys that all meet in one slot. What
+/// a table answers does not depend on it.
+inline std::uint64_t hash_secret() {
+  std::random_device random;
+  return std::uint64_t{random()} << 32 | random();
+}
+
+}  // namespace detail
+
 /// Strings with a 32-bit value each, all bytes in one block. Reading is safe from several threads.
 class TokenTable {
  public:
@@ -23,9 +35,10 @@ class TokenTable {
   /// Whether `key` was new; an old one keeps its value.
   bool add(std::string_view key, std::uint32_t value) {
     if (2 * (entries_.size() + 1) > slots_.size()) grow();
-    Slot& slot = slots_[place_of(key, hash(key))];
+    const std::uint64_t h = hash(key);
+    Slot& slot = slots_[place_of(key, h)];
     if (slot.entry != no_token) return false;
-    slot = {static_cast<std::uint32_t>(hash(key)), static_cast<std::uint32_t>(entries_.size())};
+    slot = {static_cast<std::uint32_t>(h), static_cast<std::uint32_t>(entries_.size())};
     entries_.push_back({bytes_.size(), key.size(), value});
     bytes_ += key;
     return true;
@@ -46,8 +59,8 @@ class TokenTable {
     std::uint32_t value;
   };
 
-  static std::uint64_t hash(std::string_view key) {
-    std::uint64_t h = key.size();
+  std::uint64_t hash(std::string_view key) const {
+    std::uint64_t h = secret_ ^ key.size();
     while (key.size() >= 8) {
       std::uint64_t word = 0;
       std::memcpy(&word, key.data(), 8);
@@ -80,6 +93,7 @@ class TokenTable {
     }
   }
 
+  std::uint64_t secret_ = detail::hash_secret();
   std::string bytes_;
   std::vector<Entry> entries_;
   std::vector<Slot> slots_;
@@ -113,9 +127,9 @@ class PairTable {
 
   std::size_t place_of(std::uint32_t a, std::uint32_t b) const {
     const std::size_t mask = slots_.size() - 1;
-    std::uint64_t h = ((std::uint64_t{a} << 32) | b) * 0x9E3779B97F4A7C15u;
-    h ^= h >> 32;
-    for (std::size_t at = h & mask;; at = (at + 1) & mask) {
+    std::uint64_t h = ((std::uint64_t{a} << 32) | b) * multiplier_;
+    h = (h ^ (h >> 32)) * 0x9E3779B97F4A7C15u;
+    for (std::size_t at = h >> shift_;; at = (at + 1) & mask) {
       const Slot& slot = slots_[at];
       if (!slot.used || (slot.a == a && slot.b == b)) return at;
     }
@@ -123,13 +137,16 @@ class PairTable {
   void grow() {
     std::vector<Slot> old(std::bit_ceil(4 * (size_ + 8)));
     old.swap(slots_);
+    shift_ = 64 - std::countr_zero(slots_.size());
     for (const Slot& slot : old) {
       if (slot.used) slots_[place_of(slot.a, slot.b)] = slot;
     }
   }
 
+  std::uint64_t multiplier_ = detail::hash_secret() | 1;
   std::vector<Slot> slots_;
   std::size_t size_ = 0;
+  int shift_ = 0;  ///< 64 less the bits of a slot's place
 };
 
 }  // namespace LORA_NAMESPACE
