@@ -4,11 +4,13 @@
 
 #include <lora/core/error.hpp>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace lora_fuzz {
@@ -26,16 +28,34 @@ inline void expect(bool holds, const char* what) {
   std::abort();
 }
 
-/// The message must be text that a terminal can show: printable() was not forgotten.
-inline void expect_message(const lora::Error& error) {
-  const std::string text = error.what();
+/// What a terminal may be shown: no control characters, and no more than a person reads.
+inline void expect_text(std::string_view text) {
   expect(!text.empty(), "an error without a message");
-  expect(text.size() < 100'000, "a message that nobody reads");
+  expect(text.size() <= 16384, "a message that nobody reads to its end");
   for (const char c : text) {
     expect(static_cast<unsigned char>(c) >= 0x20 || c == '\n', "a control character in a message");
     expect(c != 0x7F, "a control character in a message");
   }
 }
+
+/// printable() was not forgotten.
+inline void expect_message(const lora::Error& error) { expect_text(error.what()); }
+
+/// The parts of an input, a zero byte between two; empty ones behind the last.
+class Parts {
+ public:
+  explicit Parts(std::string_view all) : rest_(all) {}
+  std::string_view next() {
+    const std::size_t end = std::min(rest_.find('\0'), rest_.size());
+    const std::string_view part = rest_.substr(0, end);
+    rest_.remove_prefix(std::min(end + 1, rest_.size()));
+    return part;
+  }
+  std::string_view rest() const { return rest_; }
+
+ private:
+  std::string_view rest_;
+};
 
 /// Calls read(), which may refuse its input, with a message that is fit to be shown.
 template <class Read>

@@ -4,6 +4,7 @@
 #include <lora/io/peft_config.hpp>
 #include <lora/io/safetensors.hpp>
 #include <lora/text/byte_spelling.hpp>
+#include <lora/train/run_plan.hpp>
 
 #include <array>
 #include <cstdio>
@@ -167,20 +168,98 @@ void make_tokenizers(const fs::path& folder) {
   atomic_write(folder / "llama2", llama2.dump() + text);
 }
 
-// The first byte chooses the format.
+// Behind a zero byte letters choose options, the first of them the format.
 void make_data(const fs::path& folder) {
-  atomic_write(folder / "alpaca", R"(0[{"instruction":"Add","input":"1 2","output":"3"},
-      {"instruction":"x","input":"","output":"\u00e4","system":"s","history":[["a","b"]]}])");
-  atomic_write(folder / "messages", R"(1[{"messages":[{"role":"system","content":"s"},
+  const auto write = [&](const char* name, const std::string& text, const std::string& options) {
+    atomic_write(folder / name, text + '\0' + options);
+  };
+  write("alpaca", R"([{"instruction":"Add","input":"1 2","output":"3"},
+      {"instruction":"x","input":"","output":"\u00e4","system":"s","history":[["a","b"]]}])",
+        "0");
+  write("messages", R"([{"messages":[{"role":"system","content":"s"},
       {"role":"user","content":[{"type":"text","text":"q"}]},{"role":"assistant","content":"a",
       "weight":1,"tool_calls":[{"function":{"name":"f","arguments":"{\"x\":1}"}}]},
-      {"role":"tool","content":"r"}],"tools":[{"type":"function","function":{"name":"f"}}]}])");
-  atomic_write(folder / "sharegpt",
-               "2{\"conversations\":[{\"from\":\"human\",\"value\":\"q\"},{\"from\":\"gpt\","
-               "\"value\":\"a\"}]}\nbad\n{\"conversations\":[]}\n");
-  atomic_write(folder / "prompt", R"(2{"prompt":"p","completion":"c"})");
-  atomic_write(folder / "lines", "2{\"text\":\"one\"}\n{\"text\":\"two\"}\n");
-  atomic_write(folder / "text", "3plain text\nof two lines");
+      {"role":"tool","content":"r"}],"tools":[{"type":"function","function":{"name":"f"}}]}])",
+        "1");
+  write("chat", R"([{"messages":[{"role":"user","content":"q"},{"role":"assistant",
+      "content":"<think>\nhm\n</think>\n\nthe"},{"role":"user","content":"r"},
+      {"role":"assistant","content":"us"}]},{"messages":[{"role":"user","content":"the"},
+      {"role":"assistant","content":"a"}]}])",
+        "10310");
+  write("sharegpt",
+        "{\"conversations\":[{\"from\":\"human\",\"value\":\"q\"},{\"from\":\"gpt\","
+        "\"value\":\"a\"}]}\nbad\n{\"conversations\":[]}\n",
+        "21");
+  write("prompt", R"({"prompt":"p","completion":"c"})", "22");
+  write("lines", "{\"text\":\"one\"}\n{\"text\":\"two\"}\n", "2021");
+  write("text", "plain text\nof two lines", "301");
+}
+
+// A text and what stands around it.
+void make_generation_configs(const fs::path& folder) {
+  atomic_write(folder / "llama", std::string(R"({"do_sample":true,"temperature":0.6,"top_p":0.9,)"
+                                             R"("eos_token_id":[1,2],"bos_token_id":0})"));
+  atomic_write(folder / "greedy", std::string(R"({"temperature":0,"top_k":null,"max_length":9,)"
+                                              R"("stop_strings":["a","gree"],"num_beams":4})") +
+                                      '\0' + R"({"eos_token_id":2})");
+  atomic_write(folder / "all",
+               std::string(R"({"max_new_tokens":5,"do_sample":true,"top_k":3,"min_p":0.05,)"
+                           R"("top_p":0.5,"repetition_penalty":1.1,"stop_strings":"x",)"
+                           R"("suppress_tokens":[],"guidance_scale":1})"));
+}
+
+void make_indices(const fs::path& folder) {
+  atomic_write(folder / "good", R"({"metadata":{"total_size":96},"weight_map":{
+      "model.a.weight":"model-00001-of-00002.safetensors",
+      "model.b.weight":"model-00001-of-00002.safetensors",
+      "model.c.weight":"model-00002-of-00002.safetensors",
+      "lm_head.weight":"model-00002-of-00002.safetensors"}})");
+  atomic_write(folder / "one", R"({"weight_map":{"model.a.weight":"the.safetensors"}})");
+  atomic_write(folder / "outside", R"({"weight_map":{"secret":"../outside.safetensors",
+      "model.a.weight":"below/inner.safetensors"}})");
+}
+
+// trainer_state.json, the header of the tensors, letters for their numbers.
+void make_trainer_states(const fs::path& folder) {
+  const auto json = [](const std::string& callbacks, const std::string& history) {
+    return R"({"global_step":2,"max_steps":5,"epoch":0.5,"num_input_tokens_seen":6,)"
+           R"("non_finite_steps":0,"non_finite_in_row":0,"loss_sum":8.5,"loss_steps":2,)"
+           R"("unlogged_loss_sum":4.25,"unlogged_loss_steps":1,"best_global_step":2,)"
+           R"("best_metric":4.25,"log_history":)" +
+           history + R"(,"callbacks":)" + callbacks + R"(,"arguments":)";
+  };
+  TrainingArguments arguments;
+  arguments.max_steps = 5;
+  arguments.logging_steps = 2;
+  arguments.eval_strategy = IntervalStrategy::steps;
+  arguments.eval_steps = 2;
+  arguments.lr_scheduler_type = "constant";
+  Json run = arguments_json(arguments);
+  run["data"] = std::to_string(RunPlan(arguments, {1, 1, 1}).fingerprint());
+  std::string header = R"({"step":{"dtype":"I64","shape":[],"data_offsets":[0,8]})";
+  std::size_t at = 8;
+  const auto add = [&](const std::string& name, const char* dtype, const std::string& shape,
+                       std::size_t bytes) {
+    header += ",\"" + name + "\":{\"dtype\":\"" + dtype + "\",\"shape\":" + shape +
+              ",\"data_offsets\":[" + std::to_string(at) + "," + std::to_string(at + bytes) + "]}";
+    at += bytes;
+  };
+  add("step.w", "I64", "[]", 8);
+  add("step.b", "I64", "[]", 8);
+  for (const char* kind : {"value.", "exp_avg.", "exp_avg_sq."}) {
+    add(kind + std::string("w"), "F32", "[2,3]", 24);
+    add(kind + std::string("b"), "F32", "[1,2]", 8);
+  }
+  header += "}";
+  // A letter is a number by its remainder of ten.
+  const std::string letters = '\0' + std::string("333999999999999999");
+  atomic_write(folder / "good", json(R"({"EarlyStoppingCallback":{"waited":1,"best":4.25}})",
+                                     R"([{"step":2,"loss":4.25,"grad_norm":null}])") +
+                                    run.dump() + "}" + '\0' + header + letters);
+  run.erase("dataloader_drop_last");
+  run["learning_rate"] = 1;
+  atomic_write(folder / "other", json("{}", "[]") + run.dump() + "}" + '\0' + header + letters);
+  atomic_write(folder / "fresh", json("{}", "[]") + "{}}" + '\0' + "{}");
 }
 
 }  // namespace
@@ -201,4 +280,7 @@ int main(int count, char** words) {
   make_model_configs(folder("hf_config"));
   make_tokenizers(folder("tokenizer"));
   make_data(folder("instruction_data"));
+  make_generation_configs(folder("generation_config"));
+  make_indices(folder("checkpoint_index"));
+  make_trainer_states(folder("trainer_state"));
 }
