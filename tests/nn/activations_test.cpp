@@ -14,6 +14,7 @@
 namespace {
 using namespace lora;
 using lora_test::Complex;
+using lora_test::message_of;
 using lora_test::random_matrix;
 
 constexpr double u = 0x1.0p-53;
@@ -244,6 +245,20 @@ TEST(Activations, AnUnknownNameListsTheKnownOnes) {
       "gelu_pytorch_tanh, gelu_new, silu, swish, sigmoid, tanh");
   EXPECT_THROW(activation_from_name(""), ConfigError);
   EXPECT_THROW(activation_from_name("ReLU"), ConfigError);
+}
+
+TEST(Activations, AnOutputThatOverlapsAPartIsRefused) {
+  Matrix<double> whole = Matrix<double>::Random(4, 3), other = Matrix<double>::Random(3, 3);
+  const Matrix<double> before = whole;
+  const auto part = [&](Index row) { return whole.middleRows(row, 3); };
+  const auto relu = Activation::relu;
+  EXPECT_HAS(message_of<Error>([&] { activation_forward<double>(relu, part(0), part(1)); }),
+             "activation_forward: y overlaps x in part");
+  EXPECT_HAS(message_of<Error>([&] { activation_backward<double>(relu, part(0), other, part(1)); }),
+             "activation_backward: dx overlaps x in part");
+  EXPECT_HAS(message_of<Error>([&] { activation_backward<double>(relu, other, part(1), part(0)); }),
+             "activation_backward: dx overlaps dy in part");
+  EXPECT_EQ(whole, before);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "layers/layer_tools.hpp"
+#include "support/messages.hpp"
 #include "support/threads.hpp"
 
 namespace {
@@ -69,6 +70,27 @@ TEST(GatedErrors, ShapesAndKinds) {
   EXPECT_TRUE(
       throws<ConfigError>([&] { gated_forward<float>(static_cast<Activation>(99), m, m, m); },
                           {"gated_forward: 99 is not an Activation"}));
+}
+
+TEST(GatedErrors, OutputsThatOverlap) {
+  Matrix<double> all = Matrix<double>::Random(4, 3), up = Matrix<double>::Random(3, 3),
+                 dh = Matrix<double>::Random(3, 3);
+  const Matrix<double> before = all;
+  const auto part = [&](Index row) { return all.middleRows(row, 3); };
+  const auto forward = [&](auto&& gate, auto&& u, auto&& h) {
+    return message_of<Error>([&] { gated_forward<double>(Activation::silu, gate, u, h); });
+  };
+  const auto backward = [&](auto&& gate, auto&& u, auto&& d, auto&& dgate) {
+    return message_of<Error>([&] { gated_backward<double>(Activation::silu, gate, u, d, dgate); });
+  };
+  EXPECT_HAS(forward(part(0), up, part(1)), "gated_forward: h overlaps gate in part");
+  EXPECT_HAS(forward(up, part(0), part(1)), "gated_forward: h overlaps up in part");
+  EXPECT_HAS(backward(part(0), up, dh, part(0)), "gated_backward: dgate overlaps gate");
+  EXPECT_HAS(backward(up, part(0), dh, part(1)), "gated_backward: dgate overlaps up");
+  EXPECT_HAS(backward(up, up, part(0), part(1)), "gated_backward: dgate overlaps dh");
+  EXPECT_HAS(backward(part(0), up, part(1), dh), "gated_backward: dh overlaps gate in part");
+  EXPECT_HAS(backward(up, part(0), part(1), dh), "gated_backward: dh overlaps up in part");
+  EXPECT_EQ(all, before);
 }
 
 }  // namespace

@@ -15,6 +15,7 @@
 namespace {
 using namespace lora;
 using lora_test::Complex;
+using lora_test::message_of;
 using lora_test::random_matrix;
 using Labels = std::vector<std::int64_t>;
 
@@ -384,6 +385,33 @@ TEST(CrossEntropy, RowsWithoutClassesMayBeIgnored) {
   const auto result = cross_entropy<float>(logits, labels, Out<float>(gradient));
   EXPECT_EQ(result.loss, 0);
   EXPECT_EQ(result.counted, 0);
+}
+
+TEST(CrossEntropy, AnOutputThatOverlapsAPartIsRefused) {
+  Matrix<double> all = Matrix<double>::Random(4, 5);
+  const Matrix<double> before = all;
+  const std::vector<std::int64_t> labels = {0, 1, 2};
+  const auto call = [&](Index row, Index col) {
+    cross_entropy<double>(all.block(0, 0, 3, 4), labels, all.block(row, col, 3, 4));
+  };
+  const char* text = "cross_entropy: dlogits overlaps logits in part";
+  EXPECT_HAS(message_of<Error>([&] { call(1, 0); }), text);
+  EXPECT_HAS(message_of<Error>([&] { call(0, 1); }), text);
+  EXPECT_EQ(all, before);
+  EXPECT_NO_THROW(call(0, 0));
+}
+
+TEST(MseLoss, AnOutputThatOverlapsAPartIsRefused) {
+  Matrix<double> all = Matrix<double>::Random(5, 3), other = Matrix<double>::Random(3, 3);
+  const Matrix<double> before = all;
+  const auto part = [&](Index row) { return all.middleRows(row, 3); };
+  EXPECT_HAS(message_of<Error>([&] { mse_loss<double>(part(0), other, part(1)); }),
+             "mse_loss: dy overlaps y in part");
+  EXPECT_HAS(message_of<Error>([&] { mse_loss<double>(other, part(2), part(1)); }),
+             "mse_loss: dy overlaps target in part");
+  EXPECT_EQ(all, before);
+  EXPECT_NO_THROW(mse_loss<double>(part(0), other, part(0)));
+  EXPECT_NO_THROW(mse_loss<double>(other, part(0), part(0)));
 }
 
 }  // namespace

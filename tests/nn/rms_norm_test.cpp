@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "layers/layer_tools.hpp"
+#include "support/messages.hpp"
 #include "support/threads.hpp"
 
 namespace {
@@ -90,6 +91,22 @@ TEST(RMSNormErrors, Shapes) {
                                  {"add_weight_gradient: x is (3, 4), expected (3, 5)"}));
   EXPECT_TRUE(throws<ShapeError>([&] { norm.add_weight_gradient(x, wrong, rho); },
                                  {"dy is (3, 4), expected (3, 5)"}));
+}
+
+TEST(RMSNormErrors, OutputsThatOverlap) {
+  const RMSNorm<double> norm(Matrix<double>::Ones(1, 3), 1e-6);
+  Matrix<double> all = Matrix<double>::Random(4, 3), rho, dx = Matrix<double>::Zero(3, 3);
+  const Matrix<double> before = all;
+  const auto part = [&](Index row) { return all.middleRows(row, 3); };
+  EXPECT_HAS(message_of<Error>([&] { norm.forward(part(0), part(1), rho); }),
+             "RMSNorm::forward: y overlaps x in part");
+  norm.forward(part(0), dx, rho);
+  const auto gradient = [&](auto&& x, auto&& dy, auto&& out) {
+    return message_of<Error>([&] { norm.add_input_gradient(x, dy, rho, out); });
+  };
+  EXPECT_HAS(gradient(part(0), dx, part(1)), "RMSNorm::add_input_gradient: dx overlaps x");
+  EXPECT_HAS(gradient(dx, part(0), part(0)), "RMSNorm::add_input_gradient: dx overlaps dy");
+  EXPECT_EQ(all, before);
 }
 
 }  // namespace

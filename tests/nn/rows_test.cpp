@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "layers/layer_tools.hpp"
+#include "support/messages.hpp"
 #include "support/threads.hpp"
 
 namespace {
@@ -55,6 +56,15 @@ TEST(Rows, AddsMatricesAndColumnsWithAnyNumberOfThreads) {
   Matrix<float> wrong(3, 4);
   EXPECT_TRUE(throws<ShapeError>([&] { add_rows<float>(x, wrong); },
                                  {"add_rows: x is (300, 90), expected (3, 4)"}));
+}
+
+TEST(Rows, AddingAShiftedPartIsRefused) {
+  Matrix<double> all = Matrix<double>::Ones(4, 3);
+  EXPECT_HAS(message_of<Error>([&] { add_rows<double>(all.topRows(3), all.bottomRows(3)); }),
+             "add_rows: y overlaps x in part");
+  EXPECT_EQ(all, Matrix<double>::Ones(4, 3));
+  add_rows<double>(all, all);
+  EXPECT_EQ(all, Matrix<double>::Constant(4, 3, 2));
 }
 
 }  // namespace

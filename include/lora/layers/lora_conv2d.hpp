@@ -1,9 +1,9 @@
 // A frozen two-dimensional convolution with named low-rank adapters.
 #pragma once
 
+#include <lora/core/overlap.hpp>
 #include <lora/layers/adapted_weight.hpp>
 #include <lora/layers/image_columns.hpp>
-#include <lora/layers/overlap.hpp>
 
 namespace LORA_NAMESPACE {
 

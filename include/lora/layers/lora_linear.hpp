@@ -1,8 +1,8 @@
 // A frozen linear layer with any number of named low-rank adapters.
 #pragma once
 
+#include <lora/core/overlap.hpp>
 #include <lora/layers/adapted_weight.hpp>
-#include <lora/layers/overlap.hpp>
 
 namespace LORA_NAMESPACE {
 

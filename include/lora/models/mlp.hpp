@@ -1,8 +1,8 @@
 // A multilayer perceptron: the smallest model that can be adapted.
 #pragma once
 
+#include <lora/core/overlap.hpp>
 #include <lora/layers/lora_linear.hpp>
-#include <lora/layers/overlap.hpp>
 #include <lora/nn/activations.hpp>
 
 #include <algorithm>

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <lora/core/error.hpp>
+#include <lora/core/overlap.hpp>
 #include <lora/core/printable.hpp>
 #include <lora/core/scalar.hpp>
 #include <lora/core/types.hpp>
@@ -238,8 +239,8 @@ std::string_view activation_name(Activation kind) {
                     " is not an Activation");
 }
 
-/// y = f(x), element by element; x and y (T, F), any T and F. y may be x itself, not a shifted part
-/// of it.
+/// y = f(x), element by element; x and y (T, F), any T and F. y may be x itself; Error when it
+/// overlaps a part of it.
 ///   identity x · relu max(x, 0) · sigmoid σ(x) = 1/(1 + e⁻ˣ) · silu x σ(x) · tanh
 ///   gelu x Φ(x) = ½ x (1 + erf(x/√2)) · gelu_tanh ½ x (1 + tanh(√(2/π)(x + 0.044715 x³)))
 /// A NaN gives a NaN; so does −∞ in gelu, gelu_tanh and silu, as in PyTorch
@@ -251,6 +252,7 @@ std::string_view activation_name(Activation kind) {
 template <class S>
 void activation_forward(Activation kind, In<S> x, Out<S> y) {
   expect_shape("activation_forward", "y", y, x.rows(), x.cols());
+  expect_same_or_apart<S>("activation_forward", "y", y, "x", x);
   activations::visit(kind, "activation_forward", [&](auto f) {
     for_row_shares(x.rows(), x.cols(), [&](Index begin, Index end) {
       for (Index t = begin; t < end; ++t) {
@@ -261,13 +263,15 @@ void activation_forward(Activation kind, In<S> x, Out<S> y) {
   });
 }
 
-/// dx = dy ∘ f'(x); x is forward's input again, all (T, F). dx may be dy or x itself, not a shifted
-/// part of them. relu's derivative is 0 at 0 and, as in PyTorch,
+/// dx = dy ∘ f'(x); x is forward's input again, all (T, F). dx may be dy or x itself; Error when it
+/// overlaps a part of them. relu's derivative is 0 at 0 and, as in PyTorch,
 /// 1 at a NaN. Throws and allocates as activation_forward.
 template <class S>
 void activation_backward(Activation kind, In<S> x, In<S> dy, Out<S> dx) {
   expect_shape("activation_backward", "dy", dy, x.rows(), x.cols());
   expect_shape("activation_backward", "dx", dx, x.rows(), x.cols());
+  expect_same_or_apart<S>("activation_backward", "dx", dx, "x", x);
+  expect_same_or_apart<S>("activation_backward", "dx", dx, "dy", dy);
   activations::visit(kind, "activation_backward", [&](auto f) {
     for_row_shares(x.rows(), x.cols(), [&](Index begin, Index end) {
       for (Index t = begin; t < end; ++t) {

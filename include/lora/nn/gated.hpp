@@ -6,13 +6,16 @@
 
 namespace LORA_NAMESPACE {
 
-/// h = f(gate) ⊙ up, all (T, F); with silu, SwiGLU. h may be gate or up. Rows are shared between
-/// threads. Throws ShapeError, and ConfigError for a value outside the enum. Allocates nothing.
+/// h = f(gate) ⊙ up, all (T, F); with silu, SwiGLU. h may be gate or up itself. Rows are shared
+/// between threads. Throws ShapeError, ConfigError for a value outside the enum, and Error when h
+/// overlaps a part of gate or up. Allocates nothing.
 /// Source: Shazeer, "GLU Variants Improve Transformer", 2020; transformers' LlamaMLP.
 template <class S>
 void gated_forward(Activation kind, In<S> gate, In<S> up, Out<S> h) {
   expect_shape("gated_forward", "up", up, gate.rows(), gate.cols());
   expect_shape("gated_forward", "h", h, gate.rows(), gate.cols());
+  expect_same_or_apart<S>("gated_forward", "h", h, "gate", gate);
+  expect_same_or_apart<S>("gated_forward", "h", h, "up", up);
   activations::visit(kind, "gated_forward", [&](auto f) {
     for_row_shares(gate.rows(), gate.cols(), [&](Index begin, Index end) {
       constexpr Index piece = 512;  // stays in the first-level cache
@@ -30,13 +33,18 @@ void gated_forward(Activation kind, In<S> gate, In<S> up, Out<S> h) {
   });
 }
 
-/// dgate = dh ⊙ up ⊙ f'(gate), and dh becomes dup = dh ⊙ f(gate); all (T, F). dgate must not be one
-/// of the others. Throws and allocates as gated_forward.
+/// dgate = dh ⊙ up ⊙ f'(gate), and dh becomes dup = dh ⊙ f(gate); all (T, F). Throws and allocates
+/// as gated_forward; Error when dgate overlaps one of the others, or dh a part of gate or up.
 template <class S>
 void gated_backward(Activation kind, In<S> gate, In<S> up, Out<S> dh, Out<S> dgate) {
   expect_shape("gated_backward", "up", up, gate.rows(), gate.cols());
   expect_shape("gated_backward", "dh", dh, gate.rows(), gate.cols());
   expect_shape("gated_backward", "dgate", dgate, gate.rows(), gate.cols());
+  expect_apart<S>("gated_backward", "dgate", dgate, "gate", gate);
+  expect_apart<S>("gated_backward", "dgate", dgate, "up", up);
+  expect_apart<S>("gated_backward", "dgate", dgate, "dh", dh);
+  expect_same_or_apart<S>("gated_backward", "dh", dh, "gate", gate);
+  expect_same_or_apart<S>("gated_backward", "dh", dh, "up", up);
   activations::visit(kind, "gated_backward", [&](auto f) {
     for_row_shares(gate.rows(), gate.cols(), [&](Index begin, Index end) {
       constexpr Index piece = 512;

@@ -1,6 +1,7 @@
 // Layer normalisation, the norm of GPT-2.
 #pragma once
 
+#include <lora/core/overlap.hpp>
 #include <lora/core/parameter.hpp>
 #include <lora/nn/rows.hpp>
 
@@ -28,13 +29,14 @@ struct LayerNorm {
   Index size() const { return weight.size(); }
   const char* module_type() const { return "LayerNorm"; }
 
-  /// Computes y, which may be x, and for backward μ and ρ, the columns of `stats` (T, 2). Throws
-  /// ShapeError. Allocates when T changes.
+  /// Computes y, which may be x itself, and for backward μ and ρ, the columns of `stats` (T, 2).
+  /// Throws ShapeError, and Error when y overlaps a part of x. Allocates when T changes.
   void forward(In<S> x, Out<S> y, Matrix<S>& stats) const {
     using std::sqrt;
     using Wide = WideOf<S>;
     expect_shape("LayerNorm::forward", "x", x, -1, size());
     expect_shape("LayerNorm::forward", "y", y, x.rows(), size());
+    expect_same_or_apart<S>("LayerNorm::forward", "y", y, "x", x);
     set_size(stats, x.rows(), 2);
     const Index n = size();
     const S *w = weight.value.data(), *b = bias.value.data();
@@ -56,11 +58,14 @@ struct LayerNorm {
   }
 
   /// dx += dL/dx. With x̂ = (x − μ) ρ and g = w ⊙ dy: dx = ρ (g − mean(g) − x̂ mean(g x̂)). x and
-  /// stats as forward had them. dx must not be dy. Throws ShapeError. Allocates nothing.
+  /// stats as forward had them. Throws ShapeError, and Error when dx overlaps x or dy. Allocates
+  /// nothing.
   void add_input_gradient(In<S> x, In<S> dy, const Matrix<S>& stats, Out<S> dx) const {
     expect_shape("LayerNorm::add_input_gradient", "x", x, stats.rows(), size());
     expect_shape("LayerNorm::add_input_gradient", "dy", dy, x.rows(), size());
     expect_shape("LayerNorm::add_input_gradient", "dx", dx, x.rows(), size());
+    expect_apart<S>("LayerNorm::add_input_gradient", "dx", dx, "x", x);
+    expect_apart<S>("LayerNorm::add_input_gradient", "dx", dx, "dy", dy);
     const Index n = size();
     const S* w = weight.value.data();
     for_row_shares(x.rows(), n, [&](Index begin, Index end) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <lora/core/error.hpp>
+#include <lora/core/overlap.hpp>
 #include <lora/core/parallel.hpp>
 #include <lora/core/scalar.hpp>
 #include <lora/core/types.hpp>
@@ -171,23 +172,27 @@ CrossEntropyResult<S> cross_entropy(In<S> logits, std::span<const std::int64_t> 
 }
 
 /// The same, and dlogits (T, V) = d(loss)/d(logits), zero in ignored rows; it replaces what stands
-/// there. dlogits may be logits itself, which saves a (T, V) matrix. On an error nothing has been
-/// written.
+/// there. dlogits may be logits itself, which saves a (T, V) matrix; Error when it overlaps a part of
+/// it. On an error nothing has been written.
 template <class S>
 CrossEntropyResult<S> cross_entropy(In<S> logits, std::span<const std::int64_t> labels,
                                     Out<S> dlogits, const CrossEntropyOptions& options = {}) {
   expect_shape("cross_entropy", "dlogits", dlogits, logits.rows(), logits.cols());
+  expect_same_or_apart<S>("cross_entropy", "dlogits", dlogits, "logits", logits);
   return detail::cross_entropy<S>(logits, labels, dlogits.data(), dlogits.outerStride(), options);
 }
 
 /// Mean squared error: the sum (or mean over all T·O elements) of (y − target)², and dy = 2 (y −
-/// target), divided by T·O for the mean; y, target and dy (T, O). dy may be y or target. As
+/// target), divided by T·O for the mean; y, target and dy (T, O). dy may be y or target itself. As
 /// torch.nn.functional.mse_loss, but the mean over nothing is 0. Sums are double for float. Throws
-/// ShapeError before anything is written. No allocation.
+/// ShapeError, and Error when dy overlaps a part of y or target, before anything is written. No
+/// allocation.
 template <class S>
 WideOf<S> mse_loss(In<S> y, In<S> target, Out<S> dy, Reduction reduction = Reduction::mean) {
   expect_shape("mse_loss", "target", target, y.rows(), y.cols());
   expect_shape("mse_loss", "dy", dy, y.rows(), y.cols());
+  expect_same_or_apart<S>("mse_loss", "dy", dy, "y", y);
+  expect_same_or_apart<S>("mse_loss", "dy", dy, "target", target);
   using RealWide = RealOf<WideOf<S>>;
   const bool mean = reduction == Reduction::mean && y.size() > 0;
   const RealWide scale = mean ? 1 / static_cast<RealWide>(y.size()) : 1;

@@ -1,6 +1,7 @@
 // Root mean square normalisation, the norm of Llama and its relatives.
 #pragma once
 
+#include <lora/core/overlap.hpp>
 #include <lora/core/parameter.hpp>
 #include <lora/nn/rows.hpp>
 
@@ -27,12 +28,13 @@ struct RMSNorm {
   Index size() const { return weight.size(); }
   const char* module_type() const { return type; }
 
-  /// Computes y, which may be x, and ρ (T, 1), which backward needs. Throws ShapeError. Allocates
-  /// when T changes.
+  /// Computes y, which may be x itself, and ρ (T, 1), which backward needs. Throws ShapeError, and
+  /// Error when y overlaps a part of x. Allocates when T changes.
   void forward(In<S> x, Out<S> y, Matrix<S>& rho) const {
     using std::sqrt;
     expect_shape("RMSNorm::forward", "x", x, -1, size());
     expect_shape("RMSNorm::forward", "y", y, x.rows(), size());
+    expect_same_or_apart<S>("RMSNorm::forward", "y", y, "x", x);
     set_size(rho, x.rows(), 1);
     const Index n = size();
     const S* w = weight.value.data();
@@ -50,12 +52,14 @@ struct RMSNorm {
     });
   }
 
-  /// dx += dL/dx. With g = w ⊙ dy: dx = ρ g − x ρ³/D Σ g x. x and rho as forward had them. dx must
-  /// not be dy. Throws ShapeError. Allocates nothing.
+  /// dx += dL/dx. With g = w ⊙ dy: dx = ρ g − x ρ³/D Σ g x. x and rho as forward had them. Throws
+  /// ShapeError, and Error when dx overlaps x or dy. Allocates nothing.
   void add_input_gradient(In<S> x, In<S> dy, const Matrix<S>& rho, Out<S> dx) const {
     expect_shape("RMSNorm::add_input_gradient", "x", x, rho.rows(), size());
     expect_shape("RMSNorm::add_input_gradient", "dy", dy, x.rows(), size());
     expect_shape("RMSNorm::add_input_gradient", "dx", dx, x.rows(), size());
+    expect_apart<S>("RMSNorm::add_input_gradient", "dx", dx, "x", x);
+    expect_apart<S>("RMSNorm::add_input_gradient", "dx", dx, "dy", dy);
     const Index n = size();
     const S* w = weight.value.data();
     for_row_shares(x.rows(), n, [&](Index begin, Index end) {

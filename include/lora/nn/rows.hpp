@@ -2,6 +2,7 @@
 #pragma once
 
 #include <lora/core/error.hpp>
+#include <lora/core/overlap.hpp>
 #include <lora/core/parallel.hpp>
 #include <lora/core/scalar.hpp>
 #include <lora/core/types.hpp>
@@ -53,10 +54,12 @@ WideOf<S> dot_product(Index n, const S* x, const S* y) {
   return sum_over<S>(n, [=](Index i) { return x[i] * y[i]; });
 }
 
-/// y += x, both (T, D), rows shared between threads. Throws ShapeError. Allocates nothing.
+/// y += x, both (T, D), rows shared between threads; x may be y itself. Throws ShapeError, and Error
+/// when x overlaps a part of y. Allocates nothing.
 template <class S>
 void add_rows(In<S> x, Out<S> y) {
   expect_shape("add_rows", "x", x, y.rows(), y.cols());
+  expect_same_or_apart<S>("add_rows", "y", y, "x", x);
   for_row_shares(y.rows(), y.cols(), [&](Index begin, Index end) {
     for (Index t = begin; t < end; ++t) {
       const S* from = x.data() + t * x.outerStride();

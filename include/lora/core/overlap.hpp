@@ -31,4 +31,17 @@ void expect_apart(const char* where, const char* name, const View<S>& a, const c
               ", which is still read when it is written; expected a matrix of its own");
 }
 
+/// Throws Error "where: name overlaps other in part, …" when the two have an element in common and
+/// are not the same matrix: for what is computed element by element, or row by row, in place.
+template <class S>
+void expect_same_or_apart(const char* where, const char* name, const View<S>& a, const char* other,
+                          const View<S>& b) {
+  const bool same = a.data == b.data && a.rows == b.rows && a.cols == b.cols &&
+                    (a.row_stride == b.row_stride || a.rows <= 1);
+  if (same || !overlap(a, b)) return;
+  throw Error(std::string(where) + ": " + name + " overlaps " + other +
+              " in part, which is still read when it is written; expected " + other +
+              " itself or a matrix of its own");
+}
+
 }  // namespace LORA_NAMESPACE

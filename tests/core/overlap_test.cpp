@@ -1,5 +1,5 @@
 // Whether what is written lies apart from what is read: held against the elements themselves.
-#include <lora/layers/overlap.hpp>
+#include <lora/core/overlap.hpp>
 
 #include <gtest/gtest.h>
 
@@ -53,6 +53,25 @@ TEST(Overlap, IsNamedWhenItIsRefused) {
       throws<Error>([&] { expect_apart<double>("f", "dx", one, "dy", one); },
                     {"f: dx overlaps dy, which is still read when it is written; expected a "
                      "matrix of its own"}));
+}
+
+TEST(Overlap, InPlaceIsTheWholeMatrixOrNothing) {
+  Matrix<double> one(3, 4), other(3, 4);
+  const View<double> all(one), top = all.middle_rows(0, 2), bottom = all.middle_rows(1, 2);
+  EXPECT_NO_THROW(expect_same_or_apart<double>("f", "y", one, "x", other));
+  EXPECT_NO_THROW(expect_same_or_apart<double>("f", "y", one, "x", one));
+  EXPECT_NO_THROW(expect_same_or_apart<double>("f", "y", top, "x", top));
+  EXPECT_NO_THROW(expect_same_or_apart<double>("f", "y", top, "x", all.middle_rows(2, 1)));
+  // One row has no distance to the next.
+  EXPECT_NO_THROW(expect_same_or_apart<double>("f", "y", View<double>(one.data(), 1, 4, 4, 1), "x",
+                                               View<double>(one.data(), 1, 4, 9, 1)));
+  const char* text =
+      "f: y overlaps x in part, which is still read when it is written; expected x itself or a "
+      "matrix of its own";
+  for (const View<double>& x :
+       {bottom, all, all.middle_cols(1, 3).middle_rows(0, 2), View<double>(one.data(), 2, 4, 2, 1)})
+    EXPECT_TRUE(
+        throws<Error>([&] { expect_same_or_apart<double>("f", "y", top, "x", x); }, {text}));
 }
 
 }  // namespace
