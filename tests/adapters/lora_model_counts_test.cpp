@@ -70,11 +70,11 @@ struct NominalLayer : LoRALinear<float> {
       : LoRALinear<float>(Matrix<float>(1, 1)), out(o), in(d), type(t) {}
   const char* module_type() const { return type; }
   Index frozen_size() const { return out * in; }
-  void add_adapter(const std::string& name, const AdapterOptions& options = {}) {
+  Adapter<float> new_adapter(const std::string& name, const AdapterOptions& options = {}) const {
     Adapter<float> adapter = make_adapter<float>(name, options);
     adapter.A = Parameter<float>(Matrix<float>::Zero(options.r, in));
     adapter.B = Parameter<float>(Matrix<float>::Zero(out, options.r));
-    adapters().add(std::move(adapter));
+    return adapter;
   }
 };
 /// Llama-3.2-3B: 28 layers, hidden 3072, key and value 1024, feed-forward 8192, vocabulary 128256,

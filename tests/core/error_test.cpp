@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include <stdexcept>
 #include <string>
 
@@ -73,6 +75,18 @@ TEST(Error, ExpectShapeTakesBlocksAndReferences) {
   EXPECT_NO_THROW(expect_shape("f", "x", part, 4, 3));
   EXPECT_EQ(shape_error([&] { expect_shape("f", "x", x.topRows(0), 1, 6); }),
             "f: x is (0, 6), expected (1, 6)");
+}
+
+TEST(Error, ProductOfSizes) {
+  constexpr Index most = std::numeric_limits<Index>::max();
+  EXPECT_EQ(product_of_sizes({}), 1);
+  EXPECT_EQ(product_of_sizes({3, 4, 5}), 60);
+  EXPECT_EQ(product_of_sizes({most, 1}), most);
+  EXPECT_EQ(product_of_sizes({0, 7}), 0);
+  EXPECT_EQ(product_of_sizes({-1, 0}), -1);
+  EXPECT_EQ(product_of_sizes({3, -4}), -1);
+  EXPECT_EQ(product_of_sizes({Index{1} << 32, Index{1} << 32}), -1) << "wraps around to 0";
+  EXPECT_EQ(product_of_sizes({most / 2 + 1, 2}), -1);
 }
 
 }  // namespace

@@ -92,4 +92,13 @@ TEST(Parameter, CountsElements) {
   EXPECT_EQ(count_parameters(m).trainable, 15);
 }
 
+TEST(Parameter, AShapeThatWrapsAroundIsRefused) {
+  const auto made = [](std::vector<Index> shape) {
+    Parameter<double>(Matrix<double>(), std::move(shape));
+  };
+  EXPECT_THROW(made({Index{1} << 32, Index{1} << 32}), ShapeError);
+  EXPECT_THROW(made({-1, 0}), ShapeError);
+  EXPECT_NO_THROW(made({3, 0}));
+}
+
 }  // namespace

@@ -243,4 +243,108 @@ TEST(AdaptedWeight, UnloadingKeepsWhatIsMergedOrTheCopyAskedFor) {
   EXPECT_TRUE(same_bits(output_of(copied), saved));
 }
 
+TEST(AdaptedWeight, NamesOfItsOwn) {
+  const std::string a = "a_name_that_needs_the_heap", b = "b_name_that_needs_the_heap";
+  const auto make = [&] {
+    LoRALinear<double> layer(Matrix<double>::Constant(2, 3, 0.5));
+    for (const std::string& name : {a, b}) layer.add_adapter(name, {.r = 1});
+    layer.adapters().set_active({a, b});
+    return layer;
+  };
+  Matrix<double> x = Matrix<double>::Ones(2, 3), y(2, 2), expected(2, 2);
+  LoRALinear<double> layer = make();
+  for (auto& adapter : layer.adapters().all())
+    layer.rename_adapter(adapter.name, "x_" + adapter.name);
+  EXPECT_EQ(layer.adapters().active(), layer.adapters().names());
+  layer.forward(x, y);
+  layer.delete_adapter(layer.adapters().all()[0].name);
+  EXPECT_EQ(layer.adapters().active(), std::vector<std::string>{"x_" + b});
+  layer.forward(x, y);
+  layer.merge(layer.adapters().active());
+  layer.rename_adapter(layer.adapters().merged()[0], "m");
+  EXPECT_EQ(layer.adapters().merged(), std::vector<std::string>{"m"});
+  layer.unmerge();
+  layer.rename_adapter("m", layer.adapters().all()[0].name);  // the new name too
+  layer.add_adapter(std::string(layer.adapters().all()[0].name) + "2", {.r = 1});
+
+  LoRALinear<double> saved(Matrix<double>::Constant(2, 3, 0.5));
+  saved.add_trained_copy(a);
+  saved.trained_copies().activate(saved.trained_copies().all()[0].name);
+  saved.trained_copies().all()[0].weight.value.setZero();
+  saved.forward(x, expected);
+  EXPECT_EQ(expected.norm(), 0);
+  saved.rename_adapter(saved.trained_copies().all()[0].name, "z");
+  saved.forward(x, y);
+  EXPECT_EQ(y, expected) << "the copy acts still";
+  saved.add_trained_copy(b);
+  saved.delete_adapter(saved.trained_copies().all()[0].name);
+  ASSERT_EQ(saved.trained_copies().all().size(), 1u);
+  EXPECT_EQ(saved.trained_copies().all()[0].name, b);
+  saved.unload(saved.trained_copies().all()[0].name);
+  EXPECT_TRUE(saved.trained_copies().empty());
+}
+
+template <class Layer>
+void expect_moved_from(Layer layer, typename Layer::Tape tape) {
+  const char* text = "was moved from";
+  const Layer elsewhere = std::move(layer);
+  Matrix<double> none(0, 0);
+  EXPECT_TRUE(throws<Error>([&] { layer.weight().rows(); }, {text}));
+  EXPECT_TRUE(throws<Error>([&] { layer.add_adapter("c", {.r = 1}); }, {text}));
+  EXPECT_TRUE(throws<Error>([&] { layer.train_base(); }, {text}));
+  EXPECT_TRUE(throws<Error>([&] { layer.module_type(), layer.weight().stored(); }, {text}));
+  EXPECT_TRUE(throws<Error>([&] { layer.frozen_size(); }, {text}));
+  EXPECT_TRUE(throws<ConfigError>([&] { layer.delete_adapter("a"); }, {"no adapter is called"}));
+  EXPECT_TRUE(throws<Error>([&] { layer.unmerge(); }, {"no adapter is merged"}));
+  EXPECT_NO_THROW(layer.rename_adapter("a", "b"));
+  const Layer copy = layer;
+  EXPECT_TRUE(throws<Error>([&] { copy.weight().cols(); }, {text}));
+  if constexpr (std::is_same_v<Layer, LoRAConv2d<double>>) {
+    EXPECT_TRUE(throws<Error>([&] { layer.forward(none, {1, 1}, none); }, {text}));
+    EXPECT_TRUE(throws<Error>([&] { layer.backward(none, none, tape, nullptr); }, {text}));
+  } else if constexpr (std::is_same_v<Layer, LoRAEmbedding<double>>) {
+    EXPECT_TRUE(throws<Error>([&] { layer.forward({}, none); }, {text}));
+    EXPECT_TRUE(throws<Error>([&] { layer.backward({}, none, tape); }, {text}));
+  } else {
+    EXPECT_TRUE(throws<Error>([&] { layer.forward(none, none); }, {text}));
+    EXPECT_TRUE(throws<Error>([&] { layer.backward(none, none, tape, &none); },
+                              {"the tape was made by another layer"}));
+  }
+  layer = elsewhere;  // good again
+  EXPECT_EQ(layer.weight().rows(), elsewhere.weight().rows());
+  EXPECT_TRUE(layer.adapters().contains("a"));
+}
+
+TEST(AdaptedWeight, AMovedFromLayerThrows) {
+  Matrix<double> x = Matrix<double>::Ones(1, 3), y(1, 2), image(1, 3), out(1, 2);
+  LoRALinear<double> linear(Matrix<double>::Constant(2, 3, 0.5));
+  linear.add_adapter("a", {.r = 1});
+  linear.adapters().set_active({"a"});
+  LoRALinear<double>::Tape tape;
+  linear.forward(x, y, &tape);
+  expect_moved_from(linear, tape);
+  LoRAEmbedding<double> embedding(Matrix<double>::Constant(2, 3, 0.5));
+  embedding.add_adapter("a", {.r = 1});
+  embedding.adapters().set_active({"a"});
+  LoRAEmbedding<double>::Tape embedding_tape;
+  const std::vector<std::int64_t> ids = {1};
+  embedding.forward(ids, x, &embedding_tape);
+  expect_moved_from(embedding, embedding_tape);
+  LoRAConv2d<double> conv(Matrix<double>::Constant(2, 3, 0.5), {});
+  conv.add_adapter("a", {.r = 1});
+  conv.adapters().set_active({"a"});
+  LoRAConv2d<double>::Tape conv_tape;
+  conv.forward(image, {1, 1}, out, &conv_tape);
+  expect_moved_from(conv, conv_tape);
+
+  // A tape that was moved from has lost what it counts.
+  const auto moved = std::move(tape);
+  const auto moved_embedding = std::move(embedding_tape);
+  const auto moved_conv = std::move(conv_tape);
+  const char* text = "the tape has seen no forward";
+  EXPECT_TRUE(throws<Error>([&] { linear.backward(x, y, tape, nullptr); }, {text}));
+  EXPECT_TRUE(throws<Error>([&] { embedding.backward(ids, x, embedding_tape); }, {text}));
+  EXPECT_TRUE(throws<Error>([&] { conv.backward(image, out, conv_tape, nullptr); }, {text}));
+}
+
 }  // namespace

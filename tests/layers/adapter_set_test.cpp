@@ -164,4 +164,66 @@ TEST(AdapterSet, AnIdIsNeverUsedTwice) {
   EXPECT_EQ(set.by_id(set.get("a").id).name, "a");
 }
 
+TEST(AdapterSet, AScaleThatBecomesInfiniteIsRefused) {
+  AdapterSet<double> set = set_of({"a", "b"});
+  set.set_active({"a", "b"});
+  const double before = set.get("a").scaling;
+  set.set_scale("b", 1e300);
+  const double large = set.get("b").scaling;
+  const char* text = "the scale of adapter \"b\" would be inf, expected a number that is finite";
+  EXPECT_TRUE(throws<ConfigError>([&] { set.scale_layer(1e200); }, {text}));
+  EXPECT_TRUE(throws<ConfigError>([&] { set.unscale_layer(1e-200); }, {text}));
+  EXPECT_TRUE(throws<ConfigError>([&] { set.set_scale("b", 1.7e308); }, {text}));
+  EXPECT_EQ(set.get("a").scaling, before) << "not even the first, which would be finite";
+  EXPECT_EQ(set.get("b").scaling, large);
+
+  AdapterSet<float> floats;  // whose products would see an infinity
+  Adapter<float> adapter = make_adapter<float>("a", {.r = 1, .lora_alpha = 4});
+  adapter.A = adapter.B = Parameter<float>(Matrix<float>::Zero(1, 1));
+  floats.add(adapter);
+  floats.set_active({"a"});
+  EXPECT_TRUE(throws<ConfigError>([&] { floats.set_scale("a", 1e38); }, {"would be 4e+38"}));
+  EXPECT_TRUE(throws<ConfigError>([&] { floats.scale_layer(-1e38); }, {"would be -4e+38"}));
+  EXPECT_EQ(floats.get("a").scaling, 4);
+  floats.set_scale("a", 0.5e38);
+  EXPECT_TRUE(std::isfinite(floats.get("a").scale()));
+}
+
+// A name may be the very text that is changed: of an adapter, or in one of the lists.
+TEST(AdapterSet, NamesOfItsOwn) {
+  const Names names = {"a_name_that_needs_the_heap", "b_name_that_needs_the_heap", "c"};
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    AdapterSet<double> set = set_of(names);
+    set.set_active(names);
+    Names left = names;
+    left.erase(left.begin() + static_cast<std::ptrdiff_t>(i));
+    set.remove(set.all()[i].name);
+    EXPECT_EQ(set.names(), left);
+    EXPECT_EQ(set.active(), left);
+    set.remove(set.active()[0]);
+    EXPECT_EQ(set.active(), set.names());
+    EXPECT_EQ(set.active(), Names{left[1]});
+
+    set = set_of(names);
+    set.set_active(names);
+    set.set_merged({names[i]});
+    Names renamed = names;
+    renamed[i] = "x";
+    set.rename(set.all()[i].name, "x");
+    EXPECT_EQ(set.names(), renamed);
+    EXPECT_EQ(set.active(), renamed);
+    EXPECT_EQ(set.merged(), Names{"x"});
+    set.rename(set.merged()[0], "y");
+    set.rename(set.active()[i], "z");
+    EXPECT_EQ(set.merged(), Names{"z"});
+    EXPECT_EQ(set.active(), set.names());
+    set.set_merged({});
+    set.set_active(set.active());
+    EXPECT_EQ(set.active(), set.names());
+    set.discard(set.active()[0]);
+    EXPECT_EQ(set.active(), set.names());
+    set.set_scale(set.all()[0].name, 2);
+  }
+}
+
 }  // namespace

@@ -95,4 +95,42 @@ TEST(ImageColumns, TheWayBackIsTheTransposedMap) {
   }
 }
 
+TEST(ImageColumns, SizesThatOverflowAreRefused) {
+  constexpr Index most = std::numeric_limits<Index>::max();
+  const auto of_image = [](ImageSize in) { return conv2d_output({}, in); };
+  const char* sides = "sides from 0 to below 2^31";
+  for (const ImageSize in : {ImageSize{-1, 3}, ImageSize{3, -1}, ImageSize{Index{1} << 31, 1},
+                             ImageSize{1, most}, ImageSize{most, most}})
+    EXPECT_TRUE(throws<ShapeError>([&] { of_image(in); }, {sides}));
+  Conv2dOptions padded{.padding = {5, 5}};
+  EXPECT_TRUE(throws<ShapeError>(
+      [&] {
+        conv2d_output(padded, {-3, 3});
+      },
+      {sides}))
+      << "padding would make a result of it";
+  for (const auto member : {&Conv2dOptions::kernel, &Conv2dOptions::stride, &Conv2dOptions::padding,
+                            &Conv2dOptions::dilation}) {
+    for (const Index wrong : {Index{-1}, Index{1} << 31, most}) {
+      Conv2dOptions options;
+      (options.*member)[1] = wrong;
+      EXPECT_TRUE(throws<ConfigError>(
+          [&] {
+            conv2d_output(options, {4, 4});
+          },
+          {"all below 2^31", std::to_string(wrong).c_str()}));
+    }
+  }
+  Conv2dOptions largest{.kernel = {2, 2},
+                        .padding = {(Index{1} << 31) - 1, (Index{1} << 31) - 1},
+                        .dilation = {(Index{1} << 31) - 1, (Index{1} << 31) - 1}};
+  EXPECT_GT(conv2d_output(largest, {(Index{1} << 31) - 1, 4}).height, 0);
+  EXPECT_EQ(image_elements(3, {4, 5}), 60);
+  EXPECT_TRUE(throws<ShapeError>(
+      [] {
+        image_elements(Index{1} << 32, {1 << 16, 1 << 16});
+      },
+      {"over 4294967296 channels"}));
+}
+
 }  // namespace

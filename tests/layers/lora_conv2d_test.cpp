@@ -478,4 +478,35 @@ TEST(LoRAConv2d, Sizes) {
   EXPECT_EQ(layer.conv.weight_shape(), (std::vector<Index>{6, 2, 3, 3}));
 }
 
+// 2^32 · 2^32 pixels are 0 when the product wraps around, which is what an empty x has.
+TEST(LoRAConv2dErrors, SizesThatOverflow) {
+  const LoRAConv2d<float> layer(Matrix<float>::Ones(2, 4), {});
+  Matrix<float> x(1, 0), y(1, 0);
+  EXPECT_TRUE(throws<ShapeError>(
+      [&] {
+        layer.forward(x, {Index{1} << 32, Index{1} << 32}, y);
+      },
+      {"sides from 0 to below 2^31"}));
+  EXPECT_TRUE(throws<ShapeError>(
+      [&] {
+        layer.forward(x, {Index{1} << 30, Index{1} << 30}, y);
+      },
+      {"LoRAConv2d::forward: x is (1, 0), expected (T, "}));
+  const LoRAConv2d<float> wide(Matrix<float>::Ones(2, 16), {});
+  EXPECT_TRUE(throws<ShapeError>(
+      [&] {
+        wide.forward(x, {Index{1} << 30, Index{1} << 30}, y);
+      },
+      {"over 16 channels"}));
+  EXPECT_TRUE(throws<ShapeError>(
+      [] { LoRAConv2d<float>(Matrix<float>(0, 4), Conv2dOptions{.groups = Index{1} << 62}); },
+      {"inputs can be counted over 4611686018427387904 groups"}));
+  EXPECT_TRUE(throws<ConfigError>(
+      [] {
+        LoRAConv2d<float>(Matrix<float>(1, 0),
+                          Conv2dOptions{.kernel = {Index{1} << 32, Index{1} << 32}});
+      },
+      {"all below 2^31"}));
+}
+
 }  // namespace

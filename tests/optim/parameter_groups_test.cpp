@@ -1,4 +1,7 @@
+#include <lora/optim/adamw.hpp>
 #include <lora/optim/parameter_groups.hpp>
+#include <lora/optim/sgd.hpp>
+#include <support/messages.hpp>
 
 #include <gtest/gtest.h>
 
@@ -110,6 +113,36 @@ TEST(ParameterGroupsErrors, SayWhichGroup) {
     EXPECT_MESSAGE(lora::ConfigError, lora::loraplus_groups(1e-4, ratio),
                    "loraplus_groups: loraplus_lr_ratio is");
   }
+}
+
+struct OneTensor {
+  lora::Parameter<float> p{lora::Matrix<float>::Ones(1, 1), true};
+  template <class Fn>
+  void for_each_parameter(const lora::NamePath&, Fn&& fn) {
+    fn(lora::NamePath("p"), p);
+  }
+};
+
+TEST(ParameterGroupsErrors, MovedFrom) {
+  using namespace lora;
+  using lora_test::message_of;
+  AdamW<float> adamw({.lr = 0.1});
+  SGD<float> sgd({.lr = 0.1, .momentum = 0.5});
+  const AdamW<float> adamw_elsewhere = std::move(adamw);
+  const SGD<float> sgd_elsewhere = std::move(sgd);
+  OneTensor model;
+  const auto expect_refused = [&](auto& optimizer, const auto& elsewhere) {
+    const char* text = "the optimiser was moved from";
+    EXPECT_HAS(message_of<Error>([&] { optimizer.step(model); }), text);
+    EXPECT_HAS(message_of<Error>([&] { optimizer.lr(); }), text);
+    EXPECT_HAS(message_of<Error>([&] { optimizer.groups().name(0); }), text);
+    EXPECT_TRUE(optimizer.state().tensors.empty());
+    EXPECT_NO_THROW(optimizer.prune(model));
+    optimizer = elsewhere;
+    EXPECT_NO_THROW(optimizer.step(model));
+  };
+  expect_refused(adamw, adamw_elsewhere);
+  expect_refused(sgd, sgd_elsewhere);
 }
 
 }  // namespace

@@ -7,6 +7,11 @@
 //   const Allocations made = counter.stop();  // before the assertions, which allocate
 //   EXPECT_EQ(made.calls, 0u);
 //
+// Also lets allocations fail, to see what is left behind when memory runs out:
+//
+//   LORA_NEEDS_ALLOCATION_FAILURES();
+//   FailingAllocations fail(n);               // all but the first n of this thread
+//
 // Under an address or memory sanitizer its own hook reports each allocation. Otherwise, on glibc,
 // this header defines malloc for the program and hands on to glibc's; libstdc++'s operator new
 // comes here too. Elsewhere nothing is counted. The header is included in at most one source file
@@ -49,6 +54,16 @@ namespace detail {
 inline std::atomic<bool> counting{false};
 inline std::atomic<std::uint64_t> calls{0}, bytes{0}, largest{0};
 
+/// How many allocations of this thread succeed before all fail; -1: none fails.
+inline thread_local long allowed = -1;
+
+inline bool refuse() noexcept {
+  if (allowed > 0) --allowed;
+  if (allowed != 0) return false;
+  errno = ENOMEM;
+  return true;
+}
+
 inline void record(std::size_t size) noexcept {
   if (!counting.load(std::memory_order_relaxed)) return;
   calls.fetch_add(1, std::memory_order_relaxed);
@@ -81,28 +96,34 @@ void* __libc_realloc(void*, std::size_t);
 void* __libc_memalign(std::size_t, std::size_t);
 
 void* malloc(std::size_t size) noexcept {
+  if (lora_test::detail::refuse()) return nullptr;
   lora_test::detail::record(size);
   return __libc_malloc(size);
 }
 void* calloc(std::size_t count, std::size_t size) noexcept {
+  if (lora_test::detail::refuse()) return nullptr;
   lora_test::detail::record(count * size);
   return __libc_calloc(count, size);
 }
 void* realloc(void* old, std::size_t size) noexcept {
+  if (lora_test::detail::refuse()) return nullptr;
   lora_test::detail::record(size);
   return __libc_realloc(old, size);
 }
 void* memalign(std::size_t alignment, std::size_t size) noexcept {
+  if (lora_test::detail::refuse()) return nullptr;
   lora_test::detail::record(size);
   return __libc_memalign(alignment, size);
 }
 void* aligned_alloc(std::size_t alignment, std::size_t size) noexcept {
+  if (lora_test::detail::refuse()) return nullptr;
   lora_test::detail::record(size);
   return __libc_memalign(alignment, size);
 }
 int posix_memalign(void** place, std::size_t alignment, std::size_t size) noexcept {
   const bool power_of_two = alignment != 0 && (alignment & (alignment - 1)) == 0;
   if (!power_of_two || alignment % sizeof(void*) != 0) return EINVAL;
+  if (lora_test::detail::refuse()) return ENOMEM;
   lora_test::detail::record(size);
   void* block = __libc_memalign(alignment, size);
   if (block == nullptr) return ENOMEM;
@@ -145,6 +166,15 @@ class AllocationCounter {
   Allocations made_;
 };
 
+/// While it lives, the first n allocations of its thread succeed and all after them fail.
+class FailingAllocations {
+ public:
+  explicit FailingAllocations(long n) { detail::allowed = n + 1; }
+  FailingAllocations(const FailingAllocations&) = delete;
+  FailingAllocations& operator=(const FailingAllocations&) = delete;
+  ~FailingAllocations() { detail::allowed = -1; }
+};
+
 /// Whether counting works in this program, found by trying the three ways to the allocator. (The
 /// thread sanitizer's hook is blind to the aligned one.)
 inline bool allocations_are_counted() {
@@ -164,5 +194,13 @@ inline bool allocations_are_counted() {
   if (!lora_test::allocations_are_counted()) \
   GTEST_SKIP()                               \
       << "allocations cannot be counted in this program (needs glibc or a sanitizer's hook)"
+
+/// Skips the running test where allocations cannot be made to fail.
+#if defined(LORA_TEST_GLIBC_MALLOC)
+#define LORA_NEEDS_ALLOCATION_FAILURES() static_cast<void>(0)
+#else
+#define LORA_NEEDS_ALLOCATION_FAILURES() \
+  GTEST_SKIP() << "allocations cannot be made to fail in this program (needs glibc)"
+#endif
 
 }  // namespace lora_test

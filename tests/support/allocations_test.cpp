@@ -144,4 +144,40 @@ TEST(Allocations, OnlyOneCounterAtATime) {
   AllocationCounter again;  // free once more after the refusal
 }
 
+TEST(Allocations, FailWhenAsked) {
+  LORA_NEEDS_ALLOCATION_FAILURES();
+  for (const long n : {0L, 1L, 5L}) {
+    long made = 0;
+    bool threw = false;
+    const auto allocate = [&made] { delete seen(new int(7)), ++made; };
+    {
+      lora_test::FailingAllocations fail(n);
+      try {
+        for (int i = 0; i < 10; ++i) allocate();
+      } catch (const std::bad_alloc&) {
+        threw = true;
+      }
+      try {
+        allocate();  // and go on failing
+      } catch (const std::bad_alloc&) {
+        threw = threw && true;
+      }
+    }
+    allocate();
+    EXPECT_TRUE(threw);
+    EXPECT_EQ(made, n + 1);
+  }
+  bool threw = false;
+  {
+    lora_test::FailingAllocations fail(0);
+    try {
+      lora::Matrix<double> large(30, 30);
+      large.setZero();
+    } catch (const std::bad_alloc&) {
+      threw = true;
+    }
+  }
+  EXPECT_TRUE(threw) << "Eigen";
+}
+
 }  // namespace

@@ -1,6 +1,7 @@
 #include <lora/weights/frozen_weight.hpp>
 
 #include <support/allocations.hpp>
+#include <support/messages.hpp>
 #include <support/product_reference.hpp>
 
 #include <array>
@@ -460,6 +461,37 @@ TEST(FrozenErrors, Plus) {
     EXPECT_EQ(run(b, Matrix<double>(2, 5)), "FrozenWeight::plus: right is (2, 5), expected (2, 7)");
     EXPECT_EQ(run(b, Matrix<double>(3, 7)), "FrozenWeight::plus: right is (3, 7), expected (2, 7)");
     EXPECT_TRUE(same_bits(weight.stored(), before));
+  }
+}
+
+TEST(FrozenErrors, AMovedFromWeightThrows) {
+  FrozenWeight<float> weight(Matrix<float>::Ones(2, 3));
+  const FrozenWeight<float> other = std::move(weight);
+  Matrix<float> x = Matrix<float>::Ones(1, 3), y(1, 2);
+  const char* text = "FrozenWeight: the weight, or the layer that it belongs to, was moved from";
+  EXPECT_HAS(message_of<Error>([&] { weight.rows(); }), text);
+  EXPECT_HAS(message_of<Error>([&] { weight.multiply(x, y); }), text);
+  EXPECT_HAS(message_of<Error>([&] { weight.multiply_transposed(y, x); }), text);
+  EXPECT_HAS(message_of<Error>([&] { weight.dense(); }), text);
+  EXPECT_HAS(message_of<Error>([&] { weight.copy_row(0, x.data()); }), text);
+  EXPECT_HAS(message_of<Error>([&] { weight.plus({}); }), text);
+  EXPECT_HAS(message_of<Error>([&] { weight.bytes(); }), text);
+  weight = other;
+  EXPECT_EQ(weight.rows(), 2);
+}
+
+TEST(FrozenErrors, ResultsThatOverlap) {
+  Matrix<float> all = Matrix<float>::Ones(6, 3);
+  for (const auto& weight : {FrozenWeight<float>(Matrix<float>::Ones(3, 3)),
+                             FrozenWeight<float>::pack(Matrix<float>::Ones(3, 3))}) {
+    const Matrix<float> before = all;
+    EXPECT_HAS(message_of<Error>([&] { weight.multiply(all.topRows(4), all.bottomRows(4)); }),
+               "FrozenWeight::multiply: y overlaps x");
+    EXPECT_HAS(message_of<Error>([&] { weight.multiply_transposed(all, all); }),
+               "FrozenWeight::multiply_transposed: dx overlaps dy");
+    EXPECT_EQ(all, before);
+    weight.multiply(all.topRows(3), all.bottomRows(3));
+    all.setOnes();
   }
 }
 

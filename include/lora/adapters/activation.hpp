@@ -2,11 +2,13 @@
 #pragma once
 
 #include <lora/adapters/adaptable.hpp>
+#include <lora/layers/merging.hpp>
 #include <lora/layers/trained_copy.hpp>
 
 #include <algorithm>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace LORA_NAMESPACE {
@@ -20,93 +22,119 @@ struct ActiveAdapter {
 
 namespace detail {
 
-template <class S>
-void train_copy(TrainedCopy<S>& copy, bool train) {
-  copy.weight.set_trainable(train);
-  if (!copy.bias.empty()) copy.bias.set_trainable(train);
-}
-
 template <class Layer>
-void activate_on_layer(Layer& layer, const std::vector<ActiveAdapter>& active,
-                       const std::string& bias) {
+void prepare_activation_on_layer(Layer& layer, const std::vector<ActiveAdapter>& active,
+                                 const std::string& bias, Transaction& change) {
   std::vector<std::string> own;
+  const ActiveAdapter* with_copy = nullptr;  // the first one that has a copy here
   for (const ActiveAdapter& adapter : active) {
     if (layer.adapters().contains(adapter.name)) own.push_back(adapter.name);
+    if (with_copy == nullptr && layer.trained_copies().find(adapter.name) != nullptr)
+      with_copy = &adapter;
   }
-  layer.adapters().set_active(own);
+  const bool bias_trained = bias == "all" || (bias == "lora_only" && !own.empty());
+  layer.adapters().prepare_active(std::move(own), change);
+  for (auto& adapter : layer.adapters().all()) {
+    const auto trains = [&adapter](const ActiveAdapter& one) {
+      return one.name == adapter.name && !one.inference_mode;
+    };
+    adapter.prepare_trainable(std::any_of(active.begin(), active.end(), trains), change);
+  }
   auto& copies = layer.trained_copies();
-  copies.activate({});
+  copies.prepare_activate(with_copy != nullptr ? with_copy->name : std::string(), change);
   for (auto& copy : copies.all()) {
-    if (copy.name != base_adapter_name) train_copy(copy, false);
-  }
-  bool copy_acts = false;
-  for (const ActiveAdapter& adapter : active) {
-    if (auto* low_rank = layer.adapters().find(adapter.name))
-      low_rank->set_trainable(!adapter.inference_mode);
-    auto* copy = copies.find(adapter.name);
-    if (copy == nullptr || copy_acts) continue;
-    copy_acts = true;
-    copies.activate(adapter.name);
-    train_copy(*copy, !adapter.inference_mode);
+    if (copy.name == base_adapter_name) continue;
+    const bool acts = with_copy != nullptr && copy.name == with_copy->name;
+    copy.prepare_trainable(acts && !with_copy->inference_mode, change);
   }
   // A bias that a copy replaces has no gradient, and weight decay must not move it unseen.
-  const bool bias_trained = bias == "all" || (bias == "lora_only" && !own.empty());
-  if (!layer.bias().empty()) layer.bias().set_trainable(bias_trained && !copy_acts);
+  if (!layer.bias().empty())
+    layer.bias().prepare_trainable(bias_trained && with_copy == nullptr, change);
 }
 
-/// Trains or freezes the biases of what is no layer for adapters, such as a norm.
+/// Prepares that the biases of what is no layer for adapters, such as a norm, are trained or not.
 template <class Base>
-void train_other_biases(Base& base, bool train) {
+void prepare_other_biases(Base& base, bool train, Transaction& change) {
   std::set<const void*> of_layers;
   for_each_adapter_layer(base, [&](const NamePath&, auto& layer) {
     layer.for_each_parameter("", [&](const auto&, auto& p) { of_layers.insert(&p); });
   });
   base.for_each_parameter("", [&](const NamePath& path, auto& p) {
-    if (of_layers.count(&p) == 0 && is_bias_name(path.str())) p.set_trainable(train);
+    if (of_layers.count(&p) == 0 && is_bias_name(path.str())) p.prepare_trainable(train, change);
   });
 }
 
 }  // namespace detail
 
-/// Makes these adapters, in this order, the active ones of every layer that has them. Their tensors
-/// are trained unless they are for inference, all other adapters are frozen, and the base's biases
-/// but for those that the adapters' `bias` names. Of several trained copies of one layer the first
-/// one acts and is trained. Source: PEFT's set_adapter and _mark_only_adapters_as_trainable.
+/// Prepares that these adapters, in this order, are the active ones of every layer that has them.
+/// Their tensors are trained unless they are for inference, all other adapters are frozen, and the
+/// base's biases but for those that the adapters' `bias` names. Of several trained copies of one
+/// layer the first one acts and is trained. Source: PEFT's set_adapter and
+/// _mark_only_adapters_as_trainable.
 template <Adaptable Base>
-void activate_adapters(Base& base, const std::vector<ActiveAdapter>& active) {
+void prepare_activation(Base& base, const std::vector<ActiveAdapter>& active, Transaction& change) {
   std::string bias = "none";
   for (const ActiveAdapter& adapter : active) {
     if (!adapter.inference_mode && adapter.bias != "none") bias = adapter.bias;
   }
-  for_each_adapter_layer(
-      base, [&](const NamePath&, auto& layer) { detail::activate_on_layer(layer, active, bias); });
-  detail::train_other_biases(base, bias == "all");
+  for_each_adapter_layer(base, [&](const NamePath&, auto& layer) {
+    detail::prepare_activation_on_layer(layer, active, bias, change);
+  });
+  detail::prepare_other_biases(base, bias == "all", change);
 }
 
-/// Trains or freezes all tensors of one adapter, whether it is active or not.
+/// The same at once; when it throws, nothing has changed.
 template <Adaptable Base>
-void train_adapter(Base& base, const std::string& name, bool train) {
+void activate_adapters(Base& base, const std::vector<ActiveAdapter>& active) {
+  change_at_once([&](Transaction& change) { prepare_activation(base, active, change); });
+}
+
+/// Prepares that all tensors of one adapter are trained or not, whether it is active or not.
+template <Adaptable Base>
+void prepare_training(Base& base, const std::string& name, bool train, Transaction& change) {
   for_each_adapter_layer(base, [&](const NamePath&, auto& layer) {
-    if (auto* adapter = layer.adapters().find(name)) adapter->set_trainable(train);
-    if (auto* copy = layer.trained_copies().find(name)) detail::train_copy(*copy, train);
+    if (auto* adapter = layer.adapters().find(name)) adapter->prepare_trainable(train, change);
+    if (auto* copy = layer.trained_copies().find(name)) copy->prepare_trainable(train, change);
   });
 }
 
-/// Lets a model's adapters act again, if they did, at the end of its life. Must not outlive the
-/// model, nor the model be moved meanwhile.
+/// The same at once; when it throws, nothing has changed.
+template <Adaptable Base>
+void train_adapter(Base& base, const std::string& name, bool train) {
+  change_at_once([&](Transaction& change) { prepare_training(base, name, train, change); });
+}
+
+/// Prepares a merge of those of the adapters that a layer has. Throws as prepare_merge, with the
+/// layer's name.
+template <class Layer>
+void prepare_merge_on_layer(const NamePath& path, Layer& layer, std::vector<std::string> names,
+                            SafeMerge safe, Transaction& change) {
+  std::erase_if(names, [&](const auto& name) { return !layer.adapters().contains(name); });
+  if (names.empty()) return;
+  try {
+    layer.prepare_merge(names, safe, change);
+  } catch (const ConfigError& error) {
+    throw ConfigError(path.str() + ": " + error.what());
+  } catch (const Error& error) {
+    throw Error(path.str() + ": " + error.what());
+  }
+}
+
+/// Lets a model's adapters act again, if they did, at the end of its life, which cannot fail. Must
+/// not outlive the model, nor the model or its layers be moved meanwhile.
 template <class Model>
 class [[nodiscard]] DisableGuard {
  public:
-  explicit DisableGuard(Model& model) : model_(model), was_enabled_(model.enabled()) {
-    model_.set_enabled(false);
+  explicit DisableGuard(Model& model) {
+    model.prepare_enabled(model.enabled(), as_before_);
+    model.set_enabled(false);
   }
   DisableGuard(const DisableGuard&) = delete;
   DisableGuard& operator=(const DisableGuard&) = delete;
-  ~DisableGuard() { model_.set_enabled(was_enabled_); }
+  ~DisableGuard() { as_before_.commit(); }
 
  private:
-  Model& model_;
-  bool was_enabled_;
+  Transaction as_before_;
 };
 
 }  // namespace LORA_NAMESPACE

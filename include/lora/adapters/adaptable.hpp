@@ -58,6 +58,7 @@ concept AdapterLayer = requires(Layer& layer, const std::string& name) {
   typename Layer::Scalar;
   { layer.adapters() } -> std::same_as<AdapterSet<typename Layer::Scalar>&>;
   layer.add_adapter(name, AdapterOptions{});
+  { layer.new_adapter(name, AdapterOptions{}) } -> std::same_as<Adapter<typename Layer::Scalar>>;
   { layer.module_type() } -> std::convertible_to<std::string>;
 };
 

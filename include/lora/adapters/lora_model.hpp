@@ -18,8 +18,9 @@ namespace LORA_NAMESPACE {
 /// Puts adapters on the layers of a Base that a LoRAConfig selects, and manages them by name. A
 /// value: copying it copies the adapters and shares the frozen weights. The base is run as before,
 /// through base(). Names, rules and texts are PEFT's. Every function either does all of what it
-/// says or throws and changes nothing. Not thread-safe, but for base()'s forward. Source: PEFT's
-/// LoraModel and PeftModel.
+/// says or throws and changes nothing, whatever throws: this library, an allocation, or the base's
+/// own for_each_module. For that the new gradients of all layers are there before the old ones are
+/// freed. Not thread-safe, but for base()'s forward. Source: PEFT's LoraModel and PeftModel.
 template <Adaptable Base>
 class LoRAModel {
  public:
@@ -56,32 +57,42 @@ class LoRAModel {
   /// layer for adapters, a second adapter with biases, what a layer refuses; Error for a layer
   /// whose base is being trained. With a layer's first adapter its bias changes its name, see
   /// LoRALinear::add_adapter. `fill` is called to set the new A and B, which hold anything until
-  /// then; biases begin as zero and trained copies as what they are copies of. When it throws,
-  /// nothing has changed.
+  /// then; biases begin as zero and trained copies as what they are copies of. It finds the tensors
+  /// on the layers, while this model does not know the name yet, and may take the report. When it
+  /// throws, they are taken off again; what else it changed is its own to take back.
   template <class Fill = KeepValues>
-  MatchReport add_adapter(const std::string& name, const Config& config, std::uint64_t seed = 0,
+  MatchReport add_adapter(std::string name, const Config& config, std::uint64_t seed = 0,
                           Fill&& fill = {}) {
     config.validate();
     check_new_name(name, "add_adapter");
     if (config.bias != "none") check_no_other_bias(name);
-    const MatchReport report = select_modules(base_, config);
+    MatchReport report = select_modules(base_, config);
     const bool filled = !std::is_same_v<std::remove_cvref_t<Fill>, KeepValues>;
     const AdapterInit init = filled ? AdapterInit::none : adapter_init(config);
+    Transaction added, taken_back;
+    for_each_layer([&](const NamePath& path, auto& layer) {
+      prepare_add_to_layer(path, layer, name, config, report, seed, init, added);
+      taken_back.then([&layer, own = name]() mutable noexcept { layer.discard(std::move(own)); });
+    });
+    added.commit();
     try {
-      for_each_layer([&](const NamePath& path, auto& layer) {
-        add_to_layer(path, layer, name, config, report, seed, init);
-      });
-      fill();
+      Transaction known;
+      if (active_.empty()) {
+        known.set(active_, {name});
+        prepare_activation(base_, {{name, config.inference_mode, config.bias}}, known);
+      } else {
+        prepare_training(base_, name, false, known);  // a trained copy begins trainable
+      }
+      known.append(adapters_, {std::move(name), config});
+      if constexpr (std::is_invocable_v<Fill&, const MatchReport&>) {
+        fill(std::as_const(report));
+      } else {
+        fill();
+      }
+      known.commit();
     } catch (...) {
-      for_each_layer([&](const NamePath&, auto& layer) { remove_from_layer(layer, name); });
+      taken_back.commit();
       throw;
-    }
-    adapters_.push_back({name, config});
-    if (active_.empty()) {
-      active_ = {name};
-      activate();  // not set_adapter, which unmerges
-    } else {
-      train_adapter(base_, name, false);  // a trained copy begins trainable
     }
     return report;
   }
@@ -102,46 +113,60 @@ class LoRAModel {
   /// active adapter's `bias` trains. Of several with a copy of one layer (modules_to_save) the
   /// first acts. Merged adapters are unmerged first. An empty list leaves the base alone. Throws
   /// ConfigError for an unknown or repeated name.
-  void set_adapter(const std::vector<std::string>& names) {
+  void set_adapter(std::vector<std::string> names) {
     check_known(names, "set_adapter");
     check_named_once(names, "set_adapter");
-    if (any_merged()) unmerge_adapter();
-    active_ = names;
-    activate();
+    change_at_once([&](Transaction& change) {
+      prepare_unmerge(change);
+      prepare_active(std::move(names), change);
+    });
   }
   void set_adapter(std::initializer_list<std::string> names) {
     set_adapter(std::vector<std::string>(names));
   }
-  void set_adapter(const std::string& name) { set_adapter(std::vector<std::string>{name}); }
+  void set_adapter(std::string name) { set_adapter(std::vector<std::string>{std::move(name)}); }
   void set_adapter(const char* name) { set_adapter(std::string(name)); }
   const std::vector<std::string>& active_adapters() const { return active_; }
 
   /// Calls an adapter by another name, whatever its state; an optimiser, which keeps its state by
   /// name, begins anew with it. Throws ConfigError for an unknown name and for one that is taken or
   /// invalid, with nothing changed.
-  void rename_adapter(std::string name, const std::string& new_name) {  // by value, as below
+  void rename_adapter(std::string name, std::string new_name) {
     check_known({name}, "rename_adapter");
     if (name == new_name) return;
     check_new_name(new_name, "rename_adapter");
-    for_each_layer([&](const NamePath&, auto& layer) { layer.rename_adapter(name, new_name); });
-    for (auto& entry : adapters_) entry.name = entry.name == name ? new_name : entry.name;
-    std::replace(active_.begin(), active_.end(), name, new_name);
+    change_at_once([&](Transaction& change) {
+      for_each_layer([&](const NamePath&, auto& layer) {
+        layer.prepare_rename_adapter(name, new_name, change);
+      });
+      for (auto& entry : adapters_) {
+        if (entry.name == name) change.set(entry.name, new_name);
+      }
+      for (std::string& active : active_) {
+        if (active == name) change.set(active, new_name);
+      }
+    });
   }
 
   /// Turns the training of these adapters and their trained copies on or off without activating
   /// them, until the next set_adapter. Throws ConfigError for an unknown name.
   void set_requires_grad(const std::vector<std::string>& names, bool train = true) {
     check_known(names, "set_requires_grad");
-    for (const std::string& name : names) train_adapter(base_, name, train);
+    change_at_once([&](Transaction& change) {
+      for (const std::string& name : names) prepare_training(base_, name, train, change);
+    });
   }
 
   /// s = factor · alpha / r (or what the variant makes of them) on every layer that has the
-  /// adapter. Throws ConfigError for an unknown name, Error while it is merged.
-  void set_scale(const std::string& name, double factor) {
+  /// adapter. Throws ConfigError for an unknown name and when an s is not finite, Error while the
+  /// adapter is merged.
+  void set_scale(std::string name, double factor) {
     check_known({name}, "set_scale");
     check_not_merged({name}, "set_scale");
-    for_each_layer([&](const NamePath&, auto& layer) {
-      if (layer.adapters().contains(name)) layer.adapters().set_scale(name, factor);
+    change_at_once([&](Transaction& change) {
+      for_each_layer([&](const NamePath&, auto& layer) {
+        if (layer.adapters().contains(name)) layer.adapters().prepare_scale(name, factor, change);
+      });
     });
   }
 
@@ -151,25 +176,35 @@ class LoRAModel {
   /// Lets adapters and their trained copies act or not, on every layer; which are active or merged
   /// stays as it is. See disable_adapters.
   void set_enabled(bool on) {
-    enabled_ = on;
-    for_each_layer([&](const NamePath&, auto& layer) { layer.adapters().set_enabled(on); });
+    change_at_once([&](Transaction& change) { prepare_enabled(on, change); });
+  }
+  /// The same at the commit of `change`.
+  void prepare_enabled(bool on, Transaction& change) {
+    change.set(enabled_, on);
+    for_each_layer(
+        [&](const NamePath&, auto& layer) { layer.adapters().prepare_enabled(on, change); });
   }
   bool enabled() const { return enabled_; }
 
   /// Removes an adapter everywhere. When it was active, the first of the remaining names, sorted,
   /// becomes active. An optimiser keeps its state by name: prune(model) it before another adapter
   /// gets this name. Throws ConfigError for an unknown name, Error while it is merged.
-  void delete_adapter(std::string name) {  // by value: it may be one of active_adapters()
+  void delete_adapter(std::string name) {
     check_known({name}, "delete_adapter");
     check_not_merged({name}, "delete_adapter");
-    for_each_layer([&](const NamePath&, auto& layer) { remove_from_layer(layer, name); });
-    std::erase_if(adapters_, [&](const auto& entry) { return entry.name == name; });
-    if (std::erase(active_, name) == 0) return;
-    if (active_.empty() && !adapters_.empty()) {
-      std::vector<std::string> left = adapter_names();
-      active_ = {*std::min_element(left.begin(), left.end())};
-    }
-    activate();
+    std::vector<std::string> active = active_, left = adapter_names();
+    const bool was_active = std::erase(active, name) != 0;
+    std::erase(left, name);
+    if (active.empty() && !left.empty()) active = {*std::min_element(left.begin(), left.end())};
+    change_at_once([&](Transaction& change) {
+      if (was_active) prepare_active(std::move(active), change);
+      for_each_layer([&](const NamePath&, auto& layer) {
+        if (layer.knows(name)) layer.prepare_delete_adapter(name, change);
+      });
+      change.then([this, own = name]() noexcept {
+        std::erase_if(adapters_, [&](const auto& entry) { return entry.name == own; });
+      });
+    });
   }
 
   /// Adds s B A of these adapters (none named: the active ones) to the weights of every layer,
@@ -185,34 +220,16 @@ class LoRAModel {
       throw Error("LoRAModel::merge_adapter: no adapter is named and none is active");
     check_named_once(asked, "merge_adapter");
     check_not_merged(asked, "merge_adapter");
-    const auto own_names = [&asked](const auto& layer) {
-      std::vector<std::string> own = asked;
-      std::erase_if(own, [&](const auto& name) { return !layer.adapters().contains(name); });
-      return own;
-    };
-    std::vector<MergedWeight<Scalar>> merged;
-    for_each_layer([&](const NamePath& path, auto& layer) {
-      const std::vector<std::string> own = own_names(layer);
-      if (own.empty()) return;
-      try {
-        merged.push_back(layer.prepare_merge(own, safe_merge));
-      } catch (const ConfigError& error) {
-        throw ConfigError(path.str() + ": " + error.what());
-      } catch (const Error& error) {
-        throw Error(path.str() + ": " + error.what());
-      }
-    });
-    std::size_t next = 0;
-    for_each_layer([&](const NamePath&, auto& layer) {
-      if (!own_names(layer).empty()) layer.commit_merge(std::move(merged[next++]));
+    change_at_once([&](Transaction& change) {
+      for_each_layer([&](const NamePath& path, auto& layer) {
+        prepare_merge_on_layer(path, layer, asked, safe_merge, change);
+      });
     });
   }
   /// Gives every layer its original weight back, bit for bit. Throws Error when nothing is merged.
   void unmerge_adapter() {
     if (!any_merged()) throw Error("LoRAModel::unmerge_adapter: no adapter is merged");
-    for_each_layer([](const NamePath&, auto& layer) {
-      if (!layer.adapters().merged().empty()) layer.unmerge();
-    });
+    change_at_once([&](Transaction& change) { prepare_unmerge(change); });
   }
   /// The adapters that are merged on some layer.
   std::vector<std::string> merged_adapters() const {
@@ -249,20 +266,7 @@ class LoRAModel {
   /// (trained, all) numbers of elements; adapters and trained copies belong to both kinds. A weight
   /// that several layers share counts once.
   std::pair<Index, Index> get_nb_trainable_parameters() const {
-    auto& self = *const_cast<LoRAModel*>(this);
-    const ParameterCount counted = count_parameters(self.base_);
-    Index all = counted.listed;
-    std::vector<FrozenWeight<Scalar>> seen;
-    self.for_each_layer([&](const NamePath&, auto& layer) {
-      const FrozenWeight<Scalar>& weight = layer.weight();
-      const auto same = [&](const FrozenWeight<Scalar>& w) {
-        return w.shares_storage_with(weight);
-      };
-      if (layer.frozen_size() == 0 || std::any_of(seen.begin(), seen.end(), same)) return;
-      seen.push_back(weight);
-      all += layer.frozen_size();
-    });
-    return {counted.trainable, all};
+    return count_with_frozen(const_cast<LoRAModel*>(this)->base_);
   }
   /// The text that PEFT prints; see trainable_text.
   std::string print_trainable_parameters() const {
@@ -351,19 +355,21 @@ class LoRAModel {
   }
   bool any_merged() const { return !merged_adapters().empty(); }
 
-  template <class Layer>
-  static void remove_from_layer(Layer& layer, const std::string& name) {
-    if (layer.knows(name)) layer.delete_adapter(name);
-  }
-
   void freeze() {
     base_.for_each_parameter("", [](const auto&, auto& p) { p.set_trainable(false); });
   }
-  void activate() {
+  /// Prepares that these adapters are the active ones.
+  void prepare_active(std::vector<std::string> names, Transaction& change) {
     std::vector<ActiveAdapter> active;
-    for (const std::string& name : active_)
+    for (const std::string& name : names)
       active.push_back({name, find(name)->inference_mode, find(name)->bias});
-    activate_adapters(base_, active);
+    prepare_activation(base_, active, change);
+    change.set(active_, std::move(names));
+  }
+  void prepare_unmerge(Transaction& change) {
+    for_each_layer([&](const NamePath&, auto& layer) {
+      if (!layer.adapters().merged().empty()) layer.prepare_unmerge(change);
+    });
   }
   /// The base, all frozen, with the first trained copy of these names on each layer, else that of
   /// full fine-tuning, in its place.

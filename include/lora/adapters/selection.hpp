@@ -76,19 +76,20 @@ AdapterOptions adapter_options(const BasicLoRAConfig<Tag>& config, const Matched
   return options;
 }
 
-/// Gives one layer of a model what `report` says that it gets of the adapter `name`.
+/// Prepares that one layer of a model is given what `report` says that it gets of the adapter
+/// `name`.
 template <class Layer, class Tag>
-void add_to_layer(const NamePath& path, Layer& layer, const std::string& name,
-                  const BasicLoRAConfig<Tag>& config, const MatchReport& report, std::uint64_t seed,
-                  AdapterInit init) {
+void prepare_add_to_layer(const NamePath& path, Layer& layer, const std::string& name,
+                          const BasicLoRAConfig<Tag>& config, const MatchReport& report,
+                          std::uint64_t seed, AdapterInit init, Transaction& change) {
   const std::string module = path.str();
   if (std::count(report.saved.begin(), report.saved.end(), module) != 0)
-    layer.add_trained_copy(name);
+    layer.prepare_add_trained_copy(name, change);
   for (const MatchedModule& target : report.targets) {
     if (target.name != module) continue;
     AdapterOptions options = adapter_options(config, target, seed);
     options.init = init;
-    layer.add_adapter(name, options);
+    layer.adapters().prepare_add(layer.new_adapter(name, options), change);
   }
 }
 

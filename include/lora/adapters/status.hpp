@@ -1,14 +1,17 @@
 // What is on which layer, for people to read and for tests to check.
 #pragma once
 
+#include <lora/adapters/adaptable.hpp>
 #include <lora/core/on_use.hpp>
 #include <lora/layers/adapter_set.hpp>
+#include <lora/layers/trained_copy.hpp>
 
 #include <algorithm>
 #include <cstdio>
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace LORA_NAMESPACE {
@@ -110,6 +113,23 @@ ModelStatus summarize(const std::vector<OnUse<LayerStatus, Tag>>& layers) {
   for (const auto& [name, trained] : status.requires_grad)
     status.available_adapters.push_back(name);
   return status;
+}
+
+/// (trained, all) numbers of elements of a model, its frozen weights included; one that several
+/// layers share counts once. Base is Adaptable.
+template <class Base>
+std::pair<Index, Index> count_with_frozen(Base& base) {
+  using Weight = FrozenWeight<typename Base::Scalar>;
+  const ParameterCount counted = count_parameters(base);
+  Index all = counted.listed;
+  std::vector<Weight> seen;
+  for_each_adapter_layer(base, [&](const NamePath&, auto& layer) {
+    const auto same = [&](const Weight& w) { return w.shares_storage_with(layer.weight()); };
+    if (layer.frozen_size() == 0 || std::any_of(seen.begin(), seen.end(), same)) return;
+    seen.push_back(layer.weight());
+    all += layer.frozen_size();
+  });
+  return {counted.trainable, all};
 }
 
 /// The text that PEFT prints:

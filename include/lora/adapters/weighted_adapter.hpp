@@ -39,9 +39,9 @@ class WeightedAdapter {
   using Names = std::vector<std::string>;
 
  public:
-  WeightedAdapter(LoRAModel<Base>& model, const Names& adapters, const std::vector<double>& weights,
+  WeightedAdapter(LoRAModel<Base>& model, Names adapters, const std::vector<double>& weights,
                   const std::string& new_name, const CombineOptions& options)
-      : model_(model), adapters_(adapters), weights_(weights), options_(options) {
+      : model_(model), adapters_(std::move(adapters)), weights_(weights), options_(options) {
     check_call(new_name);
     check_sources();
     model.for_each_layer([&](const NamePath& path, auto& layer) {
@@ -49,29 +49,29 @@ class WeightedAdapter {
       keep_copy(path.str(), layer);
     });
     std::vector<LoRAConfig> configs;
-    for (const std::string& name : adapters) configs.push_back(model.config(name));
+    for (const std::string& name : adapters_) configs.push_back(model.config(name));
     std::vector<ModuleRank> ranks;
     for (const auto& layer : layers_) ranks.push_back({layer.path, layer.factors.rank()});
     config_ = combined_config(configs, ranks, saved_, module_infos(model.base()), model_type());
   }
 
   MatchReport add_to_model(const std::string& new_name) {
-    const MatchReport report = model_.add_adapter(new_name, config_);
-    auto layer_values = layers_.begin();
-    auto copy_values = copies_.begin();
-    model_.for_each_layer([&](const NamePath&, auto& layer) {
-      if (Adapter<S>* adapter = layer.adapters().find(new_name)) {
-        adapter->A.value = std::move(layer_values->factors.A);
-        adapter->B.value = std::move(layer_values->factors.B);
-        ++layer_values;
-      }
-      if (TrainedCopy<S>* copy = layer.trained_copies().find(new_name)) {
-        copy->weight.value = std::move(copy_values->first);
-        copy->bias.value = std::move(copy_values->second);
-        ++copy_values;
-      }
+    return model_.add_adapter(new_name, config_, 0, [&] {
+      auto layer_values = layers_.begin();
+      auto copy_values = copies_.begin();
+      model_.for_each_layer([&](const NamePath&, auto& layer) {
+        if (Adapter<S>* adapter = layer.adapters().find(new_name)) {
+          adapter->A.value = std::move(layer_values->factors.A);
+          adapter->B.value = std::move(layer_values->factors.B);
+          ++layer_values;
+        }
+        if (TrainedCopy<S>* copy = layer.trained_copies().find(new_name)) {
+          copy->weight.value = std::move(copy_values->first);
+          copy->bias.value = std::move(copy_values->second);
+          ++copy_values;
+        }
+      });
     });
-    return report;
   }
 
  private:
@@ -162,7 +162,7 @@ class WeightedAdapter {
   }
 
   LoRAModel<Base>& model_;
-  const Names& adapters_;
+  Names adapters_;
   const std::vector<double>& weights_;
   const CombineOptions& options_;
   std::vector<CombinedLayer<S>> layers_;
@@ -195,10 +195,10 @@ class WeightedAdapter {
 /// (modules_to_save) is taken over as it is, where PEFT begins a fresh one for the first source's
 /// and forgets the others'.
 template <class Base>
-MatchReport add_weighted_adapter(LoRAModel<Base>& model, const std::vector<std::string>& adapters,
-                                 const std::vector<double>& weights, const std::string& new_name,
+MatchReport add_weighted_adapter(LoRAModel<Base>& model, std::vector<std::string> adapters,
+                                 const std::vector<double>& weights, std::string new_name,
                                  const CombineOptions& options = {}) {
-  return detail::WeightedAdapter<Base>(model, adapters, weights, new_name, options)
+  return detail::WeightedAdapter<Base>(model, std::move(adapters), weights, new_name, options)
       .add_to_model(new_name);
 }
 

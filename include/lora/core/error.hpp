@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -102,6 +103,15 @@ template <class M>
 void expect_shape(const char* where, const char* name, const M& m, Index rows, Index cols) {
   if ((rows < 0 || m.rows() == rows) && (cols < 0 || m.cols() == cols)) return;
   detail::throw_expected_shape(where, name, m.rows(), m.cols(), rows, cols);
+}
+
+/// The product of sizes; -1 when one of them is negative or it does not fit into an Index. O(1).
+inline Index product_of_sizes(std::initializer_list<Index> sizes) {
+  Index product = 1;
+  for (const Index size : sizes) {
+    if (size < 0 || __builtin_mul_overflow(product, size, &product)) return -1;
+  }
+  return product;
 }
 
 }  // namespace LORA_NAMESPACE

@@ -3,6 +3,7 @@
 
 #include <lora/core/error.hpp>
 #include <lora/core/name_path.hpp>
+#include <lora/core/transaction.hpp>
 
 #include <utility>
 #include <vector>
@@ -26,13 +27,15 @@ struct Parameter {
     set_trainable(train);
   }
   /// A parameter whose PyTorch shape is not that of `v`: a vector, or a convolution's kernel.
-  /// Throws ShapeError when the two have not as many elements.
+  /// Throws ShapeError when the two have not as many elements, or an element of the shape is
+  /// negative.
   Parameter(Matrix<S> v, std::vector<Index> torch_shape, bool train = false)
       : value(std::move(v)), shape(std::move(torch_shape)) {
     Index elements = 1;
-    for (const Index n : shape) elements *= n;
+    for (const Index n : shape) elements = elements < 0 ? -1 : product_of_sizes({elements, n});
     check_shape(elements == value.size(), "Parameter", "value", value.rows(), value.cols(),
-                "as many elements as its shape, " + std::to_string(elements));
+                "as many elements as its shape, " +
+                    (elements < 0 ? "which has more than can be" : std::to_string(elements)));
     set_trainable(train);
   }
 
@@ -45,16 +48,25 @@ struct Parameter {
   bool empty() const { return value.size() == 0; }
   Index size() const { return value.size(); }
 
-  /// Turns training on (gradient zero) or off (gradient released). Allocates when turned on.
+  /// Turns training on (gradient zero) or off (gradient released). Allocates when turned on, and
+  /// when that fails has changed nothing.
   void set_trainable(bool train) {
+    if (!train) grad.resize(0, 0);
+    if (train && !has_gradient()) grad = new_gradient();
     trainable = train;
-    if (!train) {
-      grad.resize(0, 0);
-    } else if (grad.rows() != value.rows() || grad.cols() != value.cols()) {
-      grad = Matrix<S>::Zero(value.rows(), value.cols());
-    }
+  }
+  /// The same at the commit of `change`.
+  void prepare_trainable(bool train, Transaction& change) {
+    if (!train && grad.size() != 0) change.set(grad, Matrix<S>());
+    if (train && !has_gradient()) change.set(grad, new_gradient());
+    if (train != trainable) change.set(trainable, train);
   }
   void zero_grad() { grad.setZero(); }
+
+ private:
+  bool has_gradient() const { return grad.rows() == value.rows() && grad.cols() == value.cols(); }
+  /// Made aside: an assignment of zeros frees what is there before it allocates.
+  Matrix<S> new_gradient() const { return Matrix<S>::Zero(value.rows(), value.cols()); }
 };
 
 /// Each type lists its tensors in one place, `for_each_parameter(const NamePath& prefix, fn)`,

@@ -191,18 +191,33 @@ class BaseCopyReader {
   BaseCopies<S> copies_;
 };
 
-/// Puts what an adapter's file has in the place of the model's frozen weights.
+/// Prepares that what an adapter's file has takes the place of the model's frozen weights.
 template <class Base>
-void replace_base_weights(LoRAModel<Base>& model, const BaseCopies<typename Base::Scalar>& copies) {
+void prepare_base_weights(LoRAModel<Base>& model, const BaseCopies<typename Base::Scalar>& copies,
+                          Transaction& replaced) {
   if (copies.changes.empty()) return;
   model.for_each_layer([&](const NamePath&, auto& layer) {
     for (const auto& change : copies.changes) {
       if (layer.weight().shares_storage_with(change.before)) {
-        layer.set_weight(change.after);
+        layer.prepare_set_weight(change.after, replaced);
         break;
       }
     }
   });
+}
+
+/// Lets the base's biases among `tensors` be read into `biases`, and take the place of the model's
+/// at the commit of `read`.
+template <class S>
+void prepare_base_biases(std::vector<KeyedTensor<S>>& tensors, std::vector<Parameter<S>>& biases,
+                         Transaction& read) {
+  biases.reserve(tensors.size());
+  for (auto& [key, parameter] : tensors) {
+    if (!key.ends_with("bias") || key.find(".lora_") != key.npos) continue;
+    Parameter<S>& fresh = biases.emplace_back(*parameter);
+    read.then([&fresh, place = parameter]() noexcept { place->value.swap(fresh.value); });
+    parameter = &fresh;
+  }
 }
 
 /// Gives `tensors` the values that the file has under their keys. Keys of `copies` are left out, and

@@ -220,23 +220,27 @@ LoadReport load_adapter(LoRAModel<Base>& model, const std::filesystem::path& dir
   report.fields = adapter.fields();
   report.unknown_fields = adapter.unknown_fields();
   detail::BaseCopies<typename Base::Scalar> copies;
-  report.matched = model.add_adapter(name, config, options.seed, [&] {
+  model.add_adapter(name, config, options.seed, [&](const MatchReport& matched) {
     detail::BaseCopyReader<Base> reader(model, name, adapter.tensors());
     for (const std::string& key : adapter.other_tensors()) {
       const std::string module = detail::copied_module(config, key);
       if (!module.empty()) reader.add(key, module);
     }
     copies = reader.take();
-    detail::read_tensors(detail::tensors_on_layers(model, name, config.bias), adapter.tensors(),
-                         name, detail::BareKeys::accept, copies);
+    report.matched = matched;
+    report.replaced = copies.modules;
+    report.warnings = adapter.warnings();
+    for (const auto& more : {matched.warnings, copies.warnings})
+      report.warnings.insert(report.warnings.end(), more.begin(), more.end());
+    auto tensors = detail::tensors_on_layers(model, name, config.bias);
+    std::vector<Parameter<typename Base::Scalar>> biases;
+    change_at_once([&](Transaction& change) {
+      detail::prepare_base_weights(model, copies, change);
+      detail::prepare_base_biases(tensors, biases, change);
+      detail::read_tensors(tensors, adapter.tensors(), name, detail::BareKeys::accept, copies);
+      detail::warn_of_loaded(model, name, adapter, options, report);
+    });
   });
-  detail::replace_base_weights(model, copies);
-  report.replaced = copies.modules;
-  report.warnings = adapter.warnings();
-  report.warnings.insert(report.warnings.end(), report.matched.warnings.begin(),
-                         report.matched.warnings.end());
-  report.warnings.insert(report.warnings.end(), copies.warnings.begin(), copies.warnings.end());
-  detail::warn_of_loaded(model, name, adapter, options, report);
   return report;
 }
 

@@ -15,8 +15,10 @@
 namespace LORA_NAMESPACE {
 
 /// The state that linear, embedding and convolution layers share, and what can be done with it by
-/// an adapter's name. A value: copying it copies the adapters and shares the frozen weight. Not for
-/// use by itself.
+/// an adapter's name. A value: copying it copies the adapters and shares the frozen weight; one that
+/// was moved from throws Error where its weight is needed. A function that throws has changed
+/// nothing; prepare_… does at the commit of a Transaction what the function without it does at
+/// once. Not for use by itself.
 template <class S>
 class AdaptedWeight {
  public:
@@ -37,6 +39,9 @@ class AdaptedWeight {
   /// Puts another frozen weight of the same sizes in the place of this one; adapters and trained
   /// copies stay. Throws ShapeError, and Error while an adapter is merged or the base is trained.
   void set_weight(FrozenWeight<S> weight) {
+    change_at_once([&](Transaction& change) { prepare_set_weight(std::move(weight), change); });
+  }
+  void prepare_set_weight(FrozenWeight<S> weight, Transaction& change) {
     if (weight.rows() != weight_.rows() || weight.cols() != weight_.cols()) {
       throw ShapeError("set_weight: W is (" + std::to_string(weight.rows()) + ", " +
                        std::to_string(weight.cols()) + "), expected (" +
@@ -45,23 +50,37 @@ class AdaptedWeight {
     }
     if (merged_ || base_trained())
       throw Error("set_weight: the weight is merged into or trained; unmerge or freeze it first");
-    replace_weight(std::move(weight));
+    prepare_weight(std::move(weight), change);
   }
   /// Removes the adapter and the trained copy of that name. An optimiser keeps its state by name:
   /// prune() it before another adapter gets this name, or that one begins with this one's moments.
   /// Throws ConfigError when there is neither and for "__base__", Error while merged.
-  void delete_adapter(const std::string& name) {
+  void delete_adapter(std::string name) {
+    change_at_once([&](Transaction& change) { prepare_delete_adapter(name, change); });
+  }
+  void prepare_delete_adapter(const std::string& name, Transaction& change) {
     if (name == base_adapter_name)
       throw ConfigError(
           "delete_adapter: \"__base__\" is no adapter; freeze_base() or unload() ends "
           "full fine-tuning");
-    if (adapters_.contains(name) || copies_.find(name) == nullptr) adapters_.remove(name);
-    copies_.remove(name);
+    if (adapters_.contains(name) || copies_.find(name) == nullptr)
+      adapters_.prepare_remove(name, change);
+    copies_.prepare_remove(name, change);
+  }
+  /// Removes what is called `name`, if there is anything, whatever its state: an addition that is
+  /// taken back.
+  void discard(std::string name) noexcept {
+    copies_.discard(name);
+    adapters_.discard(std::move(name));
   }
 
   /// Calls the adapter and the trained copy `name` by another name, merged or active as they are;
   /// without either, nothing happens. Throws ConfigError for a name that is taken or not valid.
-  void rename_adapter(const std::string& name, const std::string& new_name) {
+  void rename_adapter(std::string name, std::string new_name) {
+    change_at_once([&](Transaction& change) { prepare_rename_adapter(name, new_name, change); });
+  }
+  void prepare_rename_adapter(const std::string& name, const std::string& new_name,
+                              Transaction& change) {
     if (!knows(name) || name == new_name) return;
     if (name == base_adapter_name || knows(new_name)) {
       throw ConfigError("rename_adapter: " + in_quotes(name) + " cannot be called " +
@@ -69,15 +88,17 @@ class AdaptedWeight {
                         (knows(new_name) ? "the name is taken" : "it is no adapter"));
     }
     make_adapter<S>(new_name, {});  // for its checks of the name
-    if (adapters_.contains(name)) adapters_.rename(name, new_name);
-    copies_.rename(name, new_name);
-    if (merged_) std::replace(merged_->names.begin(), merged_->names.end(), name, new_name);
+    if (adapters_.contains(name)) adapters_.prepare_rename(name, new_name, change);
+    copies_.prepare_rename(name, new_name, change);
   }
 
   /// Trains a dense copy of weight and bias under `name`, an adapter's (modules_to_save) or
   /// "__base__" (full fine-tuning). Throws ConfigError when the name is taken, Error where full
   /// fine-tuning and adapters would meet.
-  void add_trained_copy(const std::string& name) {
+  void add_trained_copy(std::string name) {
+    change_at_once([&](Transaction& change) { prepare_add_trained_copy(std::move(name), change); });
+  }
+  void prepare_add_trained_copy(std::string name, Transaction& change) {
     if (name != base_adapter_name) {
       expect_frozen_base("add_trained_copy");
     } else if (!adapters_.empty() || (!copies_.empty() && !base_trained())) {
@@ -86,7 +107,7 @@ class AdaptedWeight {
           "that is "
           "trained whole; delete them or unload() first");
     }
-    copies_.add(name, weight_.stored(), weight_shape_, bias_.value);
+    copies_.prepare_add(std::move(name), weight_.stored(), weight_shape_, bias_.value, change);
   }
   /// Full fine-tuning: weight and bias are trained from here on, until freeze_base(). A layer whose
   /// base is trained has no adapters. Throws ConfigError when it is trained already, Error when
@@ -96,9 +117,7 @@ class AdaptedWeight {
   /// Ends full fine-tuning: the trained values become the frozen ones. Throws Error when the base
   /// is not being trained.
   void freeze_base() {
-    if (!base_trained()) throw Error("freeze_base: the base is not being trained");
-    adopt(base_adapter_name);
-    copies_.remove(base_adapter_name);
+    change_at_once([&](Transaction& change) { prepare_freeze_base(change); });
   }
 
   /// W + Σ s B A and Σ s bias over the named adapters (none named: the active ones), together with
@@ -127,38 +146,36 @@ class AdaptedWeight {
     return merged;
   }
   /// Lets a prepared merge act.
-  void commit_merge(MergedWeight<S> merged) {
-    adapters_.set_merged(merged.names);
-    if (merged.names.empty()) {
-      merged_.reset();
-    } else {
-      merged_ = std::move(merged);
-    }
+  void commit_merge(MergedWeight<S> merged) noexcept {
+    end_merge();
+    if (merged.names.empty()) return;
+    adapters_.set_merged(std::move(merged.names));
+    merged_.emplace(std::move(merged));
+  }
+  void prepare_merge(const std::vector<std::string>& names, SafeMerge safe, Transaction& change) {
+    change.then([this, merged = prepare_merge(names, safe)]() mutable noexcept {
+      commit_merge(std::move(merged));
+    });
   }
   /// prepare_merge() and commit_merge(): from here on y = x (W + Σ s B A)ᵀ + b + Σ s bias with b as
   /// it is at the time, so that a bias can be trained or loaded meanwhile. W is kept. Throws as
   /// prepare_merge(), with nothing changed.
-  void merge(const std::vector<std::string>& names = {}, SafeMerge safe = SafeMerge::no) {
+  void merge(std::vector<std::string> names = {}, SafeMerge safe = SafeMerge::no) {
     commit_merge(prepare_merge(names, safe));
   }
   /// Back to the base weight, bit for bit: its handle was kept. Throws Error when nothing is
   /// merged.
   void unmerge() {
     if (!merged_) throw Error("unmerge: no adapter is merged");
-    merged_.reset();
-    adapters_.set_merged({});
+    end_merge();
+  }
+  void prepare_unmerge(Transaction& change) {
+    if (!merged_) throw Error("unmerge: no adapter is merged");
+    change.then([this]() noexcept { end_merge(); });
   }
   /// Drops every adapter. What is merged, and the trained copy called `keep_copy`, become the base.
-  void unload(const std::string& keep_copy = {}) {
-    if (merged_) {
-      replace_weight(merged_->weight);
-      if (merged_->bias.size() != 0) bias_.value += merged_->bias;
-    }
-    adopt(keep_copy);
-    merged_.reset();
-    adapters_.clear();
-    copies_.clear();
-    if (!bias_.empty()) bias_.set_trainable(false);
+  void unload(std::string keep_copy = {}) {
+    change_at_once([&](Transaction& change) { prepare_unload(keep_copy, change); });
   }
 
   /// fn(name, Parameter&) for the bias, each adapter's A, B and bias, and each trained copy, under
@@ -205,6 +222,22 @@ class AdaptedWeight {
   AdaptedWeight(AdaptedWeight&&) noexcept = default;
   AdaptedWeight& operator=(const AdaptedWeight&) = default;
   AdaptedWeight& operator=(AdaptedWeight&&) noexcept = default;
+
+  /// Give the weight that will be the frozen one, for layers that keep more of it than it.
+  FrozenWeight<S> prepare_freeze_base(Transaction& change) {
+    if (!base_trained()) throw Error("freeze_base: the base is not being trained");
+    copies_.prepare_remove(base_adapter_name, change);
+    return prepare_base(nullptr, copies_.find(base_adapter_name), change);
+  }
+  FrozenWeight<S> prepare_unload(const std::string& keep_copy, Transaction& change) {
+    if (!bias_.empty()) bias_.prepare_trainable(false, change);
+    change.then([this]() noexcept {
+      end_merge();
+      adapters_.clear();
+      copies_.clear();
+    });
+    return prepare_base(merged_ ? &*merged_ : nullptr, copies_.find(keep_copy), change);
+  }
 
   /// The reason, when merging is not possible for this layer.
   void refuse_merging(const char* reason) { not_mergeable_ = reason; }
@@ -290,15 +323,28 @@ class AdaptedWeight {
     }
     return std::visit([&](const auto& variant) { return variant.delta(adapter); }, adapter.variant);
   }
-  void adopt(const std::string& copy_name) {
-    const TrainedCopy<S>* copy = copies_.find(copy_name);
-    if (copy == nullptr) return;
-    replace_weight(FrozenWeight<S>(copy->weight.value, weight_.layout()));
-    if (!bias_.empty()) bias_.value = copy->bias.value;
+  void end_merge() noexcept {
+    adapters_.set_merged({});
+    merged_.reset();
   }
-  void replace_weight(FrozenWeight<S> weight) {
-    weight_ = std::move(weight);
-    ++weights_before_;
+  /// Prepares that weight and bias become those of `copy`, else what is merged, else stay.
+  FrozenWeight<S> prepare_base(const MergedWeight<S>* merged, const TrainedCopy<S>* copy,
+                               Transaction& change) {
+    if (merged == nullptr && copy == nullptr) return weight_;
+    const FrozenWeight<S> weight =
+        copy != nullptr ? FrozenWeight<S>(copy->weight.value, weight_.layout()) : merged->weight;
+    prepare_weight(weight, change);
+    if (copy != nullptr && !bias_.empty()) {
+      change.set(bias_.value, copy->bias.value);
+    } else if (copy == nullptr && merged->bias.size() != 0) {
+      change.set(bias_.value, bias_.value + merged->bias);
+    }
+    return weight;
+  }
+
+  void prepare_weight(FrozenWeight<S> weight, Transaction& change) {
+    change.set(weight_, std::move(weight));
+    change.set(weights_before_, weights_before_ + 1);
   }
 
   FrozenWeight<S> weight_;

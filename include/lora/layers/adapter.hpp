@@ -57,9 +57,13 @@ struct Adapter {
   }
   Index size() const { return A.size() + B.size() + bias.size(); }
   void set_trainable(bool train) {
-    A.set_trainable(train);
-    B.set_trainable(train);
-    if (!bias.empty()) bias.set_trainable(train);
+    change_at_once([&](Transaction& change) { prepare_trainable(train, change); });
+  }
+  /// The same at the commit of `change`; see Parameter::prepare_trainable.
+  void prepare_trainable(bool train, Transaction& change) {
+    A.prepare_trainable(train, change);
+    B.prepare_trainable(train, change);
+    if (!bias.empty()) bias.prepare_trainable(train, change);
   }
   bool trainable() const { return A.trainable || B.trainable || bias.trainable; }
   /// Whether every value is finite.

@@ -2,9 +2,13 @@
 // scale.
 #pragma once
 
+#include <lora/core/printable.hpp>
+#include <lora/core/scalar.hpp>
 #include <lora/layers/adapter.hpp>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -12,7 +16,9 @@
 namespace LORA_NAMESPACE {
 
 /// What every adapted layer has the same. Names keep the order in which they were added or
-/// activated. A value. Reading is safe from several threads; changing is not.
+/// activated. A function that throws has changed nothing; prepare_… does at the commit of a
+/// Transaction what the function without it does at once. A value. Reading is safe from several
+/// threads; changing is not.
 template <class S>
 class AdapterSet {
  public:
@@ -62,31 +68,48 @@ class AdapterSet {
   /// Adds an adapter; it is neither active nor trainable. Throws ConfigError when the name is
   /// taken.
   void add(Adapter<S> adapter) {
+    change_at_once([&](Transaction& change) { prepare_add(std::move(adapter), change); });
+  }
+  void prepare_add(Adapter<S> adapter, Transaction& change) {
     if (contains(adapter.name))
       throw ConfigError("an adapter called \"" + adapter.name + "\" is already there");
-    adapter.id = ++last_id_;
-    adapters_.push_back(std::move(adapter));
+    adapter.id = last_id_ + 1;
+    change.set(last_id_, adapter.id);
+    change.append(adapters_, std::move(adapter));
   }
   /// Removes an adapter. Throws ConfigError when there is none of that name, Error while it is
   /// merged.
-  void remove(const std::string& name) {
+  void remove(std::string name) {
+    change_at_once([&](Transaction& change) { prepare_remove(std::move(name), change); });
+  }
+  void prepare_remove(std::string name, Transaction& change) {
     get(name);
     if (is_merged(name))
       throw Error("adapter \"" + name + "\" is merged; unmerge it before it is deleted");
-    std::erase_if(adapters_, [&](const Adapter<S>& adapter) { return adapter.name == name; });
+    change.then([this, name = std::move(name)]() mutable noexcept { discard(std::move(name)); });
+  }
+  /// Removes an adapter, if there is one of that name, whatever its state.
+  void discard(std::string name) noexcept {
     std::erase(active_, name);
+    std::erase_if(adapters_, [&](const Adapter<S>& adapter) { return adapter.name == name; });
   }
 
   /// Calls an adapter by a name that is free and valid; it keeps its id, so tapes know it still.
-  void rename(const std::string& name, const std::string& new_name) {
-    get(name).name = new_name;
-    std::replace(active_.begin(), active_.end(), name, new_name);
-    std::replace(merged_.begin(), merged_.end(), name, new_name);
+  void rename(std::string name, std::string new_name) {
+    change_at_once([&](Transaction& change) { prepare_rename(name, new_name, change); });
+  }
+  void prepare_rename(const std::string& name, const std::string& new_name, Transaction& change) {
+    change.set(get(name).name, new_name);
+    for (std::vector<std::string>* names : {&active_, &merged_}) {
+      for (std::string& one : *names) {
+        if (one == name) change.set(one, new_name);
+      }
+    }
   }
 
   /// Removes all adapters, merged ones too, and enables the set. Their ids stay used up: a tape
   /// made before is refused still.
-  void clear() {
+  void clear() noexcept {
     adapters_.clear();
     active_.clear();
     merged_.clear();
@@ -95,15 +118,24 @@ class AdapterSet {
 
   /// Makes exactly these adapters active, in this order, and with `train` trainable; all others are
   /// frozen. Throws ConfigError for an unknown or repeated name, with nothing changed.
-  void set_active(const std::vector<std::string>& names, bool train = true) {
-    for (std::size_t i = 0; i < names.size(); ++i) {
-      get(names[i]);
-      if (std::count(names.begin(), names.end(), names[i]) != 1) {
-        throw ConfigError("adapter \"" + names[i] + "\" is named twice");
+  void set_active(std::vector<std::string> names, bool train = true) {
+    change_at_once([&](Transaction& change) {
+      for (Adapter<S>& adapter : adapters_) {
+        const bool active = std::count(names.begin(), names.end(), adapter.name) != 0;
+        adapter.prepare_trainable(train && active, change);
+      }
+      prepare_active(std::move(names), change);
+    });
+  }
+  /// The same without a change of what is trained.
+  void prepare_active(std::vector<std::string> names, Transaction& change) {
+    for (const std::string& name : names) {
+      get(name);
+      if (std::count(names.begin(), names.end(), name) != 1) {
+        throw ConfigError("adapter \"" + name + "\" is named twice");
       }
     }
-    active_ = names;
-    for (Adapter<S>& adapter : adapters_) adapter.set_trainable(train && is_active(adapter.name));
+    change.set(active_, std::move(names));
   }
   /// In the order in which their terms are added.
   const std::vector<std::string>& active() const { return active_; }
@@ -111,35 +143,37 @@ class AdapterSet {
     return std::count(active_.begin(), active_.end(), name) != 0;
   }
 
-  /// s = factor · initial scaling of one adapter. Throws ConfigError, or Error while it is merged.
-  void set_scale(const std::string& name, double factor) {
-    Adapter<S>& adapter = get(name);
-    check_scale(factor);
-    check_not_merged(name);
-    adapter.scaling = factor * adapter.initial_scaling;
+  /// s = factor · initial scaling of one adapter. Throws ConfigError for an unknown name and when
+  /// the factor or s is not finite in S, Error while the adapter is merged.
+  void set_scale(std::string name, double factor) {
+    change_at_once([&](Transaction& change) { prepare_scale(name, factor, change); });
   }
-  /// s *= factor for the active adapters. Throws ConfigError when it is not finite, Error while one
-  /// of them is merged.
+  void prepare_scale(const std::string& name, double factor, Transaction& change) {
+    Adapter<S>& adapter = get(name);
+    check_factor(factor);
+    check_not_merged(name);
+    change.set(adapter.scaling, checked_scale(adapter, factor * adapter.initial_scaling));
+  }
+  /// s *= factor for the active adapters. Throws ConfigError when the factor or an s is not finite
+  /// in S, Error while one of them is merged.
   void scale_layer(double factor) {
-    check_scale(factor);
-    for (const std::string& name : active_) check_not_merged(name);
-    for (const std::string& name : active_) get(name).scaling *= factor;
+    check_factor(factor);
+    rescale([factor](const Adapter<S>& adapter) { return adapter.scaling * factor; });
   }
   /// s /= factor for the active adapters; without a factor s becomes the initial scaling again.
   /// Throws as scale_layer(), and ConfigError for 0.
   void unscale_layer(std::optional<double> factor = std::nullopt) {
-    if (factor) check_scale(*factor);
+    if (factor) check_factor(*factor);
     if (factor && *factor == 0.0) throw ConfigError("unscale_layer: factor is 0");
-    for (const std::string& name : active_) check_not_merged(name);
-    for (const std::string& name : active_) {
-      Adapter<S>& adapter = get(name);
-      adapter.scaling = factor ? adapter.scaling / *factor : adapter.initial_scaling;
-    }
+    rescale([factor](const Adapter<S>& adapter) {
+      return factor ? adapter.scaling / *factor : adapter.initial_scaling;
+    });
   }
 
   /// Whether the adapters act at all; while disabled the layer is the base layer, merged or not.
   bool enabled() const { return enabled_; }
-  void set_enabled(bool on) { enabled_ = on; }
+  void set_enabled(bool on) noexcept { enabled_ = on; }
+  void prepare_enabled(bool on, Transaction& change) { change.set(enabled_, on); }
 
   /// The adapters that are merged, in the order of merging.
   const std::vector<std::string>& merged() const { return merged_; }
@@ -147,7 +181,7 @@ class AdapterSet {
     return std::count(merged_.begin(), merged_.end(), name) != 0;
   }
   /// For the layer that has merged them: this sets their names alone.
-  void set_merged(std::vector<std::string> names) { merged_ = std::move(names); }
+  void set_merged(std::vector<std::string> names) noexcept { merged_ = std::move(names); }
 
  private:
   std::string known() const {
@@ -155,8 +189,27 @@ class AdapterSet {
     for (const Adapter<S>& adapter : adapters_) text += " " + adapter.name;
     return adapters_.empty() ? "; the layer has no adapters" : text;
   }
-  static void check_scale(double factor) {
+  static void check_factor(double factor) {
     if (!std::isfinite(factor)) throw ConfigError("the scale of an adapter must be finite");
+  }
+  /// `scaling`, when it is finite as the scalar that the products use.
+  static double checked_scale(const Adapter<S>& adapter, double scaling) {
+    if (std::abs(scaling) <= static_cast<double>(std::numeric_limits<RealOf<S>>::max()))
+      return scaling;
+    throw ConfigError("the scale of adapter \"" + adapter.name + "\" would be " +
+                      number_text(scaling) + ", expected a number that is finite in the layer's " +
+                      "type");
+  }
+  /// Gives every active adapter the scale that scale_of says.
+  template <class Fn>
+  void rescale(Fn&& scale_of) {
+    change_at_once([&](Transaction& change) {
+      for (const std::string& name : active_) {
+        Adapter<S>& adapter = get(name);
+        check_not_merged(name);
+        change.set(adapter.scaling, checked_scale(adapter, scale_of(std::as_const(adapter))));
+      }
+    });
   }
   void check_not_merged(const std::string& name) const {
     if (is_merged(name))

@@ -39,21 +39,29 @@ class LoRAConv2d : public AdaptedWeight<S> {
   explicit LoRAConv2d(Matrix<S> weight, const Conv2dOptions& options, Matrix<S> bias = {})
       : Base(Base::Kind::linear, FrozenWeight<S>(weight), checked_shape(weight, options, bias),
              bias),
-        options_(options) {
+        options_(options),
+        groups_(cut(this->weight())) {
     if (options_.groups == 1) return;
-    cut_groups();
     this->refuse_merging(
         "a convolution with groups cannot take up an adapter that looks across them");
   }
 
   /// As AdaptedWeight's, which change the base weight.
-  void freeze_base() {
-    Base::freeze_base();
-    cut_groups();
+  void set_weight(FrozenWeight<S> weight) {
+    change_at_once([&](Transaction& change) { prepare_set_weight(std::move(weight), change); });
   }
-  void unload(const std::string& keep_copy = {}) {
-    Base::unload(keep_copy);
-    cut_groups();
+  void prepare_set_weight(FrozenWeight<S> weight, Transaction& change) {
+    Base::prepare_set_weight(weight, change);
+    change.set(groups_, cut(weight));
+  }
+  void freeze_base() {
+    change_at_once(
+        [&](Transaction& change) { change.set(groups_, cut(Base::prepare_freeze_base(change))); });
+  }
+  void unload(std::string keep_copy = {}) {
+    change_at_once([&](Transaction& change) {
+      change.set(groups_, cut(Base::prepare_unload(keep_copy, change)));
+    });
   }
 
   Index in_channels() const { return this->weight().cols() / kernel_size() * options_.groups; }
@@ -63,7 +71,11 @@ class LoRAConv2d : public AdaptedWeight<S> {
 
   /// Adds an adapter, neither active nor trainable. Throws as LoRALinear's; r must be a multiple of
   /// groups, and variants with another update than the plain one are not defined here.
-  void add_adapter(const std::string& name, const AdapterOptions& options = {}) {
+  void add_adapter(std::string name, const AdapterOptions& options = {}) {
+    this->adapters().add(new_adapter(name, options));
+  }
+  /// See LoRALinear::new_adapter.
+  Adapter<S> new_adapter(const std::string& name, const AdapterOptions& options = {}) const {
     this->expect_frozen_base("LoRAConv2d::add_adapter");
     expect_plain_update(options.variant, name, "a convolution");
     Adapter<S> adapter = make_adapter<S>(name, options);
@@ -81,7 +93,7 @@ class LoRAConv2d : public AdaptedWeight<S> {
                              std::vector<Index>{out_channels(), r_group, 1, 1});
     if (options.lora_bias) adapter.bias = Parameter<S>::vector(Matrix<S>::Zero(1, out_channels()));
     initialize_linear_adapter(adapter, options, fan_in);
-    this->adapters().add(std::move(adapter));
+    return adapter;
   }
 
   /// Computes y for images of size `in`. tape = nullptr: inference. y must not overlap x. Throws
@@ -89,8 +101,9 @@ class LoRAConv2d : public AdaptedWeight<S> {
   void forward(In<S> x, ImageSize in, Out<S> y, Tape* tape = nullptr, const Pass& pass = {}) const {
     if (tape != nullptr) tape->rows = -1;  // an error leaves a tape that backward refuses
     const ImageSize out = conv2d_output(options_, in);
-    expect_shape("LoRAConv2d::forward", "x", x, -1, in_channels() * in.pixels());
-    expect_shape("LoRAConv2d::forward", "y", y, x.rows(), out_channels() * out.pixels());
+    expect_shape("LoRAConv2d::forward", "x", x, -1, image_elements(in_channels(), in));
+    expect_shape("LoRAConv2d::forward", "y", y, x.rows(), image_elements(out_channels(), out));
+    image_elements(x.rows(), out);  // the rows of h
     expect_apart<S>("LoRAConv2d::forward", "y", y, "x", x);
     if (!pass.adapter_names.empty())
       throw Error("LoRAConv2d::forward: adapter_names is not supported");
@@ -114,7 +127,8 @@ class LoRAConv2d : public AdaptedWeight<S> {
   /// as there, with the same errors.
   void backward(In<S> x, In<S> dy, Tape& tape, Matrix<S>* dx,
                 Accumulate accumulate = Accumulate::no) {
-    if (tape.rows < 0) throw Error("LoRAConv2d::backward: the tape has seen no forward");
+    if (tape.rows < 0 || tape.adapters.size() < tape.used)
+      throw Error("LoRAConv2d::backward: the tape has seen no forward");
     expect_shape("LoRAConv2d::backward", "x", x, tape.rows, in_channels() * tape.in.pixels());
     expect_shape("LoRAConv2d::backward", "dy", dy, tape.rows, out_channels() * tape.out.pixels());
     this->check_state("LoRAConv2d::backward", tape.state);
@@ -127,6 +141,7 @@ class LoRAConv2d : public AdaptedWeight<S> {
     } else if (dx != nullptr) {
       set_zero(*dx, x.rows(), x.cols());
     }
+    prepare_backward(tape, dx != nullptr);
     TrainedCopy<S>* copy = this->acting_copy();
     Parameter<S>& bias = copy != nullptr ? copy->bias : this->bias();
     for (Index n = 0; n < x.rows(); ++n) {
@@ -154,13 +169,7 @@ class LoRAConv2d : public AdaptedWeight<S> {
 
   static std::vector<Index> checked_shape(const Matrix<S>& weight, const Conv2dOptions& o,
                                           const Matrix<S>& bias) {
-    for (int i = 0; i < 2; ++i) {
-      const auto k = static_cast<std::size_t>(i);
-      if (o.kernel[k] < 1 || o.stride[k] < 1 || o.dilation[k] < 1 || o.padding[k] < 0) {
-        throw ConfigError(
-            "LoRAConv2d: kernel, stride and dilation must be at least 1 and padding at least 0");
-      }
-    }
+    detail::check_options(o);
     const Index kernel = o.kernel[0] * o.kernel[1];
     if (o.groups < 1 || weight.rows() % o.groups != 0) {
       throw ConfigError("LoRAConv2d: groups is " + std::to_string(o.groups) +
@@ -169,17 +178,22 @@ class LoRAConv2d : public AdaptedWeight<S> {
     }
     check_shape(weight.cols() % kernel == 0, "LoRAConv2d", "weight", weight.rows(), weight.cols(),
                 "(O, channels / groups * " + std::to_string(kernel) + ")");
+    check_shape(product_of_sizes({weight.cols(), o.groups}) >= 0, "LoRAConv2d", "weight",
+                weight.rows(), weight.cols(),
+                "one whose inputs can be counted over " + std::to_string(o.groups) + " groups");
     if (bias.size() != 0) expect_shape("LoRAConv2d", "bias", bias, 1, weight.rows());
     return {weight.rows(), weight.cols() / kernel, o.kernel[0], o.kernel[1]};
   }
 
-  void cut_groups() {
-    groups_.clear();
-    if (options_.groups == 1) return;
-    const Matrix<S> weight = this->weight().stored();
-    for (Index g = 0; g < options_.groups; ++g) {
-      groups_.emplace_back(Matrix<S>(weight.middleRows(g * group_rows(), group_rows())));
-    }
+  /// The groups of a weight; one group needs no copy.
+  std::vector<FrozenWeight<S>> cut(const FrozenWeight<S>& weight) const {
+    std::vector<FrozenWeight<S>> groups;
+    if (options_.groups == 1) return groups;
+    const Matrix<S> values = weight.stored();
+    const Index rows = values.rows() / options_.groups;
+    for (Index g = 0; g < options_.groups; ++g)
+      groups.emplace_back(Matrix<S>(values.middleRows(g * rows, rows)));
+    return groups;
   }
 
   void start(Tape& tape, Index images, ImageSize in, ImageSize out, const Pass& pass) const {
@@ -195,6 +209,24 @@ class LoRAConv2d : public AdaptedWeight<S> {
       AdapterTape<S>& own = tape.adapters[tape.used++];
       own.id = adapter.id;
       set_size(own.h, images * out.pixels(), adapter.r);
+    }
+  }
+
+  /// Allocates all that backward needs before any gradient is added to.
+  void prepare_backward(Tape& tape, bool need_dx) {
+    const Index pixels = tape.out.pixels(), all = in_channels() * kernel_size();
+    set_size(tape.columns, pixels, all);
+    set_size(tape.dy_t, pixels, out_channels());
+    if (need_dx) {
+      set_size(tape.d_columns, pixels, all);
+      if (this->acting_copy() == nullptr) group_weight(0).prepare_multiply_transposed(pixels);
+    }
+    for (std::size_t i = 0; i < tape.used; ++i) {
+      const Adapter<S>& adapter = this->adapters().by_id(tape.adapters[i].id);
+      set_size(tape.adapters[i].dh, pixels, adapter.r);
+      if (!adapter.dropout_of(tape.pass).active()) continue;
+      set_size(tape.dropped, 1, in_channels() * tape.in.pixels());
+      set_size(tape.dropped_columns, pixels, all);
     }
   }
 

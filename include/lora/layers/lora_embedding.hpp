@@ -48,7 +48,11 @@ class LoRAEmbedding : public AdaptedWeight<S> {
   /// Adds an adapter, neither active nor trainable. Throws as LoRALinear's; lora_bias, the
   /// orthogonal initialisation and variants with another update than the plain one are not defined
   /// here.
-  void add_adapter(const std::string& name, const AdapterOptions& options = {}) {
+  void add_adapter(std::string name, const AdapterOptions& options = {}) {
+    this->adapters().add(new_adapter(name, options));
+  }
+  /// See LoRALinear::new_adapter.
+  Adapter<S> new_adapter(const std::string& name, const AdapterOptions& options = {}) const {
     this->expect_frozen_base("LoRAEmbedding::add_adapter");
     expect_plain_update(options.variant, name, "an embedding");
     if (options.lora_bias)
@@ -59,7 +63,7 @@ class LoRAEmbedding : public AdaptedWeight<S> {
     const RandomStream a(options.seed, options.path + ".lora_embedding_A." + name);
     const RandomStream b(options.seed, options.path + ".lora_embedding_B." + name);
     initialize_embedding_adapter(options.init, adapter.A.value, adapter.B.value, a, b);
-    this->adapters().add(std::move(adapter));
+    return adapter;
   }
 
   /// Computes y (T, D); what backward needs goes to `tape` (nullptr: inference).
@@ -94,7 +98,8 @@ class LoRAEmbedding : public AdaptedWeight<S> {
   /// Gradients of one id are added in the order of the rows. Throws ShapeError, and Error when tape
   /// and layer do not belong together, as LoRALinear's. Allocates when T changes.
   void backward(std::span<const std::int64_t> ids, In<S> dy, Tape& tape) {
-    if (tape.rows < 0) throw Error("LoRAEmbedding::backward: the tape has seen no forward");
+    if (tape.rows < 0 || tape.adapters.size() < tape.used)
+      throw Error("LoRAEmbedding::backward: the tape has seen no forward");
     expect_shape("LoRAEmbedding::backward", "dy", dy, tape.rows, embedding_dim());
     if (static_cast<Index>(ids.size()) != tape.rows) {
       throw ShapeError("LoRAEmbedding::backward: there are " + std::to_string(ids.size()) +
@@ -102,6 +107,7 @@ class LoRAEmbedding : public AdaptedWeight<S> {
     }
     check_ids(ids);
     this->check_state("LoRAEmbedding::backward", tape.state);
+    for (std::size_t i = 0; i < tape.used; ++i) prepare_gradient(tape.adapters[i], tape.rows);
     for (std::size_t i = 0; i < tape.used; ++i) {
       AdapterTape<S>& own = tape.adapters[i];
       adapter_gradient(this->adapters().by_id(own.id), ids, dy, own);
@@ -146,15 +152,19 @@ class LoRAEmbedding : public AdaptedWeight<S> {
     }
     tape.terms.push_back({own.h, View<S>(adapter.B.value).transposed(), 0});
   }
+  /// Allocates before any gradient is added to.
+  void prepare_gradient(AdapterTape<S>& own, Index rows) const {
+    const Adapter<S>& adapter = this->adapters().by_id(own.id);
+    if (adapter.B.trainable) set_size(own.dB_t, adapter.r, embedding_dim());
+    if (adapter.A.trainable) set_size(own.dh, rows, adapter.r);
+  }
   void adapter_gradient(Adapter<S>& adapter, std::span<const std::int64_t> ids, In<S> dy,
                         AdapterTape<S>& own) const {
     if (adapter.B.trainable) {
-      set_size(own.dB_t, adapter.r, dy.cols());
       product<S>(View<S>(own.h).transposed(), dy, own.dB_t);
       adapter.B.grad += own.dB_t.transpose();
     }
     if (!adapter.A.trainable) return;
-    set_size(own.dh, dy.rows(), adapter.r);
     product<S>(dy, adapter.B.value, own.dh);
     own.dh *= adapter.scale();
     for (Index t = 0; t < dy.rows(); ++t) {

@@ -49,14 +49,18 @@ class LoRALinear : public AdaptedWeight<S> {
   /// "base_layer.bias" instead of "bias", as in PEFT; to an optimiser that trained it before it
   /// is a new tensor, and prune() forgets the old name. Throws ConfigError, and Error while the
   /// base is trained whole, with nothing changed.
-  void add_adapter(const std::string& name, const AdapterOptions& options = {}) {
+  void add_adapter(std::string name, const AdapterOptions& options = {}) {
+    this->adapters().add(new_adapter(name, options));
+  }
+  /// The adapter that add_adapter would add, not on the layer yet. Throws as it does.
+  Adapter<S> new_adapter(const std::string& name, const AdapterOptions& options = {}) const {
     this->expect_frozen_base("LoRALinear::add_adapter");
     Adapter<S> adapter = make_adapter<S>(name, options);
     adapter.A = Parameter<S>(Matrix<S>(options.r, in_features()));
     adapter.B = Parameter<S>(Matrix<S>(out_features(), options.r));
     if (options.lora_bias) adapter.bias = Parameter<S>::vector(Matrix<S>::Zero(1, out_features()));
     initialize_linear_adapter(adapter, options, in_features());
-    this->adapters().add(std::move(adapter));
+    return adapter;
   }
 
   /// Computes y as above; what backward needs goes to `tape` (nullptr: inference, the scratch is
@@ -100,7 +104,8 @@ class LoRALinear : public AdaptedWeight<S> {
   void backward(In<S> x, In<S> dy, Tape& tape, Matrix<S>* dx,
                 Accumulate accumulate = Accumulate::no) {
     check_backward(x, dy, tape, dx, accumulate);
-    if (dx != nullptr && accumulate == Accumulate::no) dx->resize(x.rows(), in_features());
+    if (dx != nullptr && accumulate == Accumulate::no) set_size(*dx, x.rows(), in_features());
+    prepare_backward(tape, dx != nullptr);
     tape.terms.clear();
     for (std::size_t i = 0; i < tape.used; ++i) {
       AdapterTape<S>& own = tape.adapters[i];
@@ -124,10 +129,30 @@ class LoRALinear : public AdaptedWeight<S> {
   /// Throws the Error that backward() would throw for this tape: a model of several layers asks
   /// each before the first acts.
   void check_tape(const Tape& tape) const {
-    if (tape.rows < 0) throw Error("LoRALinear::backward: the tape has seen no forward");
+    if (tape.rows < 0 || tape.adapters.size() < tape.used)
+      throw Error("LoRALinear::backward: the tape has seen no forward");
     if (tape.per_row)
       throw Error("LoRALinear::backward: a forward with adapter_names has no backward");
     this->check_state("LoRALinear::backward", tape.state);
+  }
+
+  /// Allocates what backward() needs for a tape that fits, but for dx, so that afterwards it cannot
+  /// run out of memory between two gradients: a model of several layers has each do so before the
+  /// first acts.
+  void prepare_backward(Tape& tape, bool need_dx) {
+    tape.terms.reserve(tape.used);
+    for (std::size_t i = 0; i < tape.used; ++i) {
+      AdapterTape<S>& own = tape.adapters[i];
+      const Adapter<S>& adapter = this->adapters().by_id(own.id);
+      std::visit(
+          [&](const auto& variant) {
+            variant.template prepare_backward<S>(adapter, tape.rows, out_features(), in_features(),
+                                                 adapter.dropout_of(tape.pass), own, need_dx);
+          },
+          adapter.variant);
+    }
+    if (need_dx && this->acting_copy() == nullptr)
+      this->acting_weight().prepare_multiply_transposed(tape.rows);
   }
 
  private:

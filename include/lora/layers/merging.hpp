@@ -13,7 +13,8 @@ enum class SafeMerge { no, yes };
 /// commits them all, so that an error leaves every layer as it was.
 template <class S>
 struct MergedWeight {
-  std::vector<std::string> names;  ///< of all adapters in it, in the order of merging
+  /// Of all adapters in it, in the order of merging; the AdapterSet has them once it acts.
+  std::vector<std::string> names;
   FrozenWeight<S> weight;
   Matrix<S> bias;  ///< Σ s bias (1, O), what is added to the layer's bias; empty: nothing
 };

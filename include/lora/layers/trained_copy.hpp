@@ -7,6 +7,7 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace LORA_NAMESPACE {
@@ -20,9 +21,16 @@ struct TrainedCopy {
   Parameter<S> weight, bias;
   /// Given by the layer; never used twice in it, so that a tape knows the copy that acted.
   std::uint64_t id = 0;
+
+  /// At the commit of `change` the copy is trained or not; see Parameter::prepare_trainable.
+  void prepare_trainable(bool train, Transaction& change) {
+    weight.prepare_trainable(train, change);
+    if (!bias.empty()) bias.prepare_trainable(train, change);
+  }
 };
 
-/// The trained copies of one layer.
+/// The trained copies of one layer. A function that throws has changed nothing; prepare_… does at
+/// the commit of a Transaction what the function without it does at once.
 template <class S>
 class TrainedCopies {
  public:
@@ -38,36 +46,54 @@ class TrainedCopies {
     return const_cast<TrainedCopy<S>*>(std::as_const(*this).find(name));
   }
   /// Throws ConfigError when the name is empty, has a dot or is taken.
-  TrainedCopy<S>& add(const std::string& name, const Matrix<S>& weight, std::vector<Index> shape,
+  TrainedCopy<S>& add(std::string name, const Matrix<S>& weight, std::vector<Index> shape,
                       const Matrix<S>& bias) {
+    change_at_once([&](Transaction& change) {
+      prepare_add(std::move(name), weight, std::move(shape), bias, change);
+    });
+    return copies_.back();
+  }
+  void prepare_add(std::string name, const Matrix<S>& weight, std::vector<Index> shape,
+                   const Matrix<S>& bias, Transaction& change) {
     if (name.empty() || name.find('.') != std::string::npos)
       throw ConfigError("a trained copy's name is \"" + name +
                         "\", expected one that is not empty and has no dot");
     if (find(name) != nullptr)
       throw ConfigError("a trained copy called \"" + name + "\" is already there");
-    TrainedCopy<S> copy{name, Parameter<S>(weight, std::move(shape), true), Parameter<S>(),
-                        ++last_id_};
+    TrainedCopy<S> copy{std::move(name), Parameter<S>(weight, std::move(shape), true),
+                        Parameter<S>(), last_id_ + 1};
     if (bias.size() != 0) copy.bias = Parameter<S>::vector(bias, true);
-    copies_.push_back(std::move(copy));
-    return copies_.back();
+    change.set(last_id_, copy.id);
+    change.append(copies_, std::move(copy));
   }
-  void remove(const std::string& name) {
-    std::erase_if(copies_, [&](const TrainedCopy<S>& copy) { return copy.name == name; });
+  /// Removes a copy, if there is one of that name.
+  void remove(std::string name) noexcept { discard(std::move(name)); }
+  void prepare_remove(std::string name, Transaction& change) {
+    change.then([this, name = std::move(name)]() mutable noexcept { discard(std::move(name)); });
+  }
+  void discard(std::string name) noexcept {
     if (active_ == name) active_.clear();
+    std::erase_if(copies_, [&](const TrainedCopy<S>& copy) { return copy.name == name; });
   }
   /// Calls a copy by a name that is free and valid.
-  void rename(const std::string& name, const std::string& new_name) {
-    if (TrainedCopy<S>* copy = find(name)) copy->name = new_name;
-    if (active_ == name) active_ = new_name;
+  void rename(std::string name, std::string new_name) {
+    change_at_once([&](Transaction& change) { prepare_rename(name, new_name, change); });
+  }
+  void prepare_rename(const std::string& name, const std::string& new_name, Transaction& change) {
+    if (TrainedCopy<S>* copy = find(name)) change.set(copy->name, new_name);
+    if (active_ == name) change.set(active_, new_name);
   }
   /// Removes all copies. Their ids stay used up.
-  void clear() {
+  void clear() noexcept {
     copies_.clear();
     active_.clear();
   }
   /// Lets the copy called `name` act; without one of that name the copy of full fine-tuning acts,
   /// if there is one.
-  void activate(const std::string& name) { active_ = name; }
+  void activate(std::string name) noexcept { active_ = std::move(name); }
+  void prepare_activate(std::string name, Transaction& change) {
+    change.set(active_, std::move(name));
+  }
   const TrainedCopy<S>* acting() const {
     const TrainedCopy<S>* copy = find(active_);
     return copy != nullptr ? copy : find(base_adapter_name);

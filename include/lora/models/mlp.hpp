@@ -108,6 +108,11 @@ class MLP {
   void backward(In<S> x, In<S> dy, Tape& tape, Matrix<S>* dx = nullptr) {
     check_backward(x, dy, tape, dx);
     const std::size_t lowest = dx != nullptr ? 0 : lowest_trained();
+    for (std::size_t i = lowest; i < layers_.size(); ++i) {  // before any gradient is added to
+      Matrix<S>* below = i > lowest ? &tape.gradients[i - 1] : i == 0 ? dx : nullptr;
+      if (below != nullptr) set_size(*below, x.rows(), layers_[i].in_features());
+      layers_[i].prepare_backward(tape.layers[i], below != nullptr);
+    }
     for (std::size_t i = layers_.size(); i-- > lowest;) {
       using Input = Eigen::Ref<const Matrix<S>>;
       const Input input = i == 0 ? Input(x) : Input(tape.after[i - 1]);

@@ -60,6 +60,7 @@ class StateTable {
   /// another shape than the value; then nothing has changed.
   template <class Model, class Update>
   void step(Model& model, const OnUse<ParameterGroups, S>& groups, Update update) {
+    groups.expect_any();
     bound_.clear();
     ++visit_;
     try {
@@ -144,16 +145,18 @@ class StateTable {
     model.for_each_parameter("", [&](const NamePath& name, Parameter<S>& p) {
       known[name.str()] = {p.value.rows(), p.value.cols()};
     });
-    std::vector<Slot> kept;
-    for (const Slot& slot : slots_) {
+    const auto stays = [&known](const Slot& slot) {
       const auto found = known.find(slot.name);
-      const bool same = found != known.end() && found->second == std::pair(slot.rows, slot.cols);
-      if (same) kept.push_back(slot);
+      return found != known.end() && found->second == std::pair(slot.rows, slot.cols);
+    };
+    std::map<String, std::size_t> index;
+    for (const Slot& slot : slots_) {
+      if (stays(slot)) index.emplace(slot.name, index.size());
     }
-    slots_ = std::move(kept);
-    index_.clear();
+    // From here on nothing throws.
+    std::erase_if(slots_, [&stays](const Slot& slot) { return !stays(slot); });
+    index_ = std::move(index);
     order_.clear();
-    for (std::size_t k = 0; k < slots_.size(); ++k) index_[slots_[k].name] = k;
   }
 
  private:

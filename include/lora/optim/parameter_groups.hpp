@@ -72,6 +72,7 @@ class BasicParameterGroups {
 
   /// The first group that contains the parameter.
   std::size_t find(const std::string& name, const std::vector<Index>& shape) const {
+    expect_any();
     std::size_t g = 0;
     while (g + 1 < groups_.size() && !groups_[g].contains(name, shape)) ++g;
     return g;
@@ -87,13 +88,25 @@ class BasicParameterGroups {
   std::size_t size() const {
     return groups_.size();
   }  ///< the default one included, which is the last
-  const std::string& name(std::size_t g) const { return groups_.at(g).name; }
-  double base_lr(std::size_t g) const { return *groups_.at(g).lr; }
+  const std::string& name(std::size_t g) const { return at(g).name; }
+  double base_lr(std::size_t g) const { return *at(g).lr; }
   double lr(std::size_t g) const { return base_lr(g) * factor_; }
-  double weight_decay(std::size_t g) const { return *groups_.at(g).weight_decay; }
+  double weight_decay(std::size_t g) const { return *at(g).weight_decay; }
   double lr_factor() const { return factor_; }
+  /// Throws Error when the groups, or the optimiser that they belong to, were moved from.
+  void expect_any() const {
+    if (!groups_.empty()) return;
+    throw Error(
+        "ParameterGroups: the optimiser was moved from; expected one that was given a new value "
+        "since");
+  }
 
  private:
+  const Group& at(std::size_t g) const {
+    expect_any();
+    return groups_.at(g);
+  }
+
   std::string owner_;
   std::vector<Group> groups_;
   double factor_ = 1;

@@ -1,6 +1,7 @@
 // A frozen (O, D) matrix, whatever it is stored as.
 #pragma once
 
+#include <lora/core/overlap.hpp>
 #include <lora/weights/dense_weight.hpp>
 #include <lora/weights/packed_weight.hpp>
 
@@ -15,7 +16,8 @@ namespace LORA_NAMESPACE {
 
 /// A weight that training never changes: an immutable value with shared ownership. A copy costs
 /// nothing, tied layers hold the same one, and unmerging is going back to the handle that was kept.
-/// Sharing one between threads is safe.
+/// Sharing one between threads is safe. One that was moved from throws Error until it is given
+/// another value.
 ///
 /// Everything outside weights/ works through the functions below, so that another storage needs no
 /// change anywhere else.
@@ -102,10 +104,12 @@ class FrozenWeight {
 
   /// y = x Wᵀ + Σ left · right; x (T, D), y (T, O), each term's left (its rows, R) and
   /// right (R, O). Each element is summed in an order that depends on D and the ranks alone. y must
-  /// not overlap x. Throws ShapeError. Allocates nothing once the workers run.
+  /// not overlap x. Throws ShapeError, and Error when y overlaps x. Allocates nothing once the
+  /// workers run.
   void multiply(In<S> x, Out<S> y, std::span<const LowRank<S>> terms = {}) const {
     expect_shape("FrozenWeight::multiply", "x", x, -1, cols());
     expect_shape("FrozenWeight::multiply", "y", y, x.rows(), rows());
+    expect_apart<S>("FrozenWeight::multiply", "y", y, "x", x);
     check_terms("FrozenWeight::multiply", terms, y.rows(), y.cols());
     visit([&](const auto& w) { w.multiply(x, y, terms); });
   }
@@ -118,8 +122,18 @@ class FrozenWeight {
                            std::span<const LowRank<S>> terms = {}) const {
     expect_shape("FrozenWeight::multiply_transposed", "dy", dy, -1, rows());
     expect_shape("FrozenWeight::multiply_transposed", "dx", dx, dy.rows(), cols());
+    expect_apart<S>("FrozenWeight::multiply_transposed", "dx", dx, "dy", dy);
     check_terms("FrozenWeight::multiply_transposed", terms, dx.rows(), dx.cols());
     visit([&](const auto& w) { w.multiply_transposed(dy, dx, accumulate, terms); });
+  }
+
+  /// Allocates what multiply_transposed() of so many rows needs, so that it cannot fail afterwards on
+  /// this thread.
+  void prepare_multiply_transposed(Index row_count) const {
+    visit([&](const auto& w) {
+      if constexpr (requires { w.prepare_multiply_transposed(row_count); })
+        w.prepare_multiply_transposed(row_count);
+    });
   }
 
   /// Row o of W to out[0 … D-1]: an embedding's lookup. Throws ShapeError unless 0 ≤ o < O.
@@ -194,7 +208,14 @@ class FrozenWeight {
 
   template <class Fn>
   decltype(auto) visit(Fn&& fn) const {
+    if (storage_ == nullptr) throw_moved_from();
     return std::visit(fn, *storage_);
+  }
+  [[noreturn, gnu::cold, gnu::noinline]] static void throw_moved_from() {
+    throw Error(
+        "FrozenWeight: the weight, or the layer that it belongs to, was moved from; expected one "
+        "that "
+        "was given a new value since");
   }
 
   std::shared_ptr<const Storage> storage_;

@@ -172,8 +172,7 @@ class PackedWeight {
       }
     }
     const bool add = accumulate == Accumulate::yes;
-    constexpr Index group = kernels::slab_group;
-    if (out.rows <= kernels::few_rows && rows_ > 0 && rows_ % group == 0 && cols_ % group == 0) {
+    if (is_few(out.rows)) {
       multiply_few_transposed(in, out, add, terms);
       return;
     }
@@ -195,6 +194,12 @@ class PackedWeight {
           return kernels::Ahead{address(p, d * panel_width(p)), lines(rows * panel_width(p)), count,
                                 stride_ * static_cast<Index>(sizeof(Stored))};
         });
+  }
+
+  /// See FrozenWeight.
+  void prepare_multiply_transposed(Index rows) const {
+    if (!transposed_ && rows > 0 && cols_ > 0 && turns(rows))
+      detail::TurnedMemory<S>::of_this_thread(num_threads());
   }
 
   /// W + Σ changes, summed in float32 and rounded once.
@@ -236,6 +241,18 @@ class PackedWeight {
     return size;
   }
 
+  /// Whether dx of so many rows is made by multiply_few_transposed.
+  bool is_few(Index rows) const {
+    constexpr Index group = kernels::slab_group;
+    return rows <= kernels::few_rows && rows_ > 0 && rows_ % group == 0 && cols_ % group == 0;
+  }
+  /// Whether it is made by multiply_turned.
+  bool turns(Index rows) const {
+    if constexpr (is_bf16) {
+      if (detail::pair_kernels<>().multiply != nullptr && rows_ > 0) return false;
+    }
+    return !is_few(rows);
+  }
   static Stored rounded(S x) {
     if constexpr (is_bf16) {
       return {float_to_bf16(x)};

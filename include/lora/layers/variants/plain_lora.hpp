@@ -50,6 +50,16 @@ struct PlainLoRA {
     return {tape.h, View<S>(adapter.B.value).transposed(), 0};
   }
 
+  /// Allocates what backward() and add_input_gradient() need for dy (T, O) and x (T, D), before any
+  /// gradient is added to.
+  template <class S>
+  static void prepare_backward(const Adapter<S>& adapter, Index T, Index O, Index D,
+                               const Dropout& dropout, AdapterTape<S>& tape, bool need_dx) {
+    if (adapter.B.trainable) set_size(tape.dB_t, adapter.r, O);
+    if (adapter.A.trainable || need_dx) set_size(tape.dh, T, adapter.r);
+    if (dropout.active()) set_size(tape.dropped, piece_rows, D);
+  }
+
   /// With g = dL/dy (T, O), h from forward and dh = s · g B:
   ///   dB += gᵀ h,   dA += dhᵀ drop(x),   dbias += s · Σ g,
   ///   dx: the term dh A, through the dropout's mask.
