@@ -59,6 +59,8 @@ const std::map<std::string, std::string> tested_elsewhere = {
     {"text/llama_chat.hpp", "text/chat_template_test.cpp"},
     {"text/other_chat.hpp", "text/chat_template_test.cpp"},
     {"text/qwen_chat.hpp", "text/chat_template_test.cpp"},
+    {"text/message_fields.hpp", "text/instruction_data_test.cpp"},
+    {"text/template_fit.hpp", "text/tokenized_example_test.cpp"},
 };
 
 std::filesystem::path tests_dir() { return std::filesystem::path(LORA_SOURCE_DIR) / "tests"; }

@@ -9,6 +9,7 @@ namespace {
 using lora::ChatTemplate;
 using lora::Conversation;
 using lora::GenerationPrompt;
+using lora::Index;
 using lora::RenderOptions;
 using lora_test::shared_dir;
 
@@ -180,14 +181,20 @@ TEST(ChatTemplate, Llama2AsTheChatModelsBringIt) {
 
 const Conversation with_tools{
     {{"user", "Rain?", "", {}},
-     {"function_call",
-      "{\"name\": \"w\", \"arguments\": {\"t\":[1,2.50,\"\xC3\xBC\\n\"]}}",
+     {"assistant",
       "",
-      {}},
+      "",
+      {},
+      {},
+      "[{\"name\": \"w\", \"arguments\": {\"t\":[1,2.50,\"\xC3\xBC\\n\"]}}]"},
      {"tool", "{\"a\": 1}", "", {}},
      {"tool", "x", "", {}},
      {"assistant", "No.", "", {}}},
     "[{\"name\":\"w\",\"p\":{}},{\"name\":\"v\"}]"};
+
+const char* const two_calls =
+    "[{\"name\": \"f\", \"arguments\": {\"x\": 1}}, {\"name\": \"g\", \"arguments\": "
+    "\"{\\\"y\\\":2}\"}]";
 
 TEST(ChatTemplate, FunctionsInQwensWay) {
   const std::string head =
@@ -283,15 +290,24 @@ TEST(ChatTemplate, RefusesFunctionsThatAreNoJson) {
   const auto refusal = [](std::string_view name, const Conversation& conversation) {
     return message_of([&] { ChatTemplate::named(name).render(conversation, {}); });
   };
-  Conversation conversation{{{"user", "A", "", {}}, {"function_call", "w()", "", {}}}, ""};
-  EXPECT_EQ(refusal("qwen2.5", conversation).substr(0, 75),
-            "chat template qwen2.5: content of a function_call: not valid JSON: byte 0: ");
-  conversation.messages[1].content = "{\"name\": \"w\"}";
+  Conversation conversation{{{"user", "A", "", {}}, {"assistant", "", "", {}, {}, "w()"}}, ""};
+  EXPECT_EQ(refusal("qwen2.5", conversation).substr(0, 59),
+            "chat template qwen2.5: tool_calls: not valid JSON: byte 0: ");
+  conversation.messages[1].tool_calls = "{}";
+  EXPECT_EQ(refusal("qwen3", conversation), "chat template qwen3: tool_calls are no JSON array");
+  conversation.messages[1].tool_calls = "[{\"name\": \"w\"}]";
   EXPECT_EQ(refusal("llama3.1", conversation),
-            "chat template llama3.1: content of a function_call is no JSON object with name and "
-            "arguments: {\"name\": \"w\"}");
-  conversation.messages[1].content = "{\"name\": \"w\", \"arguments\": \"{}\"}";
+            "chat template llama3.1: a tool call is no JSON object with name and arguments: "
+            "{\"name\":\"w\"}");
+  conversation.messages[1].tool_calls = "[{\"name\": \"w\", \"arguments\": \"{\"}]";
+  EXPECT_EQ(refusal("llama3.1", conversation).substr(0, 58),
+            "chat template llama3.1: arguments: not valid JSON: byte 1:");
+  conversation.messages[1].tool_calls = "[{\"name\": \"w\", \"arguments\": \"{}\"}]";
   EXPECT_EQ(refusal("llama3.1", conversation), "accepted");
+  conversation.messages[1].content = "B";
+  EXPECT_EQ(refusal("llama3.1", conversation),
+            "chat template llama3.1: a text beside tool_calls is not supported");
+  conversation.messages[1].content.clear();
   conversation.tools = "{}";
   EXPECT_EQ(refusal("qwen3", conversation), "chat template qwen3: tools are no JSON array");
   conversation.tools = "[]";
@@ -299,6 +315,145 @@ TEST(ChatTemplate, RefusesFunctionsThatAreNoJson) {
   EXPECT_EQ(refusal("llama3.1", conversation),
             "chat template llama3.1: tools are described in the user's first turn, and the first "
             "turn is not a user's");
+  conversation = {{{"user", "A", "", {}}, {"assistant", "", "", {}, {}, two_calls}}, ""};
+  EXPECT_EQ(refusal("llama3.1", conversation),
+            "chat template llama3.1: This model only supports single tool-calls at once!");
+  for (const char* name : {"chatml", "qwen2", "llama2", "llama3", "mistral", "mistral-v0.1",
+                           "gemma", "phi3", "deepseek-r1", "alpaca", "plain"}) {
+    EXPECT_EQ(refusal(name, conversation),
+              "chat template " + std::string(name) + ": tool_calls are not supported");
+  }
+}
+
+// What follows is what transformers 5.24 renders from the same messages with the same Jinja text.
+
+TEST(ChatTemplate, ThinkingIsShownAsTheJinjaTextDoes) {
+  const Conversation one{{{"user", "2+2?", "", {}}, {"assistant", "4", "", {}, "add them"}}, ""};
+  EXPECT_EQ(marked("qwen3", one),
+            "<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n"
+            "[<think>\nadd them\n</think>\n\n4<|im_end|>]\n");
+  // A field of its own means that the text is not searched for thinking, also where it is empty.
+  const Conversation two{{{"user", "A", "", {}},
+                          {"assistant", "B", "", {}, "\nx\n"},
+                          {"user", "C", "", {}},
+                          {"assistant", "\nD</think>E", "", {}, "\n y\n\n"}},
+                         ""};
+  EXPECT_EQ(marked("qwen3", two),
+            "<|im_start|>user\nA<|im_end|>\n<|im_start|>assistant\n[B<|im_end|>]\n"
+            "<|im_start|>user\nC<|im_end|>\n<|im_start|>assistant\n"
+            "[<think>\n y\n</think>\n\nD</think>E<|im_end|>]\n");
+  EXPECT_EQ(ChatTemplate::named("qwen3").render(two, {}).left_out_thinking, 1);
+  EXPECT_EQ(marked("qwen3",
+                   {{{"user", "A", "", {}}, {"assistant", "<think>x</think>B", "", {}, ""}}, ""}),
+            "<|im_start|>user\nA<|im_end|>\n<|im_start|>assistant\n"
+            "[<think>\n\n</think>\n\n<think>x</think>B<|im_end|>]\n");
+}
+
+TEST(ChatTemplate, ThinkingThatATemplateDoesNotShowIsRefusedOrCounted) {
+  const Conversation one{{{"user", "2+2?", "", {}}, {"assistant", "4", "", {}, "add them"}}, ""};
+  for (const char* name : {"chatml", "qwen2", "qwen2.5", "llama2", "llama2-chat", "llama3",
+                           "llama3.1", "llama3.2", "mistral", "mistral-v0.1", "mistral-v0.2",
+                           "gemma", "phi3", "deepseek-r1", "alpaca", "plain"}) {
+    EXPECT_EQ(message_of([&] {
+                ChatTemplate::named(name).render(one, {"<s>", "</s>"});
+              }),
+              "chat template " + std::string(name) +
+                  ": reasoning_content (thinking) is not supported: the template does not show it");
+  }
+  const Conversation inside{{{"user", "A", "", {}}, {"assistant", "<think>x</think>B", "", {}}},
+                            ""};
+  const lora::Rendered rendered =
+      ChatTemplate::named("deepseek-r1").render(inside, {"<s>", "</s>"});
+  EXPECT_EQ(rendered.text(), "<s><｜User｜>A<｜Assistant｜>B<｜end▁of▁sentence｜>");
+  EXPECT_EQ(rendered.left_out_thinking, 1);
+}
+
+TEST(ChatTemplate, SettingsOfTheTemplate) {
+  Conversation one{{{"user", "A", "", {}}, {"assistant", "B", "", {}}}, ""};
+  one.enable_thinking = false;
+  // The prompt that asks for an answer without thinking has the empty thought.
+  const std::string prompt = "<|im_start|>user\nA<|im_end|>\n<|im_start|>assistant\n";
+  EXPECT_EQ(marked("qwen3", one), prompt + "<think>\n\n</think>\n\n[B<|im_end|>]\n");
+  one.messages.pop_back();
+  EXPECT_EQ(marked("qwen3", one, {"", "", GenerationPrompt::yes}),
+            prompt + "<think>\n\n</think>\n\n");
+  one.date = "01 Jan 2025";
+  EXPECT_NE(marked("llama3.2", one).find("Today Date: 01 Jan 2025\n"), std::string::npos);
+  EXPECT_EQ(ChatTemplate::named("qwen3").setting(), "enable_thinking");
+  EXPECT_EQ(ChatTemplate::named("llama3.1").setting(), "date_string");
+  EXPECT_EQ(ChatTemplate::named("qwen2.5").setting(), "");
+}
+
+TEST(ChatTemplate, SeveralCallsStandInOneTurnBehindTheText) {
+  const Conversation calls{{{"user", "A", "", {}},
+                            {"assistant", "Let me see.", "", {}, {}, two_calls},
+                            {"tool", "T", "", {}},
+                            {"assistant", "done", "", {}}},
+                           ""};
+  const std::string rest =
+      "<|im_start|>user\n<tool_response>\nT\n</tool_response><|im_end|>\n"
+      "<|im_start|>assistant\n";
+  const std::string begin = "<|im_start|>user\nA<|im_end|>\n<|im_start|>assistant\n";
+  const std::string first =
+      "\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": 1}}\n"
+      "</tool_call>\n<tool_call>\n{\"name\": \"g\", \"arguments\": ";
+  Conversation thinking = calls;
+  thinking.messages[1].thinking = "hm";
+  EXPECT_EQ(marked("qwen3", thinking), begin + "[<think>\nhm\n</think>\n\nLet me see." + first +
+                                           "{\"y\":2}}\n</tool_call><|im_end|>]\n" + rest +
+                                           "[<think>\n\n</think>\n\ndone<|im_end|>]\n");
+  // Arguments that came as text are an object here; transformers would write the text in quotes.
+  EXPECT_EQ(marked("qwen2.5", calls),
+            "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful "
+            "assistant.<|im_end|>\n" +
+                begin + "[Let me see." + first + "{\"y\": 2}}\n</tool_call><|im_end|>]\n" + rest +
+                "[done<|im_end|>]\n");
+}
+
+TEST(ChatTemplate, TheEndOfATurnIsOneToken) {
+  for (const char* name : {"chatml", "llama2", "llama3", "llama3.1", "mistral", "gemma", "phi3",
+                           "deepseek-r1", "alpaca", "plain"}) {
+    const lora::Rendered rendered = ChatTemplate::named(name).render(two_rounds, {"<s>", "</s>"});
+    const std::string text = rendered.text();
+    EXPECT_EQ(rendered.size, text.size());
+    Index ends = 0;
+    for (const lora::RenderedToken& token : rendered.tokens) {
+      const std::string written = text.substr(token.begin, token.end - token.begin);
+      EXPECT_TRUE(written.front() == '<' && written.back() == '>') << name << written;
+      if (token.ends_turn) ++ends;
+    }
+    EXPECT_GE(ends, 2) << name;
+  }
+  EXPECT_EQ(ChatTemplate::named("phi3").markers().size(), 4u);
+  EXPECT_TRUE(ChatTemplate::named("plain").markers().empty());
+}
+
+TEST(ChatTemplate, TokensThatAreNotNamed) {
+  for (const char* name : {"llama2", "llama2-chat", "mistral", "mistral-v0.1", "mistral-v0.2",
+                           "phi3", "alpaca", "plain"}) {
+    EXPECT_EQ(message_of([&] {
+                ChatTemplate::named(name).render(two_rounds, {"<s>", ""});
+              }),
+              "chat template " + std::string(name) +
+                  ": ends an answer with the tokenizer's end token, and the tokenizer names none");
+  }
+  EXPECT_TRUE(ChatTemplate::named("llama3").render(two_rounds, {"", ""}).lacks_begin);
+  EXPECT_FALSE(ChatTemplate::named("llama3").render(two_rounds, {"<s>", ""}).lacks_begin);
+  EXPECT_FALSE(ChatTemplate::named("chatml").render(two_rounds, {"", ""}).lacks_begin);
+}
+
+TEST(ChatTemplate, ATextThatBringsItsEndGetsNoSecond) {
+  const Conversation pair{{{"user", "A", "", {}}, {"assistant", "B</s>", "", {}}}, ""};
+  EXPECT_EQ(marked("plain", pair), "A[B</s>]");
+  EXPECT_TRUE(ChatTemplate::named("plain").render(pair, {"<s>", "</s>"}).brought_end);
+  EXPECT_TRUE(marked("alpaca", pair).ends_with("### Response:[B</s>]"));
+  EXPECT_EQ(marked("plain", {{{"text", "A</s>\n", "", {}}}, ""}), "[A</s>\n</s>]");
+  Conversation segments{{{"text", "<s>A", "", false}, {"text", "B", "", true}}, ""};
+  segments.kind = lora::RecordKind::segments;
+  EXPECT_EQ(marked("plain", segments), "<s>A[B]");
+  segments.messages[0].role = "user";
+  EXPECT_EQ(message_of([&] { marked("plain", segments); }),
+            "chat template plain: role \"user\" is not supported at this place");
 }
 
 }  // namespace

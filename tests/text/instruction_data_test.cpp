@@ -17,13 +17,16 @@ InstructionData parse(std::string_view text, const DataOptions& options = {}) {
   return lora::parse_instruction_data(text, "data", options);
 }
 
-// "role=content(input)+" of each message, + and - where the record says so, tools behind.
+// "role=content(input){calls}<thinking>+" of each message, + and - where the record says so, tools
+// behind.
 std::string shown(const InstructionData& data) {
   std::string out;
   for (const lora::Conversation& conversation : data.conversations) {
     for (const lora::Message& message : conversation.messages) {
       out += message.role + "=" + message.content;
       if (!message.input.empty()) out += "(" + message.input + ")";
+      if (!message.tool_calls.empty()) out += "{" + message.tool_calls + "}";
+      if (message.thinking) out += "<" + *message.thinking + ">";
       if (message.trained) out += *message.trained ? "+" : "-";
       out += " ";
     }
@@ -66,19 +69,20 @@ TEST(InstructionData, Messages) {
       "[{\"name\": \"f\"}]}\n");
   EXPECT_EQ(data.kind, RecordKind::messages);
   EXPECT_EQ(shown(data),
-            "system=S user=AB- assistant=C+ |user=A function_call={\"name\":\"f\",\"arguments\":"
-            "{\"x\":1}} function_call={\"name\":\"g\",\"arguments\":{}} tool=T assistant=C "
+            "system=S user=AB- assistant=C+ |user=A assistant={[{\"name\":\"f\",\"arguments\":"
+            "\"{\\\"x\\\": 1}\"},{\"name\":\"g\",\"arguments\":{}}]} tool=T assistant=C "
             "[{\"name\":\"f\"}]|");
 }
 
 TEST(InstructionData, ShareGpt) {
   const InstructionData data = parse(
       R"([{"conversations": [{"from": "human", "value": "A"},
-          {"from": "function_call", "value": "{}"},
+          {"from": "function_call", "value": "{\"name\": \"f\", \"arguments\": {}}"},
           {"from": "observation", "value": "O"}, {"from": "gpt", "value": "B"}],
           "system": "S", "tools": "[]"}])");
   EXPECT_EQ(data.kind, RecordKind::conversations);
-  EXPECT_EQ(shown(data), "system=S user=A function_call={} tool=O assistant=B |");
+  EXPECT_EQ(shown(data),
+            "system=S user=A assistant={[{\"name\":\"f\",\"arguments\":{}}]} tool=O assistant=B |");
 }
 
 TEST(InstructionData, PromptAndCompletion) {
@@ -86,7 +90,13 @@ TEST(InstructionData, PromptAndCompletion) {
       "{\"prompt\": \"A\", \"completion\": \"B\"}\n{\"prompt\": [{\"role\": \"user\", \"content\": "
       "\"C\"}], \"completion\": [{\"role\": \"assistant\", \"content\": \"D\"}]}");
   EXPECT_EQ(data.kind, RecordKind::prompt_completion);
-  EXPECT_EQ(shown(data), "user=A assistant=B |user=C assistant=D |");
+  EXPECT_EQ(shown(data), "user=A- assistant=B |user=C- assistant=D |");
+  EXPECT_EQ(data.conversations[0].kind, RecordKind::prompt_completion);
+  EXPECT_EQ(data.conversations[1].kind, RecordKind::messages);
+  // TRL: nothing of the prompt is trained, unless a message says so itself.
+  EXPECT_EQ(shown(parse(R"([{"prompt": [{"role": "user", "content": "A"}, {"role": "assistant",
+      "content": "B"}, {"role": "user", "content": "C", "train": true}], "completion": "D"}])")),
+            "user=A- assistant=B- user=C+ assistant=D |");
 }
 
 TEST(InstructionData, PlainText) {
@@ -116,15 +126,132 @@ TEST(InstructionData, FieldsMayHaveOtherNames) {
 
 TEST(InstructionData, TheKindMayBeNamed) {
   const char* const both = R"([{"text": "T", "prompt": "A", "completion": "B"}])";
-  EXPECT_EQ(shown(parse(both)), "user=A assistant=B |");
+  EXPECT_EQ(shown(parse(both)), "user=A- assistant=B |");
   DataOptions options;
   options.kind = RecordKind::text;
   EXPECT_EQ(shown(parse(both, options)), "text=T |");
 }
 
+TEST(InstructionData, EachRecordHasItsOwnKind) {
+  const InstructionData data = parse(R"([{"text": "T"}, {"messages": [{"role": "user", "content":
+      "A"}, {"role": "assistant", "content": "B"}]}, {"instruction": "A", "output": "B"},
+      {"segments": [{"label": false, "text": "<s>A"}, {"label": true, "text": "B"}]},
+      {"prompt": "A", "completion": "B"}])");
+  EXPECT_EQ(
+      shown(data),
+      "text=T |user=A assistant=B |user=A assistant=B |text=<s>A- text=B+ |user=A- assistant=B |");
+  EXPECT_EQ(data.kind, RecordKind::text);
+  const RecordKind kinds[] = {RecordKind::text, RecordKind::messages, RecordKind::alpaca,
+                              RecordKind::segments, RecordKind::prompt_completion};
+  for (std::size_t i = 0; i < 5; ++i) EXPECT_EQ(data.conversations[i].kind, kinds[i]);
+  EXPECT_EQ(data.conversations[2].place, "data: line 2");
+}
+
+std::string with_message(const std::string& fields) {
+  return "{\"messages\": [{\"role\": \"user\", \"content\": \"A\"}, {\"role\": \"assistant\", "
+         "\"content\": \"B\", " +
+         fields + "}]}";
+}
+std::string with_field(const std::string& field) {
+  return "{\"prompt\": \"A\", \"completion\": \"B\", " + field + "}";
+}
+
+TEST(InstructionData, WhatOtherProgramsCallTheSameThing) {
+  // TRL takes from and value for role and content in either list, and the reverse.
+  EXPECT_EQ(shown(parse(R"([{"conversations": [{"role": "user", "content": "A"},
+                           {"role": "assistant", "content": "B"}]}])")),
+            "user=A assistant=B |");
+  EXPECT_EQ(shown(parse(R"([{"messages": [{"from": "human", "value": "A"},
+                           {"from": "gpt", "value": "B"}]}])")),
+            "user=A assistant=B |");
+  for (const char* name : {"reasoning_content", "thinking", "reasoning"}) {
+    EXPECT_EQ(shown(parse(with_message("\"" + std::string(name) + "\": \"T\""))),
+              "user=A assistant=B<T> |");
+  }
+  for (const char* flag : {"\"weight\": 1", "\"train\": true", "\"training\": true",
+                           "\"loss\": true", "\"loss_weight\": 1.0"}) {
+    EXPECT_EQ(shown(parse(with_message(flag))), "user=A assistant=B+ |") << flag;
+  }
+  EXPECT_EQ(refusal(with_message("\"train\": false")),
+            "data: line 1: answer: is missing: no message of the assistant that is not empty");
+  // OpenAI's functions and function_call are tools and a tool call.
+  EXPECT_EQ(shown(parse(R"([{"messages": [{"role": "user", "content": "A"}, {"role": "assistant",
+      "content": null, "function_call": {"name": "f", "arguments": "{}"}}], "functions":
+      [{"name": "f"}]}])")),
+            "user=A assistant={[{\"name\":\"f\",\"arguments\":\"{}\"}]} "
+            "[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]|");
+  // A text and calls in one turn.
+  EXPECT_EQ(shown(parse(with_message(
+                "\"tool_calls\": [{\"id\": \"1\", \"type\": \"function\", \"function\": "
+                "{\"name\": \"f\", \"arguments\": {}}}]"))),
+            "user=A assistant=B{[{\"name\":\"f\",\"arguments\":{}}]} |");
+}
+
+TEST(InstructionData, WhatChangesTheTrainingIsFollowedOrRefused) {
+  const std::pair<const char*, const char*> messages[] = {
+      {"\"weight\": 0.5", "weight: 0.5 is not supported, only 0 and 1"},
+      {"\"weight\": 1, \"train\": false", "train: contradicts another field"},
+      {"\"train_detail\": [{\"begin_offset\": 0}]",
+       "train_detail: is not supported, only whole messages are left out (\"train\")"},
+      {"\"reasoning_content\": 3", "reasoning_content: is no text"},
+      {"\"reasoning_content\": \"x\", \"thinking\": \"y\"", "thinking: contradicts another field"},
+      {"\"tool_calls\": [{\"name\": \"f\", \"arguments\": {}}], \"function_call\": {\"name\": "
+       "\"f\"}",
+       "function_call: beside tool_calls is not supported"}};
+  for (const auto& [fields, reason] : messages)
+    EXPECT_EQ(refusal(with_message(fields)), "data: line 1: messages[1]." + std::string(reason));
+  const std::pair<const char*, const char*> records[] = {
+      {"\"images\": [\"a.png\"]", "images: is not supported, only text is"},
+      {"\"audio\": \"a.wav\"", "audio: is not supported, only text is"},
+      {"\"thinking\": \"T\"", "thinking: is not supported here, only in an assistant's message"},
+      {"\"weight\": 0", "weight: 0 is not supported for a whole record: leave it out of the file"},
+      {"\"sample_weight\": 0.3", "sample_weight: 0.3 is not supported, only 0 and 1"},
+      {"\"train_on_inputs\": true",
+       "train_on_inputs: is not supported for one record, only loss_on for all"},
+      {"\"chat_template\": \"{{ x }}\"",
+       "chat_template: is not supported for one record, only one template for all"},
+      {"\"chat_template_kwargs\": {\"builtin_tools\": []}",
+       "chat_template_kwargs.builtin_tools: is not supported"},
+      {"\"tools\": \"{}\"", "tools: is no array"},
+      {"\"tools\": [1], \"functions\": [2]", "functions: beside tools is not supported"}};
+  for (const auto& [field, reason] : records)
+    EXPECT_EQ(refusal(with_field(field)), "data: line 1: " + std::string(reason));
+  EXPECT_EQ(refusal(R"([{"system": "S", "messages": [{"role": "system", "content": "R"},
+                        {"role": "assistant", "content": "B"}]}])"),
+            "data: line 1: system: beside another system message is not supported");
+  EXPECT_EQ(refusal(R"({"text": "T", "tools": [1]})"),
+            "data: line 1: tools: beside a text is not supported");
+  EXPECT_EQ(refusal(R"({"segments": [{"text": "T"}]})"),
+            "data: line 1: segments[0].label: is missing");
+  // What says nothing is no reason to stop.
+  EXPECT_EQ(
+      refusal(with_field("\"images\": [], \"thinking\": \"\", \"weight\": 1.0, \"tools\": \"\", "
+                         "\"chat_template_kwargs\": {}, \"train_on_inputs\": false")),
+      "accepted");
+  const InstructionData data = parse(with_field(
+      "\"chat_template_kwargs\": {\"enable_thinking\": false, \"date_string\": \"1 May 2025\"}"));
+  EXPECT_EQ(data.conversations[0].enable_thinking, false);
+  EXPECT_EQ(data.conversations[0].date, "1 May 2025");
+}
+
+TEST(InstructionData, FieldsThatNothingLooksAtAreNamedWithTheirRecords) {
+  const InstructionData data = parse(with_message("\"name\": \"n\", \"refusal\": null") + "\n" +
+                                     R"({"text": "T", "id": 1, "system": "S"})"
+                                     "\n"
+                                     R"({"text": "T", "id": 2, "label": null})");
+  const std::map<std::string, std::size_t> unused = {
+      {"id", 2}, {"messages[].name", 1}, {"system", 1}};
+  EXPECT_EQ(data.unused_fields, unused);
+  std::string many;
+  for (int i = 0; i < 70; ++i) many += "{\"text\": \"A\", \"k" + std::to_string(i) + "\": 1}\n";
+  EXPECT_EQ(parse(many).unused_fields.size(), 65u);
+  EXPECT_EQ(parse(many).unused_fields.at("..."), 6u);
+}
+
 TEST(InstructionData, ABadRecordIsNamedByFileLineAndField) {
   const std::string good = "{\"instruction\": \"A\", \"output\": \"B\"}\n";
   EXPECT_EQ(refusal(good + "{\"instruction\": \"A\"}"), "data: line 2: output: is missing");
+  EXPECT_EQ(refusal("{\"prompt\": \"A\"}"), "data: line 1: completion: is missing");
   EXPECT_EQ(refusal(good + "{\"output\": \"B\"}"),
             "data: line 2: instruction: is missing or empty, and so is input");
   EXPECT_EQ(refusal(good + "{\"instruction\": 3, \"output\": \"B\"}"),
@@ -148,12 +275,12 @@ TEST(InstructionData, ABadRecordIsNamedByFileLineAndField) {
   EXPECT_EQ(refusal(chat + "{\"role\": \"assistant\", \"content\": \"B\", \"weight\": 0.5}]}"),
             "data: line 1: messages[1].weight: 0.5 is not supported, only 0 and 1");
   EXPECT_EQ(refusal(chat + "{\"role\": \"assistant\", \"content\": \"B\", \"tool_calls\": [{}]}]}"),
-            "data: line 1: messages[1].tool_calls: beside a text is not supported");
+            "data: line 1: messages[1].tool_calls[0].name: is missing");
   EXPECT_EQ(refusal(chat + "{\"role\": \"assistant\", \"content\": \"B\", \"weight\": 0}]}"),
             "data: line 1: answer: is missing: no message of the assistant that is not empty");
   EXPECT_EQ(refusal("{\"question\": \"A\", \"answer\": \"B\"}"),
             "data: line 1: fields: \"question, answer\" are none of messages; conversations; "
-            "instruction and output; prompt and completion; text");
+            "instruction and output; prompt and completion; text; segments");
 }
 
 TEST(InstructionData, BadRecordsMayBeSkippedAndAreReported) {

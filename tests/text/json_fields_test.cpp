@@ -59,6 +59,9 @@ TEST(JsonFields, WhatNobodyAskedForIsRefusedUnlessItIsNull) {
   const lora::Json json = lora::parse_json("{\"a\":1,\"b\":null,\"c\\n\":2}", "file");
   JsonFields fields(json, "file");
   fields.ignore("a");
+  std::string others;
+  fields.for_each_other([&](const std::string& name) { others += name + ";"; });
+  EXPECT_EQ(others, "c\n;");
   EXPECT_EQ(refusal([&] { fields.expect_no_more(); }), "file: c\\x0a: is not supported");
   fields.ignore("c\n");
   EXPECT_EQ(refusal([&] { fields.expect_no_more(); }), "accepted");

@@ -10,6 +10,7 @@ namespace {
 
 using lora::ChatTemplate;
 using lora::Conversation;
+using lora::Index;
 using lora::LossOn;
 using lora::TokenizedData;
 using lora::TokenizedExample;
@@ -218,14 +219,160 @@ TEST(TokenizedExample, IdsBeyondTheEmbeddingAreANoticeAndEachIdIsChecked) {
             "ids: id -1 at position 0 is not below the model's vocabulary of 5");
 }
 
-TEST(TokenizedExample, AnEndTokenThatIsNoAddedTokenIsRefused) {
+TEST(TokenizedExample, AnEndTokenOutsideTheVocabularyIsRefused) {
   lora::TokenizerSpec spec = lora_test::byte_level_spec();
   spec.eos_token = "xy";
   EXPECT_EQ(refusal([&] { lora::render_options(Tokenizer(spec)); }),
-            "the tokenizer's end token \"xy\" is no added token: its text does not encode to one "
-            "id");
+            "the tokenizer's end token \"xy\" is not in its vocabulary");
   spec.eos_token.reset();
   EXPECT_EQ(lora::render_options(Tokenizer(spec)).eos_token, "");
+}
+
+// The first conversions of Llama: the special tokens are searched in the normalised text, where
+// "</s>" has a mark before it at the beginning of a text only.
+Tokenizer with_normalized_tokens() {
+  lora::TokenizerSpec spec = lora_test::sentencepiece_spec();
+  for (lora::AddedToken& token : spec.added) token.normalized = true;
+  return Tokenizer(spec);
+}
+
+TEST(TokenizedExample, TheEndOfAnAnswerIsOneIdWhateverItsFlags) {
+  const Tokenizer usual(lora_test::sentencepiece_spec()), normalized = with_normalized_tokens();
+  ASSERT_NE(normalized.encode("the</s>").back(), 2);
+  Conversation two = chat("the", "the cat");
+  for (const lora::Message& message : chat("cat", "the").messages) two.messages.push_back(message);
+  for (const char* name :
+       {"plain", "alpaca", "mistral", "mistral-v0.1", "mistral-v0.2", "llama2"}) {
+    const ChatTemplate chat_template = ChatTemplate::named(name);
+    const auto ids = [&](const Tokenizer& tokenizer) {
+      const TokenizedData data = lora::tokenize_all(std::vector{two}, chat_template, tokenizer);
+      EXPECT_EQ(data.report.ends, 2) << name;
+      EXPECT_EQ(std::count(data.examples[0].labels.begin(), data.examples[0].labels.end(), 2), 2);
+      return data.examples[0];
+    };
+    EXPECT_EQ(ids(normalized).ids, ids(usual).ids) << name;
+    EXPECT_EQ(ids(normalized).labels, ids(usual).labels) << name;
+    EXPECT_EQ(lora::answer_end(chat_template, normalized).id, 2) << name;
+  }
+}
+
+TEST(TokenizedExample, AMarkerInTheVocabularyEndsAnAnswerAlsoWhereItIsNoAddedToken) {
+  lora::TokenizerSpec spec = lora_test::byte_level_spec();
+  spec.added.pop_back();
+  spec.model.vocab.emplace_back("<|im_end|>", 260);
+  const Tokenizer tokenizer(spec);
+  const TokenizedExample example =
+      lora::tokenize(ChatTemplate::named("chatml").render(chat("x", "y"), {}), tokenizer);
+  EXPECT_EQ(trained(example, tokenizer), "[y<|im_end|>]");
+  EXPECT_EQ(std::count(example.labels.begin(), example.labels.end(), 260), 1);
+  EXPECT_EQ(lora::missing_markers(ChatTemplate::named("chatml"), tokenizer),
+            std::vector<std::string>{"<|im_end|>"});
+}
+
+TEST(TokenizedExample, TheEndOfEveryTemplate) {
+  const Tokenizer tokenizer(lora_test::byte_level_spec());
+  const std::pair<const char*, const char*> ends[] = {{"chatml", "<|im_end|>"},
+                                                      {"qwen2", "<|im_end|>"},
+                                                      {"qwen2.5", "<|im_end|>"},
+                                                      {"qwen3", "<|im_end|>"},
+                                                      {"llama2", "<|end|>"},
+                                                      {"llama2-chat", "<|end|>"},
+                                                      {"llama3", "<|eot_id|>"},
+                                                      {"llama3.1", "<|eot_id|>"},
+                                                      {"llama3.2", "<|eot_id|>"},
+                                                      {"mistral", "<|end|>"},
+                                                      {"mistral-v0.1", "<|end|>"},
+                                                      {"mistral-v0.2", "<|end|>"},
+                                                      {"gemma", "<end_of_turn>"},
+                                                      {"phi3", "<|end|>"},
+                                                      {"deepseek-r1", "<｜end▁of▁sentence｜>"},
+                                                      {"alpaca", "<|end|>"},
+                                                      {"plain", "<|end|>"}};
+  std::string names;
+  for (const auto& [name, text] : ends) {
+    names += (names.empty() ? "" : ", ") + std::string(name);
+    const lora::AnswerEnd end = lora::answer_end(ChatTemplate::named(name), tokenizer);
+    EXPECT_EQ(end.text, text) << name;
+    EXPECT_EQ(end.id, tokenizer.id_of(text)) << name;
+  }
+  EXPECT_EQ(names, ChatTemplate::names());
+  EXPECT_TRUE(lora::missing_markers(ChatTemplate::named("chatml"), tokenizer).empty());
+  EXPECT_EQ(lora::missing_markers(ChatTemplate::named("gemma"), tokenizer),
+            (std::vector<std::string>{"<start_of_turn>", "<end_of_turn>"}));
+}
+
+TEST(TokenizedExample, ATextThatBringsItsTokensGetsNoSecond) {
+  const Tokenizer tokenizer(lora_test::sentencepiece_spec());
+  const lora::InstructionData data = lora::parse_instruction_data(
+      "{\"text\": \"<s>the</s>\"}\n{\"prompt\": \"<s>the\", \"completion\": \" the</s>\"}\n"
+      "{\"prompt\": \"the\", \"completion\": \" the\"}\n"
+      "{\"segments\": [{\"label\": 0, \"text\": \"the\"}, {\"label\": 1, \"text\": \" the\"}]}",
+      "data");
+  const TokenizedData out =
+      lora::tokenize_all(data.conversations, lora::RecordTemplates(tokenizer), tokenizer);
+  const std::int64_t the = *tokenizer.id_of("\u2581the");
+  EXPECT_EQ(out.examples[0].ids, (Ids{1, the, 2}));
+  EXPECT_EQ(out.examples[1].ids, (Ids{1, the, the, 2}));
+  EXPECT_EQ(out.examples[1].labels, (Ids{-100, -100, the, 2}));
+  EXPECT_EQ(out.examples[2].ids, (Ids{1, the, the, 2}));
+  EXPECT_EQ(out.examples[3].ids, (Ids{the, the}));
+  EXPECT_EQ(out.examples[3].labels, (Ids{-100, the}));
+  EXPECT_EQ(out.report.brought_begin, 2);
+  EXPECT_EQ(out.report.brought_end, 2);
+  EXPECT_EQ(out.report.ends, 3);
+  EXPECT_EQ(out.report.doubled, 0);
+  EXPECT_EQ(lora::prompt_ids("<s>the", tokenizer), (Ids{1, the}));
+  EXPECT_EQ(lora::prompt_ids("the", tokenizer), (Ids{1, the}));
+  // A chat template renders what transformers renders; that it stands there twice is counted.
+  const TokenizedData twice =
+      lora::tokenize_all(std::vector{chat("the", "the</s>"), chat("the", "the")},
+                         ChatTemplate::named("mistral"), tokenizer);
+  EXPECT_EQ(twice.report.doubled, 1);
+}
+
+TEST(TokenizedExample, EachRecordIsRenderedByItsOwnKind) {
+  lora::TokenizerSpec spec = lora_test::byte_level_spec();
+  spec.chat_template =
+      "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + "
+      "message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ "
+      "'<|im_start|>assistant\n' }}{% endif %}";
+  const Tokenizer tokenizer(spec);
+  const std::string list = R"([{"role": "user", "content": "x"}])",
+                    answer = R"([{"role": "assistant", "content": "y"}])";
+  std::string records[] = {
+      R"({"text": "x"})", R"({"prompt": "x", "completion": "y"})",
+      "{\"prompt\": " + list + ", \"completion\": " + answer + "}",
+      R"({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]})"};
+  const std::string rendered =
+      "<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\ny<|im_end|>\n";
+  const std::string texts[] = {"x<|end|>", "xy<|end|>", rendered, rendered};
+  for (const std::vector<std::size_t>& order :
+       {std::vector<std::size_t>{0, 1, 2, 3}, {3, 2, 1, 0}}) {
+    std::string file;
+    for (const std::size_t i : order) file += records[i] + "\n";
+    const auto data = lora::parse_instruction_data(file, "data");
+    const TokenizedData out =
+        lora::tokenize_all(data.conversations, lora::RecordTemplates(tokenizer), tokenizer);
+    for (std::size_t i = 0; i < 4; ++i)
+      EXPECT_EQ(tokenizer.decode(out.examples[i].ids), texts[order[i]]);
+    EXPECT_EQ(out.report.templates, (std::map<std::string, Index>{{"chatml", 2}, {"plain", 2}}));
+    // A document has no turns: a template that was named does not change it.
+    const TokenizedData named =
+        lora::tokenize_all(data.conversations, ChatTemplate::named("chatml"), tokenizer);
+    EXPECT_EQ(named.report.templates, (std::map<std::string, Index>{{"chatml", 3}, {"plain", 1}}));
+  }
+  Conversation setting = chat("x", "y");
+  setting.enable_thinking = true;
+  setting.place = "f: line 7";
+  EXPECT_EQ(lora::tokenize_all(std::vector{setting}, ChatTemplate::named("chatml"), tokenizer)
+                .report.unused_settings,
+            1);
+  setting.messages[1].thinking = "T";
+  EXPECT_EQ(refusal([&] {
+              lora::tokenize_all(std::vector{setting}, ChatTemplate::named("chatml"), tokenizer);
+            }),
+            "f: line 7: chat template chatml: reasoning_content (thinking) is not supported: the "
+            "template does not show it");
 }
 
 TEST(TokenizedExample, TheDefaultTemplate) {

@@ -220,6 +220,20 @@ TEST(TokenizerFiles, AddBosTokenWithoutABosTokenIsANotice) {
                                      "ignored"});
 }
 
+TEST(TokenizerFiles, AnEndTokenThatOnlyTheModelsFilesName) {
+  Directory directory;
+  directory.with("vocab.json", small_vocab()).with("merges.txt", "a b\n");
+  directory.with("tokenizer_config.json",
+                 R"({"tokenizer_class": "Qwen2Tokenizer", "eos_token": "", "pad_token": ""})");
+  directory.with("config.json", R"({"eos_token_id": 256})");
+  EXPECT_EQ(directory.open().eos_id(), 256);
+  directory.with("generation_config.json", R"({"eos_token_id": [97, 98]})");
+  EXPECT_EQ(directory.open().eos_token(), "a");
+  directory.with("generation_config.json", R"({"eos_token_id": 99999})");
+  directory.with("config.json", "{}");
+  EXPECT_EQ(directory.open().eos_token(), std::nullopt);
+}
+
 TEST(TokenizerFiles, RefusalsNameTheFile) {
   Directory directory;
   const std::string here = directory.folder.path.string();

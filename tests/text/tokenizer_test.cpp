@@ -181,4 +181,13 @@ TEST(Tokenizer, ATextBeyondTwoGigabytesIsRefusedBeforeItIsRead) {
   }
 }
 
+TEST(Tokenizer, AFixedStretchIsTheTokenThatItNames) {
+  const Tokenizer tokenizer(lora_test::byte_level_spec());
+  const lora::TextPart fixed[] = {{1, 3, 256}, {4, 5, 258}};
+  const lora::Encoding encoding =
+      tokenizer.encode_with_ends("aabx!<|end|>", lora::SpecialTokens::none, fixed);
+  EXPECT_EQ(encoding.ids, (Ids{'a', 256, 'x', 258, 258}));
+  EXPECT_EQ(encoding.ends, (std::vector<std::size_t>{1, 3, 4, 5, 12}));
+}
+
 }  // namespace

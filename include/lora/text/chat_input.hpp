@@ -8,7 +8,7 @@
 
 #include <string>
 #include <string_view>
-#include <utility>
+#include <vector>
 
 namespace LORA_NAMESPACE {
 
@@ -28,6 +28,22 @@ struct ChatInput {
   }
   void expect_no_tools() const {
     if (!conversation.tools.empty()) refuse("tools are not supported");
+    for (const Message& message : messages()) {
+      if (!message.tool_calls.empty()) refuse("tool_calls are not supported");
+    }
+  }
+  /// For templates that do not show what an assistant thought.
+  void expect_no_thinking() const {
+    for (const Message& message : messages()) {
+      if (!message.thinking.value_or("").empty())
+        refuse("reasoning_content (thinking) is not supported: the template does not show it");
+    }
+  }
+  /// The end token, which is learned behind an answer.
+  const std::string& eos() const {
+    if (options.eos_token.empty())
+      refuse("ends an answer with the tokenizer's end token, and the tokenizer names none");
+    return options.eos_token;
   }
 };
 
@@ -58,17 +74,33 @@ inline std::string said(const Message& message) {
   return message.input.empty() ? message.content : message.content + "\n" + message.input;
 }
 
-/// The name and arguments of a function_call.
-inline std::pair<std::string, std::string> call_of(const ChatInput& in, const Message& message) {
-  const Json call = parse_json(
-      message.content, "chat template " + std::string(in.name) + ": content of a function_call");
-  if (!call.is_object() || !call.contains("name") || !call["name"].is_string() ||
-      !call.contains("arguments"))
-    in.refuse("content of a function_call is no JSON object with name and arguments: " +
-              printable(message.content));
-  const Json& arguments = call["arguments"];
-  return {call["name"].get<std::string>(),
-          arguments.is_string() ? arguments.get<std::string>() : jinja_json(arguments)};
+/// One call of a function.
+struct ToolCall {
+  std::string name;
+  Json arguments;  ///< a JSON object, or a text that holds one
+};
+
+/// The calls of an assistant's message; none where it makes none.
+inline std::vector<ToolCall> calls_of(const ChatInput& in, const Message& message) {
+  std::vector<ToolCall> calls;
+  if (message.tool_calls.empty()) return calls;
+  const Json list =
+      parse_json(message.tool_calls, "chat template " + std::string(in.name) + ": tool_calls");
+  if (!list.is_array()) in.refuse("tool_calls are no JSON array");
+  for (const Json& call : list) {
+    if (!call.is_object() || !call.contains("name") || !call["name"].is_string() ||
+        !call.contains("arguments"))
+      in.refuse("a tool call is no JSON object with name and arguments: " + printable(call.dump()));
+    calls.push_back({call["name"].get<std::string>(), call["arguments"]});
+  }
+  return calls;
+}
+
+/// The arguments of a call as JSON with Python's spaces, also where they are given as text.
+inline std::string spelled_arguments(const ChatInput& in, const ToolCall& call) {
+  if (!call.arguments.is_string()) return jinja_json(call.arguments);
+  return jinja_json(parse_json(call.arguments.get<std::string>(),
+                               "chat template " + std::string(in.name) + ": arguments"));
 }
 
 inline Json tools_of(const ChatInput& in) {

@@ -6,15 +6,17 @@
 #include <lora/text/other_chat.hpp>
 #include <lora/text/qwen_chat.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace LORA_NAMESPACE {
 
 /// One of the built-in chat templates; a small value. To add one: a function in a header beside
-/// qwen_chat.hpp, a line in all(), the digest of its Jinja text in digests().
+/// qwen_chat.hpp, a line in all() (with its markers), the digest of its Jinja text in digests().
 class ChatTemplate {
  public:
   /// The template called `name`. Throws ConfigError with all names.
@@ -46,14 +48,26 @@ class ChatTemplate {
     return stream_key(0, chat_formats::stripped(jinja));
   }
 
-  std::string_view name() const { return name_; }
+  std::string_view name() const { return entry_->name; }
+  /// What its turns begin and end with, where a tokenizer made for it has one token for each.
+  std::vector<std::string_view> markers() const {
+    std::vector<std::string_view> all;
+    for (std::string_view rest = entry_->markers; !rest.empty();) {
+      const std::size_t end = std::min(rest.find(' '), rest.size());
+      all.push_back(rest.substr(0, end));
+      rest.remove_prefix(std::min(end + 1, rest.size()));
+    }
+    return all;
+  }
+  /// The one of chat_template_kwargs that it looks at ("enable_thinking"), or "".
+  std::string_view setting() const { return entry_->setting; }
 
   /// The conversation as the model reads it, equal to what transformers renders from the Jinja
   /// text. Throws ConfigError for an empty conversation and for what the template does not allow.
   Rendered render(const Conversation& conversation, const RenderOptions& options) const {
-    const ChatInput in{conversation, options, name_};
+    const ChatInput in{conversation, options, entry_->name};
     if (conversation.messages.empty()) in.refuse("the conversation is empty");
-    return render_(in);
+    return entry_->render(in);
   }
 
  private:
@@ -61,6 +75,8 @@ class ChatTemplate {
   struct Entry {
     std::string_view name;
     Renderer render;
+    std::string_view markers;  // with spaces between them
+    std::string_view setting;
   };
   struct Digest {
     std::uint64_t digest;
@@ -69,23 +85,26 @@ class ChatTemplate {
 
   static const std::array<Entry, 17>& all() {
     namespace f = chat_formats;
-    static constexpr std::array<Entry, 17> entries = {{{"chatml", f::chatml},
-                                                       {"qwen2", f::qwen2},
-                                                       {"qwen2.5", f::qwen25},
-                                                       {"qwen3", f::qwen3},
-                                                       {"llama2", f::llama2},
-                                                       {"llama2-chat", f::llama2_chat},
-                                                       {"llama3", f::llama3},
-                                                       {"llama3.1", f::llama31},
-                                                       {"llama3.2", f::llama31},
-                                                       {"mistral", f::mistral},
-                                                       {"mistral-v0.1", f::mistral_v01},
-                                                       {"mistral-v0.2", f::mistral_v02},
-                                                       {"gemma", f::gemma},
-                                                       {"phi3", f::phi3},
-                                                       {"deepseek-r1", f::deepseek_r1},
-                                                       {"alpaca", f::alpaca},
-                                                       {"plain", f::plain}}};
+    constexpr std::string_view none, im = "<|im_start|> <|im_end|>", date = "date_string",
+                                     llama = "<|start_header_id|> <|end_header_id|> <|eot_id|>";
+    static constexpr std::array<Entry, 17> entries = {
+        {{"chatml", f::chatml, im, none},
+         {"qwen2", f::qwen2, im, none},
+         {"qwen2.5", f::qwen25, im, none},
+         {"qwen3", f::qwen3, im, "enable_thinking"},
+         {"llama2", f::llama2, none, none},
+         {"llama2-chat", f::llama2_chat, none, none},
+         {"llama3", f::llama3, llama, none},
+         {"llama3.1", f::llama31, llama, date},
+         {"llama3.2", f::llama31, llama, date},
+         {"mistral", f::mistral, "[INST] [/INST]", none},
+         {"mistral-v0.1", f::mistral_v01, none, none},
+         {"mistral-v0.2", f::mistral_v02, none, none},
+         {"gemma", f::gemma, "<start_of_turn> <end_of_turn>", none},
+         {"phi3", f::phi3, "<|system|> <|user|> <|assistant|> <|end|>", none},
+         {"deepseek-r1", f::deepseek_r1, "<｜User｜> <｜Assistant｜> <｜end▁of▁sentence｜>", none},
+         {"alpaca", f::alpaca, none, none},
+         {"plain", f::plain, none, none}}};
     return entries;
   }
   // A template whose line ends are written in either of the two ways that Jinja knows has two.
@@ -106,10 +125,9 @@ class ChatTemplate {
     return known;
   }
 
-  explicit ChatTemplate(const Entry& entry) : name_(entry.name), render_(entry.render) {}
+  explicit ChatTemplate(const Entry& entry) : entry_(&entry) {}
 
-  std::string_view name_;
-  Renderer render_;
+  const Entry* entry_;  // one of all(), which lives as long as the program
 };
 
 }  // namespace LORA_NAMESPACE

@@ -1,7 +1,7 @@
 // What an instruction record says, whatever its file called the fields.
 #pragma once
 
-#include <lora/core/namespace.hpp>
+#include <lora/core/types.hpp>
 
 #include <optional>
 #include <string>
@@ -10,22 +10,38 @@
 
 namespace LORA_NAMESPACE {
 
-/// One turn. Roles: "system", "user", "assistant", "tool" (what a function returned),
-/// "function_call" (an assistant's turn that is a JSON object with name and arguments), "text" (a
-/// document without turns).
+/// What a record is made of; automatic: what its fields show. A prompt and a completion that are
+/// lists of messages are read by prompt_completion and are a conversation of kind messages. The
+/// segments are axolotl's input_output: stretches of text with a label each.
+enum class RecordKind {
+  automatic,
+  alpaca,
+  messages,
+  conversations,
+  prompt_completion,
+  text,
+  segments
+};
+
+/// One turn. Roles: "system", "user", "assistant", "tool" (what a function returned), "text" (a
+/// document without turns, or a stretch of one).
 struct Message {
   std::string role, content;
   std::string input;            ///< of a user's turn in Alpaca's records; empty where there is none
   std::optional<bool> trained;  ///< whether the loss counts it; by default where the model speaks
+  std::optional<std::string> thinking = {};  ///< before an assistant's text: "reasoning_content"
+  std::string tool_calls = {};  ///< of an assistant: a JSON array of {"name", "arguments"}
 
-  bool is_trained() const {
-    return trained.value_or(role == "assistant" || role == "function_call" || role == "text");
-  }
+  bool is_trained() const { return trained.value_or(role == "assistant" || role == "text"); }
 };
 
 struct Conversation {
   std::vector<Message> messages;
   std::string tools;  ///< a JSON array of the functions that may be called; empty: none
+  RecordKind kind = RecordKind::messages;
+  std::string place = {};  ///< where it was read, for messages: "data.jsonl: line 3"
+  std::optional<bool> enable_thinking = {};  ///< of chat_template_kwargs; only Qwen3 looks at it
+  std::string date = {};                     ///< date_string of chat_template_kwargs
 };
 
 /// A stretch of rendered text.
@@ -34,21 +50,46 @@ struct RenderedPiece {
   bool trained = false;  ///< whether the loss counts it
 };
 
+/// A stretch of the rendered text that the template means as one token.
+struct RenderedToken {
+  std::size_t begin, end;  ///< bytes
+  bool ends_turn;          ///< what a model says when it has said all
+};
+
 /// A conversation as the text that a model reads, in stretches.
 struct Rendered {
   std::vector<RenderedPiece> pieces;
   bool has_bos = false;  ///< whether the template decides on the beginning token itself
+  std::vector<RenderedToken> tokens = {};  ///< in order
+  std::size_t size = 0;                    ///< bytes that were added
+  bool brought_end = false;     ///< an answer had the end token itself, and got no second one
+  bool lacks_begin = false;     ///< the template writes a beginning token, and none is named
+  Index left_out_thinking = 0;  ///< answers whose thinking the template does not show
 
   /// Appends, joining neighbours of one kind.
   void add(std::string_view text, bool trained = false) {
     if (text.empty()) return;
     if (pieces.empty() || pieces.back().trained != trained) pieces.push_back({"", trained});
     pieces.back().text += text;
+    size += text.size();
   }
+  /// Appends the beginning token, or notes that there is none.
+  void add_begin(std::string_view text) {
+    lacks_begin = lacks_begin || text.empty();
+    put_token(text, false, false);
+  }
+  /// Appends the token that ends a turn, or the whole text.
+  void add_end(std::string_view text, bool trained) { put_token(text, trained, true); }
   std::string text() const {
     std::string all;
     for (const RenderedPiece& piece : pieces) all += piece.text;
     return all;
+  }
+
+ private:
+  void put_token(std::string_view text, bool trained, bool ends_turn) {
+    if (!text.empty()) tokens.push_back({size, size + text.size(), ends_turn});
+    add(text, trained);
   }
 };
 

@@ -1,31 +1,18 @@
 // Instruction data: files of Alpaca, chat, ShareGPT, prompt and completion, or plain text.
 #pragma once
 
-#include <lora/text/conversation.hpp>
-#include <lora/text/json_fields.hpp>
+#include <lora/text/message_fields.hpp>
 #include <lora/text/record_file.hpp>
 
 #include <algorithm>
-#include <array>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 namespace LORA_NAMESPACE {
-
-/// What a record is made of; automatic: what the fields of the first one show.
-enum class RecordKind { automatic, alpaca, messages, conversations, prompt_completion, text };
-
-/// What each field is called; the defaults are the usual names.
-struct FieldNames {
-  std::string instruction = "instruction", input = "input", output = "output";  // Alpaca
-  std::string system = "system", history = "history", tools = "tools";
-  std::string messages = "messages", role = "role", content = "content";
-  std::string conversations = "conversations", from = "from", value = "value";  // ShareGPT
-  std::string prompt = "prompt", completion = "completion", text = "text";
-};
 
 /// What to do about a record that cannot be read.
 enum class BadRecord { stop, skip };
@@ -39,94 +26,16 @@ struct DataOptions {
 };
 
 struct InstructionData {
-  RecordKind kind = RecordKind::automatic;
+  RecordKind kind = RecordKind::automatic;  ///< of the first record; each has its own
   std::vector<Conversation> conversations;
   std::size_t skipped = 0;
   std::vector<std::string> problems;  ///< of the first 20 that were skipped: "file: line 3: ..."
+  /// Fields that nothing looks at, as "id" or "messages[].name", and in how many records. At most
+  /// 64; the rest is counted under "...".
+  std::map<std::string, std::size_t> unused_fields;
 };
 
 namespace instruction_data {
-
-/// The role that stands for one of the names in use.
-inline std::string role_of(JsonFields& message, const std::string& field) {
-  constexpr std::array<std::pair<std::string_view, std::string_view>, 13> roles = {
-      {{"system", "system"},
-       {"developer", "system"},
-       {"user", "user"},
-       {"human", "user"},
-       {"assistant", "assistant"},
-       {"gpt", "assistant"},
-       {"model", "assistant"},
-       {"bot", "assistant"},
-       {"tool", "tool"},
-       {"observation", "tool"},
-       {"ipython", "tool"},
-       {"function", "tool"},
-       {"function_call", "function_call"}}};
-  const std::string name = message.text(field);
-  for (const auto& [known, role] : roles) {
-    if (name == known) return std::string(role);
-  }
-  message.refuse(field, in_quotes(name) +
-                            " is no role that is known: system, user (human), "
-                            "assistant (gpt), tool (observation), function_call");
-}
-
-/// A text, or a list of {"type": "text", "text" or "value": ...}.
-inline std::string content_of(JsonFields& message, const std::string& field) {
-  const Json* const content = message.find(field);
-  if (content == nullptr || !content->is_array()) return message.text(field);
-  std::string all;
-  for (std::size_t i = 0; i < content->size(); ++i) {
-    JsonFields part = message.element(field, i);
-    if (const std::string type = part.text("type"); type != "text")
-      part.refuse("type", in_quotes(type) + " is not supported, only \"text\"");
-    all += part.text(part.find("text") != nullptr ? "text" : "value");
-  }
-  return all;
-}
-
-/// Whether the loss counts a message, where the record says so: a weight of 0 or 1.
-inline std::optional<bool> trained_of(JsonFields& message) {
-  for (const char* name : {"loss_weight", "weight"}) {
-    const Json* const weight = message.find(name);
-    if (weight == nullptr) continue;
-    if (!weight->is_number() || (*weight != 0 && *weight != 1))
-      message.refuse(name, printable(weight->dump()) + " is not supported, only 0 and 1");
-    return *weight == 1;
-  }
-  return std::nullopt;
-}
-
-/// OpenAI's tool_calls as function_call messages.
-inline void add_calls(JsonFields& message, std::optional<bool> trained, Conversation& out) {
-  for (std::size_t i = 0; i < message.array("tool_calls").size(); ++i) {
-    JsonFields call = message.element("tool_calls", i).object("function");
-    Json content;
-    content["name"] = call.text("name");
-    const Json& arguments = call.need("arguments");
-    content["arguments"] = arguments.is_string()
-                               ? parse_json(call.text("arguments"), call.path("arguments"))
-                               : arguments;
-    out.messages.push_back({"function_call", content.dump(), "", trained});
-  }
-}
-
-inline void add_messages(JsonFields& record, const std::string& list, const std::string& role,
-                         const std::string& content, Conversation& out) {
-  for (std::size_t i = 0; i < record.array(list).size(); ++i) {
-    JsonFields message = record.element(list, i);
-    const std::string speaker = role_of(message, role);
-    const std::optional<bool> trained = trained_of(message);
-    if (message.find("tool_calls") != nullptr && !message.array("tool_calls").empty()) {
-      if (message.find(content) != nullptr && !content_of(message, content).empty())
-        message.refuse("tool_calls", "beside a text is not supported");
-      add_calls(message, trained, out);
-    } else {
-      out.messages.push_back({speaker, content_of(message, content), "", trained});
-    }
-  }
-}
 
 inline void add_alpaca(JsonFields& record, const FieldNames& names, Conversation& out) {
   if (record.find(names.history) != nullptr) {
@@ -145,76 +54,175 @@ inline void add_alpaca(JsonFields& record, const FieldNames& names, Conversation
   out.messages.push_back({"assistant", record.text(names.output), "", {}});
 }
 
-inline void add_prompt(JsonFields& record, const FieldNames& names, Conversation& out) {
+/// A prompt and a completion that are texts, or lists of messages; no message of the prompt is
+/// trained unless it says so.
+inline void add_prompt(JsonFields& record, const FieldNames& names, Conversation& out,
+                       UnusedFields& unused) {
   for (const auto& [name, role] : {std::pair<const std::string&, const char*>{names.prompt, "user"},
                                    {names.completion, "assistant"}}) {
+    const std::size_t begin = out.messages.size();
     if (record.need(name).is_array()) {
-      add_messages(record, name, names.role, names.content, out);
+      out.kind = RecordKind::messages;
+      add_messages(record, name, names, out, unused);
     } else {
       out.messages.push_back({role, record.text(name), "", {}});
     }
+    for (std::size_t i = begin; name == names.prompt && i < out.messages.size(); ++i)
+      out.messages[i].trained = out.messages[i].trained.value_or(false);
   }
 }
 
-/// The kind that the fields of a record show.
+/// axolotl's input_output: texts with a label each.
+inline void add_segments(JsonFields& record, const FieldNames& names, Conversation& out) {
+  for (std::size_t i = 0; i < record.array(names.segments).size(); ++i) {
+    JsonFields segment = record.element(names.segments, i);
+    segment.need("label");
+    out.messages.push_back({"text", segment.text("text"), "", zero_or_one(segment, "label")});
+  }
+}
+
+/// The kind that the fields of a record show; a kind that lacks a field, where no other fits.
 inline RecordKind kind_of(JsonFields& record, const FieldNames& names, const Json& json) {
-  const auto has = [&](const std::string& name) { return record.find(name) != nullptr; };
+  const auto has = [&](const std::string& name) {
+    const auto found = json.find(name);
+    return found != json.end() && !found->is_null();
+  };
   if (has(names.messages)) return RecordKind::messages;
   if (has(names.conversations)) return RecordKind::conversations;
+  if (has(names.segments)) return RecordKind::segments;
   if (has(names.output) && (has(names.instruction) || has(names.input))) return RecordKind::alpaca;
   if (has(names.prompt) && has(names.completion)) return RecordKind::prompt_completion;
   if (has(names.text)) return RecordKind::text;
+  if (has(names.output) || has(names.instruction)) return RecordKind::alpaca;
+  if (has(names.prompt) || has(names.completion)) return RecordKind::prompt_completion;
   std::string fields;
   for (const auto& [name, value] : json.items())
     fields += (fields.empty() ? "" : ", ") + printable(name, 40);
   record.refuse("fields", "\"" + printable(fields) + "\" are none of " + names.messages + "; " +
                               names.conversations + "; " + names.instruction + " and " +
                               names.output + "; " + names.prompt + " and " + names.completion +
-                              "; " + names.text);
+                              "; " + names.text + "; " + names.segments);
+}
+
+/// What concerns the whole record and changes what is learned: read, or refused by name.
+inline void read_settings(JsonFields& record, Conversation& out) {
+  for (const char* name : {"images", "image", "videos", "video", "audios", "audio"}) {
+    if (!says_nothing(record.find(name))) record.refuse(name, "is not supported, only text is");
+  }
+  for (const char* name : {"reasoning_content", "thinking"}) {
+    if (!says_nothing(record.find(name)))
+      record.refuse(name, "is not supported here, only in an assistant's message");
+  }
+  for (const char* name : {"weight", "loss_weight", "sample_weight"}) {
+    if (record.find(name) != nullptr && !zero_or_one(record, name))
+      record.refuse(name, "0 is not supported for a whole record: leave it out of the file");
+  }
+  if (record.flag("train_on_inputs", false))
+    record.refuse("train_on_inputs", "is not supported for one record, only loss_on for all");
+  if (!says_nothing(record.find("chat_template")))
+    record.refuse("chat_template", "is not supported for one record, only one template for all");
+  if (record.find("enable_thinking") != nullptr)
+    out.enable_thinking = record.flag("enable_thinking", true);
+  if (says_nothing(record.find("chat_template_kwargs"))) return;
+  JsonFields settings = record.object("chat_template_kwargs");
+  if (settings.find("enable_thinking") != nullptr)
+    out.enable_thinking = settings.flag("enable_thinking", true);
+  out.date = settings.text("date_string", "");
+  settings.expect_no_more();
+}
+
+/// The functions that may be called: "tools", or OpenAI's older "functions".
+inline void read_tools(JsonFields& record, const FieldNames& names, Conversation& out) {
+  const bool older = !says_nothing(record.find("functions"));
+  const Json* const tools = record.find(names.tools);
+  if (older && !says_nothing(tools)) record.refuse("functions", "beside tools is not supported");
+  if (older) {
+    Json list = Json::array();
+    for (const Json& function : record.array("functions"))
+      list.push_back({{"type", "function"}, {"function", function}});
+    out.tools = list.dump();
+  } else if (!says_nothing(tools)) {
+    const Json list = tools->is_string()
+                          ? parse_json(record.text(names.tools), record.path(names.tools))
+                          : *tools;
+    if (!list.is_array()) record.refuse(names.tools, "is no array");
+    if (!list.empty()) out.tools = list.dump();
+  }
+}
+
+/// A system message beside the messages, before them.
+inline void add_system(JsonFields& record, const FieldNames& names, Conversation& out) {
+  const std::string system = record.text(names.system, "");
+  if (system.empty()) return;
+  if (!out.messages.empty() && out.messages[0].role == "system") {
+    if (out.messages[0].content != system)
+      record.refuse(names.system, "beside another system message is not supported");
+    return;
+  }
+  out.messages.insert(out.messages.begin(), {"system", system, "", {}});
 }
 
 /// One record. Throws FormatError naming the field.
-inline Conversation conversation_of(JsonFields& record, RecordKind kind, const FieldNames& names) {
+inline Conversation conversation_of(JsonFields& record, RecordKind kind, const FieldNames& names,
+                                    UnusedFields& unused) {
   Conversation out;
-  if (const Json* const tools = record.find(names.tools); tools != nullptr) {
-    const std::string text = tools->is_string() ? record.text(names.tools) : tools->dump();
-    if (text != "[]") out.tools = text;
-  }
-  if (const std::string system = record.text(names.system, ""); !system.empty())
-    out.messages.push_back({"system", system, "", {}});
+  out.kind = kind;
+  read_tools(record, names, out);
+  read_settings(record, out);
   switch (kind) {
     case RecordKind::alpaca:
       add_alpaca(record, names, out);
       break;
     case RecordKind::messages:
-      add_messages(record, names.messages, names.role, names.content, out);
+      add_messages(record, names.messages, names, out, unused);
       break;
     case RecordKind::conversations:
-      add_messages(record, names.conversations, names.from, names.value, out);
+      add_messages(record, names.conversations, names, out, unused);
       break;
     case RecordKind::prompt_completion:
-      add_prompt(record, names, out);
+      add_prompt(record, names, out, unused);
+      break;
+    case RecordKind::segments:
+      add_segments(record, names, out);
       break;
     case RecordKind::text:
     case RecordKind::automatic:
       out.messages.push_back({"text", record.text(names.text), "", {}});
   }
-  const auto counts = [](const Message& m) { return m.is_trained() && !m.content.empty(); };
+  if (kind == RecordKind::text || kind == RecordKind::segments) {
+    if (!out.tools.empty()) record.refuse(names.tools, "beside a text is not supported");
+  } else {
+    add_system(record, names, out);
+  }
+  record.for_each_other([&](const std::string& name) { unused.insert(name); });
+  const auto counts = [](const Message& m) {
+    return m.is_trained() && !(m.content + m.tool_calls + m.thinking.value_or("")).empty();
+  };
   if (std::none_of(out.messages.begin(), out.messages.end(), counts))
     record.refuse("answer", "is missing: no message of the assistant that is not empty");
   return out;
 }
 
+inline void count_unused(const UnusedFields& unused, InstructionData& data) {
+  constexpr std::size_t most = 64;
+  for (const std::string& name : unused) {
+    const std::string shown = printable(name, 80);
+    const bool room = data.unused_fields.size() < most || data.unused_fields.count(shown) != 0;
+    ++data.unused_fields[room ? shown : "..."];
+  }
+}
+
 }  // namespace instruction_data
 
-/// Reads the records of `text`; `where` names the file in messages. All in one piece: the text of
-/// the conversations is copied. Throws FormatError "where: line 3: messages[1].role: ..." for a
-/// record that is no JSON, not UTF-8, larger than the limit or without what its kind needs (unless
-/// it is to be skipped), for a text without records, and when every record was skipped.
+/// Reads the records of `text`, each by its own kind; `where` names the file in messages. All in
+/// one piece: the text of the conversations is copied. A field that changes what is learned is
+/// followed or refused, the names of others are in `unused_fields`. Throws FormatError "where: line
+/// 3: messages[1].role: ..." for a record that is no JSON, not UTF-8, larger than the limit or
+/// without what its kind needs (unless it is to be skipped), for a text without records, and when
+/// every record was skipped.
 inline InstructionData parse_instruction_data(std::string_view text, const std::string& where,
                                               const DataOptions& options = {}) {
   InstructionData data;
-  data.kind = options.kind;
   RecordScanner records(text, options.format, where);
   if (records.done()) throw FormatError(where + ": holds no record");
   if (records.format() == DataFormat::text) {
@@ -227,7 +235,8 @@ inline InstructionData parse_instruction_data(std::string_view text, const std::
           ": is not UTF-8");
     }
     data.kind = RecordKind::text;
-    data.conversations.push_back({{{"text", std::string(all), "", {}}}, ""});
+    data.conversations.push_back(
+        {{{"text", std::string(all), "", {}}}, "", RecordKind::text, where});
     return data;
   }
   while (!records.done()) {
@@ -241,10 +250,14 @@ inline InstructionData parse_instruction_data(std::string_view text, const std::
       }
       const Json json = parse_json(record.text, place);
       JsonFields fields(json, place);
-      if (data.kind == RecordKind::automatic)
-        data.kind = instruction_data::kind_of(fields, options.fields, json);
+      const RecordKind kind = options.kind == RecordKind::automatic
+                                  ? instruction_data::kind_of(fields, options.fields, json)
+                                  : options.kind;
+      instruction_data::UnusedFields unused;
       data.conversations.push_back(
-          instruction_data::conversation_of(fields, data.kind, options.fields));
+          instruction_data::conversation_of(fields, kind, options.fields, unused));
+      data.conversations.back().place = place;
+      instruction_data::count_unused(unused, data);
     } catch (const FormatError& error) {
       if (options.bad_record == BadRecord::stop) throw;
       if (++data.skipped <= 20) data.problems.emplace_back(error.what());
@@ -252,6 +265,7 @@ inline InstructionData parse_instruction_data(std::string_view text, const std::
   }
   if (data.conversations.empty())
     throw FormatError(where + ": every record was skipped; the first: " + data.problems.front());
+  data.kind = data.conversations.front().kind;
   return data;
 }
 

@@ -71,6 +71,13 @@ class JsonFields {
   /// A field that is known not to matter.
   void ignore(const std::string& name) { asked_.insert(name); }
 
+  /// fn(path) for each field that nothing asked for, unless it is null.
+  template <class Fn>
+  void for_each_other(Fn&& fn) const {
+    for (const auto& [name, value] : object_->items()) {
+      if (!value.is_null() && asked_.count(name) == 0) fn(name);
+    }
+  }
   /// Refuses the first field that nothing asked for, unless it is null.
   void expect_no_more() const {
     for (const auto& [name, value] : object_->items()) {

@@ -14,6 +14,7 @@ namespace chat_formats {
 /// Llama 2: [INST] around what the user says, the system message in <<SYS>> within the first.
 inline Rendered llama2(const ChatInput& in) {
   in.expect_no_tools();
+  in.expect_no_thinking();
   Rendered out{{}, true};
   std::string system;
   for (std::size_t i = 0; i < in.messages().size(); ++i) {
@@ -21,12 +22,12 @@ inline Rendered llama2(const ChatInput& in) {
     if (message.role == "system" && i == 0) {
       system = "<<SYS>>\n" + message.content + "\n<</SYS>>\n\n";
     } else if (message.role == "user") {
-      out.add(in.options.bos_token + "[INST] " + system + std::string(stripped(said(message))) +
-              " [/INST]");
+      out.add_begin(in.options.bos_token);
+      out.add("[INST] " + system + std::string(stripped(said(message))) + " [/INST]");
       system.clear();
     } else if (message.role == "assistant") {
-      out.add(" " + std::string(stripped(message.content)) + " " + in.options.eos_token,
-              message.is_trained());
+      out.add(" " + std::string(stripped(message.content)) + " ", message.is_trained());
+      out.add_end(in.eos(), message.is_trained());
       system.clear();
     } else {
       in.refuse_role(message);
@@ -38,16 +39,18 @@ inline Rendered llama2(const ChatInput& in) {
 inline void llama3_turn(std::string_view role, std::string_view content, bool trained,
                         Rendered& out) {
   out.add("<|start_header_id|>" + std::string(role) + "<|end_header_id|>\n\n");
-  out.add(std::string(content) + "<|eot_id|>", trained);
+  out.add(content, trained);
+  out.add_end("<|eot_id|>", trained);
 }
 
 /// Llama 3: a header with the role, the text, <|eot_id|>.
 inline Rendered llama3(const ChatInput& in) {
   in.expect_no_tools();
+  in.expect_no_thinking();
   Rendered out{{}, true};
-  out.add(in.options.bos_token);
+  out.add_begin(in.options.bos_token);
   for (const Message& message : in.messages()) {
-    if (message.role == "function_call" || message.role == "text") in.refuse_role(message);
+    if (message.role == "text") in.refuse_role(message);
     llama3_turn(message.role, stripped(said(message)), message.is_trained(), out);
   }
   if (in.asks()) out.add("<|start_header_id|>assistant<|end_header_id|>\n\n");
@@ -55,9 +58,12 @@ inline Rendered llama3(const ChatInput& in) {
 }
 
 inline void llama31_turn(const ChatInput& in, const Message& message, Rendered& out) {
-  if (message.role == "function_call") {
-    const auto [name, arguments] = call_of(in, message);
-    llama3_turn("assistant", "{\"name\": \"" + name + "\", \"parameters\": " + arguments + "}",
+  if (const std::vector<ToolCall> calls = calls_of(in, message); !calls.empty()) {
+    if (calls.size() > 1) in.refuse("This model only supports single tool-calls at once!");
+    if (!message.content.empty()) in.refuse("a text beside tool_calls is not supported");
+    llama3_turn("assistant",
+                "{\"name\": \"" + calls[0].name +
+                    "\", \"parameters\": " + spelled_arguments(in, calls[0]) + "}",
                 message.is_trained(), out);
   } else if (message.role == "tool") {
     llama3_turn("ipython", jinja_json(Json(message.content)), false, out);
@@ -71,14 +77,16 @@ inline void llama31_turn(const ChatInput& in, const Message& message, Rendered& 
 /// Llama 3.1 and 3.2: Llama 3 with dates in a system turn that is always there, and functions,
 /// which are described in the user's first turn.
 inline Rendered llama31(const ChatInput& in) {
+  in.expect_no_thinking();
   Rendered out{{}, true};
   const std::vector<Message>& messages = in.messages();
   const bool has_system = messages.front().role == "system";
   const bool has_tools = !in.conversation.tools.empty();
   std::string system = has_tools ? "Environment: ipython\n" : "";
-  system += "Cutting Knowledge Date: December 2023\nToday Date: " + in.options.date + "\n\n";
+  system += "Cutting Knowledge Date: December 2023\nToday Date: " +
+            (in.conversation.date.empty() ? in.options.date : in.conversation.date) + "\n\n";
   if (has_system) system += stripped(messages.front().content);
-  out.add(in.options.bos_token);
+  out.add_begin(in.options.bos_token);
   llama3_turn("system", system, false, out);
   std::size_t i = has_system ? 1 : 0;
   if (has_tools) {
@@ -123,14 +131,16 @@ inline Rendered llama2_chat(const ChatInput& in) {
 // [INST] with spaces, and what stands behind an answer.
 inline Rendered mistral_7b(const ChatInput& in, std::string_view behind_answer) {
   in.expect_no_tools();
+  in.expect_no_thinking();
   expect_turns(in, 0, turns_alternate);
   Rendered out{{}, true};
-  out.add(in.options.bos_token);
+  out.add_begin(in.options.bos_token);
   for (const Message& message : in.messages()) {
     if (message.role == "user") {
       out.add("[INST] " + said(message) + " [/INST]");
     } else if (message.role == "assistant") {
-      out.add(message.content + in.options.eos_token, message.is_trained());
+      out.add(message.content, message.is_trained());
+      out.add_end(in.eos(), message.is_trained());
       out.add(behind_answer);
     } else {
       in.refuse("Only user and assistant roles are supported!");
@@ -147,13 +157,14 @@ inline Rendered mistral_v02(const ChatInput& in) { return mistral_7b(in, ""); }
 /// last user's turn, and only where that turn ends the conversation.
 inline Rendered mistral(const ChatInput& in) {
   in.expect_no_tools();
+  in.expect_no_thinking();
   Rendered out{{}, true};
   const std::vector<Message>& messages = in.messages();
   const std::size_t first = messages.front().role == "system" ? 1 : 0;
   expect_turns(in, first,
                "After the optional system message, conversation roles must alternate "
                "user/assistant/user/assistant/...");
-  out.add(in.options.bos_token);
+  out.add_begin(in.options.bos_token);
   for (std::size_t i = first; i < messages.size(); ++i) {
     const Message& message = messages[i];
     if (message.role == "user") {
@@ -161,7 +172,8 @@ inline Rendered mistral(const ChatInput& in) {
       out.add("[INST]" + (with_system ? messages.front().content + "\n\n" : "") + said(message) +
               "[/INST]");
     } else if (message.role == "assistant") {
-      out.add(message.content + in.options.eos_token, message.is_trained());
+      out.add(message.content, message.is_trained());
+      out.add_end(in.eos(), message.is_trained());
     } else {
       in.refuse_role(message);
     }

@@ -15,16 +15,18 @@ namespace chat_formats {
 inline void chatml_turn(Rendered& out, const Message& message) {
   const bool trained = message.is_trained();
   out.add("<|im_start|>" + message.role + "\n");
-  out.add(said(message) + "<|im_end|>", trained);
+  out.add(said(message), trained);
+  out.add_end("<|im_end|>", trained);
   out.add("\n");
 }
 
 /// ChatML: <|im_start|>role, the text, <|im_end|>.
 inline Rendered chatml(const ChatInput& in) {
   in.expect_no_tools();
+  in.expect_no_thinking();
   Rendered out{{}, true};
   for (const Message& message : in.messages()) {
-    if (message.role == "function_call" || message.role == "text") in.refuse_role(message);
+    if (message.role == "text") in.refuse_role(message);
     chatml_turn(out, message);
   }
   if (in.asks()) out.add("<|im_start|>assistant\n");
@@ -53,22 +55,14 @@ inline void qwen_tools(const ChatInput& in, const std::string& system, Rendered&
       "\"arguments\": <args-json-object>}\n</tool_call><|im_end|>\n");
 }
 
-// What both Qwens do with a turn other than an assistant's text.
-inline void qwen_turn(const ChatInput& in, std::size_t i, Rendered& out,
-                      std::string_view before_call = "") {
+// What both Qwens do with a turn other than an assistant's.
+inline void qwen_turn(const ChatInput& in, std::size_t i, Rendered& out) {
   const Message& message = in.messages()[i];
   const auto is_tool = [&](std::size_t k) {
     return k < in.messages().size() && in.messages()[k].role == "tool";
   };
   if (message.role == "user" || (message.role == "system" && i > 0)) {
     chatml_turn(out, message);
-  } else if (message.role == "function_call") {
-    const auto [name, arguments] = call_of(in, message);
-    out.add("<|im_start|>assistant\n");
-    out.add(std::string(before_call) + "<tool_call>\n{\"name\": \"" + name +
-                "\", \"arguments\": " + arguments + "}\n</tool_call><|im_end|>",
-            message.is_trained());
-    out.add("\n");
   } else if (message.role == "tool") {
     if (i == 0 || !is_tool(i - 1)) out.add("<|im_start|>user");
     out.add("\n<tool_response>\n" + message.content + "\n</tool_response>");
@@ -78,8 +72,24 @@ inline void qwen_turn(const ChatInput& in, std::size_t i, Rendered& out,
   }
 }
 
+inline std::string qwen_call(const ToolCall& call, const std::string& arguments) {
+  return "<tool_call>\n{\"name\": \"" + call.name + "\", \"arguments\": " + arguments +
+         "}\n</tool_call>";
+}
+
+inline void qwen25_answer(const ChatInput& in, const Message& message, Rendered& out) {
+  std::string answer = message.content;
+  for (const ToolCall& call : calls_of(in, message))
+    answer += (answer.empty() ? "" : "\n") + qwen_call(call, spelled_arguments(in, call));
+  out.add("<|im_start|>assistant\n");
+  out.add(answer, message.is_trained());
+  out.add_end("<|im_end|>", message.is_trained());
+  out.add("\n");
+}
+
 /// Qwen2.5.
 inline Rendered qwen25(const ChatInput& in) {
+  in.expect_no_thinking();
   Rendered out{{}, true};
   const Message& first = in.messages().front();
   const std::string system =
@@ -93,7 +103,7 @@ inline Rendered qwen25(const ChatInput& in) {
   }
   for (std::size_t i = 0; i < in.messages().size(); ++i) {
     if (in.messages()[i].role == "assistant") {
-      chatml_turn(out, in.messages()[i]);
+      qwen25_answer(in, in.messages()[i], out);
     } else {
       qwen_turn(in, i, out);
     }
@@ -109,26 +119,49 @@ inline std::string_view without_lines_behind(std::string_view text) {
   return text.substr(0, text.find_last_not_of('\n') + 1);
 }
 
-// An assistant's text: the thinking of earlier rounds is left out, the last one's always shown.
+// What an assistant thought: a field of its own, or before </think> in the text.
+struct Thought {
+  std::string_view thinking, content;
+};
+inline Thought thought_of(const Message& message) {
+  constexpr std::string_view open = "<think>", close = "</think>";
+  const std::string_view content = message.content;
+  if (message.thinking) return {*message.thinking, content};
+  const std::size_t end = content.find(close);
+  if (end == content.npos) return {{}, content};
+  std::string_view thinking = without_lines_behind(content.substr(0, end));
+  if (const std::size_t begin = thinking.rfind(open); begin != thinking.npos)
+    thinking.remove_prefix(begin + open.size());
+  return {without_lines_before(thinking),
+          without_lines_before(content.substr(content.rfind(close) + close.size()))};
+}
+
+// An assistant's turn: the thinking of earlier rounds is left out, the last one's always shown.
 inline void qwen3_answer(const ChatInput& in, std::size_t i, std::size_t last_query,
                          Rendered& out) {
-  constexpr std::string_view open = "<think>", close = "</think>";
   const Message& message = in.messages()[i];
-  std::string_view content = message.content, thinking;
-  if (const std::size_t end = content.find(close); end != content.npos) {
-    thinking = without_lines_behind(content.substr(0, end));
-    if (const std::size_t begin = thinking.rfind(open); begin != thinking.npos)
-      thinking.remove_prefix(begin + open.size());
-    thinking = without_lines_before(thinking);
-    content = without_lines_before(content.substr(content.rfind(close) + close.size()));
-  }
+  const bool trained = message.is_trained();
+  auto [thinking, content] = thought_of(message);
   out.add("<|im_start|>assistant\n");
-  std::string answer(content);
   if (i > last_query && (i + 1 == in.messages().size() || !thinking.empty())) {
-    answer = "<think>\n" + std::string(without_lines_behind(without_lines_before(thinking))) +
-             "\n</think>\n\n" + std::string(without_lines_before(content));
+    thinking = without_lines_behind(without_lines_before(thinking));
+    // Who asks for an answer without thinking writes the empty thought into the prompt.
+    const bool asked = thinking.empty() && !in.conversation.enable_thinking.value_or(true);
+    out.add("<think>\n" + std::string(thinking) + "\n</think>\n\n", trained && !asked);
+    out.add(without_lines_before(content), trained);
+  } else {
+    if (!thinking.empty() && trained) ++out.left_out_thinking;
+    out.add(content, trained);
   }
-  out.add(answer + "<|im_end|>", message.is_trained());
+  bool begun = !content.empty();
+  for (const ToolCall& call : calls_of(in, message)) {
+    const bool text = call.arguments.is_string();
+    out.add((begun ? "\n" : "") + qwen_call(call, text ? call.arguments.get<std::string>()
+                                                       : jinja_json(call.arguments)),
+            trained);
+    begun = true;
+  }
+  out.add_end("<|im_end|>", trained);
   out.add("\n");
 }
 
@@ -155,11 +188,13 @@ inline Rendered qwen3(const ChatInput& in) {
     if (messages[i].role == "assistant") {
       qwen3_answer(in, i, last_query, out);
     } else {
-      const bool last = i + 1 == messages.size() && i > last_query;
-      qwen_turn(in, i, out, last ? "<think>\n\n</think>\n\n" : "");
+      qwen_turn(in, i, out);
     }
   }
-  if (in.asks()) out.add("<|im_start|>assistant\n");
+  if (in.asks()) {
+    out.add("<|im_start|>assistant\n");
+    if (!in.conversation.enable_thinking.value_or(true)) out.add("<think>\n\n</think>\n\n");
+  }
   return out;
 }
 

@@ -1,12 +1,12 @@
 // Conversations as ids with labels: what a training step reads.
 #pragma once
 
-#include <lora/text/chat_template.hpp>
 #include <lora/text/instruction_data.hpp>
-#include <lora/text/tokenizer.hpp>
+#include <lora/text/template_fit.hpp>
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -44,38 +44,21 @@ struct TokenizeOptions {
 struct TokenizeReport {
   Index records = 0, truncated = 0, without_answer = 0;  ///< the last were left out
   Index tokens = 0, counted = 0, longest = 0;  ///< of the examples that were kept; counted: labels
+  Index ends = 0;                              ///< of those labels, tokens that end an answer
+  /// Records whose text begins or ends with the tokens that would be put there; they get no second.
+  Index brought_begin = 0, brought_end = 0;
+  /// Records in which a chat template's own beginning or end token stands twice in a row.
+  Index doubled = 0;
+  Index lacks_begin = 0;  ///< records whose template writes a beginning token that is not named
+  Index left_out_thinking = 0;  ///< answers whose thinking the template does not show
+  Index unused_settings = 0;    ///< records whose chat_template_kwargs it does not look at
+  std::map<std::string, Index> templates;  ///< records by the template that rendered them
 };
 
 struct TokenizedData {
   std::vector<TokenizedExample> examples;
   TokenizeReport report;
 };
-
-/// The options with which a template renders for this tokenizer. Throws ConfigError when the text
-/// of its end token does not encode to the end token.
-inline RenderOptions render_options(const Tokenizer& tokenizer) {
-  RenderOptions options{tokenizer.bos_token().value_or(""), tokenizer.eos_token().value_or("")};
-  if (!options.eos_token.empty() &&
-      (!tokenizer.eos_id() || tokenizer.encode(options.eos_token, SpecialTokens::none) !=
-                                  std::vector<std::int64_t>{*tokenizer.eos_id()})) {
-    throw ConfigError("the tokenizer's end token " + in_quotes(options.eos_token) +
-                      " is no added token: its text does not encode to one id");
-  }
-  return options;
-}
-
-/// The template that fits where none is named: the tokenizer's own for chats and instructions,
-/// Alpaca's prompt for instructions without one, none for the rest. Throws ConfigError when the
-/// tokenizer's is not a built-in one, or there is none for chats.
-inline ChatTemplate default_template(RecordKind kind, const Tokenizer& tokenizer) {
-  if (kind == RecordKind::prompt_completion || kind == RecordKind::text)
-    return ChatTemplate::named("plain");
-  if (!tokenizer.chat_template().empty())
-    return ChatTemplate::recognised(tokenizer.chat_template(), "the tokenizer's files");
-  if (kind == RecordKind::alpaca) return ChatTemplate::named("alpaca");
-  throw ConfigError("the tokenizer's files hold no chat template; choose one by name: " +
-                    ChatTemplate::names());
-}
 
 /// What a program says of a tokenizer before it is used with a model: its notices, and that it has
 /// ids beyond the model's embedding. Such a tokenizer serves as long as none of these ids is used:
@@ -102,12 +85,51 @@ inline void expect_ids_below(std::span<const std::int64_t> ids, Index vocab_size
   }
 }
 
-/// The ids of a rendered conversation, exactly those of its whole text, and as label each id that
-/// covers a byte of a stretch that is trained. So a token that reaches from a prompt into the
-/// answer counts, and none that the whole text would not have is ever trained.
-inline TokenizedExample tokenize(const Rendered& rendered, const Tokenizer& tokenizer) {
-  Encoding encoding = tokenizer.encode_with_ends(
-      rendered.text(), rendered.has_bos ? SpecialTokens::none : SpecialTokens::before);
+namespace detail {
+
+// Whether the stretch is one token, this one.
+inline bool is_one_token(const Encoding& encoding, const TextPart& part) {
+  const auto at = std::lower_bound(encoding.ends.begin(), encoding.ends.end(), part.end);
+  if (at == encoding.ends.end()) return false;
+  const auto i = static_cast<std::size_t>(at - encoding.ends.begin());
+  return encoding.ids[i] == std::int64_t{part.id} && (i == 0 || encoding.ends[i - 1] <= part.begin);
+}
+
+// The ids of a rendered text, without those that the tokenizer puts before one. What the template
+// writes as one token is one, where there is such a token at all: a token that is searched in the
+// normalised text is found at some places only.
+inline Encoding encode_rendered(const Rendered& rendered, const std::string& text,
+                                const Tokenizer& tokenizer) {
+  Encoding encoding = tokenizer.encode_with_ends(text, SpecialTokens::none);
+  std::vector<TextPart> fixed;
+  bool whole = true;
+  for (const RenderedToken& token : rendered.tokens) {
+    const auto id =
+        tokenizer.id_of(std::string_view(text).substr(token.begin, token.end - token.begin));
+    if (!id) continue;
+    fixed.push_back({token.begin, token.end, static_cast<std::uint32_t>(*id)});
+    whole = whole && is_one_token(encoding, fixed.back());
+  }
+  return whole ? encoding : tokenizer.encode_with_ends(text, SpecialTokens::none, fixed);
+}
+
+inline bool begins_with(const std::vector<std::int64_t>& ids,
+                        const std::vector<std::uint32_t>& first) {
+  return !first.empty() && ids.size() >= first.size() &&
+         std::equal(first.begin(), first.end(), ids.begin(),
+                    [](std::uint32_t a, std::int64_t b) { return std::int64_t{a} == b; });
+}
+
+// See tokenize(). `brought_begin` becomes whether the text itself begins with the beginning token.
+inline TokenizedExample tokenize_rendered(const Rendered& rendered, const Tokenizer& tokenizer,
+                                          bool& brought_begin) {
+  Encoding encoding = encode_rendered(rendered, rendered.text(), tokenizer);
+  const std::vector<std::uint32_t>& before = tokenizer.ids_before();
+  brought_begin = !rendered.has_bos && begins_with(encoding.ids, before);
+  if (!rendered.has_bos && !brought_begin) {
+    encoding.ids.insert(encoding.ids.begin(), before.begin(), before.end());
+    encoding.ends.insert(encoding.ends.begin(), before.size(), 0);
+  }
   TokenizedExample example;
   example.ids = std::move(encoding.ids);
   example.labels.assign(example.ids.size(), ignored_label);
@@ -122,6 +144,27 @@ inline TokenizedExample tokenize(const Rendered& rendered, const Tokenizer& toke
     begin = end;
   }
   return example;
+}
+
+}  // namespace detail
+
+/// The ids of a rendered conversation, exactly those of its whole text, and as label each id that
+/// covers a byte of a stretch that is trained. So a token that reaches from a prompt into the
+/// answer counts, and none that the whole text would not have is ever trained. The beginning token
+/// of the tokenizer goes before a text that does not begin with it. The template's own tokens are
+/// one id each wherever the tokenizer has them, whatever their flags.
+inline TokenizedExample tokenize(const Rendered& rendered, const Tokenizer& tokenizer) {
+  bool brought_begin = false;
+  return detail::tokenize_rendered(rendered, tokenizer, brought_begin);
+}
+
+/// The ids with which a text that is to be continued begins: those of the text, and before them the
+/// tokenizer's beginning token, unless the text brings it.
+inline std::vector<std::int64_t> prompt_ids(std::string_view text, const Tokenizer& tokenizer) {
+  std::vector<std::int64_t> ids = tokenizer.encode(text, SpecialTokens::none);
+  const std::vector<std::uint32_t>& before = tokenizer.ids_before();
+  if (!detail::begins_with(ids, before)) ids.insert(ids.begin(), before.begin(), before.end());
+  return ids;
 }
 
 namespace detail {
@@ -143,8 +186,8 @@ inline Conversation prepared(const Conversation& conversation, const TokenizeOpt
 }
 
 // Keeps an example of at most max_length ids, or counts it as left out.
-inline void keep(TokenizedExample example, const TokenizeOptions& options, const std::string& where,
-                 TokenizedData& data) {
+inline void keep(TokenizedExample example, std::optional<std::int64_t> end,
+                 const TokenizeOptions& options, const std::string& where, TokenizedData& data) {
   const auto length = static_cast<Index>(example.ids.size());
   if (options.vocab_size > 0) expect_ids_below(example.ids, options.vocab_size, where);
   if (options.max_length > 0 && length > options.max_length) {
@@ -163,18 +206,41 @@ inline void keep(TokenizedExample example, const TokenizeOptions& options, const
   }
   data.report.tokens += static_cast<Index>(example.ids.size());
   data.report.counted += example.counted();
+  if (end) data.report.ends += std::count(example.labels.begin() + 1, example.labels.end(), *end);
   data.report.longest = std::max(data.report.longest, static_cast<Index>(example.ids.size()));
   data.examples.push_back(std::move(example));
 }
 
+// What a record brings that is worth a word.
+inline void note(const Conversation& conversation, const ChatTemplate& chat,
+                 const Rendered& rendered, const TokenizedExample& example,
+                 const Tokenizer& tokenizer, TokenizeReport& report) {
+  const auto twice = [&](std::optional<std::int64_t> id) {
+    return id && std::adjacent_find(example.ids.begin(), example.ids.end(),
+                                    [&](std::int64_t a, std::int64_t b) {
+                                      return a == *id && b == *id;
+                                    }) != example.ids.end();
+  };
+  ++report.templates[std::string(chat.name())];
+  report.left_out_thinking += rendered.left_out_thinking;
+  const bool other_thinking = conversation.enable_thinking && chat.setting() != "enable_thinking";
+  const bool other_date = !conversation.date.empty() && chat.setting() != "date_string";
+  if (other_thinking || other_date) ++report.unused_settings;
+  if (rendered.brought_end) ++report.brought_end;
+  if (rendered.lacks_begin) ++report.lacks_begin;
+  if (rendered.has_bos && (twice(tokenizer.bos_id()) || twice(tokenizer.eos_id())))
+    ++report.doubled;
+}
+
 }  // namespace detail
 
-/// Renders and encodes conversations in order. Longer ones than max_length are cut from the right;
+/// Renders and encodes conversations in order, each with the template of its kind; a ChatTemplate
+/// given instead is for all that have turns. Longer ones than max_length are cut from the right;
 /// those that keep no answer are left out and counted, or refused. A document (a "text" message) is
-/// not cut but divided into examples of max_length. Throws ConfigError naming the record (from 1
-/// on): what the template refuses, an id that the model does not have.
+/// not cut but divided into examples of max_length. Throws ConfigError naming the record (its place,
+/// or its number from 1 on): what the template refuses, an id that the model does not have.
 inline TokenizedData tokenize_all(std::span<const Conversation> conversations,
-                                  const ChatTemplate& chat, const Tokenizer& tokenizer,
+                                  const RecordTemplates& templates, const Tokenizer& tokenizer,
                                   const TokenizeOptions& options = {}) {
   if (options.max_length < 0 || options.max_length == 1) {
     throw ConfigError("max_length is " + std::to_string(options.max_length) +
@@ -185,26 +251,34 @@ inline TokenizedData tokenize_all(std::span<const Conversation> conversations,
   TokenizedData data;
   for (std::size_t i = 0; i < conversations.size(); ++i) {
     ++data.report.records;
-    const std::string where = "record " + std::to_string(i + 1);
+    const Conversation& conversation = conversations[i];
+    const std::string where =
+        conversation.place.empty() ? "record " + std::to_string(i + 1) : conversation.place;
     TokenizedExample example;
+    std::optional<std::int64_t> end;
     try {
-      Rendered rendered = chat.render(detail::prepared(conversations[i], options), render);
+      const ChatTemplate chat = templates.of(conversation);
+      Rendered rendered = chat.render(detail::prepared(conversation, options), render);
       for (RenderedPiece& piece : rendered.pieces)
         piece.trained = piece.trained || options.loss_on == LossOn::everything;
-      example = tokenize(rendered, tokenizer);
+      bool brought_begin = false;
+      example = detail::tokenize_rendered(rendered, tokenizer, brought_begin);
+      if (brought_begin) ++data.report.brought_begin;
+      end = answer_end(chat, tokenizer).id;
+      detail::note(conversation, chat, rendered, example, tokenizer, data.report);
     } catch (const Error& error) {
       throw ConfigError(where + ": " + error.what());
     }
     const auto size = static_cast<std::ptrdiff_t>(example.ids.size());
     const bool document =
-        conversations[i].messages.size() == 1 && conversations[i].messages[0].role == "text";
+        conversation.messages.size() == 1 && conversation.messages[0].role == "text";
     const std::ptrdiff_t step =
         document && options.max_length > 0 ? std::ptrdiff_t{options.max_length} : size;
     for (std::ptrdiff_t from = 0; from < size; from += step) {
       const std::ptrdiff_t to = std::min(from + step, size);
       detail::keep({{example.ids.begin() + from, example.ids.begin() + to},
                     {example.labels.begin() + from, example.labels.begin() + to}},
-                   options, where, data);
+                   end, options, where, data);
     }
   }
   return data;

@@ -114,11 +114,12 @@ class Tokenizer {
     encode_into(text, special, ids, nullptr);
     return ids;
   }
-  /// The same with the place of each token.
-  Encoding encode_with_ends(std::string_view text,
-                            SpecialTokens special = SpecialTokens::add) const {
+  /// The same with the place of each token. The stretches of `fixed`, in order and apart, are the
+  /// one token that they name, whatever the tokenizer would make of them.
+  Encoding encode_with_ends(std::string_view text, SpecialTokens special = SpecialTokens::add,
+                            std::span<const TextPart> fixed = {}) const {
     Encoding out;
-    encode_into(text, special, out.ids, &out.ends);
+    encode_into(text, special, out.ids, &out.ends, fixed);
     return out;
   }
 
@@ -181,7 +182,7 @@ class Tokenizer {
   }
 
   void encode_into(std::string_view text, SpecialTokens special, std::vector<std::int64_t>& ids,
-                   std::vector<std::size_t>* ends) const {
+                   std::vector<std::size_t>* ends, std::span<const TextPart> fixed = {}) const {
     if (text.size() > 0x7FFFFFFFu) {
       throw ConfigError("Tokenizer::encode: the text has " + std::to_string(text.size()) +
                         " bytes, at most 2147483647 are supported; cut it into documents");
@@ -192,15 +193,26 @@ class Tokenizer {
     }
     Bpe::Scratch scratch;
     std::vector<TextPart> parts, inner;
-    raw_finder_.split(text, parts);
-    for (const TextPart& part : parts) {
-      if (part.id != no_token) {
-        sink.put(part.id, part.end - part.begin);
-      } else {
-        encode_part(text.substr(part.begin, part.end - part.begin), part.begin, scratch, inner,
-                    sink);
+    std::size_t from = 0;
+    const auto encode_up_to = [&](std::size_t to) {
+      raw_finder_.split(text.substr(from, to - from), parts);
+      for (const TextPart& part : parts) {
+        const std::size_t size = part.end - part.begin;
+        if (part.id != no_token) {
+          sink.put(part.id, size);
+        } else {
+          encode_part(text.substr(from + part.begin, size), from + part.begin, scratch, inner,
+                      sink);
+        }
       }
+      from = to;
+    };
+    for (const TextPart& token : fixed) {
+      encode_up_to(token.begin);
+      sink.put(token.id, token.end - token.begin);
+      from = token.end;
     }
+    encode_up_to(text.size());
     if (special == SpecialTokens::add) {
       for (const std::uint32_t id : spec_.after) sink.put(id, 0);
     }

@@ -114,12 +114,44 @@ inline std::vector<std::pair<std::string, std::string>> default_tokens(
   return {};
 }
 
+// A token by its id, if there is one.
+inline std::optional<std::string> token_of(const TokenizerSpec& spec, std::uint32_t id) {
+  for (const AddedToken& added : spec.added) {
+    if (added.id == id) return added.content;
+  }
+  for (const auto& [text, known] : spec.model.vocab) {
+    if (known == id) return text;
+  }
+  return std::nullopt;
+}
+
+// Where no tokenizer file names the beginning and end tokens: the end token of
+// generation_config.json or config.json, and the one token that tokenizer.json puts before a text.
+// An empty name is none.
+inline void name_tokens_by_id(const std::filesystem::path& directory, TokenizerSpec& spec) {
+  for (auto* token : {&spec.bos_token, &spec.eos_token, &spec.pad_token}) {
+    if (*token && (*token)->empty()) token->reset();
+  }
+  if (!spec.bos_token && spec.before.size() == 1) spec.bos_token = token_of(spec, spec.before[0]);
+  for (const char* name : {"generation_config.json", "config.json"}) {
+    const std::filesystem::path path = directory / name;
+    if (spec.eos_token || !std::filesystem::exists(path)) continue;
+    const Json json = parse_json(read_text(path), path.string());
+    const Json* id = JsonFields(json, path.string()).find("eos_token_id");
+    if (id != nullptr && id->is_array() && !id->empty()) id = &id->front();
+    if (id != nullptr && id->is_number_unsigned() && id->get<std::uint64_t>() <= 0x7FFFFFFFu)
+      spec.eos_token = token_of(spec, id->get<std::uint32_t>());
+  }
+}
+
 }  // namespace tokenizer_files
 
 /// The tokenizer in `directory`: tokenizer.json, or vocab.json and merges.txt (GPT-2, Qwen2), with
 /// what tokenizer_config.json, special_tokens_map.json, added_tokens.json (see add_special_tokens)
 /// and chat_template.jinja add: further added tokens, the beginning, end and padding tokens, the
-/// chat template, and without a tokenizer.json add_bos_token and add_eos_token. Throws IoError or FormatError (see
+/// chat template, and without a tokenizer.json add_bos_token and add_eos_token. An end token that
+/// none of them names is the one of generation_config.json or config.json. Throws IoError or
+/// FormatError (see
 /// parse_tokenizer_json) naming the file.
 inline TokenizerSpec read_tokenizer_spec(const std::filesystem::path& directory) {
   namespace files = tokenizer_files;
@@ -158,6 +190,7 @@ inline TokenizerSpec read_tokenizer_spec(const std::filesystem::path& directory)
   if (!whole && tokenizer_class.empty()) tokenizer_class = "GPT2Tokenizer";
   add_special_tokens(around, files::default_tokens(tokenizer_class), spec);
   files::read_added_around(config, whole, spec);
+  files::name_tokens_by_id(directory, spec);
   spec.chat_template = there("chat_template.jinja")
                            ? files::read_text(directory / "chat_template.jinja")
                            : files::read_chat_template(config);
