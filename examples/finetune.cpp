@@ -44,6 +44,7 @@ class Finetune {
   int run() {
     open();
     say(data_.text);
+    for (const std::string& warning : data_.warnings) std::cerr << "finetune: " << warning << "\n";
     make_trainer();
     print_settings();
     hold_output();
@@ -81,7 +82,7 @@ class Finetune {
       options_.training.train_sampling_strategy = lora::TrainSampling::sequential;
     } else {
       tokenizer_.emplace(lora::Tokenizer::open(options_.model));
-      data_ = read_finetune_data(options_, *tokenizer_, vocabulary, positions, chat_);
+      data_ = read_finetune_data(options_, *tokenizer_, vocabulary, positions);
       samples_ = samples_of(data_.questions, static_cast<std::size_t>(options_.samples));
     }
     if (data_.train.empty())
@@ -210,7 +211,7 @@ class Finetune {
          {"learning_rate", "lr_scheduler_type", "warmup_ratio", "num_train_epochs", "max_steps",
           "per_device_train_batch_size", "gradient_accumulation_steps", "max_grad_norm",
           "weight_decay", "seed"});
-    if (chat_) say("template     " + std::string(chat_->name()) + "\n");
+    if (!data_.templates.empty()) say("template     " + data_.templates + "\n");
     const lora::TrainingNeeds needs = trainer_->needs();
     say(needs.text());
     needs.check();
@@ -295,7 +296,8 @@ class Finetune {
   std::string answer_to(const Sample& sample) const {
     std::string text;
     try {
-      text = answer(model_->base(), *tokenizer_, *chat_, sample.question, options_.max_new_tokens);
+      text = answer(model_->base(), *tokenizer_, data_.record_templates->of(sample.question),
+                    sample.question, options_.max_new_tokens);
     } catch (const lora::Error& error) {
       text = std::string("(none: ") + error.what() + ")";
     }
@@ -312,7 +314,6 @@ class Finetune {
   std::optional<lora::FolderLock> lock_;
   std::filesystem::path resume_;
   std::optional<lora::Tokenizer> tokenizer_;
-  std::optional<lora::ChatTemplate> chat_;
   FinetuneData data_;
   std::optional<Model> model_;
   std::optional<Trainer> trainer_;

@@ -1,24 +1,25 @@
-// The tokens behind which a chat template's answer is over.
+// What ends an answer of a chat template when text is generated.
 #pragma once
 
-#include <lora/text/tokenized_example.hpp>
+#include <lora/models/generation_config.hpp>
+#include <lora/text/template_fit.hpp>
 
 #include <algorithm>
-#include <cstdint>
-#include <vector>
 
 namespace examples {
 
-/// The tokens that end an answer in this template: what follows a word that the assistant says.
+/// Adds what the template writes behind an answer to what ends a text: its id, or its letters where
+/// the tokenizer has no such token.
 inline void add_answer_end(const lora::ChatTemplate& chat, const lora::Tokenizer& tokenizer,
-                           std::vector<std::int64_t>& ends) {
-  lora::Conversation sample;
-  sample.messages = {{"user", "x", "", {}}, {"assistant", "y", "", {}}};
-  const auto rendered = chat.render(sample, lora::render_options(tokenizer));
-  for (const std::int64_t label : lora::tokenize(rendered, tokenizer).labels) {
-    if (label == lora::ignored_label || !tokenizer.decoder().piece(label).special) continue;
-    if (std::count(ends.begin(), ends.end(), label) == 0) ends.push_back(label);
-    return;
+                           lora::GenerationConfig& config) {
+  const lora::AnswerEnd end = lora::answer_end(chat, tokenizer);
+  const auto add = [](auto& list, const auto& value) {
+    if (std::count(list.begin(), list.end(), value) == 0) list.push_back(value);
+  };
+  if (end.id) {
+    add(config.eos_token_id, *end.id);
+  } else {
+    add(config.stop_strings, end.text);
   }
 }
 

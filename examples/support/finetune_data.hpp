@@ -16,6 +16,9 @@ struct FinetuneData {
   std::vector<lora::PackedRow> train, eval;
   std::vector<lora::Conversation> questions;  ///< of the evaluation, for samples
   std::string text;                           ///< lines for a person
+  std::string templates;                      ///< that are in use, and for how many records
+  std::vector<std::string> warnings;          ///< what is probably not wanted
+  std::optional<lora::RecordTemplates> record_templates;  ///< none for --ids
 };
 
 namespace detail {
@@ -37,7 +40,8 @@ inline lora::DataOptions data_options(const FinetuneOptions& options) {
                                                      {"value", &data.fields.value},
                                                      {"prompt", &data.fields.prompt},
                                                      {"completion", &data.fields.completion},
-                                                     {"text", &data.fields.text}};
+                                                     {"text", &data.fields.text},
+                                                     {"segments", &data.fields.segments}};
   for (const auto& [name, column] : options.fields) {
     const auto known = names.find(name);
     if (known == names.end()) {
@@ -50,21 +54,24 @@ inline lora::DataOptions data_options(const FinetuneOptions& options) {
   return data;
 }
 
-/// Conversations of several files, and the kind of the first.
-inline std::pair<std::vector<lora::Conversation>, lora::RecordKind> read_conversations(
-    const std::vector<std::string>& paths, const FinetuneOptions& options, std::string& text) {
+/// Conversations of several files.
+inline std::vector<lora::Conversation> read_conversations(const std::vector<std::string>& paths,
+                                                          const FinetuneOptions& options,
+                                                          std::string& text) {
   std::vector<lora::Conversation> all;
-  lora::RecordKind kind = lora::RecordKind::automatic;
   for (const std::string& path : paths) {
     lora::InstructionData data = lora::read_instruction_data(path, data_options(options));
-    if (kind == lora::RecordKind::automatic) kind = data.kind;
     text += "data         " + path + ": " + std::to_string(data.conversations.size()) + " records";
     if (data.skipped > 0) text += ", " + std::to_string(data.skipped) + " skipped";
     text += "\n";
     for (const std::string& problem : data.problems) text += "  skipped " + problem + "\n";
+    std::string unused;
+    for (const auto& [name, records] : data.unused_fields)
+      unused += (unused.empty() ? "" : ", ") + name + " (" + std::to_string(records) + ")";
+    if (!unused.empty()) text += "  fields not used (of records): " + unused + "\n";
     std::move(data.conversations.begin(), data.conversations.end(), std::back_inserter(all));
   }
-  return {std::move(all), kind};
+  return all;
 }
 
 inline lora::TokenizeOptions tokenize_options(const FinetuneOptions& options, Index vocab_size) {
@@ -89,16 +96,87 @@ inline std::vector<lora::PackedRow> rows_of(std::vector<lora::TokenizedExample> 
 
 inline std::string tokenized_text(const char* what, const lora::TokenizeReport& report,
                                   std::size_t rows) {
-  char line[200];
+  char line[240];
   std::snprintf(line, sizeof line,
-                "%-12s %td records in %zu rows, %td tokens, %td counted by the loss, longest %td",
+                "%-12s %td records in %zu rows, %td tokens, %td counted by the loss with %td end "
+                "tokens, longest %td",
                 what, report.records - report.without_answer, rows, report.tokens, report.counted,
-                report.longest);
+                report.ends, report.longest);
   std::string text = line;
   if (report.truncated > 0) text += ", " + std::to_string(report.truncated) + " cut";
   if (report.without_answer > 0)
     text += ", " + std::to_string(report.without_answer) + " left out whose answer was cut whole";
-  return text + "\n";
+  text += "\n";
+  const auto note = [&](Index records, const char* words) {
+    if (records > 0) text += "  " + std::to_string(records) + words + "\n";
+  };
+  note(report.brought_begin, " records begin with the beginning token: they get no second one");
+  note(report.brought_end, " records end with the end token: they get no second one");
+  note(report.left_out_thinking, " answers lose their thinking, which the template leaves out");
+  note(report.unused_settings, " records have chat_template_kwargs that the template ignores");
+  return text;
+}
+
+/// What is probably not wanted, of the data and of the templates in use.
+inline void add_warnings(const lora::TokenizeReport& report, const lora::Tokenizer& tokenizer,
+                         std::vector<std::string>& warnings) {
+  if (report.doubled > 0)
+    warnings.push_back("in " + std::to_string(report.doubled) +
+                       " records the beginning or end token stands twice in a row: the data brings "
+                       "it, and the template writes it as well");
+  if (report.lacks_begin > 0)
+    warnings.push_back(
+        "the template begins with the tokenizer's beginning token, and the "
+        "tokenizer names none");
+  if (report.ends == 0 && report.counted > 0)
+    warnings.push_back("no end token counts: nothing in the data teaches the model to stop");
+  for (const auto& [name, records] : report.templates) {
+    std::string missing;
+    for (const std::string& marker :
+         lora::missing_markers(lora::ChatTemplate::named(name), tokenizer))
+      missing += (missing.empty() ? "" : ", ") + marker;
+    if (!missing.empty())
+      warnings.push_back("the tokenizer has no token for " + missing + " of the template " + name +
+                         ": they are learned letter by letter");
+  }
+}
+
+/// "qwen2.5", or with several "qwen2.5 (4 records), plain (1)".
+inline std::string templates_text(const lora::TokenizeReport& report) {
+  if (report.templates.size() == 1) return report.templates.begin()->first;
+  std::string text;
+  for (const auto& [name, records] : report.templates)
+    text += (text.empty() ? "" : ", ") + name + " (" + std::to_string(records) + " records)";
+  return text;
+}
+
+/// The records at these indices.
+template <class T>
+std::vector<T> chosen(const std::vector<T>& all, const std::vector<Index>& indices) {
+  std::vector<T> some;
+  for (const Index i : indices) some.push_back(all[static_cast<std::size_t>(i)]);
+  return some;
+}
+
+/// Takes a share of `all` away, drawn by the seed, at least one and not all.
+template <class T>
+std::vector<T> hold_out(std::vector<T>& all, const FinetuneOptions& options) {
+  const auto n = static_cast<Index>(all.size());
+  if (n < 2) return {};
+  const Index count = std::min(lora::share_of(n, options.validation_share), n - 1);
+  const lora::DataSplit split = lora::split_by_seed(n, count, options.training.seed);
+  std::vector<T> held = chosen(all, split.validation);
+  all = chosen(all, split.training);
+  return held;
+}
+
+/// Whether the share is taken of rows: of documents, where one of them is more than the share.
+inline bool shares_rows(const std::vector<lora::Conversation>& all,
+                        const FinetuneOptions& options) {
+  return static_cast<double>(all.size()) * options.validation_share < 1 &&
+         std::all_of(all.begin(), all.end(), [](const lora::Conversation& one) {
+           return one.kind == lora::RecordKind::text;
+         });
 }
 
 }  // namespace detail
@@ -130,48 +208,54 @@ inline FinetuneData read_finetune_ids(const std::string& path, Index vocab_size,
   return data;
 }
 
-/// The template that renders the data: the named one, or what fits.
-inline lora::ChatTemplate chosen_template(const FinetuneOptions& options, lora::RecordKind kind,
-                                          const lora::Tokenizer& tokenizer) {
-  if (!options.chat_template.empty()) return lora::ChatTemplate::named(options.chat_template);
-  return lora::default_template(kind, tokenizer);
+/// The templates that render the data: the named one, or what fits each record.
+inline lora::RecordTemplates chosen_templates(const FinetuneOptions& options,
+                                              const lora::Tokenizer& tokenizer) {
+  if (options.chat_template.empty()) return lora::RecordTemplates(tokenizer);
+  return lora::ChatTemplate::named(options.chat_template);
 }
 
-/// Reads and tokenizes everything, no example longer than the model's positions. `chat` becomes the
-/// template in use.
+/// Reads and tokenizes everything, no example longer than the model's positions.
 inline FinetuneData read_finetune_data(FinetuneOptions options, const lora::Tokenizer& tokenizer,
-                                       Index vocab_size, Index positions,
-                                       std::optional<lora::ChatTemplate>& chat) {
-  for (const std::string& notice : lora::tokenizer_notices(tokenizer, vocab_size))
-    std::cerr << "finetune: " << notice << "\n";
+                                       Index vocab_size, Index positions) {
   FinetuneData data;
+  data.warnings = lora::tokenizer_notices(tokenizer, vocab_size);
   if (options.max_length == 0 || options.max_length > positions) {
     options.max_length = positions;
     data.text =
         "max_length   " + std::to_string(positions) + ", as many positions as the model has\n";
   }
-  auto [train, kind] = detail::read_conversations(options.data, options, data.text);
-  chat = chosen_template(options, kind, tokenizer);
+  auto train = detail::read_conversations(options.data, options, data.text);
+  const bool evaluates = options.eval_data.empty() && options.validation_share > 0;
+  const bool by_rows = evaluates && detail::shares_rows(train, options);
   std::vector<lora::Conversation> held_out;
   if (!options.eval_data.empty()) {
-    held_out = detail::read_conversations(options.eval_data, options, data.text).first;
-  } else if (options.validation_share > 0 && train.size() > 1) {
-    const auto n = static_cast<Index>(train.size());
-    const Index count = std::min(lora::share_of(n, options.validation_share), n - 1);
-    const lora::DataSplit split = lora::split_by_seed(n, count, options.training.seed);
-    std::vector<lora::Conversation> rest;
-    for (const Index i : split.training) rest.push_back(train[static_cast<std::size_t>(i)]);
-    for (const Index i : split.validation) held_out.push_back(train[static_cast<std::size_t>(i)]);
-    train = std::move(rest);
+    held_out = detail::read_conversations(options.eval_data, options, data.text);
+  } else if (evaluates && !by_rows) {
+    held_out = detail::hold_out(train, options);
   }
   const lora::TokenizeOptions tokenize = detail::tokenize_options(options, vocab_size);
-  lora::TokenizedData first = lora::tokenize_all(train, *chat, tokenizer, tokenize);
-  lora::TokenizedData second = lora::tokenize_all(held_out, *chat, tokenizer, tokenize);
+  data.record_templates = chosen_templates(options, tokenizer);
+  lora::TokenizedData first =
+      lora::tokenize_all(train, *data.record_templates, tokenizer, tokenize);
+  lora::TokenizedData second =
+      lora::tokenize_all(held_out, *data.record_templates, tokenizer, tokenize);
   data.train = detail::rows_of(std::move(first.examples), options);
   data.eval = detail::rows_of(std::move(second.examples), options);
   data.text += detail::tokenized_text("training", first.report, data.train.size());
   if (!held_out.empty())
     data.text += detail::tokenized_text("evaluation", second.report, data.eval.size());
+  if (by_rows) data.eval = detail::hold_out(data.train, options);
+  if (by_rows && !data.eval.empty())
+    data.text += "evaluation   " + std::to_string(data.eval.size()) + " of these rows\n";
+  if (evaluates && data.eval.empty())
+    data.text += "evaluation   none: there is one record, nothing to hold out\n";
+  lora::TokenizeReport& both = first.report;
+  both.doubled += second.report.doubled;
+  both.lacks_begin += second.report.lacks_begin;
+  for (const auto& [name, records] : second.report.templates) both.templates[name] += records;
+  data.templates = detail::templates_text(both);
+  detail::add_warnings(both, tokenizer, data.warnings);
   data.questions = std::move(held_out);
   return data;
 }

@@ -56,7 +56,7 @@ inline std::string answer(const lora::CausalLM<float>& model, const lora::Tokeni
   lora::GenerationConfig config;
   config.max_new_tokens = max_new_tokens;
   if (tokenizer.eos_id()) config.eos_token_id = {*tokenizer.eos_id()};
-  add_answer_end(chat, tokenizer, config.eos_token_id);
+  add_answer_end(chat, tokenizer, config);
   lora::GenerateOptions<float> options;
   options.tokenizer = &tokenizer;
   return lora::generate<float>(model, std::span(&prompt, 1), config, options).front().text;

@@ -98,6 +98,13 @@ inline std::vector<lora::Generated> write(const Writer& writer,
   return texts;
 }
 
+/// What ends an answer where the tokenizer has no token for it, else "".
+inline std::string spelled_answer_end(const lora::ChatTemplate& chat,
+                                      const lora::Tokenizer& tokenizer) {
+  const lora::AnswerEnd end = lora::answer_end(chat, tokenizer);
+  return end.id ? "" : end.text;
+}
+
 inline Writer open_writer(const GenerateRequest& request) {
   using Model = lora::CausalLM<float>;
   lora::HFGenerationConfig own = lora::read_generation_config(request.model);
@@ -112,9 +119,15 @@ inline Writer open_writer(const GenerateRequest& request) {
     chat = request.chat_template.empty()
                ? lora::default_template(lora::RecordKind::messages, tokenizer)
                : lora::ChatTemplate::named(request.chat_template);
-    add_answer_end(*chat, tokenizer, ends);
+    add_answer_end(*chat, tokenizer, own.generation);
   }
-  const lora::GenerationConfig config = generation_config(request, own.generation);
+  lora::GenerationConfig config = generation_config(request, own.generation);
+  if (const std::string end = chat ? spelled_answer_end(*chat, tokenizer) : ""; !end.empty()) {
+    add_answer_end(*chat, tokenizer, config);  // also beside --stop-strings
+    std::cerr << "generate: the tokenizer has no token for " << end
+              << ", which ends an answer of the template " << chat->name()
+              << ": a text ends before these letters\n";
+  }
   lora::WeightOptions weights;
   if (request.dtype == "bfloat16") weights.dtype = lora::Precision::bfloat16;
   Writer writer{std::move(tokenizer),
@@ -151,7 +164,7 @@ inline void answer_prompts(const Writer& writer, const std::vector<std::string>&
       conversation.messages.push_back({"user", text, "", {}});
       ids = writer.ids_of(conversation);
     } else {
-      ids = writer.tokenizer.encode(text, lora::SpecialTokens::before);
+      ids = lora::prompt_ids(text, writer.tokenizer);
     }
     for (std::size_t i = 0; i < std::max<std::size_t>(adapters.size(), 1); ++i) {
       const bool named = adapters.size() > 1;

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "support/shared.hpp"
+#include "text/small_tokenizer.hpp"
 
 namespace {
 using namespace examples;
@@ -137,6 +138,78 @@ TEST(FinetuneData, FieldsAreMappedAndUnknownOnesNamed) {
   } catch (const lora::ConfigError& error) {
     EXPECT_NE(std::string(error.what()).find("\"instrution\" is no field"), std::string::npos);
   }
+}
+
+// What finetune makes of these files, with a tokenizer of a few tokens.
+FinetuneData data_of(const std::map<std::string, std::string>& files,
+                     const std::vector<std::string>& train, const std::vector<std::string>& eval,
+                     FinetuneOptions options = {}) {
+  const lora_test::TemporaryFolder folder;
+  for (const auto& [name, text] : files) lora::atomic_write(folder.path / name, text);
+  for (const std::string& name : train) options.data.push_back((folder.path / name).string());
+  for (const std::string& name : eval) options.eval_data.push_back((folder.path / name).string());
+  lora::TokenizerSpec spec = lora_test::byte_level_spec();
+  spec.chat_template =
+      "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + "
+      "message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ "
+      "'<|im_start|>assistant\n' }}{% endif %}";
+  return read_finetune_data(options, lora::Tokenizer(spec), 261, 512);
+}
+const std::string chat_record =
+    R"({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}], "id": 1})"
+    "\n";
+
+TEST(FinetuneData, FilesOfSeveralKindsInAnyOrder) {
+  const std::map<std::string, std::string> files = {{"c.jsonl", chat_record},
+                                                    {"p.txt", "some text"}};
+  FinetuneOptions options;
+  options.validation_share = 0;
+  const FinetuneData one = data_of(files, {"c.jsonl", "p.txt"}, {}, options);
+  const FinetuneData two = data_of(files, {"p.txt", "c.jsonl"}, {}, options);
+  EXPECT_EQ(one.templates, "chatml (1 records), plain (1 records)");
+  EXPECT_EQ(two.templates, one.templates);
+  EXPECT_EQ(one.train[0].ids, two.train[1].ids);
+  EXPECT_EQ(one.train[1].ids, two.train[0].ids);
+  EXPECT_TRUE(one.warnings.empty());
+  EXPECT_NE(one.text.find("fields not used (of records): id (1)\n"), std::string::npos) << one.text;
+  EXPECT_NE(one.text.find("counted by the loss with 2 end tokens"), std::string::npos) << one.text;
+  const FinetuneData eval = data_of(files, {"p.txt"}, {"c.jsonl"}, options);
+  EXPECT_EQ(eval.eval.at(0).ids, one.train[0].ids);
+  EXPECT_EQ(eval.templates, one.templates);
+}
+
+TEST(FinetuneData, OneTextSharesItsRows) {
+  FinetuneOptions options;
+  options.max_length = 10;
+  options.validation_share = 0.1;
+  const FinetuneData data = data_of({{"p.txt", std::string(199, 'x')}}, {"p.txt"}, {}, options);
+  EXPECT_EQ(data.train.size(), 18u);
+  EXPECT_EQ(data.eval.size(), 2u);
+  EXPECT_NE(data.text.find("evaluation   2 of these rows\n"), std::string::npos) << data.text;
+  const FinetuneData one = data_of({{"c.jsonl", chat_record}}, {"c.jsonl"}, {}, options);
+  EXPECT_TRUE(one.eval.empty());
+  EXPECT_NE(one.text.find("evaluation   none"), std::string::npos) << one.text;
+}
+
+TEST(FinetuneData, WhatTheDataBringsIsSaid) {
+  FinetuneOptions options;
+  options.validation_share = 0;
+  const FinetuneData ended =
+      data_of({{"t.jsonl", "{\"text\": \"A<|end|>\"}\n"}}, {"t.jsonl"}, {}, options);
+  EXPECT_NE(ended.text.find("  1 records end with the end token: they get no second one\n"),
+            std::string::npos);
+  const FinetuneData never =
+      data_of({{"t.jsonl", "{\"segments\": [{\"label\": 1, \"text\": \"AB\"}]}\n"}}, {"t.jsonl"},
+              {}, options);
+  ASSERT_EQ(never.warnings.size(), 1u);
+  EXPECT_EQ(never.warnings[0].substr(0, 23), "no end token counts: no");
+  options.chat_template = "gemma";
+  const FinetuneData gemma = data_of({{"c.jsonl", chat_record}}, {"c.jsonl"}, {}, options);
+  ASSERT_EQ(gemma.warnings.size(), 3u);
+  EXPECT_EQ(gemma.warnings[0].substr(0, 23), "the template begins wit");
+  EXPECT_EQ(gemma.warnings[2],
+            "the tokenizer has no token for <start_of_turn>, <end_of_turn> of the template gemma: "
+            "they are learned letter by letter");
 }
 
 TEST(TrainingChart, DrawsWhatTheLogHas) {

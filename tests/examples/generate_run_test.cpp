@@ -65,6 +65,25 @@ TEST(GenerateProgram, WritesWhatFollows) {
   EXPECT_EQ(short_run.err.find("stopped"), std::string::npos);
 }
 
+TEST(GenerateProgram, ABeginningTokenInThePromptIsNotPutThereAgain) {
+  NEEDS_STORIES();
+  const auto of = [](const char* prompt) {
+    return generate({"--model", stories(), "--prompt", prompt, "--max-new-tokens", "3"});
+  };
+  EXPECT_HAS(of("<s>Once upon a time").err, "[prompt: 5 tokens, ");
+  EXPECT_EQ(of("<s>Once upon a time").out, of("Once upon a time").out);
+}
+
+TEST(GenerateProgram, AnEndWithoutATokenIsAStopString) {
+  NEEDS_STORIES();
+  const Ran run = generate({"--model", stories(), "--chat", "--template", "chatml", "--prompt",
+                            "Once", "--max-new-tokens", "3"});
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_HAS(run.err,
+             "the tokenizer has no token for <|im_end|>, which ends an answer of the "
+             "template chatml: a text ends before these letters\n");
+}
+
 TEST(GenerateProgram, DrawsBySeed) {
   NEEDS_STORIES();
   const auto of = [](const std::vector<std::string>& more) {
