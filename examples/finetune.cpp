@@ -44,7 +44,7 @@ class Finetune {
   int run() {
     open();
     say(data_.text);
-    for (const std::string& warning : data_.warnings) std::cerr << "finetune: " << warning << "\n";
+    warn(data_.warnings);
     make_trainer();
     print_settings();
     hold_output();
@@ -70,9 +70,8 @@ class Finetune {
     weights.orientations = options_.orientations;
     LM base = lora::load_model<LM>(options_.model, weights);
     const lora::HFConfig read = lora::read_hf_config(options_.model);
-    for (const auto* notes : {&read.warnings, &read.training_warnings}) {
-      for (const std::string& note : *notes) std::cerr << "finetune: " << note << "\n";
-    }
+    warn(read.warnings);
+    warn(read.training_warnings);
     const Index vocabulary = base.vocab_size(), positions = lora::position_limit(base.config());
     const std::string type = base.model_type();
     check_output();

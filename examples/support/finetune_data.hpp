@@ -113,6 +113,9 @@ inline std::string tokenized_text(const char* what, const lora::TokenizeReport& 
   note(report.brought_begin, " records begin with the beginning token: they get no second one");
   note(report.brought_end, " records end with the end token: they get no second one");
   note(report.left_out_thinking, " answers lose their thinking, which the template leaves out");
+  note(report.quoted_arguments,
+       " tool calls have a text as arguments: the template puts it in quotes, as transformers does "
+       "(write an object to have none)");
   note(report.unused_settings, " records have chat_template_kwargs that the template ignores");
   return text;
 }
@@ -248,8 +251,10 @@ inline FinetuneData read_finetune_data(FinetuneOptions options, const lora::Toke
   if (by_rows) data.eval = detail::hold_out(data.train, options);
   if (by_rows && !data.eval.empty())
     data.text += "evaluation   " + std::to_string(data.eval.size()) + " of these rows\n";
-  if (evaluates && data.eval.empty())
-    data.text += "evaluation   none: there is one record, nothing to hold out\n";
+  if (evaluates && held_out.empty() && data.eval.empty())
+    data.text += "evaluation   none: there is one record and nothing to hold out\n";
+  if (!held_out.empty() && data.eval.empty())
+    data.warnings.push_back("nothing is left of the evaluation: each answer was cut whole");
   lora::TokenizeReport& both = first.report;
   both.doubled += second.report.doubled;
   both.lacks_begin += second.report.lacks_begin;

@@ -176,6 +176,10 @@ TEST(FinetuneData, FilesOfSeveralKindsInAnyOrder) {
   const FinetuneData eval = data_of(files, {"p.txt"}, {"c.jsonl"}, options);
   EXPECT_EQ(eval.eval.at(0).ids, one.train[0].ids);
   EXPECT_EQ(eval.templates, one.templates);
+  options.max_length = 4;
+  EXPECT_EQ(
+      data_of(files, {"p.txt"}, {"c.jsonl"}, options).warnings,
+      std::vector<std::string>{"nothing is left of the evaluation: each answer was cut whole"});
 }
 
 TEST(FinetuneData, OneTextSharesItsRows) {
@@ -203,6 +207,12 @@ TEST(FinetuneData, WhatTheDataBringsIsSaid) {
               {}, options);
   ASSERT_EQ(never.warnings.size(), 1u);
   EXPECT_EQ(never.warnings[0].substr(0, 23), "no end token counts: no");
+  options.chat_template = "qwen2.5";
+  const FinetuneData calls =
+      data_of({{"c.json", R"([{"messages": [{"role": "user", "content": "x"}, {"role": "assistant",
+        "tool_calls": [{"name": "f", "arguments": "{}"}, {"name": "g", "arguments": {}}]}]}])"}},
+              {"c.json"}, {}, options);
+  EXPECT_NE(calls.text.find("  1 tool calls have a text as arguments: "), std::string::npos);
   options.chat_template = "gemma";
   const FinetuneData gemma = data_of({{"c.jsonl", chat_record}}, {"c.jsonl"}, {}, options);
   ASSERT_EQ(gemma.warnings.size(), 3u);

@@ -299,9 +299,6 @@ TEST(ChatTemplate, RefusesFunctionsThatAreNoJson) {
   EXPECT_EQ(refusal("llama3.1", conversation),
             "chat template llama3.1: a tool call is no JSON object with name and arguments: "
             "{\"name\":\"w\"}");
-  conversation.messages[1].tool_calls = "[{\"name\": \"w\", \"arguments\": \"{\"}]";
-  EXPECT_EQ(refusal("llama3.1", conversation).substr(0, 58),
-            "chat template llama3.1: arguments: not valid JSON: byte 1:");
   conversation.messages[1].tool_calls = "[{\"name\": \"w\", \"arguments\": \"{}\"}]";
   EXPECT_EQ(refusal("llama3.1", conversation), "accepted");
   conversation.messages[1].content = "B";
@@ -402,12 +399,53 @@ TEST(ChatTemplate, SeveralCallsStandInOneTurnBehindTheText) {
   EXPECT_EQ(marked("qwen3", thinking), begin + "[<think>\nhm\n</think>\n\nLet me see." + first +
                                            "{\"y\":2}}\n</tool_call><|im_end|>]\n" + rest +
                                            "[<think>\n\n</think>\n\ndone<|im_end|>]\n");
-  // Arguments that came as text are an object here; transformers would write the text in quotes.
+  // transformers' tojson writes arguments that are a text in quotes.
   EXPECT_EQ(marked("qwen2.5", calls),
             "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful "
             "assistant.<|im_end|>\n" +
-                begin + "[Let me see." + first + "{\"y\": 2}}\n</tool_call><|im_end|>]\n" + rest +
-                "[done<|im_end|>]\n");
+                begin + "[Let me see." + first + "\"{\\\"y\\\":2}\"}\n</tool_call><|im_end|>]\n" +
+                rest + "[done<|im_end|>]\n");
+}
+
+TEST(ChatTemplate, ArgumentsThatAreATextAreWrittenAsTransformersWritesThem) {
+  Conversation call{{{"user", "A", "", {}}, {"assistant", "", "", {}}}, ""};
+  const auto rendered = [&](const char* name, const char* arguments) {
+    call.messages[1].tool_calls = std::string("[{\"name\":\"f\",\"arguments\":") + arguments + "}]";
+    return ChatTemplate::named(name).render(call, {"<s>", "</s>"});
+  };
+  const auto ends = [&](const char* name, const char* arguments, std::string_view end) {
+    const std::string text = rendered(name, arguments).text();
+    EXPECT_TRUE(text.ends_with(end)) << name << " " << text;
+  };
+  const char *const object = R"({"x":1})", *const text = R"("{\"x\":1}")";
+  ends("llama3.1", object, R"({"name": "f", "parameters": {"x": 1}}<|eot_id|>)");
+  ends("llama3.1", text, R"({"name": "f", "parameters": "{\"x\":1}"}<|eot_id|>)");
+  ends("qwen2.5", object, "{\"name\": \"f\", \"arguments\": {\"x\": 1}}\n</tool_call><|im_end|>\n");
+  ends("qwen2.5", text,
+       "{\"name\": \"f\", \"arguments\": \"{\\\"x\\\":1}\"}\n</tool_call><|im_end|>\n");
+  ends("qwen3", text, "{\"name\": \"f\", \"arguments\": {\"x\":1}}\n</tool_call><|im_end|>\n");
+  EXPECT_EQ(rendered("qwen2.5", text).quoted_arguments, 1);
+  EXPECT_EQ(rendered("llama3.2", text).quoted_arguments, 1);
+  EXPECT_EQ(rendered("qwen3", text).quoted_arguments, 0);
+  EXPECT_EQ(rendered("qwen2.5", object).quoted_arguments, 0);
+}
+
+// transformers renders it with Llama 3's and ChatML's Jinja text; the others drop it without a word.
+TEST(ChatTemplate, ADevelopersTurnIsShownOrRefused) {
+  const Conversation conversation{
+      {{"developer", "D", "", {}}, {"user", "A", "", {}}, {"assistant", "B", "", {}}}, ""};
+  const std::string header = "<|start_header_id|>", end = "<|end_header_id|>\n\n";
+  EXPECT_EQ(marked("llama3.1", conversation),
+            "<s>" + header + "system" + end +
+                "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n<|eot_id|>" +
+                header + "developer" + end + "D<|eot_id|>" + header + "user" + end + "A<|eot_id|>" +
+                header + "assistant" + end + "[B<|eot_id|>]");
+  EXPECT_EQ(marked("chatml", conversation),
+            "<|im_start|>developer\nD<|im_end|>\n<|im_start|>user\nA<|im_end|>\n"
+            "<|im_start|>assistant\n[B<|im_end|>]\n");
+  for (const char* name : {"qwen2.5", "qwen3", "phi3", "deepseek-r1", "gemma", "mistral"})
+    EXPECT_THROW(ChatTemplate::named(name).render(conversation, {"<s>", "</s>"}),
+                 lora::ConfigError);
 }
 
 TEST(ChatTemplate, TheEndOfATurnIsOneToken) {

@@ -180,6 +180,10 @@ TEST(InstructionData, WhatOtherProgramsCallTheSameThing) {
       [{"name": "f"}]}])")),
             "user=A assistant={[{\"name\":\"f\",\"arguments\":\"{}\"}]} "
             "[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]|");
+  // A developer is not the system: templates show the two differently.
+  EXPECT_EQ(shown(parse(R"([{"messages": [{"role": "developer", "content": "D"},
+                           {"role": "assistant", "content": "B"}]}])")),
+            "developer=D assistant=B |");
   // A text and calls in one turn.
   EXPECT_EQ(shown(parse(with_message(
                 "\"tool_calls\": [{\"id\": \"1\", \"type\": \"function\", \"function\": "
@@ -266,8 +270,8 @@ TEST(InstructionData, ABadRecordIsNamedByFileLineAndField) {
   EXPECT_EQ(refusal(good + "{\"instruction\"").substr(0, 29), "data: line 2: not valid JSON:");
   const std::string chat = "{\"messages\": [{\"role\": \"user\", \"content\": \"A\"}, ";
   EXPECT_EQ(refusal(chat + "{\"role\": \"robot\", \"content\": \"B\"}]}"),
-            "data: line 1: messages[1].role: \"robot\" is no role that is known: system, user "
-            "(human), assistant (gpt), tool (observation), function_call");
+            "data: line 1: messages[1].role: \"robot\" is no role that is known: system, "
+            "developer, user (human), assistant (gpt), tool (observation), function_call");
   EXPECT_EQ(refusal(chat + "{\"role\": \"assistant\"}]}"),
             "data: line 1: messages[1].content: is missing");
   EXPECT_EQ(refusal(chat + "{\"role\": \"assistant\", \"content\": [{\"type\": \"image\"}]}]}"),

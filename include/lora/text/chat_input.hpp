@@ -96,11 +96,10 @@ inline std::vector<ToolCall> calls_of(const ChatInput& in, const Message& messag
   return calls;
 }
 
-/// The arguments of a call as JSON with Python's spaces, also where they are given as text.
-inline std::string spelled_arguments(const ChatInput& in, const ToolCall& call) {
-  if (!call.arguments.is_string()) return jinja_json(call.arguments);
-  return jinja_json(parse_json(call.arguments.get<std::string>(),
-                               "chat template " + std::string(in.name) + ": arguments"));
+/// The arguments of a call as the filter tojson spells them: a text gets quotes, which `out` counts.
+inline std::string spelled_arguments(const ToolCall& call, Rendered& out) {
+  if (call.arguments.is_string()) ++out.quoted_arguments;
+  return jinja_json(call.arguments);
 }
 
 inline Json tools_of(const ChatInput& in) {

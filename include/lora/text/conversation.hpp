@@ -23,8 +23,8 @@ enum class RecordKind {
   segments
 };
 
-/// One turn. Roles: "system", "user", "assistant", "tool" (what a function returned), "text" (a
-/// document without turns, or a stretch of one).
+/// One turn. Roles: "system", "developer" (which few templates show), "user", "assistant", "tool"
+/// (what a function returned), "text" (a document without turns, or a stretch of one).
 struct Message {
   std::string role, content;
   std::string input;            ///< of a user's turn in Alpaca's records; empty where there is none
@@ -65,6 +65,7 @@ struct Rendered {
   bool brought_end = false;     ///< an answer had the end token itself, and got no second one
   bool lacks_begin = false;     ///< the template writes a beginning token, and none is named
   Index left_out_thinking = 0;  ///< answers whose thinking the template does not show
+  Index quoted_arguments = 0;   ///< calls whose arguments are a text, which the template quotes
 
   /// Appends, joining neighbours of one kind.
   void add(std::string_view text, bool trained = false) {

@@ -63,7 +63,7 @@ inline void llama31_turn(const ChatInput& in, const Message& message, Rendered& 
     if (!message.content.empty()) in.refuse("a text beside tool_calls is not supported");
     llama3_turn("assistant",
                 "{\"name\": \"" + calls[0].name +
-                    "\", \"parameters\": " + spelled_arguments(in, calls[0]) + "}",
+                    "\", \"parameters\": " + spelled_arguments(calls[0], out) + "}",
                 message.is_trained(), out);
   } else if (message.role == "tool") {
     llama3_turn("ipython", jinja_json(Json(message.content)), false, out);

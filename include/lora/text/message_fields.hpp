@@ -32,7 +32,7 @@ using UnusedFields = std::set<std::string>;
 inline std::string role_of(JsonFields& message, const std::string& field) {
   constexpr std::array<std::pair<std::string_view, std::string_view>, 13> roles = {
       {{"system", "system"},
-       {"developer", "system"},
+       {"developer", "developer"},
        {"user", "user"},
        {"human", "user"},
        {"assistant", "assistant"},
@@ -49,7 +49,7 @@ inline std::string role_of(JsonFields& message, const std::string& field) {
     if (name == known) return std::string(role);
   }
   message.refuse(field, in_quotes(name) +
-                            " is no role that is known: system, user (human), "
+                            " is no role that is known: system, developer, user (human), "
                             "assistant (gpt), tool (observation), function_call");
 }
 

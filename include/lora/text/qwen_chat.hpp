@@ -80,7 +80,7 @@ inline std::string qwen_call(const ToolCall& call, const std::string& arguments)
 inline void qwen25_answer(const ChatInput& in, const Message& message, Rendered& out) {
   std::string answer = message.content;
   for (const ToolCall& call : calls_of(in, message))
-    answer += (answer.empty() ? "" : "\n") + qwen_call(call, spelled_arguments(in, call));
+    answer += (answer.empty() ? "" : "\n") + qwen_call(call, spelled_arguments(call, out));
   out.add("<|im_start|>assistant\n");
   out.add(answer, message.is_trained());
   out.add_end("<|im_end|>", message.is_trained());

@@ -51,6 +51,7 @@ struct TokenizeReport {
   Index doubled = 0;
   Index lacks_begin = 0;  ///< records whose template writes a beginning token that is not named
   Index left_out_thinking = 0;  ///< answers whose thinking the template does not show
+  Index quoted_arguments = 0;   ///< tool calls whose arguments are a text, written in quotes
   Index unused_settings = 0;    ///< records whose chat_template_kwargs it does not look at
   std::map<std::string, Index> templates;  ///< records by the template that rendered them
 };
@@ -223,6 +224,7 @@ inline void note(const Conversation& conversation, const ChatTemplate& chat,
   };
   ++report.templates[std::string(chat.name())];
   report.left_out_thinking += rendered.left_out_thinking;
+  report.quoted_arguments += rendered.quoted_arguments;
   const bool other_thinking = conversation.enable_thinking && chat.setting() != "enable_thinking";
   const bool other_date = !conversation.date.empty() && chat.setting() != "date_string";
   if (other_thinking || other_date) ++report.unused_settings;
