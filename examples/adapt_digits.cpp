@@ -88,7 +88,7 @@ Network base_network(const AdaptOptions& options, const Tasks& tasks, const Spea
   const ProgressMode mode = options.quiet ? ProgressMode::quiet : ProgressMode::automatic;
   Network network = train_base_network(sizes, tasks, base_plan(options, tasks), mode);
   say("Base network " + shape_words(network) + ", " +
-      examples::detail::grouped(static_cast<std::uintmax_t>(network_size(network))) +
+      lora::grouped_text(static_cast<std::uint64_t>(network_size(network))) +
       " parameters, trained on task A and frozen");
   save_network(network, options.output / kBaseFile, here);
   return network;
@@ -97,7 +97,7 @@ Network base_network(const AdaptOptions& options, const Tasks& tasks, const Spea
 std::vector<Outcome> run_all(const AdaptOptions& options, const Tasks& tasks, const Network& base,
                              const Speaker& say) {
   const auto words = [](const Outcome& o) {
-    using examples::detail::fixed_text;
+    using lora::fixed_text;
     return "  " + fixed_text(o.accuracy_b, 2) + " % of task B, " + fixed_text(o.accuracy_a, 2) +
            " % of task A" +
            (o.file.empty() ? "" : ", " + fixed_text(o.milliseconds, 2) + " ms a step");
@@ -174,11 +174,10 @@ void evaluate_adapter(AdaptOptions options) {
                         adapter_config(rank, 0.0));
   lora::load_adapter_file(model, options.load);
   const auto row = [&](const char* name) {
-    char line[96];
-    std::snprintf(line, sizeof line, "%-17s  %7.2f %%  %7.2f %%", name,
-                  accuracy(model.base(), tasks.a.held_out),
-                  accuracy(model.base(), tasks.b.held_out));
-    say(line);
+    const auto cell = [&](const DigitSet& images) {
+      return "  " + examples::detail::padded(lora::fixed_text(accuracy(model.base(), images), 2), 7) + " %";
+    };
+    say(examples::detail::padded(name, -17) + cell(tasks.a.held_out) + cell(tasks.b.held_out));
   };
   say("Adapter " + options.load.string() + ", rank " + std::to_string(rank));
   say("                      task A     task B");

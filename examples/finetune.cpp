@@ -265,20 +265,18 @@ class Finetune {
           "\n  after   " + shown(answer_to(samples_[i])) + "\n  data    " +
           shown(samples_[i].expected) + "\n");
     }
-    char line[160];
-    std::snprintf(line, sizeof line, "\nsteps %td, mean loss of training %.4f\n",
-                  result.global_step, result.training_loss);
-    say(line);
+    using lora::fixed_text;
+    say("\nsteps " + std::to_string(result.global_step) + ", mean loss of training " +
+        fixed_text(result.training_loss, 4) + "\n");
     const auto metric = [](const Json& metrics, const char* name) {
       return metrics.contains(name) && metrics[name].is_number() ? metrics[name].get<double>()
                                                                  : std::nan("");
     };
     if (before_.is_object() && after_.is_object()) {
-      std::snprintf(line, sizeof line,
-                    "evaluation loss %.4f before, %.4f after (perplexity %.2f, %.2f)\n",
-                    metric(before_, "eval_loss"), metric(after_, "eval_loss"),
-                    metric(before_, "eval_perplexity"), metric(after_, "eval_perplexity"));
-      say(line);
+      say("evaluation loss " + fixed_text(metric(before_, "eval_loss"), 4) + " before, " +
+          fixed_text(metric(after_, "eval_loss"), 4) + " after (perplexity " +
+          fixed_text(metric(before_, "eval_perplexity"), 2) + ", " +
+          fixed_text(metric(after_, "eval_perplexity"), 2) + ")\n");
     }
     if (result.reason == lora::StopReason::requested)
       say("stopped as asked; --resume_from_checkpoint last goes on\n");

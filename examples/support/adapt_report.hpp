@@ -15,17 +15,13 @@ struct Experiment {
 
 namespace detail {
 
-inline std::string fixed_text(double value, int decimals) {
-  char text[64];
-  std::snprintf(text, sizeof text, "%.*f", decimals, value);
-  return text;
-}
+using lora::fixed_text, lora::grouped_text, lora::number_text;
 
-/// 235146 as "235,146".
-inline std::string grouped(std::uintmax_t n) {
-  std::string text = std::to_string(n);
-  for (std::size_t at = text.size(); at > 3; at -= 3) text.insert(at - 3, ",");
-  return text;
+/// `text` in a column of `width` bytes, to its right; to its left with a negative width.
+inline std::string padded(const std::string& text, int width) {
+  const auto room = static_cast<std::size_t>(std::abs(width));
+  const std::string fill(room - std::min(room, text.size()), ' ');
+  return width < 0 ? text + fill : fill + text;
 }
 
 inline double percent_of(Index part, Index whole) {
@@ -37,23 +33,22 @@ inline double percent_of(Index part, Index whole) {
 /// The outcomes as lines of equal columns; the first is the network without tuning.
 inline std::string results_table(const std::vector<Outcome>& outcomes) {
   const Outcome& none = outcomes.front();
-  char line[256];
+  using detail::fixed_text, detail::grouped_text, detail::padded;
   std::string table =
       "                    trained parameters      task A, % right            task B, % right\n"
       "                     number    of all   before   after  disabled    before   after   "
       "ms/step     bytes\n";
   for (const Outcome& outcome : outcomes) {
     const bool tuned = !outcome.file.empty();
-    std::snprintf(
-        line, sizeof line, "%-17s  %8s  %6.2f %%   %6.2f  %6.2f  %8s    %6.2f  %6.2f  %8s  %8s\n",
-        outcome.method.c_str(),
-        detail::grouped(static_cast<std::uintmax_t>(outcome.trainable)).c_str(),
-        detail::percent_of(outcome.trainable, outcome.all), none.accuracy_a, outcome.accuracy_a,
-        outcome.a_without ? detail::fixed_text(*outcome.a_without, 2).c_str() : "-",
-        none.accuracy_b, outcome.accuracy_b,
-        tuned ? detail::fixed_text(outcome.milliseconds, 2).c_str() : "-",
-        tuned ? detail::grouped(outcome.bytes).c_str() : "-");
-    table += line;
+    const auto percent = [](double x) { return padded(fixed_text(x, 2), 6); };
+    table += padded(outcome.method, -17) + "  " +
+             padded(grouped_text(static_cast<std::uint64_t>(outcome.trainable)), 8) + "  " +
+             percent(detail::percent_of(outcome.trainable, outcome.all)) + " %   " +
+             percent(none.accuracy_a) + "  " + percent(outcome.accuracy_a) + "  " +
+             padded(outcome.a_without ? fixed_text(*outcome.a_without, 2) : "-", 8) + "    " +
+             percent(none.accuracy_b) + "  " + percent(outcome.accuracy_b) + "  " +
+             padded(tuned ? fixed_text(outcome.milliseconds, 2) : "-", 8) + "  " +
+             padded(tuned ? grouped_text(outcome.bytes) : "-", 8) + "\n";
   }
   return table;
 }
@@ -84,16 +79,15 @@ inline std::string metrics_csv(const std::vector<Outcome>& outcomes) {
   }
   for (std::size_t i = 0; i < layers; ++i) csv += ",moved_layers." + std::to_string(i);
   csv += "\n";
-  char line[192];
+  const auto add = [&csv](const std::string& number) { csv.append(",").append(number); };
   for (const Outcome& o : outcomes) {
     for (const CurvePoint& p : o.curve) {
-      std::snprintf(line, sizeof line, ",%td,%.6g,%.6g,%.6g,%.4f,%.4f", p.state.step, p.state.loss,
-                    p.state.learning_rate, p.state.gradient_norm, p.accuracy_a, p.accuracy_b);
-      csv += o.method + line;
-      for (const double moved : p.moved) {
-        std::snprintf(line, sizeof line, ",%.6g", moved);
-        csv += line;
-      }
+      csv += o.method;
+      add(std::to_string(p.state.step));
+      for (const double x : {p.state.loss, p.state.learning_rate, p.state.gradient_norm})
+        add(detail::number_text(x, 6));
+      for (const double x : {p.accuracy_a, p.accuracy_b}) add(detail::fixed_text(x, 4));
+      for (const double moved : p.moved) add(detail::number_text(moved, 6));
       csv += "\n";
     }
   }
@@ -236,7 +230,7 @@ inline std::string results_svg(const std::vector<Outcome>& outcomes, const Exper
 
 /// A few sentences about what the numbers say.
 inline std::string findings(const std::vector<Outcome>& outcomes) {
-  using detail::fixed_text, detail::grouped;
+  using detail::fixed_text, detail::grouped_text;
   const Outcome &none = outcomes.front(), &best = best_adapter(outcomes), &full = outcomes.back();
   return "Task B: " + fixed_text(none.accuracy_b, 2) + " % without tuning, " +
          fixed_text(best.accuracy_b, 2) + " % with " + best.method + ", " +
@@ -246,8 +240,8 @@ inline std::string findings(const std::vector<Outcome>& outcomes) {
          " % before; full fine-tuning is left with " + fixed_text(full.accuracy_a, 2) + " %, " +
          best.method + " with " + fixed_text(best.accuracy_a, 2) +
          " % while its adapter is enabled and " + fixed_text(best.a_without.value_or(0), 2) +
-         " % when it is disabled.\nAn adapter is a file of " + grouped(best.bytes) +
-         " bytes, the fine-tuned network one of " + grouped(full.bytes) + ".\n";
+         " % when it is disabled.\nAn adapter is a file of " + grouped_text(best.bytes) +
+         " bytes, the fine-tuned network one of " + grouped_text(full.bytes) + ".\n";
 }
 
 }  // namespace examples

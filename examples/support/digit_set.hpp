@@ -2,6 +2,7 @@
 #pragma once
 
 #include <lora/core/error.hpp>
+#include <lora/core/number_text.hpp>
 #include <lora/core/random.hpp>
 
 #include <algorithm>
@@ -88,7 +89,7 @@ inline DigitSplit split(const DigitSet& set, double validation_fraction, std::ui
   const Index held_out = static_cast<Index>(std::lround(wanted));
   if (held_out < 1 || held_out >= set.size()) {
     throw lora::ConfigError("split: a validation fraction of " +
-                            std::to_string(validation_fraction) + " of " +
+                            lora::number_text(validation_fraction) + " of " +
                             std::to_string(set.size()) +
                             " images leaves one side empty, expected a number between 0 and 1");
   }

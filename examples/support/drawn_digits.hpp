@@ -139,9 +139,9 @@ inline DigitSet draw_digits(const DrawnOptions& options) {
         "4 to 1024");
   check(options.width >= 4 && options.width <= 1024, "width", std::to_string(options.width),
         "4 to 1024");
-  check(options.size > 0.0 && options.size <= 2.0, "size", std::to_string(options.size),
+  check(options.size > 0.0 && options.size <= 2.0, "size", lora::number_text(options.size),
         "more than 0, at most 2");
-  check(options.noise >= 0.0 && options.noise <= 1.0, "noise", std::to_string(options.noise),
+  check(options.noise >= 0.0 && options.noise <= 1.0, "noise", lora::number_text(options.noise),
         "0 to 1");
 
   DigitSet set{lora::Matrix<float>::Zero(options.count, options.height * options.width),

@@ -96,13 +96,12 @@ inline std::vector<lora::PackedRow> rows_of(std::vector<lora::TokenizedExample> 
 
 inline std::string tokenized_text(const char* what, const lora::TokenizeReport& report,
                                   std::size_t rows) {
-  char line[240];
-  std::snprintf(line, sizeof line,
-                "%-12s %td records in %zu rows, %td tokens, %td counted by the loss with %td end "
-                "tokens, longest %td",
-                what, report.records - report.without_answer, rows, report.tokens, report.counted,
-                report.ends, report.longest);
-  std::string text = line;
+  std::string text = what;
+  text.resize(std::max<std::size_t>(text.size(), 12), ' ');
+  text += " " + std::to_string(report.records - report.without_answer) + " records in " +
+          std::to_string(rows) + " rows, " + std::to_string(report.tokens) + " tokens, " +
+          std::to_string(report.counted) + " counted by the loss with " +
+          std::to_string(report.ends) + " end tokens, longest " + std::to_string(report.longest);
   if (report.truncated > 0) text += ", " + std::to_string(report.truncated) + " cut";
   if (report.without_answer > 0)
     text += ", " + std::to_string(report.without_answer) + " left out whose answer was cut whole";

@@ -11,7 +11,6 @@
 #include <lora/text/tokenizer_files.hpp>
 
 #include <chrono>
-#include <cstdio>
 #include <iostream>
 #include <string>
 #include <utility>
@@ -59,11 +58,13 @@ inline std::pair<std::string, std::filesystem::path> adapter_argument(const std:
 
 inline void say_rate(std::size_t prompt_tokens, std::size_t tokens, std::size_t texts, double first,
                      double total) {
-  std::fprintf(stderr, "[prompt: %zu tokens, %.2f s; text: %zu tokens", prompt_tokens, first,
-               tokens);
+  std::string line("[prompt: ");
+  line += std::to_string(prompt_tokens) + " tokens, " + lora::fixed_text(first, 2) +
+          " s; text: " + std::to_string(tokens) + " tokens";
   if (tokens > texts && total > first)
-    std::fprintf(stderr, ", %.1f tokens/s", static_cast<double>(tokens - texts) / (total - first));
-  std::fprintf(stderr, "]\n");
+    line += ", " + lora::fixed_text(static_cast<double>(tokens - texts) / (total - first), 1) +
+            " tokens/s";
+  std::cerr << line + "]\n";
 }
 
 /// generate() with a clock; one text alone goes to standard output as it is written.

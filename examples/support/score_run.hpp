@@ -11,7 +11,7 @@
 
 #include <CLI/CLI.hpp>
 
-#include <cstdio>
+#include <cmath>
 #include <filesystem>
 #include <iostream>
 #include <optional>
@@ -41,6 +41,15 @@ inline ScoredBatch read_scored_batch(const std::filesystem::path& path) {
   return {std::move(all.ids), std::move(all.labels), all.rows, all.tokens};
 }
 
+/// x in nine digits, zeros at its end too.
+inline std::string nine_digits(double x) {
+  const std::string text = lora::scientific_text(x, 8);
+  const std::size_t e = text.find('e');
+  if (!std::isfinite(x) || e == text.npos) return text;
+  const int exponent = std::stoi(text.substr(e + 1));
+  return exponent < -4 || exponent >= 9 ? text : lora::fixed_text(x, 8 - exponent);
+}
+
 /// Prints the loss and writes the logits when they are wanted.
 inline void score(const ScoreOptions& options) {
   using Model = lora::CausalLM<float>;
@@ -66,9 +75,7 @@ inline void score(const ScoreOptions& options) {
                {batch.rows, batch.tokens, model.base().vocab_size()});
     writer.write(options.logits);
   }
-  char text[40];
-  std::snprintf(text, sizeof text, "loss %#.9g\n", static_cast<double>(result.loss));
-  std::cout << text;
+  std::cout << "loss " << nine_digits(static_cast<double>(result.loss)) << "\n";
 }
 
 /// Reads the command line. Returns the exit code when the program is to end now.

@@ -5,6 +5,7 @@
 #include "svg_text.hpp"
 
 #include <lora/core/error.hpp>
+#include <lora/core/number_text.hpp>
 
 #include <array>
 #include <limits>
@@ -159,15 +160,15 @@ class PanelPainter {
     for (const std::optional<double>& end : {panel_.y_low, panel_.y_high}) {
       if (end && !Axis::can_show(panel_.y_scale, *end)) {
         throw lora::ConfigError("to_svg: panel '" + panel_.title +
-                                "' has an end of the y axis at " + std::to_string(*end) +
+                                "' has an end of the y axis at " + lora::number_text(*end) +
                                 ", expected a finite number" +
                                 (panel_.y_scale == AxisScale::linear ? "" : " above 0"));
       }
     }
     if (panel_.y_low && panel_.y_high && !(*panel_.y_low < *panel_.y_high)) {
       throw lora::ConfigError("to_svg: panel '" + panel_.title + "' has y_low " +
-                              std::to_string(*panel_.y_low) + " and y_high " +
-                              std::to_string(*panel_.y_high) + ", expected low below high");
+                              lora::number_text(*panel_.y_low) + " and y_high " +
+                              lora::number_text(*panel_.y_high) + ", expected low below high");
     }
   }
 

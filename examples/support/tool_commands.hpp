@@ -32,7 +32,7 @@ inline void merge_command(const ToolOptions& options) {
   if (bar) bar->finish();
   for (const std::string& warning : report.warnings) std::cerr << "lora_tool: " << warning << "\n";
   std::cout << "merged " << report.changed << " tensors, replaced " << report.replaced << ", left "
-            << report.untouched << " as they were; " << thousands(report.bytes) << " bytes\nwrote "
+            << report.untouched << " as they were; " << lora::grouped_text(report.bytes) << " bytes\nwrote "
             << options.output.string() << "\n";
 }
 

@@ -145,10 +145,9 @@ class Extraction {
       tensors_.add(key + ".lora_A.weight", factors.A, DType::F32);
       tensors_.add(key + ".lora_B.weight", factors.B, DType::F32);
       ranks_.push_back({module, factors.rank()});
-      char share[32];
-      std::snprintf(share, sizeof share, "%.4f %%", 100 * found.energy_kept);
       rows.push_back({printable(module), lora::shape_text(base_.info(name).shape),
-                      std::to_string(factors.rank()), share});
+                      std::to_string(factors.rank()),
+                      lora::fixed_text(100 * found.energy_kept, 4) + " %"});
     } catch (const lora::Error& error) {
       throw lora::Error(request_.tuned.string() + ": " + printable(name) + ": " + error.what());
     }

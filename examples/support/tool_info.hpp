@@ -59,8 +59,8 @@ struct Totals {
     std::string types;
     for (const auto& [name, count] : dtypes)
       types += (types.empty() ? "" : ", ") + std::to_string(count) + " " + name;
-    return "tensors:    " + thousands(tensors) + " (" + types +
-           ")\nparameters: " + thousands(parameters) + "\nbytes:      " + thousands(bytes) + "\n";
+    return "tensors:    " + lora::grouped_text(tensors) + " (" + types +
+           ")\nparameters: " + lora::grouped_text(parameters) + "\nbytes:      " + lora::grouped_text(bytes) + "\n";
   }
 };
 
@@ -106,7 +106,7 @@ inline void print_tensors(const lora::SafetensorsFile& file) {
   for (const std::string& name : file.names()) {
     const lora::TensorInfo& info = file.info(name);
     rows.push_back({printable(name), std::string(lora::dtype_name(info.dtype)),
-                    lora::shape_text(info.shape), thousands(info.end - info.begin)});
+                    lora::shape_text(info.shape), lora::grouped_text(info.end - info.begin)});
   }
   std::cout << table_text(rows);
 }
@@ -172,7 +172,7 @@ inline void print_gguf(const std::filesystem::path& path) {
     const lora::GgufTensor& info = file.info(name);
     totals.add(info.shape, info.type.name, file.bytes(name).size());
     tensors.push_back({printable(name), std::string(info.type.name), lora::shape_text(info.shape),
-                       thousands(file.bytes(name).size())});
+                       lora::grouped_text(file.bytes(name).size())});
     if (!name.ends_with(".lora_a")) continue;
     const std::string module = name.substr(0, name.size() - 7), other = module + ".lora_b";
     if (!file.contains(other) || !info.type.dtype || !file.info(other).type.dtype) continue;

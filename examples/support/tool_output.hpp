@@ -22,19 +22,8 @@ namespace examples {
 using lora::DType;
 using lora::printable;
 
-/// "1,234,567".
-inline std::string thousands(std::uint64_t n) {
-  std::string digits = std::to_string(n);
-  for (std::size_t at = digits.size(); at > 3; at -= 3) digits.insert(at - 3, ",");
-  return digits;
-}
-
 /// x in six digits.
-inline std::string short_number(double x) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.6g", x);
-  return text;
-}
+inline std::string short_number(double x) { return lora::number_text(x, 6); }
 
 /// Rows of text as columns: numbers' columns to the right of a name's.
 inline std::string table_text(const std::vector<std::vector<std::string>>& rows) {

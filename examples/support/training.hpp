@@ -4,7 +4,6 @@
 #include "digit_network.hpp"
 #include "progress.hpp"
 
-#include <cstdio>
 
 namespace examples {
 
@@ -74,7 +73,6 @@ double train(Model& model, Network& network, const DigitSet& set, const Training
   lora::Matrix<float> logits(batch.images.rows(), network.out_features()), dlogits = logits;
   std::vector<double> milliseconds;
   Progress progress(plan.name, plan.steps, {.mode = mode});
-  char note[32];
   for (Index step = 0; step <= plan.steps; ++step) {
     batch.next();
     const Clock::time_point start = Clock::now();
@@ -94,8 +92,7 @@ double train(Model& model, Network& network, const DigitSet& set, const Training
     const bool last = step == plan.steps;
     optimizer.set_lr_factor(schedule.factor(step));
     if (last || step % plan.record_every == 0) watch(StepState{step, loss, norm, optimizer.lr()});
-    std::snprintf(note, sizeof note, "loss %.3f", loss);
-    progress.update(step, note);
+    progress.update(step, "loss " + lora::fixed_text(loss, 3));
     if (last) break;
     const Clock::time_point again = Clock::now();
     optimizer.step(model);

@@ -8,7 +8,7 @@
 namespace {
 
 using lora::duration_text;
-using lora::in_quotes, lora::number_text, lora::printable;
+using lora::in_quotes, lora::printable;
 
 TEST(Printable, EscapesControlCharacters) {
   EXPECT_EQ(printable(std::string_view("a\n\x1B[31m\0\x7F", 9)), "a\\x0a\\x1b[31m\\x00\\x7f");
@@ -27,18 +27,6 @@ TEST(Printable, CutsWhereACharacterBegins) {
 TEST(InQuotes, IsPrintable) {
   EXPECT_EQ(in_quotes("a\tb"), "\"a\\x09b\"");
   EXPECT_EQ(in_quotes(std::string(1000, 'k')), '"' + std::string(160, 'k') + "...\"");
-}
-
-TEST(NumberText, ShowsSmallAndLargeNumbersAsWhatTheyAre) {
-  EXPECT_EQ(number_text(0.5), "0.5");
-  EXPECT_EQ(number_text(-2), "-2");
-  EXPECT_EQ(number_text(0.1), "0.1");
-  EXPECT_EQ(number_text(-1e-7), "-1e-07");
-  EXPECT_EQ(number_text(1e300), "1e+300");
-  EXPECT_EQ(number_text(1.0000001), "1.0000001");
-  EXPECT_EQ(number_text(1234567), "1234567");
-  EXPECT_EQ(number_text(std::numeric_limits<double>::quiet_NaN()), "nan");
-  EXPECT_EQ(number_text(-std::numeric_limits<double>::infinity()), "-inf");
 }
 
 TEST(DurationText, IsRoundedToSeconds) {

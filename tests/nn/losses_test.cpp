@@ -279,9 +279,9 @@ TEST(CrossEntropy, OptionAndShapeErrors) {
         [&] { cross_entropy<double>(logits, labels, dlogits, options); });
   };
   EXPECT_EQ(told(-0.1, 0, Reduction::mean),
-            "cross_entropy: label_smoothing is -0.100000, expected 0 to 1");
+            "cross_entropy: label_smoothing is -0.1, expected 0 to 1");
   EXPECT_EQ(told(1.5, 0, Reduction::mean),
-            "cross_entropy: label_smoothing is 1.500000, expected 0 to 1");
+            "cross_entropy: label_smoothing is 1.5, expected 0 to 1");
   EXPECT_EQ(told(nan, 0, Reduction::mean),
             "cross_entropy: label_smoothing is nan, expected 0 to 1");
   EXPECT_EQ(told(0, -1, Reduction::mean), "cross_entropy: num_items is -1, expected 0 or more");

@@ -68,6 +68,22 @@ std::vector<std::string> conduct_faults(const Header& header) {
   return faults;
 }
 
+// A program may have set a locale that writes 0,5: numbers go through core/number_text.hpp.
+std::vector<std::string> locale_faults(const Header& header) {
+  static const std::regex words(
+      "(^|[^A-Za-z0-9_])(strto(d|f|ld)|sto(d|f|ld)|atof|sscanf|[io]?stringstream)(?![A-Za-z0-9_])");
+  static const std::regex formats("%[-+ #0]*[0-9*]*(\\.[0-9*]+)?L?[aefgAEFG]");
+  std::vector<std::string> faults;
+  const std::vector<std::string> code = lines_of(code_of(header.text)), raw = lines_of(header.text);
+  for (std::size_t i = 0; i < code.size(); ++i) {
+    const std::string line = raw[i].substr(0, raw[i].find("//"));
+    const bool format = line.find('"') != line.npos && std::regex_search(line, formats);
+    if (format || std::regex_search(code[i], words))
+      faults.push_back(header.path + ":" + std::to_string(i + 1) + ": asks the locale: " + raw[i]);
+  }
+  return faults;
+}
+
 template <class Rule>
 std::string faults_of_all(Rule rule) {
   std::vector<std::string> faults;
@@ -79,6 +95,7 @@ std::string faults_of_all(Rule rule) {
 }
 
 TEST(HouseRules, FormOfEveryHeader) { EXPECT_EQ(faults_of_all(form_faults), ""); }
+TEST(HouseRules, NumbersDoNotDependOnTheLocale) { EXPECT_EQ(faults_of_all(locale_faults), ""); }
 TEST(HouseRules, NoHeaderPrintsExitsOrAborts) { EXPECT_EQ(faults_of_all(conduct_faults), ""); }
 
 // The rules themselves, on headers that break each of them.
@@ -128,6 +145,17 @@ TEST(HouseRulesReader, Conduct) {
         "Model::print();", "int exit_code = 1;", "print_trainable_parameters();",
         "#include <cstdio>", "my_exit(2);", "const int aborted = 0;"})
     EXPECT_TRUE(well_behaved(line)) << line;
+}
+
+TEST(HouseRulesReader, Locale) {
+  for (const char* line :
+       {"std::snprintf(a, b, \"%.4f\", x);", "f(\"x %-8g\");", "std::stod(text);",
+        "strtod(a, b);", "std::ostringstream out;", "\"%*.*e\""})
+    EXPECT_FALSE(locale_faults({"core/a.hpp", std::string(line) + "\n"}).empty()) << line;
+  for (const char* line :
+       {"std::snprintf(a, b, \"%zu %td %s\", x);", "// printf's %.4f", "\"100 %\"", "std::stoi(t);",
+        "int stodgy;", "a % f(b)"})
+    EXPECT_TRUE(locale_faults({"core/a.hpp", std::string(line) + "\n"}).empty()) << line;
 }
 
 TEST(SourceTree, CodeIsWithoutCommentsAndTexts) {

@@ -7,7 +7,6 @@
 #include <lora/layers/trained_copy.hpp>
 
 #include <algorithm>
-#include <cstdio>
 #include <map>
 #include <optional>
 #include <string>
@@ -85,13 +84,6 @@ std::optional<std::vector<std::string>> common_names(const std::vector<Layer>& l
   return all;
 }
 
-template <class = void>
-std::string grouped_digits(Index n) {
-  std::string text = std::to_string(n);
-  for (std::size_t at = text.size(); at > 3; at -= 3) text.insert(at - 3, ",");
-  return text;
-}
-
 }  // namespace detail
 
 /// The summary of the layers; of the three counts only the number of layers is set. Without layers
@@ -136,11 +128,12 @@ std::pair<Index, Index> count_with_frozen(Base& base) {
 /// "trainable params: 1,234 || all params: 56,789 || trainable%: 2.1730".
 template <class = void>
 std::string trainable_text(Index trainable, Index all) {
-  char share[32];
-  std::snprintf(share, sizeof share, "%.4f",
-                all == 0 ? 0.0 : 100.0 * static_cast<double>(trainable) / static_cast<double>(all));
-  return "trainable params: " + detail::grouped_digits(trainable) +
-         " || all params: " + detail::grouped_digits(all) + " || trainable%: " + share;
+  const double share =
+      all == 0 ? 0.0 : 100.0 * static_cast<double>(trainable) / static_cast<double>(all);
+  std::string text("trainable params: ");
+  text += grouped_text(static_cast<std::uint64_t>(trainable)) + " || all params: " +
+          grouped_text(static_cast<std::uint64_t>(all)) + " || trainable%: " + fixed_text(share, 4);
+  return text;
 }
 
 }  // namespace LORA_NAMESPACE

@@ -1,9 +1,9 @@
-// Text of strangers and numbers as messages show them.
+// Text of strangers and durations as messages show them.
 #pragma once
 
 #include <lora/core/namespace.hpp>
+#include <lora/core/number_text.hpp>
 
-#include <array>
 #include <cstdio>
 #include <string>
 #include <string_view>
@@ -37,14 +37,6 @@ std::string printable(std::string_view text, std::size_t limit = 160) {
 template <class = void>
 std::string in_quotes(std::string_view text) {
   return '"' + printable(text) + '"';
-}
-
-/// x in the fewest of up to nine digits: std::to_string would show -1e-7 as -0.000000.
-template <class = void>
-std::string number_text(double x) {
-  std::array<char, 32> text{};
-  std::snprintf(text.data(), text.size(), "%.9g", x);
-  return text.data();
 }
 
 /// "0:07", "12:30" or "1:02:03"; "?" for what is not a number of seconds below 1000 hours.

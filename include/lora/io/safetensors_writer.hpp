@@ -179,8 +179,10 @@ inline std::string SafetensorsWriter::header() const {
     const std::uint64_t end = begin + tensor.size;
     text += separator + json_string(key.name, "") + ":{\"dtype\":\"" +
             std::string(dtype_name(key.dtype)) + "\",\"shape\":[";
-    for (std::size_t i = 0; i < tensor.shape.size(); ++i)
-      text += (i == 0 ? "" : ",") + std::to_string(tensor.shape[i]);
+    for (std::size_t i = 0; i < tensor.shape.size(); ++i) {
+      if (i > 0) text += ',';
+      text += std::to_string(tensor.shape[i]);
+    }
     text += "],\"data_offsets\":[" + std::to_string(begin) + "," + std::to_string(end) + "]}";
     separator = ",";
     begin = end;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <lora/core/half.hpp>
+#include <lora/core/number_text.hpp>
 #include <lora/core/parameter.hpp>
 #include <lora/layers/adapter_init.hpp>
 #include <lora/layers/dropout.hpp>
@@ -89,7 +90,7 @@ Adapter<S> make_adapter(const std::string& name, const AdapterOptions& options) 
   if (!fits_float32(options.lora_alpha))
     throw ConfigError(where + "lora_alpha is not finite in float32");
   if (!(options.lora_dropout >= 0.0 && options.lora_dropout < 1.0)) {
-    throw ConfigError(where + "lora_dropout is " + std::to_string(options.lora_dropout) +
+    throw ConfigError(where + "lora_dropout is " + number_text(options.lora_dropout) +
                       ", expected 0 <= p < 1");
   }
   Adapter<S> adapter;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <lora/core/error.hpp>
+#include <lora/core/number_text.hpp>
 #include <lora/nn/activations.hpp>
 
 #include <cmath>
@@ -48,7 +49,7 @@ void check_config(const GPT2Config& c) {
     refuse("n_embd is " + std::to_string(c.n_embd) + ", expected a multiple of n_head, " +
            std::to_string(c.n_head));
   if (!(c.layer_norm_epsilon > 0) || !std::isfinite(c.layer_norm_epsilon))
-    refuse("layer_norm_epsilon is " + std::to_string(c.layer_norm_epsilon) +
+    refuse("layer_norm_epsilon is " + number_text(c.layer_norm_epsilon) +
            ", expected a positive number");
 }
 

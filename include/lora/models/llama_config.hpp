@@ -2,6 +2,7 @@
 #pragma once
 
 #include <lora/core/error.hpp>
+#include <lora/core/number_text.hpp>
 #include <lora/core/printable.hpp>
 #include <lora/nn/activations.hpp>
 #include <lora/nn/rotary.hpp>
@@ -44,7 +45,7 @@ void check_config(const LlamaConfig& c) {
   };
   const auto positive = [&](const char* name, double value) {
     if (!(value > 0) || !std::isfinite(value))
-      refuse(std::string(name) + " is " + std::to_string(value) + ", expected a positive number");
+      refuse(std::string(name) + " is " + number_text(value) + ", expected a positive number");
   };
   if (c.model_type != "llama" && c.model_type != "mistral" && c.model_type != "qwen2" &&
       c.model_type != "qwen3")
@@ -87,8 +88,8 @@ void check_config(const LlamaConfig& c) {
   positive("rope_scaling.high_freq_factor", s.high_freq_factor);
   at_least("rope_scaling.original_max_position_embeddings", s.original_max_position_embeddings, 1);
   if (s.high_freq_factor <= s.low_freq_factor)
-    refuse("rope_scaling.high_freq_factor is " + std::to_string(s.high_freq_factor) +
-           ", expected more than low_freq_factor, " + std::to_string(s.low_freq_factor));
+    refuse("rope_scaling.high_freq_factor is " + number_text(s.high_freq_factor) +
+           ", expected more than low_freq_factor, " + number_text(s.low_freq_factor));
 }
 
 /// The class that transformers has for the norms of a model: "LlamaRMSNorm".

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <lora/core/error.hpp>
+#include <lora/core/number_text.hpp>
 #include <lora/core/overlap.hpp>
 #include <lora/core/parallel.hpp>
 #include <lora/core/scalar.hpp>
@@ -49,7 +50,7 @@ void check_cross_entropy(Index T, Index V, std::span<const std::int64_t> labels,
                      shape_text(T, V) + ", expected one a row: " + std::to_string(T));
   }
   if (!(options.label_smoothing >= 0 && options.label_smoothing <= 1)) {
-    refuse("label_smoothing is " + std::to_string(options.label_smoothing) + ", expected 0 to 1");
+    refuse("label_smoothing is " + number_text(options.label_smoothing) + ", expected 0 to 1");
   }
   if (options.num_items < 0) {
     refuse("num_items is " + std::to_string(options.num_items) + ", expected 0 or more");

@@ -4,7 +4,7 @@
 #include <lora/text/token_table.hpp>
 #include <lora/text/unicode.hpp>
 
-#include <bitset>
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -46,7 +46,7 @@ class AddedTokenFinder {
         node = next;
       }
       if (ends_[node] == no_token) ends_[node] = i;
-      first_bytes_.set(static_cast<unsigned char>(tokens_[i].content[0]));
+      first_bytes_[static_cast<unsigned char>(tokens_[i].content[0])] = true;
     }
   }
 
@@ -82,7 +82,7 @@ class AddedTokenFinder {
 
  private:
   std::uint32_t longest_at(std::string_view text, std::size_t at) const {
-    if (!first_bytes_.test(static_cast<unsigned char>(text[at]))) return no_token;
+    if (!first_bytes_[static_cast<unsigned char>(text[at])]) return no_token;
     std::uint32_t node = 0, longest = no_token;
     while (at < text.size()) {
       node = children_.find(node, static_cast<unsigned char>(text[at++]), no_token);
@@ -122,7 +122,7 @@ class AddedTokenFinder {
   std::vector<AddedToken> tokens_;
   PairTable children_;                         // of (node, byte); the root is node 0
   std::vector<std::uint32_t> ends_{no_token};  // the token that ends at a node
-  std::bitset<256> first_bytes_;
+  std::array<bool, 256> first_bytes_{};
 };
 
 }  // namespace LORA_NAMESPACE

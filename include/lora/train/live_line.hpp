@@ -6,8 +6,8 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
 #include <functional>
+#include <optional>
 #include <ostream>
 #include <string>
 #include <utility>
@@ -41,21 +41,20 @@ class LiveLine : public TrainerCallback {
   }
   void on_log(const TrainerEvent& event, const Json& entry) override {
     if (entry.contains("eval_loss")) {
-      evaluation_ = "  eval " + number(entry["eval_loss"], "%.4f");
+      evaluation_ = "  eval " + fixed(entry["eval_loss"], 4);
     } else {
-      training_ = "  loss " + number(entry["loss"], "%.4f") + "  norm " +
-                  number(entry["grad_norm"], "%.2g") + "  lr " +
-                  number(entry["learning_rate"], "%.1e") + "  " +
-                  number(entry["tokens_per_second"], "%.0f") + " tok/s";
+      const auto norm = number(entry["grad_norm"]), rate = number(entry["learning_rate"]);
+      training_ = "  loss " + fixed(entry["loss"], 4) + "  norm " +
+                  (norm ? number_text(*norm, 2) : "?") + "  lr " +
+                  (rate ? scientific_text(*rate, 1) : "?") + "  " +
+                  fixed(entry["tokens_per_second"], 0) + " tok/s";
     }
     const TrainerState& state = event.state;
     const auto done = static_cast<double>(state.global_step - first_step_);
     const auto left = static_cast<double>(state.max_steps - state.global_step);
-    char place[96];
-    std::snprintf(place, sizeof place, "step %td/%td  epoch %.2f", state.global_step,
-                  state.max_steps, state.epoch);
-    std::string line =
-        place + training_ + "  left " + duration_text((now() - began_) / done * left);
+    std::string line("step ");
+    line += std::to_string(state.global_step) + "/" + std::to_string(state.max_steps) +
+            "  epoch " + fixed_text(state.epoch, 2) + training_ + "  left " + duration_text((now() - began_) / done * left);
     line += evaluation_;
     if (state.non_finite_steps > 0) line += "  skipped " + std::to_string(state.non_finite_steps);
     show(line);
@@ -66,11 +65,13 @@ class LiveLine : public TrainerCallback {
   }
 
  private:
-  static std::string number(const Json& value, const char* format) {
-    if (!value.is_number()) return "?";
-    char text[48];
-    std::snprintf(text, sizeof text, format, value.get<double>());
-    return text;
+  static std::optional<double> number(const Json& value) {
+    if (!value.is_number()) return std::nullopt;
+    return value.get<double>();
+  }
+  static std::string fixed(const Json& value, int decimals) {
+    const std::optional<double> x = number(value);
+    return x ? fixed_text(*x, decimals) : "?";
   }
   double now() const {
     if (seconds_) return seconds_();

@@ -8,8 +8,8 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdio>
 #include <fstream>
+#include <locale>
 #include <optional>
 #include <string>
 #include <vector>
@@ -27,7 +27,9 @@ std::optional<std::uint64_t> available_memory() {
   }
   const auto number = [](const char* path) -> std::optional<std::uint64_t> {
     std::uint64_t value = 0;
-    if (std::ifstream file(path); file >> value) return value;
+    std::ifstream file(path);
+    file.imbue(std::locale::classic());
+    if (file >> value) return value;
     return std::nullopt;  // also for "max"
   };
   constexpr const char* groups[][2] = {
@@ -45,16 +47,10 @@ std::optional<std::uint64_t> available_memory() {
 /// "812 kB", "1.20 GB": 1000 and not 1024, as on the box.
 template <class = void>
 std::string bytes_text(std::uint64_t bytes) {
-  char text[32];
   const auto n = static_cast<double>(bytes);
-  if (n >= 1e9) {
-    std::snprintf(text, sizeof text, "%.2f GB", n / 1e9);
-  } else if (n >= 1e6) {
-    std::snprintf(text, sizeof text, "%.1f MB", n / 1e6);
-  } else {
-    std::snprintf(text, sizeof text, "%.0f kB", n / 1e3);
-  }
-  return text;
+  if (n >= 1e9) return fixed_text(n / 1e9, 2) + " GB";
+  if (n >= 1e6) return fixed_text(n / 1e6, 1) + " MB";
+  return fixed_text(n / 1e3, 0) + " kB";
 }
 
 /// The statement. Memory in bytes; the first three parts are there when training starts.
@@ -77,23 +73,21 @@ struct TrainingNeeds {
 
   /// Some lines for a person.
   std::string text() const {
-    char line[160];
     const double share =
         parameters > 0 ? 100.0 * static_cast<double>(trainable) / static_cast<double>(parameters)
                        : 0;
-    std::snprintf(line, sizeof line, "parameters   %td, of which %td are trained (%.4f %%)\n",
-                  parameters, trainable, share);
-    std::string out = line;
+    std::string out("parameters   ");
+    out += std::to_string(parameters) + ", of which " + std::to_string(trainable) +
+           " are trained (" + fixed_text(share, 4) + " %)\n";
     out += "memory       weights " + bytes_text(weights) + ", trained values " +
            bytes_text(trained) + ", gradients " + bytes_text(gradients) + ", optimiser " +
            bytes_text(optimizer) + ", activations " +
            (activations ? bytes_text(*activations) : "not known") + "; together " +
            bytes_text(total()) + (available ? ", free now " + bytes_text(*available) : "") + "\n";
-    std::snprintf(
-        line, sizeof line,
-        "data         %td examples, %td tokens and %td steps an epoch, %td steps in all\n",
-        examples, tokens_per_epoch, steps_per_epoch, max_steps);
-    return out + line;
+    out += "data         " + std::to_string(examples) + " examples, " +
+           std::to_string(tokens_per_epoch) + " tokens and " + std::to_string(steps_per_epoch) +
+           " steps an epoch, " + std::to_string(max_steps) + " steps in all\n";
+    return out;
   }
 
   /// Throws ConfigError when nothing is trained, and as check_memory().
