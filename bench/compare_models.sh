@@ -33,7 +33,7 @@ ours() {  # ours WHAT MODEL STORAGE TOKENS
 theirs() {
   local dtype=float32
   [ "$3" = bf16 ] && dtype=bfloat16
-  "$venv/bin/python" bench/torch_language_model.py "$1" "$2" "$dtype" "$4" "$threads" 2> /dev/null
+  peer bench/torch_language_model.py "$1" "$2" "$dtype" "$4" "$threads"
 }
 
 echo "$threads thread(s), least of $turns turns"
@@ -48,7 +48,10 @@ for case in $cases; do
       2) disturbed=$((disturbed + 1)) ;;
       *) echo "$case: language_model_bench failed, or has no such benchmark" >&2; exit 1 ;;
     esac
-    read -r time_b memory_b <<< "$(theirs "$what" "$model" "$storage" "$tokens")"
+    result=$(theirs "$what" "$model" "$storage" "$tokens")
+    read -r time_b memory_b <<< "$result"
+    expect_numbers "$case, ours" "$time_a" "$memory_a"
+    expect_numbers "$case, PyTorch" "$time_b" "$memory_b"
     a=$(least "$a" "$time_a") b=$(least "$b" "$time_b")
   done
   awk -v c="$case" -v a="$a" -v b="$b" -v m="$memory_a" -v n="$memory_b" -v d="$disturbed" \

@@ -22,5 +22,31 @@ set_up() {
   cmake --build --preset bench -j "$(nproc)" --target "$target" > /dev/null
 }
 
+# peer SCRIPT ARGUMENT...: what the other side's script prints. A failure ends the caller, with what it said.
+peer() {
+  local said
+  said=$(mktemp)
+  if "$venv/bin/python" "$@" 2> "$said"; then
+    rm -f "$said"
+  else
+    cat "$said" >&2
+    rm -f "$said"
+    echo "$1 failed" >&2
+    return 1
+  fi
+}
+
+# expect_numbers WHAT NUMBER...: ends the script unless each is a positive number.
+expect_numbers() {
+  local what=$1 number
+  shift
+  for number in "$@"; do
+    if ! [[ $number =~ ^[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?$ ]] || [[ $number =~ ^[0.]*$ ]]; then
+      echo "$what: measured '$number', expected a positive number" >&2
+      exit 1
+    fi
+  done
+}
+
 # least NUMBER...
 least() { printf '%s\n' "$@" | sort -g | head -1; }

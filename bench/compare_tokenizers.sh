@@ -15,17 +15,23 @@ turns=${TURNS:-3}
 set_up tokenizer_bench tokenizers
 
 ours() {  # ours DIRECTORY: milliseconds at once and line by line
-  LORA_NUM_THREADS=1 ./build-bench/bench/tokenizer_bench --tokenizer "$1" --text "$text" \
-    --benchmark_filter=encode --benchmark_format=csv 2> /dev/null |
-    awk -F, '/^"tokenizer/ { printf "%s ", $3 }'
+  local csv code=0
+  csv=$(LORA_NUM_THREADS=1 ./build-bench/bench/tokenizer_bench --tokenizer "$1" --text "$text" \
+    --benchmark_filter=encode --benchmark_format=csv 2> /dev/null) || code=$?
+  [ "$code" = 0 ] || [ "$code" = 2 ] || return 1  # 2: the machine's peak changed meanwhile
+  awk -F, '/^"tokenizer/ { printf "%s ", $3 }' <<< "$csv"
 }
 printf '%-40s %10s %10s %8s %10s %10s %8s\n' "$(wc -c < "$text") bytes; ms" \
   whole HF ratio lines HF ratio
 for directory in "${directories[@]}"; do
   our_whole=inf our_lines=inf hf_whole=inf hf_lines=inf
   for ((turn = 0; turn < turns; turn++)); do
-    read -r a b <<< "$(ours "$directory")"
-    read -r c d _ _ <<< "$("$venv/bin/python" bench/hf_tokenizer.py "$directory" "$text")"
+    result=$(ours "$directory") || { echo "tokenizer_bench failed on $directory" >&2; exit 1; }
+    read -r a b <<< "$result"
+    result=$(peer bench/hf_tokenizer.py "$directory" "$text")
+    read -r c d _ _ <<< "$result"
+    expect_numbers "$directory, ours" "$a" "$b"
+    expect_numbers "$directory, HuggingFace" "$c" "$d"
     our_whole=$(least "$our_whole" "$a") our_lines=$(least "$our_lines" "$b")
     hf_whole=$(least "$hf_whole" "$c") hf_lines=$(least "$hf_lines" "$d")
   done

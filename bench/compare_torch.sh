@@ -21,7 +21,7 @@ ours() {  # ours TOKENS: milliseconds, and the benchmark's exit code (2: the mac
   echo "$(awk -F, '/^"lora_linear/ { print $3 }' <<< "$csv") $code"
 }
 theirs() {  # theirs TOKENS
-  "$venv/bin/python" bench/torch_lora_linear.py "$width" "$rank" "$threads" "$dtype" "$1"
+  peer bench/torch_lora_linear.py "$width" "$rank" "$threads" "$dtype" "$1"
 }
 echo "$width x $width, rank $rank, $dtype, $threads thread(s), least of $turns turns"
 printf '%8s %12s %12s %8s\n' tokens "ours, ms" "PyTorch, ms" ratio
@@ -35,6 +35,8 @@ for tokens in ${TOKENS:-1 2 4 8 16 64 128 512}; do
       *) echo "lora_linear_bench ended with exit code $code" >&2; exit 1 ;;
     esac
     other=$(theirs "$tokens")
+    expect_numbers "$tokens tokens, ours" "$time"
+    expect_numbers "$tokens tokens, PyTorch" "$other"
     least_ours=$(least "$least_ours" "$time")
     least_theirs=$(least "$least_theirs" "$other")
   done

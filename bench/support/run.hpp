@@ -3,14 +3,16 @@
 #pragma once
 
 #include <lora/core/isa.hpp>
+#include <lora/core/number_text.hpp>
 #include <lora/core/parallel.hpp>
 
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <fstream>
+#include <iostream>
 #include <string>
+#include <string_view>
 
 #include "support/peak.hpp"
 
@@ -36,13 +38,28 @@ inline std::string processor_name() {
   return "unknown processor";
 }
 
+/// Takes "--peaks=FILE" out of the command line; empty: it is not there.
+inline std::string take_peaks_option(int& argc, char** argv) {
+  constexpr std::string_view option = "--peaks=";
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view word = argv[i];
+    if (!word.starts_with(option)) continue;
+    std::copy(argv + i + 1, argv + argc, argv + i);
+    --argc;
+    return std::string(word.substr(option.size()));
+  }
+  return "";
+}
+
 /// Runs what `register_all` registers. The exit code is 2 when a peak changed by more than 10 %
-/// meanwhile: another process shared the cores, and the figures are not to be believed.
+/// meanwhile: another process shared the cores, and the figures are not to be believed. Both peaks
+/// of multiply-adds go to the file of --peaks=FILE, for rank_chart.
 template <class Register>
 int run(int argc, char** argv, Register register_all, bool memory = false) {
   const bool lists = std::any_of(argv, argv + argc, [](const char* text) {
     return std::string(text).rfind("--benchmark_list_tests", 0) == 0;
   });
+  const std::string peaks_file = take_peaks_option(argc, argv);
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   register_all();
@@ -57,20 +74,32 @@ int run(int argc, char** argv, Register register_all, bool memory = false) {
   benchmark::AddCustomContext("processor", processor_name());
   benchmark::AddCustomContext("isa", lora::isa_name(lora::isa()));
   benchmark::AddCustomContext("threads", std::to_string(threads));
-  benchmark::AddCustomContext("peak_gflops", std::to_string(peaks().flops * 1e-9));
-  benchmark::AddCustomContext("peak_bf16_gflops", std::to_string(peaks().bf16_flops * 1e-9));
-  if (memory) benchmark::AddCustomContext("read_gbytes", std::to_string(peaks().bytes_read * 1e-9));
+  benchmark::AddCustomContext("peak_gflops", lora::fixed_text(peaks().flops * 1e-9, 3));
+  benchmark::AddCustomContext("peak_bf16_gflops", lora::fixed_text(peaks().bf16_flops * 1e-9, 3));
+  if (memory)
+    benchmark::AddCustomContext("read_gbytes", lora::fixed_text(peaks().bytes_read * 1e-9, 3));
   benchmark::RunSpecifiedBenchmarks();
   bool steady = true;
   const auto compare = [&](const char* what, double before, double after, const char* unit) {
-    std::fprintf(stderr, "%s before and after: %.1f and %.1f %s on %d threads\n", what,
-                 before * 1e-9, after * 1e-9, unit, threads);
+    std::cerr << what << " before and after: " << lora::fixed_text(before * 1e-9, 1) << " and "
+              << lora::fixed_text(after * 1e-9, 1) << " " << unit << " on " << threads
+              << " threads\n";
     steady = steady && after >= 0.9 * before && after <= 1.1 * before;
   };
-  compare("peak", peaks().flops, measure_peak_flops(threads), "GF/s");
+  const double flops_after = measure_peak_flops(threads);
+  if (!peaks_file.empty()) {
+    std::ofstream file(peaks_file);
+    file << "{\"before\": " << lora::fixed_text(peaks().flops * 1e-9, 3)
+         << ", \"after\": " << lora::fixed_text(flops_after * 1e-9, 3) << "}\n";
+    if (!file.flush()) {
+      std::cerr << peaks_file << ": cannot be written\n";
+      return 1;
+    }
+  }
+  compare("peak", peaks().flops, flops_after, "GF/s");
   if (memory) compare("memory read", peaks().bytes_read, measure_read_bandwidth(threads), "GB/s");
   if (steady) return 0;
-  std::fprintf(stderr, "they differ by more than 10 %%: these figures are not to be believed\n");
+  std::cerr << "they differ by more than 10 %: these figures are not to be believed\n";
   return 2;
 }
 
