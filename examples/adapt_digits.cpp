@@ -5,6 +5,7 @@
 #include "support/adapt_options.hpp"
 #include "support/adapt_report.hpp"
 #include "support/output_path.hpp"
+#include "support/program.hpp"
 
 #include <iostream>
 
@@ -175,7 +176,9 @@ void evaluate_adapter(AdaptOptions options) {
   lora::load_adapter_file(model, options.load);
   const auto row = [&](const char* name) {
     const auto cell = [&](const DigitSet& images) {
-      return "  " + examples::detail::padded(lora::fixed_text(accuracy(model.base(), images), 2), 7) + " %";
+      return "  " +
+             examples::detail::padded(lora::fixed_text(accuracy(model.base(), images), 2), 7) +
+             " %";
     };
     say(examples::detail::padded(name, -17) + cell(tasks.a.held_out) + cell(tasks.b.held_out));
   };
@@ -198,24 +201,31 @@ std::string one_line(std::string text) {
   return text;
 }
 
+void run(const AdaptOptions& options) {
+  if (options.threads > 0) lora::set_num_threads(options.threads);
+  if (options.load.empty()) {
+    adapt_and_report(options);
+  } else {
+    evaluate_adapter(options);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   AdaptOptions options;
-  if (const std::optional<int> code = parse_adapt_options(argc, argv, options)) return *code;
-  try {
-    if (options.threads > 0) lora::set_num_threads(options.threads);
-    if (options.load.empty()) {
-      adapt_and_report(options);
-    } else {
-      evaluate_adapter(options);
+  const ProgramWords words{"adapt_digits", "a smaller --batch-size, fewer --images", 1};
+  return run_program(words, [&] {
+    try {
+      if (const std::optional<int> code = parse_adapt_options(argc, argv, options)) return *code;
+      run(options);
+      return 0;
+    } catch (const lora::ConfigError& error) {
+      std::cerr << "adapt_digits: " << one_line(error.what()) << " (see --help)\n";
+      return 2;
+    } catch (const lora::Error& error) {
+      std::cerr << "adapt_digits: " << one_line(error.what()) << "\n";
+      return 1;
     }
-    return 0;
-  } catch (const lora::ConfigError& error) {
-    std::cerr << "adapt_digits: " << one_line(error.what()) << " (see --help)\n";
-    return 2;
-  } catch (const std::exception& error) {
-    std::cerr << "adapt_digits: " << one_line(error.what()) << "\n";
-    return 1;
-  }
+  });
 }

@@ -15,6 +15,7 @@
 #include "support/finetune_data.hpp"
 #include "support/finetune_report.hpp"
 #include "support/output_path.hpp"
+#include "support/program.hpp"
 #include "support/resume_option.hpp"
 
 #include <unistd.h>
@@ -30,8 +31,13 @@ using Model = lora::LoRAModel<LM>;
 using Trainer = lora::Trainer<Model, lora::PackedRow>;
 
 std::atomic<bool> stop_asked{false};
-static_assert(std::atomic<bool>::is_always_lock_free, "a signal's handler sets it");
-extern "C" void ask_to_stop(int) { stop_asked = true; }
+std::atomic<int> stop_signal{0};
+static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<int>::is_always_lock_free,
+              "a signal's handler sets them");
+extern "C" void ask_to_stop(int signal) {
+  stop_signal = signal;
+  stop_asked = true;
+}
 
 std::string option_text(const Json& json) {
   return json.is_string() ? json.get<std::string>() : json.dump();
@@ -55,7 +61,8 @@ class Finetune {
     if (!data_.eval.empty()) after_ = trainer_->evaluate();
     save();
     report(result);
-    return result.reason == lora::StopReason::non_finite ? 2 : 0;
+    if (result.reason == lora::StopReason::non_finite) return 2;
+    return result.reason == lora::StopReason::requested ? 128 + stop_signal : 0;
   }
 
  private:
@@ -234,6 +241,7 @@ class Finetune {
     const lora::TrainOutput result = trainer_->train(resume_);
     std::signal(SIGINT, SIG_DFL);
     std::signal(SIGTERM, SIG_DFL);
+    std::signal(SIGHUP, SIG_DFL);
     warn(result.warnings);
     return result;
   }
@@ -279,7 +287,10 @@ class Finetune {
           fixed_text(metric(after_, "eval_perplexity"), 2) + ")\n");
     }
     if (result.reason == lora::StopReason::requested)
-      say("stopped as asked; --resume_from_checkpoint last goes on\n");
+      say("stopped by signal " + std::to_string(stop_signal) + " after step " +
+          std::to_string(result.global_step) + " of " +
+          std::to_string(trainer_->plan().max_steps()) +
+          "; --resume-from-checkpoint last goes on\n");
     if (result.reason == lora::StopReason::non_finite)
       std::cerr
           << "finetune: loss or gradient was not finite too many times in a row; the last good "
@@ -323,27 +334,24 @@ class Finetune {
 
 int main(int argc, char** argv) {
   CLI::App app("Fine-tunes a language model with LoRA.", "finetune");
-  try {
-    FinetuneOptions options = read_finetune_options(app, argc, argv);
-    if (options.threads > 0) lora::set_num_threads(static_cast<int>(options.threads));
-    Finetune program(std::move(options));
+  app.footer(
+      "Exit status: 0 done; 2 an error, with its reason on standard error, or a loss that was not\n"
+      "finite too often; 128 + N when signal N (interrupt 2, hang-up 1, terminate 15) ended the\n"
+      "training: the step is finished, a checkpoint and the adapter so far are saved.\n");
+  std::optional<Finetune> program;  // out here: see end_without_memory
+  const ProgramWords words{
+      "finetune",
+      "a smaller per_device_train_batch_size with more gradient_accumulation_steps, a smaller "
+      "max_length, --gradient-checkpointing, --dtype bfloat16, a lower rank or fewer "
+      "target_modules"};
+  return run_program(words, [&] {
     try {
-      return program.run();
-    } catch (const std::bad_alloc&) {
-      // A tape that could not grow is empty (set_size). A matrix that an expression was assigned to
-      // was grown by Eigen 3.4 itself, which leaves it with a pointer to freed memory: nothing is
-      // taken down any more.
-      std::cerr
-          << "finetune: out of memory. What helps: a smaller per_device_train_batch_size with "
-             "more gradient_accumulation_steps, a smaller max_length, --gradient-checkpointing, "
-             "--dtype bfloat16, a lower rank or fewer target_modules"
-          << std::endl;
-      std::_Exit(2);
+      FinetuneOptions options = read_finetune_options(app, argc, argv);
+      if (options.threads > 0) lora::set_num_threads(static_cast<int>(options.threads));
+      program.emplace(std::move(options));
+    } catch (const CLI::ParseError& error) {
+      return app.exit(error) == 0 ? 0 : 2;
     }
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
-  } catch (const std::exception& error) {
-    std::cerr << "finetune: " << error.what() << "\n";
-    return 2;
-  }
+    return program->run();
+  });
 }

@@ -12,6 +12,7 @@
 
 #include "support/bpe_trainer.hpp"
 #include "support/output_path.hpp"
+#include "support/program.hpp"
 #include "support/progress.hpp"
 
 #include <CLI/CLI.hpp>
@@ -156,7 +157,7 @@ void run(const Options& options) {
   std::cout << trainer.needs().text() << std::flush;
   trainer.add_callback(std::make_shared<ShowProgress>(trainer.plan().max_steps()));
   const lora::TrainOutput result = trainer.train();
-  std::cout << "mean loss of training " << result.training_loss << "\n";
+  std::cout << "mean loss of training " << lora::fixed_text(result.training_loss, 4) << "\n";
 
   lora::for_each_adapter_layer(model,
                                [](const lora::NamePath&, auto& layer) { layer.freeze_base(); });
@@ -183,13 +184,13 @@ int main(int argc, char** argv) {
   app.add_option("--epochs", options.epochs)->capture_default_str();
   app.add_option("--learning-rate", options.learning_rate)->capture_default_str();
   app.add_option("--seed", options.seed)->capture_default_str();
-  try {
-    app.parse(argc, argv);
+  return examples::run_program({"make_base", "a smaller --hidden or --vocabulary"}, [&] {
+    try {
+      app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+      return app.exit(error) == 0 ? 0 : 2;
+    }
     run(options);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error);
-  } catch (const std::exception& error) {
-    std::cerr << "make_base: " << error.what() << "\n";
-    return 1;
-  }
+    return 0;
+  });
 }

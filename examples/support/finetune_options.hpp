@@ -100,7 +100,7 @@ void for_each_setting(Options& o, Fn&& fn) {
   fn("max_new_tokens", o.max_new_tokens, "tokens of such an answer at most");
   fn("log", o.log,
      "JSON Lines, one a step unless --logging-steps says otherwise [OUTPUT/log.jsonl]");
-  fn("threads", o.threads, "0: the library's choice");
+  fn("threads", o.threads, "0: the library's choice; at most 1024");
   fn("quiet", o.quiet, "no progress");
 }
 
@@ -267,6 +267,7 @@ class FinetuneSettings {
     }
     const std::string where = config_.empty() ? "command line" : config_ + " or command line";
     for (const auto& [name, words] : given_) {
+      if (!read_only_paths.contains(name)) expect_utf8(name, *words);
       if (!words->empty()) all[name] = to_json_.at(name)(*words);
     }
     FinetuneOptions options;
@@ -328,11 +329,26 @@ class FinetuneSettings {
     at_least("max_length", options.max_length, 0);
     at_least("samples", options.samples, 0);
     at_least("max_new_tokens", options.max_new_tokens, 1);
-    at_least("threads", options.threads, 0);
+    if (options.threads < 0 || options.threads > lora::most_threads)
+      throw lora::ConfigError("threads is " + std::to_string(options.threads) + ", expected 0 to " +
+                              std::to_string(lora::most_threads));
     at_least("early_stopping_patience", options.early_stopping_patience.value_or(1), 1);
     if (options.packing && options.max_length < 2)
       throw lora::ConfigError("packing needs a max_length: how long a row is");
   }
+
+  /// The others end in a JSON file, which holds UTF-8 alone: better said now than at the first
+  /// checkpoint.
+  static void expect_utf8(const std::string& name, const Words& words) {
+    for (const std::string& word : words) {
+      if (lora::detail::is_utf8(word)) continue;
+      throw lora::ConfigError("command line: " + name + " is " + lora::in_quotes(word) +
+                              ", which is not UTF-8; adapter_config.json and trainer_state.json "
+                              "cannot hold it");
+    }
+  }
+  static inline const std::set<std::string> read_only_paths = {
+      "data", "eval_data", "ids", "init_adapter", "log", "resume_from_checkpoint"};
 
   static void apply_preset(FinetuneOptions& options) {
     const Preset preset = preset_of(options.task);

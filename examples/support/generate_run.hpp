@@ -3,6 +3,7 @@
 
 #include "answer_end.hpp"
 #include "generate_options.hpp"
+#include "program.hpp"
 
 #include <lora/io/hf_checkpoint.hpp>
 #include <lora/io/pretrained.hpp>
@@ -83,7 +84,7 @@ inline std::vector<lora::Generated> write(const Writer& writer,
     if (!seen[token.prompt] && ++begun == prompts.size()) first = seconds();
     seen[token.prompt] = true;
     if (prompts.size() == 1) std::cout << token.text << std::flush;
-    return lora::Streaming::go_on;
+    return std::cout ? lora::Streaming::go_on : lora::Streaming::stop;  // nobody reads it
   };
   auto texts =
       lora::generate(writer.model, prompts, writer.config,
@@ -208,7 +209,7 @@ inline bool chat_command(Writer& writer, const std::string& line, lora::Conversa
 inline void chat(Writer& writer) {
   lora::Conversation conversation = writer.new_conversation();
   std::vector<lora::GenerationCache<float>> cache(1);
-  for (std::string line; std::cerr << "> " && std::getline(std::cin, line);) {
+  for (std::string line; std::cout && std::cerr << "> " && std::getline(std::cin, line);) {
     if (line.empty()) continue;
     const std::size_t before = conversation.messages.size();
     try {
@@ -240,23 +241,24 @@ inline std::string input_text() {
 /// The program: parses, runs, and says errors on standard error. Returns the exit code.
 inline int run_generate(int argc, char** argv) {
   GenerateRequest request;
-  try {
+  std::optional<Writer> writer;  // out here: see end_without_memory
+  const ProgramWords words{"generate",
+                           "--dtype bfloat16, shorter or fewer prompts, a smaller "
+                           "--max-new-tokens, fewer adapters"};
+  return run_program(words, [&] {
     if (const std::optional<int> code = parse_generate_options(argc, argv, request)) return *code;
     if (request.threads > 0) lora::set_num_threads(request.threads);
     if (!request.chat && !(request.chat_template + request.system).empty())
       throw lora::ConfigError("--template and --system are for --chat");
-    Writer writer = detail::open_writer(request);
+    writer.emplace(detail::open_writer(request));
     if (request.chat && request.prompts.empty()) {
-      detail::chat(writer);
+      detail::chat(*writer);
     } else {
       if (request.prompts.empty()) request.prompts.push_back(detail::input_text());
-      detail::answer_prompts(writer, request.prompts);
+      detail::answer_prompts(*writer, request.prompts);
     }
     return 0;
-  } catch (const std::exception& error) {
-    std::cerr << "generate: " << error.what() << "\n";
-    return 2;
-  }
+  });
 }
 
 }  // namespace examples

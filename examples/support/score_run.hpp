@@ -4,6 +4,7 @@
 #include "ids_file.hpp"
 #include "option_spelling.hpp"
 #include "output_path.hpp"
+#include "program.hpp"
 
 #include <lora/io/hf_checkpoint.hpp>
 #include <lora/io/pretrained.hpp>
@@ -110,14 +111,11 @@ inline std::optional<int> parse_score_options(int argc, char** argv, ScoreOption
 /// The program: parses, runs, and says errors on standard error. Returns the exit code.
 inline int run_score(int argc, char** argv) {
   ScoreOptions options;
-  try {
+  return run_program({"score", "--dtype bfloat16, fewer or shorter rows of ids"}, [&] {
     if (const std::optional<int> code = parse_score_options(argc, argv, options)) return *code;
     score(options);
     return 0;
-  } catch (const std::exception& error) {
-    std::cerr << "score: " << error.what() << "\n";
-    return 2;
-  }
+  });
 }
 
 }  // namespace examples

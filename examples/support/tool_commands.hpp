@@ -32,8 +32,8 @@ inline void merge_command(const ToolOptions& options) {
   if (bar) bar->finish();
   for (const std::string& warning : report.warnings) std::cerr << "lora_tool: " << warning << "\n";
   std::cout << "merged " << report.changed << " tensors, replaced " << report.replaced << ", left "
-            << report.untouched << " as they were; " << lora::grouped_text(report.bytes) << " bytes\nwrote "
-            << options.output.string() << "\n";
+            << report.untouched << " as they were; " << lora::grouped_text(report.bytes)
+            << " bytes\nwrote " << options.output.string() << "\n";
 }
 
 /// The base's own weights that PEFT leaves beside an adapted embedding or head must be those of the
@@ -76,6 +76,7 @@ inline void to_gguf_command(const ToolOptions& options) {
 }
 
 inline void from_gguf_command(const ToolOptions& options) {
+  expect_utf8_base(options.base);
   check_adapter_output(options.output, {options.base, options.gguf});
   lora::GgufImport adapter =
       lora::adapter_of_gguf(lora::GgufFile::open(options.gguf), lora::read_gguf_base(options.base));
@@ -114,15 +115,10 @@ inline int run_command(const ToolOptions& options) {
 /// standard output did not take all that was printed.
 inline int run_tool(int argc, char** argv) {
   ToolOptions options;
-  try {
+  return run_program({"lora_tool"}, [&] {
     const std::optional<int> parsed = parse_tool_options(argc, argv, options);
-    const int code = parsed ? *parsed : run_command(options);
-    if (std::cout.flush()) return code;
-    std::cerr << "lora_tool: standard output: could not be written to the end (no space left?)\n";
-  } catch (const std::exception& error) {
-    std::cerr << "lora_tool: " << error.what() << "\n";
-  }
-  return 2;
+    return parsed ? *parsed : run_command(options);
+  });
 }
 
 }  // namespace examples

@@ -29,6 +29,7 @@ class Extraction {
         base_(lora::CheckpointFiles::open(request.base)),
         tuned_(lora::CheckpointFiles::open(request.tuned)),
         structure_(base_) {
+    expect_utf8_base(request.base);
     if (request.rank < 1) {
       throw lora::ConfigError("extract: --rank is " + std::to_string(request.rank) +
                               ", expected at least 1");

@@ -60,7 +60,8 @@ struct Totals {
     for (const auto& [name, count] : dtypes)
       types += (types.empty() ? "" : ", ") + std::to_string(count) + " " + name;
     return "tensors:    " + lora::grouped_text(tensors) + " (" + types +
-           ")\nparameters: " + lora::grouped_text(parameters) + "\nbytes:      " + lora::grouped_text(bytes) + "\n";
+           ")\nparameters: " + lora::grouped_text(parameters) +
+           "\nbytes:      " + lora::grouped_text(bytes) + "\n";
   }
 };
 

@@ -2,9 +2,11 @@
 #pragma once
 
 #include "output_path.hpp"
+#include "program.hpp"
 #include "progress.hpp"
 
 #include <lora/adapters/low_rank_factors.hpp>
+#include <lora/core/code_points.hpp>
 #include <lora/io/checkpoint_files.hpp>
 #include <lora/io/model_card.hpp>
 #include <lora/io/peft_adapter.hpp>
@@ -57,6 +59,13 @@ inline bool has_checkpoint(const std::filesystem::path& directory) {
   std::error_code ignored;
   return std::filesystem::exists(directory / lora::checkpoint_file, ignored) ||
          std::filesystem::exists(directory / lora::checkpoint_index_file, ignored);
+}
+
+/// A new adapter's configuration names its base, and JSON holds UTF-8 alone.
+inline void expect_utf8_base(const std::filesystem::path& base) {
+  if (lora::detail::is_utf8(base.string())) return;
+  throw lora::ConfigError("--base is " + lora::in_quotes(base.string()) +
+                          ", which is not UTF-8; adapter_config.json cannot hold it");
 }
 
 /// Refuses an output folder that is read, or has a file in an adapter's place that is, and one that

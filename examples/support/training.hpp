@@ -4,7 +4,6 @@
 #include "digit_network.hpp"
 #include "progress.hpp"
 
-
 namespace examples {
 
 struct TrainingPlan {

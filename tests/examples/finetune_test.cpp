@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include "support/comma_locale.hpp"
 #include "support/shared.hpp"
 #include "text/small_tokenizer.hpp"
 
@@ -119,11 +120,37 @@ TEST(FinetuneOptions, MistakesAreNamed) {
             std::string::npos);
   EXPECT_NE(error_of({"--data", "d", "--threads", "-1"}).find("threads is -1, expected at least 0"),
             std::string::npos);
+  EXPECT_EQ(error_of({"--data", "d", "--threads", "100000"}),
+            "threads is 100000, expected 0 to 1024");
   EXPECT_NE(error_of({"--data", "d", "--seed", "-1"}).find("seed is -1"), std::string::npos);
   const lora_test::TemporaryFolder folder;
   lora::atomic_write(folder.path / "c.json", std::string(R"({"lerning_rate": 1})"));
   EXPECT_NE(error_of({"--data", "d", "--config", (folder.path / "c.json").string()})
                 .find("\"lerning_rate\" is no option"),
+            std::string::npos);
+}
+
+TEST(FinetuneOptions, APathThatJsonCannotHoldIsRefusedAtOnce) {
+  const std::string latin = "caf\xe9";
+  for (const char* name : {"--output", "--model", "--system"}) {
+    const std::string error = error_of({"--data", "d", name, latin});
+    EXPECT_NE(error.find(std::string(name).substr(2) + " is "), std::string::npos) << error;
+    EXPECT_NE(error.find("is not UTF-8"), std::string::npos) << error;
+  }
+  // What is only read, or written under its own name, may be called anything.
+  EXPECT_EQ(options_of({"--data", latin, "--log", latin}).data, std::vector<std::string>{latin});
+}
+
+TEST(FinetuneOptions, NumbersAreReadAsEverInALocaleWithCommas) {
+  const lora_test::CommaLocale comma;
+  const FinetuneOptions options = options_of({"--data", "d", "--learning-rate", "2.5e-4",
+                                              "--lora-alpha", "1234.5", "--max-steps", "12345"});
+  EXPECT_EQ(options.training.learning_rate, 2.5e-4);
+  EXPECT_EQ(options.adapter["lora_alpha"], 1234.5);
+  EXPECT_EQ(lora::python_json(options.adapter["lora_alpha"], ""), "1234.5");
+  EXPECT_EQ(lora::arguments_json(options.training)["learning_rate"].dump(), "0.00025");
+  EXPECT_EQ(lora::arguments_json(options.training)["max_steps"].dump(), "12345");
+  EXPECT_NE(error_of({"--data", "d", "--validation-share", "1.5"}).find("is 1.5, expected 0 up to"),
             std::string::npos);
 }
 

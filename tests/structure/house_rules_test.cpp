@@ -149,12 +149,11 @@ TEST(HouseRulesReader, Conduct) {
 
 TEST(HouseRulesReader, Locale) {
   for (const char* line :
-       {"std::snprintf(a, b, \"%.4f\", x);", "f(\"x %-8g\");", "std::stod(text);",
-        "strtod(a, b);", "std::ostringstream out;", "\"%*.*e\""})
+       {"std::snprintf(a, b, \"%.4f\", x);", "f(\"x %-8g\");", "std::stod(text);", "strtod(a, b);",
+        "std::ostringstream out;", "\"%*.*e\""})
     EXPECT_FALSE(locale_faults({"core/a.hpp", std::string(line) + "\n"}).empty()) << line;
-  for (const char* line :
-       {"std::snprintf(a, b, \"%zu %td %s\", x);", "// printf's %.4f", "\"100 %\"", "std::stoi(t);",
-        "int stodgy;", "a % f(b)"})
+  for (const char* line : {"std::snprintf(a, b, \"%zu %td %s\", x);", "// printf's %.4f",
+                           "\"100 %\"", "std::stoi(t);", "int stodgy;", "a % f(b)"})
     EXPECT_TRUE(locale_faults({"core/a.hpp", std::string(line) + "\n"}).empty()) << line;
 }
 

@@ -4,6 +4,7 @@
 
 #include <sstream>
 
+#include "support/comma_locale.hpp"
 #include "train/toy.hpp"
 
 namespace {
@@ -48,6 +49,15 @@ TEST(LiveLine, SaysHowFarARunIs) {
   one.out.str("");
   one.line.on_log(one.event, skipped);
   EXPECT_HAS(one.out.str(), "loss ?  norm ?");
+}
+
+TEST(LiveLine, DoesNotDependOnTheLocale) {
+  const CommaLocale comma;
+  Line one(LineMode::append);
+  one.state.global_step = 1000;
+  one.state.max_steps = 1234;
+  one.line.on_log(one.event, entry);
+  EXPECT_HAS(one.out.str(), "step 1000/1234  epoch 1.25  loss 2.3105  norm 0.53  lr 1.9e-04");
 }
 
 TEST(LiveLine, TakesItsOwnPlaceOnATerminal) {

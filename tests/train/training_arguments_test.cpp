@@ -113,6 +113,8 @@ TEST(TrainingArguments, RefuseWhatIsOutOfRange) {
             "TrainingArguments: save_total_limit is 0, expected at least 1");
   EXPECT_EQ(invalid(&A::warmup_steps, Index{-1}),
             "TrainingArguments: warmup_steps is -1, expected at least 0");
+  EXPECT_NE(invalid(&A::output_dir, std::string("o\xff")).find("expected UTF-8"),
+            std::string::npos);
   EXPECT_EQ(invalid(&A::learning_rate, -1.0),
             "TrainingArguments: learning_rate is -1, expected a finite number >= 0");
   EXPECT_EQ(invalid(&A::learning_rate, std::nan("")),

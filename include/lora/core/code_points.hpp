@@ -51,6 +51,16 @@ void decode_utf8(std::string_view text, std::vector<char32_t>& out) {
   for (std::size_t at = 0; at < text.size();) out.push_back(next_code_point(text, at));
 }
 
+/// Whether all of `text` is strict UTF-8.
+template <class = void>
+bool is_utf8(std::string_view text) {
+  for (std::size_t at = 0; at < text.size();) {
+    const char32_t c = next_code_point(text, at);
+    if (c >= 0xDC00 && c < 0xDD00) return false;
+  }
+  return true;
+}
+
 /// A set of code points: a table for ASCII, ranges for the rest.
 template <class = void>
 struct CharSet {

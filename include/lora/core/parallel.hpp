@@ -24,6 +24,10 @@
 
 namespace LORA_NAMESPACE {
 
+/// More threads than this are refused: each has a stack of its own, and memory that runs out later
+/// would not tell why.
+inline constexpr int most_threads = 1024;
+
 namespace detail {
 
 inline int num_threads_of_machine() {
@@ -36,7 +40,7 @@ inline int default_num_threads() {
   for (const char* variable : {"LORA_NUM_THREADS", "OMP_NUM_THREADS"}) {
     const char* text = std::getenv(variable);
     const long n = text == nullptr ? 0 : std::strtol(text, nullptr, 10);
-    if (n >= 1) return static_cast<int>(std::min(n, 1024L));
+    if (n >= 1) return static_cast<int>(std::min(n, long{most_threads}));
   }
   return num_threads_of_machine();
 }
@@ -245,10 +249,12 @@ bool run_shared(Loop& loop, int threads) {
 inline int num_threads() { return detail::thread_limit().load(); }
 
 /// Sets num_threads() for the whole process. Results do not depend on it. Throws ConfigError unless
-/// n ≥ 1.
+/// 1 ≤ n ≤ most_threads.
 inline void set_num_threads(int n) {
-  if (n < 1)
-    throw ConfigError("set_num_threads: n is " + std::to_string(n) + ", expected at least 1");
+  if (n < 1 || n > most_threads) {
+    throw ConfigError("set_num_threads: n is " + std::to_string(n) + ", expected 1 to " +
+                      std::to_string(most_threads));
+  }
   detail::thread_limit().store(n);
 }
 

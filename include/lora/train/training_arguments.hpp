@@ -1,6 +1,7 @@
 // The options of a training run, under transformers' names and with its defaults.
 #pragma once
 
+#include <lora/core/code_points.hpp>
 #include <lora/core/error.hpp>
 #include <lora/core/printable.hpp>
 #include <lora/io/json.hpp>
@@ -256,6 +257,12 @@ inline void TrainingArguments::validate() const {
              std::isinf(high) ? "a finite number >= " + number_text(low)
                               : "a number from " + number_text(low) + " to " + number_text(high));
   };
+  detail::for_each_argument(*this, [&](const char* name, const auto& field) {
+    if constexpr (std::is_same_v<std::decay_t<decltype(field)>, std::string>) {
+      if (!detail::is_utf8(field))
+        refuse(name, in_quotes(field), "UTF-8: trainer_state.json is to hold it");
+    }
+  });
   at_least("per_device_train_batch_size", per_device_train_batch_size, 1);
   at_least("per_device_eval_batch_size", per_device_eval_batch_size, 1);
   at_least("gradient_accumulation_steps", gradient_accumulation_steps, 1);
