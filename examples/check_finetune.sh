@@ -44,11 +44,12 @@ fi
 # bash starts what is in the background with SIGINT ignored; finetune's handler is set all the same.
 for signal in INT TERM HUP; do
   output=$folder/$signal code=0
+  rm -f "$folder/err"  # the lines of the run before
   "$program" --config examples/data/finetune.json --output "$output" --samples 0 --max-steps 100000 \
     --logging-steps 1 > "$folder/out" 2> "$folder/err" &
   process=$!
   for ((tries = 0; tries < 600; tries++)); do
-    grep -q "^step " "$folder/err" && break
+    grep -qs "^step " "$folder/err" && break
     kill -0 $process 2> /dev/null || break
     sleep 0.1
   done
@@ -59,6 +60,7 @@ for signal in INT TERM HUP; do
   compgen -G "$output/checkpoints/checkpoint-*/trainer_state.json" > /dev/null ||
     fault "SIG$signal: no checkpoint"
   [ -e "$output/adapter_model.safetensors" ] || fault "SIG$signal: no adapter"
+  [ ! -e "$output/merged" ] || fault "SIG$signal: a half-trained model was merged"
 done
 step=$(sed -n 's/.*"global_step": \([0-9]*\).*/\1/p' "$folder"/TERM/checkpoints/checkpoint-*/trainer_state.json | head -1)
 run 0 "$folder/TERM" --max-steps $((step + 1)) --resume-from-checkpoint last

@@ -59,6 +59,8 @@ class Finetune {
     for (Sample& sample : samples_) first_answers_.push_back(answer_to(sample));
     const lora::TrainOutput result = train();
     if (!data_.eval.empty()) after_ = trainer_->evaluate();
+    // A run that was stopped goes on: its merged model would be half trained, and in the way.
+    merges_ = options_.merge && result.reason != lora::StopReason::requested;
     save();
     report(result);
     if (result.reason == lora::StopReason::non_finite) return 2;
@@ -252,7 +254,7 @@ class Finetune {
     save_pretrained(*model_, output(), adapter);
     write_curves(output() / "curves.svg", trainer_->state().log_history,
                  "Fine-tuning " + std::filesystem::path(options_.model).filename().string());
-    if (options_.merge) merge();
+    if (merges_) merge();
   }
 
   /// From the checkpoint's own numbers, whatever they were trained over, into a folder beside the
@@ -296,7 +298,7 @@ class Finetune {
           << "finetune: loss or gradient was not finite too many times in a row; the last good "
              "state is saved\n";
     say("adapter    " + output().string() + "\n" +
-        (options_.merge ? "merged     " + merged().string() + "\n" : "") + "log        " +
+        (merges_ ? "merged     " + merged().string() + "\n" : "") + "log        " +
         log_path().string() + "\ncurves     " + (output() / "curves.svg").string() + "\n");
   }
 
@@ -319,6 +321,7 @@ class Finetune {
   }
 
   FinetuneOptions options_;
+  bool merges_ = false;
   std::optional<lora::FolderLock> lock_;
   std::filesystem::path resume_;
   std::optional<lora::Tokenizer> tokenizer_;

@@ -118,7 +118,7 @@ TEST(FinetuneOptions, MistakesAreNamed) {
   EXPECT_NE(error_of({"--data", "d", "--max-new-tokens", "0"})
                 .find("max_new_tokens is 0, expected at least 1"),
             std::string::npos);
-  EXPECT_NE(error_of({"--data", "d", "--threads", "-1"}).find("threads is -1, expected at least 0"),
+  EXPECT_NE(error_of({"--data", "d", "--threads", "-1"}).find("threads is -1, expected 0 to 1024"),
             std::string::npos);
   EXPECT_EQ(error_of({"--data", "d", "--threads", "100000"}),
             "threads is 100000, expected 0 to 1024");

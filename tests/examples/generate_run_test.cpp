@@ -183,6 +183,24 @@ TEST(GenerateProgram, Refuses) {
   expect_refused({"--model", stories(), "--prompt", "x", "--adapter", "nowhere"}, "nowhere");
 }
 
+TEST(GenerateProgram, LostOutputIsAnError) {
+  struct Full : std::streambuf {};  // takes nothing
+  const auto lost = [](const std::vector<std::string>& words) {
+    Full full;
+    std::streambuf* const before = std::cout.rdbuf(&full);
+    const Ran run = generate(words);
+    std::cout.rdbuf(before);
+    std::cout.clear();
+    EXPECT_EQ(run.code, 2);
+    EXPECT_HAS(run.err, "generate: standard output: could not be written to the end");
+    return run;
+  };
+  lost({"--help"});
+  NEEDS_STORIES();
+  const Ran run = lost({"--model", stories(), "--prompt", "Once", "--max-new-tokens", "200"});
+  EXPECT_EQ(run.err.find("text: 200 tokens"), std::string::npos) << "nobody reads the rest";
+}
+
 TEST(GenerateProgram, TheCommandLineGoesBeforeTheModelsDefaults) {
   lora::GenerationConfig own;
   own.do_sample = true, own.temperature = 0.6, own.top_k = 20, own.eos_token_id = {2};

@@ -137,6 +137,17 @@ TEST(Score, TakesTheFirstMicroBatch) {
   EXPECT_EQ(batch.labels, batch.ids);
 }
 
+TEST(Score, LostOutputIsAnError) {
+  struct Full : std::streambuf {};  // takes nothing
+  Full full;
+  std::streambuf* const before = std::cout.rdbuf(&full);
+  const Ran run = score({"--help"});
+  std::cout.rdbuf(before);
+  std::cout.clear();
+  EXPECT_EQ(run.code, 2);
+  EXPECT_NE(run.err.find("score: standard output: could not be written"), std::string::npos);
+}
+
 TEST(Score, SaysWhatDoesNotFit) {
   IdsFile file;
   file.add("input_ids", {1, 2});
