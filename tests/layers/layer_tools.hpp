@@ -6,7 +6,6 @@
 
 #include <gtest/gtest.h>
 
-#include <cmath>
 #include <cstring>
 #include <initializer_list>
 #include <string>
@@ -60,19 +59,6 @@ inline lora::AdapterOptions rank(Index r, double alpha = 5, double dropout = 0) 
   options.r = r;
   options.lora_alpha = alpha;
   options.lora_dropout = dropout;
-  return options;
-}
-
-/// The options of a golden adapter, of which a set of golden numbers tells A's rows and the scaling:
-/// alpha = s r, or s √r with rsLoRA where that alone is a whole number. Rounded to what a person
-/// writes, so that the layer computes the very scaling.
-inline lora::AdapterOptions options_of_scaling(Index r, double scaling) {
-  const auto n = static_cast<double>(r);
-  const auto rounded = [](double x) { return std::round(x * 1024) / 1024; };
-  const auto whole = [](double x) { return std::abs(x - std::round(x)) < 1e-9; };
-  const bool rslora = !whole(scaling * n) && whole(scaling * std::sqrt(n));
-  lora::AdapterOptions options = rank(r, rounded(scaling * (rslora ? std::sqrt(n) : n)));
-  if (rslora) options.variant = lora::RsLoRA{};
   return options;
 }
 

@@ -6,9 +6,9 @@
 
 #include <limits>
 
+#include "layers/golden_layers.hpp"
 #include "layers/layer_tools.hpp"
 #include "support/allocations.hpp"
-#include "support/golden.hpp"
 
 namespace {
 using namespace lora;
@@ -36,15 +36,10 @@ TEST(GoldenLayers, EveryConvolution) {
     const std::vector<Index>& images = file.info("x").shape;
     const ImageSize in{images[2], images[3]};
     const Index channels = images[1], r = file.info("A").shape[0], out = file.info("B").shape[0];
-    layer.add_adapter("default", options_of_scaling(r, one.at("scaling").get<double>()));
-    Adapter<double>& adapter = layer.adapters().get("default");
-    EXPECT_EQ(adapter.scaling, one.at("scaling").get<double>());
-    adapter.A.value = file.matrix<double>("A");
-    adapter.B.value = file.matrix<double>("B");
+    const Adapter<double>& adapter = add_golden_adapter(layer, golden_adapter(one), file);
     EXPECT_EQ(adapter.A.shape,
               (std::vector<Index>{r, channels, options.kernel[0], options.kernel[1]}));
     EXPECT_EQ(adapter.B.shape, (std::vector<Index>{out, r / options.groups, 1, 1}));
-    layer.adapters().set_active({"default"});
     const Matrix<double> x = file.matrix<double>("x"), dy = file.matrix<double>("dy");
     Matrix<double> y(dy.rows(), dy.cols()), dx;
     LoRAConv2d<double>::Tape tape;

@@ -3,9 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include "layers/golden_layers.hpp"
 #include "layers/layer_tools.hpp"
 #include "support/allocations.hpp"
-#include "support/golden.hpp"
 
 namespace {
 using namespace lora;
@@ -14,14 +14,9 @@ using Ids = std::vector<std::int64_t>;
 
 void check_golden(const Json& one) {
   const SafetensorsFile file = load_golden(one.at("file").get<std::string>());
-  const Index r = file.info("A").shape[0], d = file.info("W").shape[1];
+  const Index d = file.info("W").shape[1];
   LoRAEmbedding<double> layer(file.matrix<double>("W"));
-  layer.add_adapter("default", options_of_scaling(r, one.at("scaling").get<double>()));
-  Adapter<double>& adapter = layer.adapters().get("default");
-  EXPECT_EQ(adapter.scaling, one.at("scaling").get<double>());
-  adapter.A.value = file.matrix<double>("A");
-  adapter.B.value = file.matrix<double>("B");
-  layer.adapters().set_active({"default"});
+  const Adapter<double>& adapter = add_golden_adapter(layer, golden_adapter(one), file);
   const Ids ids = file.integers("ids");
   const auto rows = [&](const char* name) {
     const Matrix<double> m = file.matrix<double>(name);
@@ -32,7 +27,7 @@ void check_golden(const Json& one) {
   LoRAEmbedding<double>::Tape tape;
   layer.forward(ids, y, &tape);
   layer.backward(ids, dy, tape);
-  const double bound = golden_bound(dy.rows() + d + r);
+  const double bound = golden_bound(dy.rows() + d + adapter.r);
   expect_close(y, rows("y"), bound, "y");
   expect_close(adapter.A.grad, file.matrix<double>("dA"), bound, "dA");
   expect_close(adapter.B.grad, file.matrix<double>("dB"), bound, "dB");

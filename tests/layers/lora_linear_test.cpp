@@ -11,9 +11,9 @@
 #include <map>
 #include <thread>
 
+#include "layers/golden_layers.hpp"
 #include "layers/layer_tools.hpp"
 #include "support/allocations.hpp"
-#include "support/golden.hpp"
 #include "support/instruction_sets.hpp"
 
 namespace {
@@ -72,23 +72,6 @@ Matrix<double> rows_of(const SafetensorsFile& file, const std::string& name, Ind
 Matrix<double> optional_matrix(const SafetensorsFile& file, const std::string& name) {
   return file.contains(name) ? file.matrix<double>(name) : Matrix<double>();
 }
-template <class Config>
-AdapterOptions golden_options(const Config& config) {
-  AdapterOptions options =
-      rank(config.at("r").template get<Index>(), config.at("lora_alpha").template get<double>());
-  if (config.value("use_rslora", false)) options.variant = RsLoRA{};
-  options.lora_bias = config.value("lora_bias", false);
-  return options;
-}
-void add_golden_adapter(LoRALinear<double>& layer, const std::string& name,
-                        const AdapterOptions& options, const SafetensorsFile& file,
-                        const std::string& prefix = "") {
-  layer.add_adapter(name, options);
-  Adapter<double>& adapter = layer.adapters().get(name);
-  adapter.A.value = file.matrix<double>(prefix + "A");
-  adapter.B.value = file.matrix<double>(prefix + "B");
-  if (options.lora_bias) adapter.bias.value = file.matrix<double>(prefix + "bB");
-}
 
 TEST(GoldenLayers, EveryLinearCase) {
   LORA_NEEDS_SHARED("golden/layers");
@@ -101,11 +84,9 @@ TEST(GoldenLayers, EveryLinearCase) {
     const Layout layout = config.value("fan_in_fan_out", false) ? Layout::in_out : Layout::out_in;
     LoRALinear<double> layer(FrozenWeight<double>(file.matrix<double>("W"), layout),
                              optional_matrix(file, "b"));
-    add_golden_adapter(layer, "default", golden_options(config), file);
-    layer.adapters().set_active({"default"});
+    const Adapter<double>& adapter = add_golden_adapter(layer, golden_adapter(one), file);
     const bool bias = config.value("bias", std::string("none")) == "lora_only";
     if (bias) layer.bias().set_trainable(true);
-    EXPECT_EQ(layer.adapters().get("default").scaling, one.at("scaling").get<double>());
 
     const Matrix<double> x = rows_of(file, "x", layer.in_features()),
                          dy = rows_of(file, "dy", layer.out_features());
@@ -113,7 +94,6 @@ TEST(GoldenLayers, EveryLinearCase) {
     LoRALinear<double>::Tape tape;
     layer.forward(x, y, &tape);
     layer.backward(x, dy, tape, &dx);
-    const Adapter<double>& adapter = layer.adapters().get("default");
     // Every tensor is a sum of sums over some of T, D, O and R.
     const double bound =
         golden_bound(x.rows() + layer.in_features() + layer.out_features() + adapter.r);
@@ -142,14 +122,7 @@ void check_packed(const Json& one, Precision precision) {
     return Matrix<float>(optional_matrix(file, name).cast<float>());
   };
   LoRALinear<float> layer(FrozenWeight<float>::pack(floats("W"), precision, layout), floats("b"));
-  const AdapterOptions options = golden_options(config);
-  layer.add_adapter("default", options);
-  Adapter<float>& adapter = layer.adapters().get("default");
-  adapter.A.value = floats("A");
-  adapter.B.value = floats("B");
-  if (options.lora_bias) adapter.bias.value = floats("bB");
-  layer.adapters().set_active({"default"});
-
+  const Adapter<float>& adapter = add_golden_adapter(layer, golden_adapter(one), file);
   const Matrix<double> x = rows_of(file, "x", layer.in_features()),
                        dy = rows_of(file, "dy", layer.out_features());
   const Matrix<float> xf = x.cast<float>(), dyf = dy.cast<float>();
@@ -201,21 +174,18 @@ void check_dropout_mask(const Json& one) {
   const Matrix<double> kept = file.matrix<double>("mask") / (1.0 - one.at("p").get<double>());
   const Matrix<double> dropped = x.cwiseProduct(kept);
   LoRALinear<double> base(w), path(Matrix<double>(Matrix<double>::Zero(w.rows(), w.cols())));
-  const Index r = file.info("A").shape[0];
-  add_golden_adapter(path, "default", options_of_scaling(r, one.at("scaling").get<double>()), file);
-  path.adapters().set_active({"default"});
-  EXPECT_EQ(path.adapters().get("default").scaling, one.at("scaling").get<double>());
+  const Adapter<double>& adapter = add_golden_adapter(path, golden_adapter(one), file);
   Matrix<double> y(x.rows(), w.rows()), low_rank(x.rows(), w.rows()), dx, d_dropped;
   LoRALinear<double>::Tape base_tape, path_tape;
   base.forward(x, y, &base_tape);
   path.forward(dropped, low_rank, &path_tape);
   base.backward(x, dy, base_tape, &dx);
   path.backward(dropped, dy, path_tape, &d_dropped);
-  const double bound = golden_bound(x.rows() + w.rows() + w.cols() + r);
+  const double bound = golden_bound(x.rows() + w.rows() + w.cols() + adapter.r);
   expect_close(y + low_rank, file.matrix<double>("y"), bound, "y");
   expect_close(dx + d_dropped.cwiseProduct(kept), file.matrix<double>("dx"), bound, "dx");
-  expect_close(path.adapters().get("default").A.grad, file.matrix<double>("dA"), bound, "dA");
-  expect_close(path.adapters().get("default").B.grad, file.matrix<double>("dB"), bound, "dB");
+  expect_close(adapter.A.grad, file.matrix<double>("dA"), bound, "dA");
+  expect_close(adapter.B.grad, file.matrix<double>("dB"), bound, "dB");
 }
 
 TEST(GoldenLayers, LinearWithDropoutMask) {
@@ -226,11 +196,8 @@ TEST(GoldenLayers, LinearWithDropoutMask) {
 void check_used_twice(const Json& one) {
   const SafetensorsFile file = load_golden(one.at("file").get<std::string>());
   LoRALinear<double> layer(file.matrix<double>("a.W"), file.matrix<double>("a.b"));
-  const Index r = file.info("a.A").shape[0], n = layer.in_features();
-  add_golden_adapter(layer, "default", options_of_scaling(r, one.at("scaling").get<double>()), file,
-                     "a.");
-  EXPECT_EQ(layer.adapters().get("default").scaling, one.at("scaling").get<double>());
-  layer.adapters().set_active({"default"});
+  const Index n = layer.in_features();
+  const Adapter<double>& adapter = add_golden_adapter(layer, golden_adapter(one), file, "a.");
   const Matrix<double> x = file.matrix<double>("x"), dy = file.matrix<double>("dy");
   Matrix<double> inner_y(x.rows(), n), activated(x.rows(), n), y(x.rows(), n), d_activated, dx;
   LoRALinear<double>::Tape first, second;
@@ -240,11 +207,11 @@ void check_used_twice(const Json& one) {
   layer.backward(activated, dy, second, &d_activated);
   activation_backward<double>(Activation::silu, inner_y, d_activated, d_activated);
   layer.backward(x, d_activated, first, &dx);
-  const double bound = golden_bound(2 * (x.rows() + n + n + r));
+  const double bound = golden_bound(2 * (x.rows() + n + n + adapter.r));
   expect_close(y, file.matrix<double>("y"), bound, "y");
   expect_close(dx, file.matrix<double>("dx"), bound, "dx");
-  expect_close(layer.adapters().get("default").A.grad, file.matrix<double>("a.dA"), bound, "dA");
-  expect_close(layer.adapters().get("default").B.grad, file.matrix<double>("a.dB"), bound, "dB");
+  expect_close(adapter.A.grad, file.matrix<double>("a.dA"), bound, "dA");
+  expect_close(adapter.B.grad, file.matrix<double>("a.dB"), bound, "dB");
 }
 
 TEST(GoldenLayers, OneLayerUsedTwiceInAGraph) {
@@ -255,14 +222,11 @@ TEST(GoldenLayers, OneLayerUsedTwiceInAGraph) {
 void check_several(const Json& one) {
   const SafetensorsFile file = load_golden(one.at("file").get<std::string>());
   LoRALinear<double> layer(file.matrix<double>("W"), file.matrix<double>("b"));
+  const Json configs = one.value("configs", Json::object());
   Index ranks = 0;
   for (const auto& [name, scaling] : one.at("scaling").items()) {
-    const Index r = file.info(name + ".A").shape[0];
-    add_golden_adapter(layer, name, options_of_scaling(r, scaling.get<double>()), file, name + ".");
-    ranks += r;
-  }
-  for (const Adapter<double>& adapter : layer.adapters().all()) {
-    EXPECT_EQ(adapter.scaling, one.at("scaling").at(adapter.name).get<double>()) << adapter.name;
+    const GoldenAdapter golden{configs.value(name, Json::object()), scaling.get<double>()};
+    ranks += add_golden_adapter(layer, golden, file, name + ".", name).r;
   }
   const Matrix<double> x = file.matrix<double>("x");
   int outputs = 0;

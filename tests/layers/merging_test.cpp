@@ -6,8 +6,8 @@
 
 #include <limits>
 
+#include "layers/golden_layers.hpp"
 #include "layers/layer_tools.hpp"
-#include "support/golden.hpp"
 
 namespace {
 using namespace lora;
@@ -29,13 +29,7 @@ GoldenMerged merge_golden(const std::string& name, Store store) {
                  file.matrix<float>("merged"),
                  {}};
   LoRALinear<float> layer(store(g.W));
-  const double scaling = golden_case(name).at("scaling").get<double>();
-  layer.add_adapter("default", options_of_scaling(g.A.rows(), scaling));
-  Adapter<float>& adapter = layer.adapters().get("default");
-  EXPECT_EQ(adapter.scaling, scaling);
-  adapter.A.value = g.A;
-  adapter.B.value = g.B;
-  g.scaling = adapter.scale();
+  g.scaling = add_golden_adapter(layer, golden_adapter(golden_case(name)), file).scale();
   g.merged = layer.prepare_merge({"default"}).weight.stored();
   return g;
 }

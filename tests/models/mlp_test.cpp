@@ -6,9 +6,9 @@
 
 #include <thread>
 
+#include "layers/golden_layers.hpp"
 #include "layers/layer_tools.hpp"
 #include "support/allocations.hpp"
-#include "support/golden.hpp"
 
 namespace {
 using namespace lora;
@@ -16,18 +16,12 @@ using namespace lora_test;
 
 void check_stacked(const Json& one) {
   const SafetensorsFile file = load_golden(one.at("file").get<std::string>());
-  const double scaling = one.at("scaling").get<double>();
   Index terms = file.info("x").shape[0] + file.info("x").shape[1];
   std::vector<LoRALinear<double>> layers;
   for (const std::string name : {"a.", "b."}) {
     layers.emplace_back(file.matrix<double>(name + "W"), file.matrix<double>(name + "b"));
-    const Index r = file.info(name + "A").shape[0];
-    layers.back().add_adapter("default", options_of_scaling(r, scaling));
-    EXPECT_EQ(layers.back().adapters().get("default").scaling, scaling);
-    terms += r + layers.back().out_features();
-    layers.back().adapters().get("default").A.value = file.matrix<double>(name + "A");
-    layers.back().adapters().get("default").B.value = file.matrix<double>(name + "B");
-    layers.back().adapters().set_active({"default"});
+    terms += add_golden_adapter(layers.back(), golden_adapter(one), file, name).r;
+    terms += layers.back().out_features();
   }
   MLP<double> model(std::move(layers), Activation::silu);
   const Matrix<double> x = file.matrix<double>("x"), dy = file.matrix<double>("dy");
