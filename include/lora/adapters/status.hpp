@@ -131,8 +131,9 @@ std::string trainable_text(Index trainable, Index all) {
   const double share =
       all == 0 ? 0.0 : 100.0 * static_cast<double>(trainable) / static_cast<double>(all);
   std::string text("trainable params: ");
-  text += grouped_text(static_cast<std::uint64_t>(trainable)) + " || all params: " +
-          grouped_text(static_cast<std::uint64_t>(all)) + " || trainable%: " + fixed_text(share, 4);
+  text += grouped_text(static_cast<std::uint64_t>(trainable)) +
+          " || all params: " + grouped_text(static_cast<std::uint64_t>(all)) +
+          " || trainable%: " + fixed_text(share, 4);
   return text;
 }
 

@@ -53,8 +53,9 @@ class LiveLine : public TrainerCallback {
     const auto done = static_cast<double>(state.global_step - first_step_);
     const auto left = static_cast<double>(state.max_steps - state.global_step);
     std::string line("step ");
-    line += std::to_string(state.global_step) + "/" + std::to_string(state.max_steps) +
-            "  epoch " + fixed_text(state.epoch, 2) + training_ + "  left " + duration_text((now() - began_) / done * left);
+    line += std::to_string(state.global_step) + "/" + std::to_string(state.max_steps) + "  epoch " +
+            fixed_text(state.epoch, 2) + training_ + "  left " +
+            duration_text((now() - began_) / done * left);
     line += evaluation_;
     if (state.non_finite_steps > 0) line += "  skipped " + std::to_string(state.non_finite_steps);
     show(line);
