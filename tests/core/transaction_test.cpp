@@ -190,8 +190,17 @@ State state_of(World& world) {
   state.add(world.model.active_adapters());
   state.add(world.model.enabled() ? "on" : "off");
   for (LoRALinear<float>& layer : world.model.base().layers()) add_layer(state, layer);
-  add_optimizer(state, static_cast<double>(world.adamw.steps()), world.adamw.state());
-  add_optimizer(state, static_cast<double>(world.sgd.steps()), world.sgd.state());
+  // An optimiser's own index of its tensors is seen in what a step makes of them.
+  AdamW<float> adamw = world.adamw;
+  SGD<float> sgd = world.sgd;
+  add_optimizer(state, static_cast<double>(adamw.steps()), adamw.state());
+  add_optimizer(state, static_cast<double>(sgd.steps()), sgd.state());
+  if (adamw.steps() == 0) return state;
+  LoRAModel<Net> model = world.model;
+  adamw.step(model);
+  sgd.step(model);
+  add_optimizer(state, static_cast<double>(adamw.steps()), adamw.state());
+  add_optimizer(state, static_cast<double>(sgd.steps()), sgd.state());
   return state;
 }
 

@@ -338,6 +338,22 @@ TEST(LoRAConv2d, WhatFullFineTuningTrainedIsTheBaseAfterwardsWithGroupsToo) {
   }
 }
 
+TEST(LoRAConv2d, AnotherWeightActsWithGroupsToo) {
+  const ImageSize in{3, 3};
+  for (const Index groups : {1, 2}) {
+    const Conv2dOptions options{.kernel = {2, 2}, .groups = groups};
+    const Matrix<double> other = Matrix<double>::Constant(4, 16 / groups, 2);
+    LoRAConv2d<double> layer(Matrix<double>::Ones(4, 16 / groups), options);
+    const LoRAConv2d<double> expected(other, options);
+    const Matrix<double> x = Matrix<double>::Random(2, 4 * in.pixels());
+    Matrix<double> y(2, 16), same(2, 16);
+    layer.set_weight(FrozenWeight<double>(other));
+    layer.forward(x, in, y);
+    expected.forward(x, in, same);
+    EXPECT_EQ(y, same) << groups;
+  }
+}
+
 TEST(LoRAConv2d, NaNFlowsThroughAndDisabledIsTheBase) {
   OverImages<double> layer = layer_of<double>(cases[1]), base = layer;
   base.conv.unload();
