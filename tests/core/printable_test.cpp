@@ -16,6 +16,15 @@ TEST(Printable, EscapesControlCharacters) {
   EXPECT_EQ(printable(""), "");
 }
 
+TEST(Printable, EscapesWhatATerminalDoesNotShow) {
+  EXPECT_EQ(printable("a\xC2\x9B"
+                      "31m"),
+            "a\\xc2\\x9b31m");
+  EXPECT_EQ(printable("\x9B[\xFF"), "\\x9b[\\xff");
+  EXPECT_EQ(printable("\xE2\x80\xAE\xE2\x81\xA6"), "\\xe2\\x80\\xae\\xe2\\x81\\xa6");
+  EXPECT_EQ(printable("\xE2\x80\xA6\xF0\x9F\x98\x80"), "\xE2\x80\xA6\xF0\x9F\x98\x80");
+}
+
 TEST(Printable, CutsWhereACharacterBegins) {
   EXPECT_EQ(printable("abc", 3), "abc");
   EXPECT_EQ(printable("abcd", 3), "abc...");

@@ -1,6 +1,7 @@
 // Text of strangers and durations as messages show them.
 #pragma once
 
+#include <lora/core/code_points.hpp>
 #include <lora/core/namespace.hpp>
 #include <lora/core/number_text.hpp>
 
@@ -10,8 +11,22 @@
 
 namespace LORA_NAMESPACE {
 
-/// `text` fit for a message on a terminal: control characters of ASCII escaped as \xNN, cut with
-/// "..." after `limit` bytes, never within a UTF-8 sequence.
+namespace detail {
+
+/// Whether a terminal shows c and does nothing else: no control character (U+009B begins a command
+/// as ESC does), no mark that turns the direction or ends a line, no byte that is not UTF-8.
+template <class = void>
+bool is_shown(char32_t c) {
+  const auto within = [&](char32_t first, char32_t last) { return c >= first && c <= last; };
+  return c >= 0x20 && !within(0x7F, 0x9F) && !within(0x2028, 0x202E) && !within(0x2066, 0x2069) &&
+         !within(0xDC80, 0xDCFF);
+}
+
+}  // namespace detail
+
+/// `text` fit for a message on a terminal: the bytes of what is not shown (control characters,
+/// marks of direction, what is no UTF-8) escaped as \xNN, cut with "..." after `limit` bytes, never
+/// within a UTF-8 sequence.
 template <class = void>
 std::string printable(std::string_view text, std::size_t limit = 160) {
   constexpr std::string_view digits = "0123456789abcdef";
@@ -20,14 +35,18 @@ std::string printable(std::string_view text, std::size_t limit = 160) {
     --end;
   }
   std::string out;
-  for (const char ch : text.substr(0, end)) {
-    const auto byte = static_cast<unsigned char>(ch);
-    if (byte >= 0x20 && byte != 0x7F) {
-      out += ch;
-    } else {
-      out += "\\x";
-      out += digits[byte >> 4];
-      out += digits[byte & 15u];
+  for (std::size_t at = 0; at < end;) {
+    const std::size_t begin = at;
+    const bool shown = detail::is_shown(detail::next_code_point(text.substr(0, end), at));
+    for (const char ch : text.substr(begin, at - begin)) {
+      const auto byte = static_cast<unsigned char>(ch);
+      if (shown) {
+        out += ch;
+      } else {
+        out += "\\x";
+        out += digits[byte >> 4];
+        out += digits[byte & 15u];
+      }
     }
   }
   return end < text.size() ? out + "..." : out;
