@@ -143,7 +143,13 @@ TEST(EarlyStopping, SaysWhatIsWrong) {
   EXPECT_HAS(refused(each_step()), "EarlyStoppingCallback: the evaluation has no \"eval_my_loss\"");
   EarlyStoppingCallback callback;
   EXPECT_HAS(message_of<FormatError>([&] { callback.load_state(Json(3)); }),
-             "EarlyStoppingCallback: the state is 3, expected waited and best");
+             "EarlyStoppingCallback: the state is 3, expected waited, 0 to 2^53, and best");
+  for (const Json& waited : {Json(-1), Json(INT64_MAX), Json(0.5)}) {
+    EXPECT_HAS(message_of<FormatError>([&] {
+                 callback.load_state({{"waited", waited}, {"best", nullptr}});
+               }),
+               "expected waited, 0 to 2^53, and best");
+  }
 }
 
 }  // namespace

@@ -127,9 +127,9 @@ class EarlyStoppingCallback : public TrainerCallback {
   }
   void load_state(const Json& json) override {
     if (!json.is_object() || !json.contains("waited") || !json["waited"].is_number_integer() ||
-        !json.contains("best") || !(json["best"].is_number() || json["best"].is_null()))
+        json["waited"].get<std::uint64_t>() > std::uint64_t{1} << 53 || !json.contains("best") || !(json["best"].is_number() || json["best"].is_null()))
       throw FormatError("EarlyStoppingCallback: the state is " + printable(json.dump(), 80) +
-                        ", expected waited and best");
+                        ", expected waited, 0 to 2^53, and best");
     waited_ = json["waited"].get<Index>();
     best_.reset();
     if (json["best"].is_number()) best_ = json["best"].get<double>();
