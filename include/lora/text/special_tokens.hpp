@@ -12,7 +12,6 @@
 #include <set>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -37,18 +36,17 @@ inline AddedToken read_added_token(JsonFields& fields) {
 class AddedVocabulary {
  public:
   explicit AddedVocabulary(TokenizerSpec& spec) : spec_(spec) {
-    known_.reserve(spec.model.vocab.size());
-    for (const auto& [token, id] : spec.model.vocab) known_.emplace(token, id);
+    for (const auto& [token, id] : spec.model.vocab) known_.add(token, id);
     next_id_ = static_cast<std::uint32_t>(spec.model.vocab.size());
     for (std::size_t i = 0; i < spec.added.size(); ++i) note_place(i);
   }
 
-  bool is_added(const std::string& content) const { return places_.count(content) > 0; }
+  bool is_added(const std::string& content) const { return places_.find(content) != no_token; }
   std::optional<std::uint32_t> find(const std::string& content) const {
-    if (const auto place = places_.find(content); place != places_.end())
-      return spec_.added[place->second].id;
-    const auto found = known_.find(content);
-    return found == known_.end() ? std::nullopt : std::optional<std::uint32_t>(found->second);
+    if (const std::uint32_t place = places_.find(content); place != no_token)
+      return spec_.added[place].id;
+    const std::uint32_t found = known_.find(content);
+    return found == no_token ? std::nullopt : std::optional<std::uint32_t>(found);
   }
 
   /// Adds `token` as Tokenizer.add_tokens of the tokenizers library does: a text that is known
@@ -63,8 +61,8 @@ class AddedVocabulary {
                               std::to_string(*asked) + ", but the tokenizers library numbers it " +
                               std::to_string(token.id) + ", and so is it here");
     }
-    if (const auto place = places_.find(token.content); place != places_.end()) {
-      AddedToken& old = spec_.added[place->second];
+    if (const std::uint32_t place = places_.find(token.content); place != no_token) {
+      AddedToken& old = spec_.added[place];
       token.special = token.special || old.special;  // the library's set of them only grows
       old = std::move(token);
     } else {
@@ -75,13 +73,12 @@ class AddedVocabulary {
 
  private:
   void note_place(std::size_t i) {
-    places_.emplace(spec_.added[i].content, i);
+    places_.add(spec_.added[i].content, static_cast<std::uint32_t>(i));
     next_id_ = std::max(next_id_, spec_.added[i].id + 1);
   }
 
   TokenizerSpec& spec_;
-  std::unordered_map<std::string_view, std::uint32_t> known_;
-  std::unordered_map<std::string, std::size_t> places_;
+  TokenTable known_, places_;  // not std::unordered_map: a stranger's keys could be made to collide
   std::uint32_t next_id_ = 0;
 };
 
@@ -152,32 +149,37 @@ class NamedTokens {
     set(part, std::move(token));
   }
   const AddedToken* find(std::string_view part) const {
-    for (const Named& named : named_) {
-      if (named.part == part && !named.token.content.empty()) return &named.token;
-    }
-    return nullptr;
+    const auto place = places_.find(part);
+    if (place == places_.end() || named_[place->second].token.content.empty()) return nullptr;
+    return &named_[place->second].token;
   }
-  bool has_part(std::string_view content) const {
-    const auto same = [&](const Named& named) { return named.token.content == content; };
-    return std::any_of(named_.begin(), named_.end(), same);
-  }
+  bool has_part(const std::string& content) const { return contents_.count(content) > 0; }
   /// Whether added_tokens.json's token of this text is a special one.
-  bool marks(std::string_view content) const {
-    const auto same = [&](const AddedToken& token) { return token.content == content; };
-    return has_part(content) || (!unmarked_ && std::any_of(extra_.begin(), extra_.end(), same));
+  bool marks(const std::string& content) const {
+    return has_part(content) || (!unmarked_ && extra_contents_.count(content) > 0);
   }
   template <class Fn>
   void for_each(Fn&& fn) const {
-    for (const Named& named : named_) fn(named.token);
+    for (const Named& named : named_) {
+      if (!named.token.content.empty()) fn(named.token);
+    }
     for (const AddedToken& token : extra_) fn(token);
   }
 
  private:
+  // An entry that is replaced stays, without its text.
   void erase(std::string_view part) {
-    std::erase_if(named_, [&](const Named& named) { return named.part == part; });
+    const auto place = places_.find(part);
+    if (place == places_.end()) return;
+    AddedToken& token = named_[place->second].token;
+    contents_.erase(contents_.find(token.content));
+    token.content.clear();
+    places_.erase(place);
   }
   void set(const std::string& part, AddedToken token) {
     erase(part);
+    places_[part] = named_.size();
+    contents_.insert(token.content);
     named_.push_back({part, std::move(token)});
   }
   // Whether there is one that is not empty.
@@ -202,14 +204,17 @@ class NamedTokens {
         fields.refuse(name, "holds " + printable((*list)[i].dump()) + ", which is no token");
       }
       token.special = true;
+      extra_contents_.insert(token.content);
       extra_.push_back(std::move(token));
     }
     return true;
   }
 
   std::vector<Named> named_;
+  std::map<std::string, std::size_t, std::less<>> places_;  // of a part in named_
+  std::multiset<std::string> contents_;                     // of what has a part
   std::vector<AddedToken> extra_;
-  std::set<std::string> given_;
+  std::set<std::string> given_, extra_contents_;
   bool unmarked_ = false;  // transformers does not look at this list of special_tokens_map.json
 };
 
