@@ -118,9 +118,13 @@ void make_model_configs(const fs::path& folder) {
       {"rope_type":"linear","factor":2.0,"rope_theta":5e5}}})");
 }
 
-// Texts stand behind a zero byte.
+// tokenizer.json, tokenizer_config.json, special_tokens_map.json, a text.
 void make_tokenizers(const fs::path& folder) {
-  const std::string text("\0the cat's \u00e4\U0001f600  <s>\xff\n", 24);
+  const std::string said = "the cat's \u00e4\U0001f600  <s>\xff\n";
+  const std::string text = '\0' +
+                           std::string(R"({"bos_token":"<s>","add_bos_token":true,)"
+                                       R"("chat_template":"{{ x }}"})") +
+                           '\0' + R"({"eos_token":{"content":"<s>"}})" + '\0' + said;
   Json bytes = Json::object();
   for (std::uint32_t byte = 0; byte < 256; ++byte)
     bytes[ByteSpelling::instance().spelling(static_cast<std::uint8_t>(byte))] = byte;
@@ -166,6 +170,25 @@ void make_tokenizers(const fs::path& folder) {
                            "seed");
   llama2["model"]["vocab"] = std::move(vocab);
   atomic_write(folder / "llama2", llama2.dump() + text);
+  // Few tokens: what takes less time is tried more often.
+  atomic_write(folder / "small", R"({"added_tokens":[{"id":0,"content":"<s>","special":true}],
+      "pre_tokenizer":{"type":"Metaspace","replacement":"\u2581","prepend_scheme":"first"},
+      "decoder":{"type":"Sequence","decoders":[{"type":"Replace","pattern":{"String":"\u2581"},
+      "content":" "},{"type":"Fuse"}]},"model":{"type":"BPE","unk_token":"<unk>","fuse_unk":true,
+      "vocab":{"<s>":0,"<unk>":1,"t":2,"h":3,"e":4,"\u2581":5,"th":6,"the":7},
+      "merges":["t h",["th","e"]]}})" +
+                                     text);
+  atomic_write(folder / "small_bytes",
+               R"({"pre_tokenizer":{"type":"Sequence","pretokenizers":[
+      {"type":"Digits","individual_digits":true},{"type":"ByteLevel","add_prefix_space":true,
+      "use_regex":true}]},"decoder":{"type":"ByteLevel"},"post_processor":{"type":"Sequence",
+      "processors":[{"type":"ByteLevel"},{"type":"TemplateProcessing","single":[{"SpecialToken":
+      {"id":"a"}},{"Sequence":{"id":"A"}}],"special_tokens":{"a":{"id":"a","ids":[0]}}}]},
+      "model":{"type":"BPE","vocab":{"t":0,"h":1,"e":2,"\u0120":3,"th":4,"the":5},
+      "merges":["t h","th e"]}})" +
+                   std::string(1, '\0') +
+                   R"({"added_tokens_decoder":{"9":{"content":"<s>","special":true}}})" +
+                   std::string(2, '\0') + said);
 }
 
 // Behind a zero byte letters choose options, the first of them the format.
