@@ -1,4 +1,5 @@
-// What tokenizers ask of a code point: letter, number or space; and normalisation form C.
+// What tokenizers ask of a code point: its category, whether it is a space or part of a word; and
+// normalisation form C.
 #pragma once
 
 #include <lora/core/code_points.hpp>
@@ -56,6 +57,18 @@ class Unicode {
     return all;
   }
 
+  /// The general category of c: its place in unicode_tables::category_names.
+  unsigned category(char32_t c) const { return c < categories_.size() ? categories_[c] : 0; }
+  /// A bit for each category that `name` names: "Lu" one, "L" all that begin with L; 0: none does.
+  static std::uint32_t categories_of(std::string_view name) {
+    std::uint32_t all = 0;
+    const std::string_view names = unicode_tables::category_names;
+    for (unsigned i = 0; 2 * i < names.size(); ++i) {
+      if (!name.empty() && names.substr(2 * i, std::min<std::size_t>(2, name.size())) == name)
+        all |= 1u << i;
+    }
+    return all;
+  }
   CharClass class_of(char32_t c) const {
     return c < properties_.size() ? static_cast<CharClass>(properties_[c] & class_bits)
                                   : CharClass::other;
@@ -68,6 +81,10 @@ class Unicode {
   /// Whether c is part of a word: \w of a regular expression.
   bool is_word(char32_t c) const {
     return c < properties_.size() && (properties_[c] & word_bit) != 0;
+  }
+  /// Whether the pre-tokeniser Punctuation of the tokenizers library cuts at c.
+  bool is_punctuation(char32_t c) const {
+    return c < properties_.size() && (properties_[c] & punctuation_bit) != 0;
   }
   std::uint8_t combining_class(char32_t c) const {
     const auto found = combining_.find(c);
@@ -100,7 +117,7 @@ class Unicode {
   }
 
  private:
-  static constexpr std::uint8_t class_bits = 3, nfc_bit = 4, word_bit = 8;
+  static constexpr std::uint8_t class_bits = 3, nfc_bit = 4, word_bit = 8, punctuation_bit = 16;
   static constexpr char32_t hangul = 0xAC00, hangul_count = 11172;
   static constexpr char32_t jamo_l = 0x1100, jamo_v = 0x1161, jamo_t = 0x11A7;
 
@@ -126,8 +143,13 @@ class Unicode {
   };
 
   Unicode() {
-    read_runs(unicode_tables::classes,
-              [this](char32_t c, char32_t kind) { mark(c, static_cast<std::uint8_t>(kind)); });
+    const std::uint32_t letters = categories_of("L"), numbers = categories_of("N");
+    read_runs(unicode_tables::categories, [&](char32_t c, char32_t category) {
+      if (c >= categories_.size()) categories_.resize(c + 1);
+      categories_[c] = static_cast<std::uint8_t>(category);
+      if (((letters >> category) & 1u) != 0) mark(c, static_cast<std::uint8_t>(CharClass::letter));
+      if (((numbers >> category) & 1u) != 0) mark(c, static_cast<std::uint8_t>(CharClass::number));
+    });
     for (const auto& [first, last] : {std::pair<char32_t, char32_t>{0x9, 0xD},
                                       {0x20, 0x20},
                                       {0x85, 0x85},
@@ -141,6 +163,8 @@ class Unicode {
       for (char32_t c = first; c <= last; ++c) mark(c, static_cast<std::uint8_t>(CharClass::space));
     }
     read_runs(unicode_tables::words, [this](char32_t c, char32_t) { mark(c, word_bit); });
+    read_runs(unicode_tables::punctuation,
+              [this](char32_t c, char32_t) { mark(c, punctuation_bit); });
     read_runs(unicode_tables::combining, [this](char32_t c, char32_t combining) {
       combining_[c] = static_cast<std::uint8_t>(combining);
       mark(c, nfc_bit);
@@ -179,7 +203,7 @@ class Unicode {
     }
   }
 
-  std::vector<std::uint8_t> properties_;
+  std::vector<std::uint8_t> properties_, categories_;
   std::unordered_map<char32_t, std::uint8_t> combining_;
   std::unordered_map<char32_t, std::pair<char32_t, char32_t>> parts_;
   std::unordered_map<std::uint64_t, char32_t> composites_;

@@ -1,0 +1,98 @@
+// What a regular expression of a tokenizer.json is compiled to: sets of characters and steps.
+#pragma once
+
+#include <lora/text/unicode.hpp>
+
+#include <algorithm>
+#include <bitset>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace LORA_NAMESPACE {
+
+namespace detail {
+
+/// What \w of Oniguruma is: UTS #18's, with ² ³ ¹ ¼ ½ ¾ and without the joiners.
+inline bool is_regex_word(char32_t c) {
+  if (c == 0x200C || c == 0x200D) return false;
+  const Unicode& unicode = Unicode::instance();
+  return unicode.is_word(c) || (c < 256 && unicode.class_of(c) == CharClass::number);
+}
+
+/// Characters: those of ranges, of categories, of sets within; or all but these.
+struct TextSet {
+  std::vector<std::pair<char32_t, char32_t>> ranges;
+  std::uint32_t categories = 0;  ///< a bit for each category
+  bool space = false, word = false, negated = false;
+  std::vector<TextSet> within;
+  std::bitset<128> ascii;  ///< what seal() found
+
+  bool evaluate(char32_t c) const {
+    const Unicode& unicode = Unicode::instance();
+    const bool in =
+        std::any_of(ranges.begin(), ranges.end(),
+                    [c](const auto& range) { return range.first <= c && c <= range.second; }) ||
+        ((categories >> unicode.category(c)) & 1u) != 0 ||
+        (space && unicode.class_of(c) == CharClass::space) || (word && is_regex_word(c)) ||
+        std::any_of(within.begin(), within.end(),
+                    [c](const TextSet& set) { return set.evaluate(c); });
+    return in != negated;
+  }
+  void seal() {
+    for (char32_t c = 0; c < 128; ++c) ascii.set(c, evaluate(c));
+  }
+  bool contains(char32_t c) const { return c < 128 ? ascii.test(c) : evaluate(c); }
+};
+
+enum class TextOp : std::uint8_t {
+  run,    // takes least to most characters of the set
+  split,  // goes on at `next`, and with less priority at `other`
+  jump,   // goes on at `next`
+  ahead,  // a character of the set follows (negated: does not)
+  behind,
+  text_begin,
+  text_end,
+  last_line_end,
+  line_begin,
+  line_end,
+  word_edge,
+  accept
+};
+
+struct TextStepOp {
+  static constexpr std::uint32_t unbounded = 0xFFFFFFFFu;
+  enum Mode : std::uint8_t { greedy, lazy, possessive };
+  TextOp op = TextOp::accept;
+  std::uint32_t set = 0, least = 1, most = 1, next = 0, other = 0;
+  Mode mode = greedy;
+  bool negated = false;
+
+  static TextStepOp jump(TextOp op, std::size_t next, std::ptrdiff_t other) {
+    TextStepOp step;
+    step.op = op;
+    step.next = static_cast<std::uint32_t>(next);
+    step.other = static_cast<std::uint32_t>(other);
+    return step;
+  }
+};
+
+/// Whether Oniguruma under (?i) takes one character for the two: ß for ss, ligatures for others.
+inline bool folds_as_pair(char32_t a, char32_t b) {
+  const auto lower = [](char32_t c) { return c < 128 ? c | 0x20u : c; };
+  a = lower(a);
+  b = lower(b);
+  return (a == 's' && (b == 's' || b == 't')) || (a == 'f' && (b == 'f' || b == 'i' || b == 'l'));
+}
+
+struct TextProgram {
+  std::string text;
+  std::vector<TextStepOp> code;
+  std::vector<TextSet> sets;
+};
+
+}  // namespace detail
+
+}  // namespace LORA_NAMESPACE

@@ -1,0 +1,66 @@
+#include <lora/text/text_pattern.hpp>
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+
+namespace {
+
+using lora::PatternScan;
+using lora::TextPattern;
+
+std::string matches(std::string_view regex, std::string_view text) {
+  const TextPattern pattern(regex);
+  std::string out;
+  for (PatternScan scan(pattern, text);;) {
+    const auto match = scan.next();
+    if (!match) return out;
+    out += "[" + std::string(text.substr(match->begin, match->end - match->begin)) + "]";
+  }
+}
+
+// What Oniguruma gives through Split of the tokenizers library.
+TEST(TextPattern, MeansWhatOnigurumaMeans) {
+  EXPECT_EQ(matches("a|ab", "abab"), "[a][a]");
+  EXPECT_EQ(matches("(?:a|ab)(?:c|bcd)*", "abcd abc"), "[abcd][a]");
+  EXPECT_EQ(matches("^a", "a\na"), "[a][a]");
+  EXPECT_EQ(matches("$", "a\nb\n"), "[][][]");
+  EXPECT_EQ(matches(".+", "a\nb"), "[a][b]");
+  EXPECT_EQ(matches("\\s+(?!\\S)|\\s+", "a   b  "), "[  ][ ][  ]");
+  EXPECT_EQ(matches("\\s+$", "a  \n b "), "[  ][ ]");
+  EXPECT_EQ(matches("(?<=a)b|(?<!a)c", "abcac"), "[b][c]");
+  EXPECT_EQ(matches("[^(\\s|[.,!])]+", "a(b|c.d e"), "[a][b][c][d][e]");
+  EXPECT_EQ(matches("\\p{Lu}\\p{Ll}*|\\P{L}", "AbC1"), "[Ab][C][1]");
+  EXPECT_EQ(matches("[\\p{^L}&]+", "a1&b"), "[1&]");
+  EXPECT_EQ(matches("(?i:'s|'re)", "'S'Re'\xC5\xBF"), "['S]['Re]['\xC5\xBF]");
+  EXPECT_EQ(matches(" ?+a", " a a"), "[ a][ a]");
+  EXPECT_EQ(matches("a?+a", "a"), "");
+  EXPECT_EQ(matches("a*?b", "aab"), "[aab]");
+  EXPECT_EQ(matches("a{2,3}", "aaaaaaa"), "[aaa][aaa]");
+  EXPECT_EQ(matches("(ab){2}", "ababab"), "[abab]");
+  EXPECT_EQ(matches("\\w+", "a\xC2\xB2-b"), "[a\xC2\xB2][b]");
+  EXPECT_EQ(matches("a{,2}b|{", "aab{"), "[aab][{]");
+}
+
+TEST(TextPattern, ShippedPatternsTakeLinearTime) {
+  const std::string spaces(200'000, ' ');
+  EXPECT_EQ(matches("\\s+$", spaces + "x").size(), 0u);
+  EXPECT_EQ(matches("\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", spaces + "x").size(), spaces.size() + 4);
+}
+
+std::string refusal(std::string_view regex, std::string_view text = "") {
+  try {
+    matches(regex, text);
+  } catch (const lora::ConfigError& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+TEST(TextPattern, AnExponentialSearchIsGivenUp) {
+  EXPECT_EQ(refusal("(?:a|aa)+$", std::string(100, 'a') + "b"),
+            "regular expression \"(?:a|aa)+$\" takes more than 1000 steps a character on a text of "
+            "101 characters");
+}
+
+}  // namespace
