@@ -25,6 +25,21 @@ TEST(TextSteps, EachKind) {
   EXPECT_EQ(applied({{Kind::replace, " ", "<>"}}, " a  b"), "<>a<><>b");
   EXPECT_EQ(applied({{Kind::replace, "ab", ""}}, "aabb"), "ab");
   EXPECT_EQ(applied({{Kind::nfc, "", ""}}, "e\xCC\x81"), "\xC3\xA9");
+  EXPECT_EQ(applied({{Kind::strip_left, "", ""}}, " \xE3\x80\x80 a "), "a ");
+  EXPECT_EQ(applied({{Kind::strip_right, "", ""}}, " a \xE3\x80\x80\n"), " a");
+  EXPECT_EQ(applied({{Kind::strip_right, "", ""}}, "\xE3\x80\x80\n"), "");
+  const lora::TextPattern spaces("\\s{2,}");
+  EXPECT_EQ(applied({{Kind::replace, "", "_", spaces}}, "a  b c \n"), "a_b c_");
+}
+
+TEST(TextSteps, ATextGrowsOnlySoFar) {
+  EXPECT_EQ(lora::largest_stepped_text(12), std::size_t{16} << 20);
+  EXPECT_EQ(lora::largest_stepped_text(std::size_t{2} << 20), std::size_t{32} << 20);
+  const std::vector<TextStep> steps(3, TextStep{Kind::replace, "a", "aaaa"});
+  SteppedText enough("aa"), too_much("aa");
+  enough.apply(steps, true, 128);
+  EXPECT_EQ(enough.view().size(), 128u);
+  EXPECT_THROW(too_much.apply(steps, true, 127), lora::FormatError);
 }
 
 TEST(TextSteps, ATextThatNothingChangesIsNotCopied) {

@@ -33,7 +33,9 @@ struct TextPart {
 class AddedTokenFinder {
  public:
   AddedTokenFinder() = default;
-  explicit AddedTokenFinder(std::vector<AddedToken> tokens) : tokens_(std::move(tokens)) {
+  /// `split_special`: special tokens are found but left as the text that they are.
+  explicit AddedTokenFinder(std::vector<AddedToken> tokens, bool split_special = false)
+      : tokens_(std::move(tokens)), split_special_(split_special) {
     for (std::uint32_t i = 0; i < tokens_.size(); ++i) {
       if (tokens_[i].content.empty()) continue;
       std::uint32_t node = 0;
@@ -69,13 +71,15 @@ class AddedTokenFinder {
       const AddedToken& token = tokens_[found];
       std::size_t begin = at, end = at + token.content.size();
       at = end;
+      if (token.special && split_special_) continue;
       if (token.single_word && (word_before(text, begin) || word_at(text, end))) continue;
       if (token.lstrip) begin = spaces_before(text, begin, done);
       if (token.rstrip) end = spaces_behind(text, end);
+      begin = std::max(begin, done);  // rstrip of the token before may reach into this one
+      end = std::max(end, done);
       between(begin);
       parts.push_back({begin, end, token.id});
       done = end;
-      at = std::max(at, end);
     }
     between(text.size());
   }
@@ -120,6 +124,7 @@ class AddedTokenFinder {
   }
 
   std::vector<AddedToken> tokens_;
+  bool split_special_ = false;
   PairTable children_;                         // of (node, byte); the root is node 0
   std::vector<std::uint32_t> ends_{no_token};  // the token that ends at a node
   std::array<bool, 256> first_bytes_{};

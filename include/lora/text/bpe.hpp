@@ -66,7 +66,7 @@ class Bpe {
 
   Bpe() = default;
   /// Throws FormatError naming the file and the entry: an id that is too large or appears twice, a
-  /// merge of or into something that is no token, missing bytes, an unk_token that is no token.
+  /// merge of or into something that is no token, an unk_token that is no token.
   explicit Bpe(BpeSpec spec) : spec_(std::move(spec)) {
     add_vocabulary();
     find_first_symbols();
@@ -94,13 +94,13 @@ class Bpe {
         return;
       }
     }
-    if (spec_.byte_level) {
+    if (spec_.byte_level && !bytes_missing_) {
       for (const char ch : word)
         add_symbol(byte_ids_[static_cast<unsigned char>(ch)], 1, scratch, out);
+      merge_symbols(scratch, out);
     } else {
       add_characters(word, scratch, out);
     }
-    merge_symbols(scratch, out);
   }
 
  private:
@@ -137,22 +137,21 @@ class Bpe {
           spec_.byte_level ? ByteSpelling::instance().spelling(static_cast<std::uint8_t>(byte))
                            : std::string("<0x") + hex[byte >> 4] + hex[byte & 15] + ">";
       byte_ids_[byte] = id_of(token);
-      if (byte_ids_[byte] == no_token && (spec_.byte_level || spec_.byte_fallback)) {
+      if (byte_ids_[byte] != no_token) continue;
+      if (spec_.byte_fallback && !spec_.byte_level)
         refuse("vocab: no token " + in_quotes(token) + " for the byte " + std::to_string(byte));
-      }
+      bytes_missing_ = true;
     }
     for (std::size_t c = 0; c < 128; ++c) {
       const char character = static_cast<char>(c);
       ascii_ids_[c] = id_of({&character, 1});
     }
-    if (spec_.unk_token) {
+    // A byte-level vocabulary with all bytes knows everything.
+    if (spec_.unk_token && !(spec_.byte_level && !bytes_missing_)) {
       unk_ = id_of(*spec_.unk_token);
       if (unk_ == no_token) {
         refuse("unk_token: " + in_quotes(*spec_.unk_token) + " is not in the vocabulary");
       }
-    }
-    if (!spec_.byte_level && !spec_.byte_fallback && unk_ == no_token) {
-      refuse("unk_token: missing, and so is byte_fallback: unknown characters would be lost");
     }
   }
 
@@ -238,29 +237,44 @@ class Bpe {
     symbols.push_back({id, n - 1, n + 1, bytes});
   }
 
+  // Characters, or the bytes of a byte-level vocabulary that lacks some. An unknown one is
+  // unk_token; where there is none it is lost, and its neighbours are neighbours.
   void add_characters(std::string_view word, Scratch& scratch, TokenSink& out) const {
     std::uint32_t unknown = 0;  // bytes of unknown characters that wait for their unk_token
+    std::uint32_t lost = 0;     // bytes that belong to the next symbol
+    const auto add = [&](std::uint32_t id, std::uint32_t bytes) {
+      add_symbol(id, bytes + lost, scratch, out);
+      lost = 0;
+    };
     const auto add_unknown = [&] {
-      if (unknown > 0) add_symbol(unk_, unknown, scratch, out);
+      if (unknown > 0) add(unk_, unknown);
       unknown = 0;
     };
     for (std::size_t at = 0; at < word.size();) {
       const std::size_t begin = at;
-      const char32_t c = detail::next_code_point(word, at);
+      std::uint32_t id = no_token;
+      if (spec_.byte_level) {
+        id = byte_ids_[static_cast<unsigned char>(word[at++])];
+      } else {
+        const char32_t c = detail::next_code_point(word, at);
+        id = c < 128 ? ascii_ids_[c] : ids_.find(word.substr(begin, at - begin));
+      }
       const std::string_view text = word.substr(begin, at - begin);
-      const std::uint32_t id = c < 128 ? ascii_ids_[c] : ids_.find(text);
       if (id != no_token) {
         add_unknown();
-        add_symbol(id, static_cast<std::uint32_t>(text.size()), scratch, out);
-      } else if (spec_.byte_fallback) {
-        for (const char byte : text)
-          add_symbol(byte_ids_[static_cast<unsigned char>(byte)], 1, scratch, out);
+        add(id, static_cast<std::uint32_t>(text.size()));
+      } else if (spec_.byte_fallback && !spec_.byte_level) {
+        for (const char byte : text) add(byte_ids_[static_cast<unsigned char>(byte)], 1);
+      } else if (unk_ == no_token) {
+        lost += static_cast<std::uint32_t>(text.size());
       } else {
         if (!spec_.fuse_unk) add_unknown();
         unknown += static_cast<std::uint32_t>(text.size());
       }
     }
     add_unknown();
+    merge_symbols(scratch, out);
+    out.position += lost;
   }
 
   // Merges the symbols that wait and puts them out.
@@ -313,6 +327,7 @@ class Bpe {
   std::array<std::uint32_t, 256> byte_ids_{};
   std::array<std::uint32_t, 128> ascii_ids_{};
   std::uint32_t unk_ = no_token;
+  bool bytes_missing_ = false;
 };
 
 }  // namespace LORA_NAMESPACE

@@ -20,7 +20,7 @@ class StreamingDecoder {
   /// What the id completes: whole characters, possibly none. Throws ConfigError for a negative id.
   std::string push(std::int64_t id) {
     const TokenDecoder::Piece piece = decoder_->piece(id);
-    if (piece.special && skip_ == SkipSpecial::yes) return {};
+    if (piece.skipped && skip_ == SkipSpecial::yes) return {};
     std::string out;
     if (decoder_->spec().byte_level || piece.byte) {
       pending_ += piece.text;

@@ -69,6 +69,7 @@ class TokenDecoder {
     std::string_view text;
     bool byte = false;
     bool special = false;
+    bool skipped = false;  ///< left out where special tokens are
   };
 
   TokenDecoder() = default;
@@ -78,8 +79,12 @@ class TokenDecoder {
 
   /// Adds a token as its file spells it.
   void add(std::uint32_t id, std::string_view token, bool special) {
+    add(id, token, special, special);
+  }
+  /// The same where decoding without special tokens asks for something else than `special`.
+  void add(std::uint32_t id, std::string_view token, bool special, bool skipped) {
     if (id >= entries_.size()) entries_.resize(id + 1);
-    Entry entry{text_.size(), 0, false, special};
+    Entry entry{text_.size(), 0, false, special, skipped};
     if (spec_.byte_level) {
       text_ += ByteSpelling::instance().bytes(token).value_or(std::string(token));
     } else if (const std::optional<char> value = fallback_byte(token); value) {
@@ -108,13 +113,14 @@ class TokenDecoder {
     }
     if (static_cast<std::uint64_t>(id) >= entries_.size()) return {};
     const Entry& entry = entries_[static_cast<std::size_t>(id)];
-    return {std::string_view(text_).substr(entry.begin, entry.size), entry.byte, entry.special};
+    return {std::string_view(text_).substr(entry.begin, entry.size), entry.byte, entry.special,
+            entry.skipped};
   }
 
  private:
   struct Entry {
     std::size_t begin = 0, size = 0;
-    bool byte = false, special = false;
+    bool byte = false, special = false, skipped = false;
   };
 
   // The value of "<0xAB>".

@@ -5,6 +5,7 @@
 #include <lora/text/added_tokens.hpp>
 #include <lora/text/bpe.hpp>
 #include <lora/text/pre_tokenizer.hpp>
+#include <lora/text/text_cut.hpp>
 #include <lora/text/text_steps.hpp>
 #include <lora/text/token_decoder.hpp>
 
@@ -28,13 +29,16 @@ enum class SkipSpecial { no, yes };
 struct TokenizerSpec {
   BpeSpec model;
   std::vector<TextStep> normalizer;     ///< before added tokens with `normalized` are searched
-  std::vector<TextStep> pre_tokenizer;  ///< behind that
+  std::vector<TextCut> cuts;            ///< behind that, each in the pieces of the one before
+  std::vector<TextStep> pre_tokenizer;  ///< in each piece
   WordSplit split = WordSplit::none;
+  std::vector<TextCut> spelled_cuts;  ///< of words as a byte-level vocabulary spells them
   std::vector<AddedToken> added;
   std::vector<std::uint32_t> before, after;  ///< ids around a text
   DecoderSpec decoder;
   std::optional<std::string> bos_token, eos_token, pad_token;
   std::string chat_template;         ///< Jinja text, empty where there is none
+  bool split_special = false;        ///< special tokens in a text are ordinary text
   std::vector<std::string> notices;  ///< what of the files is not followed, one sentence each
 };
 
@@ -57,7 +61,11 @@ class Tokenizer {
         decoder_(spec.decoder),
         spec_(std::move(spec)) {
     std::uint32_t limit = model_.id_limit();
+    for (std::uint32_t id = 0; id < model_.id_limit(); ++id) {
+      if (!model_.spelling(id).empty()) decoder_.add(id, model_.spelling(id), false);
+    }
     std::vector<AddedToken> raw, normalized;
+    std::size_t left = std::size_t{16} << 20;  // of bytes that normalisers may make of them all
     for (const AddedToken& token : spec_.added) {
       check(token);
       limit = std::max(limit, token.id + 1);
@@ -66,18 +74,17 @@ class Tokenizer {
       AddedToken searched = token;
       if (token.normalized) {
         SteppedText content(token.content);
-        content.apply(spec_.normalizer, true);
+        content.apply(spec_.normalizer, true, left + 1);
+        left -= std::min(left, content.view().size());
         searched.content = content.view();
       }
+      // As the library has it: text and the question whether to skip it are of the normalised token.
+      decoder_.add(token.id, searched.content, token.special,
+                   token.special && searched.content == token.content);
       (token.normalized ? normalized : raw).push_back(std::move(searched));
     }
-    for (std::uint32_t id = 0; id < model_.id_limit(); ++id) {
-      if (!model_.spelling(id).empty()) decoder_.add(id, model_.spelling(id), false);
-    }
-    for (const AddedToken& token : spec_.added)
-      decoder_.add(token.id, token.content, token.special);
-    raw_finder_ = AddedTokenFinder(std::move(raw));
-    normalized_finder_ = AddedTokenFinder(std::move(normalized));
+    raw_finder_ = AddedTokenFinder(std::move(raw), spec_.split_special);
+    normalized_finder_ = AddedTokenFinder(std::move(normalized), spec_.split_special);
     vocab_size_ = static_cast<Index>(limit);
   }
 
@@ -138,7 +145,7 @@ class Tokenizer {
     };
     for (const std::int64_t id : ids) {
       const TokenDecoder::Piece piece = decoder_.piece(id);
-      if (piece.special && skip == SkipSpecial::yes) continue;
+      if (piece.skipped && skip == SkipSpecial::yes) continue;
       if (byte_level || piece.byte) {
         bytes += piece.text;
       } else {
@@ -224,18 +231,53 @@ class Tokenizer {
     SteppedText normal(text);
     normal.apply(spec_.normalizer, begin == 0);
     if (normalized_finder_.empty()) {
-      encode_words(normal, 0, normal.view().size(), begin, scratch, sink);
+      encode_piece(normal, {0, normal.view().size()}, 0, begin, scratch, sink);
     } else {
       normalized_finder_.split(normal.view(), parts);
       for (const TextPart& part : parts) {
         if (part.id == no_token) {
-          encode_words(normal, part.begin, part.end, begin, scratch, sink);
+          encode_piece(normal, {part.begin, part.end}, 0, begin, scratch, sink);
         } else {
           sink.put(part.id, begin + normal.before(part.end) - sink.position);
         }
       }
     }
     sink.position = begin + text.size();
+  }
+  // A piece behind the first `cut` cuts.
+  void encode_piece(const SteppedText& normal, TextRange piece, std::size_t cut, std::size_t begin,
+                    Bpe::Scratch& scratch, TokenSink& sink) const {
+    if (cut == spec_.cuts.size()) {
+      encode_words(normal, piece.begin, piece.end, begin, scratch, sink);
+      return;
+    }
+    const std::string_view text = normal.view().substr(piece.begin, piece.end - piece.begin);
+    for (const TextRange& part : cut_text(spec_.cuts[cut], text)) {
+      encode_piece(normal, {piece.begin + part.begin, piece.begin + part.end}, cut + 1, begin,
+                   scratch, sink);
+    }
+  }
+  // A word as its vocabulary spells it is cut once more (Falcon).
+  void encode_spelled(std::string_view word, std::size_t cut, Bpe::Scratch& scratch,
+                      TokenSink& sink) const {
+    if (cut == spec_.spelled_cuts.size()) {
+      model_.encode(word, scratch, sink);
+      return;
+    }
+    std::string spelled;
+    std::vector<std::size_t> byte_at;  // for each byte of the spelling
+    for (std::size_t i = 0; i < word.size(); ++i) {
+      spelled += ByteSpelling::instance().spelling(static_cast<std::uint8_t>(word[i]));
+      byte_at.resize(spelled.size(), i);
+    }
+    byte_at.push_back(word.size());
+    const std::size_t position = sink.position;
+    for (const TextRange& part : cut_text(spec_.spelled_cuts[cut], spelled)) {
+      const std::size_t from = byte_at[part.begin], to = byte_at[part.end];
+      sink.position = position + from;
+      encode_spelled(word.substr(from, to - from), cut + 1, scratch, sink);
+    }
+    sink.position = position + word.size();
   }
   void encode_words(const SteppedText& normal, std::size_t from, std::size_t to, std::size_t begin,
                     Bpe::Scratch& scratch, TokenSink& sink) const {
@@ -244,7 +286,7 @@ class Tokenizer {
     const std::size_t first = sink.ids.size();
     sink.position = 0;
     for (WordScanner words(spec_.split, text.view()); !words.done();)
-      model_.encode(words.next(), scratch, sink);
+      encode_spelled(words.next(), 0, scratch, sink);
     sink.position = begin + normal.before(to);
     if (sink.ends == nullptr) return;
     for (std::size_t i = first; i < sink.ids.size(); ++i) {

@@ -5,6 +5,7 @@
 #include <lora/text/special_tokens.hpp>
 #include <lora/text/tokenizer.hpp>
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -13,9 +14,10 @@
 namespace LORA_NAMESPACE {
 
 /// Reads the text of a tokenizer.json; `where` names the file. Supported are BPE models, byte-level
-/// (ByteLevel pre-tokeniser and decoder, with the regular expression of GPT-2, Llama 3 or Qwen2) or
-/// of characters with byte fallback (SentencePiece's, spaces marked by normalisers or Metaspace),
-/// the normalisers NFC, Prepend and Replace, TemplateProcessing, added tokens. `truncation` and
+/// (ByteLevel pre-tokeniser and decoder) or of characters with byte fallback (SentencePiece's,
+/// spaces marked by normalisers or Metaspace), the normalisers NFC, Prepend, Replace and Strip, the
+/// pre-tokenisers Split (see TextPattern), Digits, Punctuation, Whitespace and WhitespaceSplit
+/// before ByteLevel, behind it and before Metaspace, TemplateProcessing, added tokens. `truncation` and
 /// `padding` are left out, as transformers does. Throws FormatError naming the file and the path in
 /// it for whatever else would change ids or text.
 inline TokenizerSpec parse_tokenizer_json(std::string_view text, const std::string& where);
@@ -28,6 +30,7 @@ inline std::vector<JsonFields> members(JsonFields fields, const std::string& lis
   std::vector<JsonFields> all;
   for (std::size_t i = 0; i < fields.array(list).size(); ++i)
     all.push_back(fields.element(list, i));
+  if (all.size() > 100) fields.refuse(list, "has more than 100 members");
   fields.expect_no_more();
   return all;
 }
@@ -37,28 +40,47 @@ inline void refuse_type(const JsonFields& fields, const std::string& type,
   fields.refuse("type", in_quotes(type) + " is not supported, only " + known);
 }
 
-// The two sides of a Replace.
-inline std::pair<std::string, std::string> replacement(JsonFields& fields) {
+// What a Replace or a Split looks for: a text or a regular expression.
+struct ReadPattern {
+  std::string literal, regex;
+  std::optional<TextPattern> pattern;
+};
+inline ReadPattern read_pattern(JsonFields& fields) {
   JsonFields pattern = fields.object("pattern");
-  const std::string from = pattern.text("String");
+  ReadPattern out;
+  if (pattern.find("Regex") != nullptr) {
+    out.regex = pattern.text("Regex");
+    try {
+      out.pattern.emplace(out.regex);
+    } catch (const ConfigError& error) {
+      pattern.refuse("Regex", error.what());
+    }
+  } else {
+    out.literal = pattern.text("String");
+    if (out.literal.empty()) pattern.refuse("String", "is empty");
+  }
   pattern.expect_no_more();
-  if (from.empty()) pattern.refuse("String", "is empty");
-  return {from, fields.text("content")};
+  return out;
 }
 
 inline void read_normalizer(JsonFields& top, TokenizerSpec& spec) {
+  using Kind = TextStep::Kind;
   if (top.find("normalizer") == nullptr) return;
   for (JsonFields& step : members(top.object("normalizer"), "normalizers")) {
     const std::string type = step.text("type");
     if (type == "NFC") {
-      spec.normalizer.push_back({TextStep::Kind::nfc, "", ""});
+      spec.normalizer.push_back({Kind::nfc, "", ""});
     } else if (type == "Prepend") {
-      spec.normalizer.push_back({TextStep::Kind::prepend, "", step.text("prepend")});
+      spec.normalizer.push_back({Kind::prepend, "", step.text("prepend")});
     } else if (type == "Replace") {
-      auto [from, to] = replacement(step);
-      spec.normalizer.push_back({TextStep::Kind::replace, std::move(from), std::move(to)});
+      ReadPattern pattern = read_pattern(step);
+      spec.normalizer.push_back({Kind::replace, std::move(pattern.literal), step.text("content"),
+                                 std::move(pattern.pattern)});
+    } else if (type == "Strip") {
+      if (step.flag("strip_left", true)) spec.normalizer.push_back({Kind::strip_left, "", ""});
+      if (step.flag("strip_right", true)) spec.normalizer.push_back({Kind::strip_right, "", ""});
     } else {
-      refuse_type(step, type, "NFC, Prepend, Replace and Sequence");
+      refuse_type(step, type, "NFC, Prepend, Replace, Strip and Sequence");
     }
     step.expect_no_more();
   }
@@ -83,25 +105,42 @@ inline void read_metaspace(JsonFields& fields, TokenizerSpec& spec) {
   spec.split = fields.flag("split", true) ? WordSplit::before_mark : WordSplit::none;
 }
 
-inline WordSplit read_split(JsonFields& fields) {
-  JsonFields pattern = fields.object("pattern");
-  if (pattern.find("String") != nullptr) pattern.refuse("String", "is not supported, only Regex");
-  const std::string regex = pattern.text("Regex");
-  pattern.expect_no_more();
-  const std::optional<WordSplit> split = split_of_regex(regex);
-  if (!split) {
-    pattern.refuse("Regex",
-                   "is none of the known ones (GPT-2, Llama 3, Qwen2): " + printable(regex, 400));
+inline TextCut::Behavior read_behavior(JsonFields& fields, const std::string& fallback) {
+  const std::string name = fields.text("behavior", fallback);
+  using Behavior = TextCut::Behavior;
+  if (name == "Isolated") return Behavior::isolated;
+  if (name == "Removed") return Behavior::removed;
+  if (name == "MergedWithPrevious") return Behavior::with_previous;
+  if (name == "MergedWithNext") return Behavior::with_next;
+  if (name != "Contiguous") fields.refuse("behavior", in_quotes(name) + " is not supported");
+  return Behavior::contiguous;
+}
+
+// One of the pre-tokenisers that only cut; false for another type.
+inline bool read_cut(JsonFields& fields, const std::string& type, TextCut& cut) {
+  using Behavior = TextCut::Behavior;
+  if (type == "Split") {
+    ReadPattern pattern = read_pattern(fields);
+    cut.find = pattern.pattern ? TextCut::Find::pattern : TextCut::Find::literal;
+    cut.pattern = std::move(pattern.pattern);
+    cut.literal = std::move(pattern.literal);
+    cut.behavior = read_behavior(fields, "");
+    cut.invert = fields.flag("invert", false);
+  } else if (type == "Digits") {
+    cut.find = TextCut::Find::digit;
+    cut.behavior =
+        fields.flag("individual_digits", false) ? Behavior::isolated : Behavior::contiguous;
+  } else if (type == "Punctuation") {
+    cut.find = TextCut::Find::punctuation;
+    cut.behavior = read_behavior(fields, "Isolated");
+  } else if (type == "WhitespaceSplit" || type == "Whitespace") {
+    cut.find = type == "Whitespace" ? TextCut::Find::word : TextCut::Find::space;
+    cut.behavior = Behavior::removed;
+    cut.invert = type == "Whitespace";
+  } else {
+    return false;
   }
-  const std::string behavior = fields.text("behavior");
-  // The expression matches every character, so that keeping matches and cutting between them are
-  // the same.
-  const bool inverted = fields.flag("invert", false);
-  if (!(behavior == "Isolated" && !inverted) && !(behavior == "Removed" && inverted)) {
-    fields.refuse("behavior", in_quotes(behavior) + (inverted ? " with invert" : "") +
-                                  " is not supported, only \"Isolated\"");
-  }
-  return *split;
+  return true;
 }
 
 inline void read_byte_level(JsonFields& fields, TokenizerSpec& spec) {
@@ -109,33 +148,46 @@ inline void read_byte_level(JsonFields& fields, TokenizerSpec& spec) {
     spec.pre_tokenizer.push_back({TextStep::Kind::prepend_unless_there, "", " "});
   fields.ignore("trim_offsets");
   if (fields.flag("use_regex", true)) {
-    if (spec.split != WordSplit::none)
-      fields.refuse("use_regex", "is not supported behind a Split");
     spec.split = WordSplit::gpt2;
+    return;
   }
+  // The known expressions match every character, so that keeping matches and cutting between them
+  // are the same, and have a faster scanner.
+  if (spec.cuts.empty() || !spec.cuts.back().pattern || !spec.pre_tokenizer.empty()) return;
+  const TextCut& last = spec.cuts.back();
+  const auto split = split_of_regex(last.pattern->text());
+  if (!split ||
+      last.behavior != (last.invert ? TextCut::Behavior::removed : TextCut::Behavior::isolated)) {
+    return;
+  }
+  spec.split = *split;
+  spec.cuts.pop_back();
 }
 
 inline void read_pre_tokenizer(JsonFields& top, TokenizerSpec& spec) {
   spec.model.byte_level = false;
   if (top.find("pre_tokenizer") == nullptr) return;
-  bool ended = false;  // ByteLevel and Metaspace come last
+  bool metaspace = false;
   for (JsonFields& step : members(top.object("pre_tokenizer"), "pretokenizers")) {
     const std::string type = step.text("type");
-    if (ended) step.refuse("type", in_quotes(type) + " is not supported at this place");
-    if (type == "Split" && spec.split == WordSplit::none) {
-      spec.split = read_split(step);
-    } else if (type == "ByteLevel") {
+    TextCut cut;
+    if (metaspace || (spec.model.byte_level && (type == "ByteLevel" || type == "Metaspace")))
+      step.refuse("type", in_quotes(type) + " is not supported at this place");
+    if (type == "ByteLevel") {
       read_byte_level(step, spec);
-      spec.model.byte_level = ended = true;
-    } else if (type == "Metaspace" && spec.split == WordSplit::none) {
+      spec.model.byte_level = true;
+    } else if (type == "Metaspace") {
       read_metaspace(step, spec);
-      ended = true;
+      metaspace = true;
+    } else if (read_cut(step, type, cut)) {
+      (spec.model.byte_level ? spec.spelled_cuts : spec.cuts).push_back(std::move(cut));
     } else {
-      refuse_type(step, type, "ByteLevel, Metaspace and one Split before ByteLevel");
+      refuse_type(step, type,
+                  "ByteLevel, Metaspace, Split, Digits, Punctuation, Whitespace, WhitespaceSplit "
+                  "and Sequence");
     }
     step.expect_no_more();
   }
-  if (!ended) top.refuse("pre_tokenizer", "has a Split without ByteLevel behind it");
 }
 
 inline std::pair<std::string, std::string> read_merge(const Json& merge, const std::string& where) {
@@ -186,9 +238,8 @@ inline void read_model(JsonFields fields, BpeSpec& model) {
   model.fuse_unk = fields.flag("fuse_unk", false);
   model.byte_fallback = fields.flag("byte_fallback", false);
   model.ignore_merges = fields.flag("ignore_merges", false);
-  const std::string unknown = fields.text("unk_token", "");
-  // A byte-level vocabulary has all bytes: nothing is unknown to it.
-  if (!model.byte_level && !unknown.empty()) model.unk_token = unknown;
+  if (const std::string unknown = fields.text("unk_token", ""); !unknown.empty())
+    model.unk_token = unknown;
   read_vocabulary(fields, model);
   fields.expect_no_more();
 }
@@ -222,6 +273,8 @@ inline void read_template(JsonFields& fields, TokenizerSpec& spec) {
         if (!id.is_number_unsigned() || id.get<std::uint64_t>() > Bpe::largest_id)
           token.refuse("ids", "holds " + printable(id.dump()) + ", which is no id");
         (text_seen ? spec.after : spec.before).push_back(id.get<std::uint32_t>());
+        if (spec.after.size() + spec.before.size() > 1000)
+          fields.refuse("single", "adds more than 1000 ids");
       }
     }
     part.expect_no_more();
@@ -256,7 +309,7 @@ inline void read_decoder(JsonFields& top, TokenizerSpec& spec) {
         step.ignore(ignored);
       decoder.byte_level = true;
     } else if (type == "Replace") {
-      if (replacement(step) != std::pair<std::string, std::string>(space_mark, " "))
+      if (read_pattern(step).literal != space_mark || step.text("content") != " ")
         step.refuse("pattern", "is not supported, only U+2581 to a space");
       decoder.marks_to_spaces = true;
     } else if (type == "ByteFallback") {
