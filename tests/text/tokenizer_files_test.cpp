@@ -208,6 +208,92 @@ TEST(TokenizerFiles, AddBosTokenCountsOnlyWithoutTokenizerJson) {
                                      "transformers 5"});
 }
 
+// What transformers 5 makes of the same files.
+TEST(TokenizerFiles, AddPrefixSpaceAndSplitSpecialTokens) {
+  Directory directory;
+  directory.with("vocab.json", small_vocab()).with("merges.txt", small_merges);
+  const auto ids = [&](const std::string& config) {
+    directory.with("tokenizer_config.json", config);
+    EXPECT_TRUE(directory.open().notices().empty());
+    return directory.open().encode("a<|endoftext|>a");
+  };
+  using Ids = std::vector<std::int64_t>;
+  for (const std::string name : {"GPT2Tokenizer", "GPT2TokenizerFast", "Qwen2Tokenizer"}) {
+    const std::string begin = R"({"eos_token": "<|endoftext|>", "tokenizer_class": ")" + name;
+    EXPECT_EQ(ids(begin + R"("})"), (Ids{'a', 258, 'a'}));
+    EXPECT_EQ(ids(begin + R"(", "add_prefix_space": false})"), (Ids{'a', 258, 'a'}));
+    EXPECT_EQ(ids(begin + R"(", "add_prefix_space": true})"), (Ids{257, 258, 257}));
+    EXPECT_EQ(ids(begin + R"(", "split_special_tokens": true})").size(), 15u);
+  }
+  EXPECT_EQ(directory.open().decode(Ids{'a', 258}, lora::SkipSpecial::yes), "a");
+  const auto with_prefix = [&](const std::string& name) {
+    directory.with("tokenizer_config.json",
+                   R"({"add_prefix_space": true, "tokenizer_class": ")" + name + R"("})");
+    return directory.open().encode("a1a");
+  };
+  EXPECT_EQ(with_prefix("GPT2Tokenizer"), (Ids{257, '1', 'a'}));
+  EXPECT_EQ(with_prefix("Qwen2Tokenizer"), (Ids{257, ' ', '1', 257}));  // behind a Split
+}
+
+// Llama 2's pipeline over five tokens.
+lora::Json small_pieces() {
+  return lora::Json::parse(R"({
+    "added_tokens": [{"id": 1, "content": "<s>", "special": true, "normalized": false}],
+    "normalizer": {"type": "Sequence", "normalizers": [
+      {"type": "Prepend", "prepend": "\u2581"},
+      {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}]},
+    "pre_tokenizer": null,
+    "decoder": {"type": "Sequence", "decoders": [
+      {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "},
+      {"type": "ByteFallback"}, {"type": "Fuse"},
+      {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+    "model": {"type": "BPE", "vocab": {"<unk>": 0, "<s>": 1, "\u2581": 2, "a": 3, "\u2581a": 4},
+              "merges": [["\u2581", "a"]], "unk_token": "<unk>", "fuse_unk": true}})");
+}
+
+TEST(TokenizerFiles, TheClassOfLlamaIsANoticeWhereTransformersBuildsAnotherTokenizer) {
+  Directory directory;
+  using Ids = std::vector<std::int64_t>;
+  lora::Json json = small_pieces();
+  directory.with("tokenizer.json", json.dump());
+  EXPECT_EQ(directory.open().encode(" a"), (Ids{2, 4}));
+  EXPECT_TRUE(directory.open().notices().empty());
+  directory.with("tokenizer_config.json", R"({"tokenizer_class": "LlamaTokenizer"})");
+  EXPECT_EQ(directory.open().encode(" a"), (Ids{2, 4}));
+  EXPECT_EQ(directory.open().notices(),
+            std::vector<std::string>{
+                directory.path("tokenizer_config.json") +
+                ": tokenizer_class: \"LlamaTokenizer\": ids are those that the tokenizers library "
+                "gives for tokenizer.json; transformers 5 builds another tokenizer for this class, "
+                "whose ids differ at the beginning of a text, behind added tokens and in runs of "
+                "spaces"});
+  // Only the space before a text is left out, as in transformers 5.
+  directory.with("tokenizer_config.json",
+                 R"({"tokenizer_class": "LlamaTokenizerFast", "add_prefix_space": false})");
+  EXPECT_EQ(directory.open().encode("a a"), (Ids{3, 4}));
+  EXPECT_EQ(directory.open().decode(Ids{4, 4}), " a a");
+  // The pipeline that transformers 5 builds.
+  json["normalizer"] = nullptr;
+  json["pre_tokenizer"] = lora::Json::parse(R"({"type": "Metaspace", "replacement": "\u2581",
+                                                "prepend_scheme": "first", "split": false})");
+  directory.with("tokenizer.json", json.dump());
+  directory.with("tokenizer_config.json", R"({"tokenizer_class": "LlamaTokenizer"})");
+  EXPECT_EQ(directory.open().encode(" a"), Ids{4});
+  EXPECT_TRUE(directory.open().notices().empty());
+}
+
+TEST(TokenizerFiles, AddPrefixSpaceThatNoClassFollowsIsANotice) {
+  Directory directory;
+  directory.with("tokenizer.json", small_pieces().dump());
+  directory.with("tokenizer_config.json",
+                 R"({"tokenizer_class": "PreTrainedTokenizerFast", "add_prefix_space": false})");
+  EXPECT_EQ(directory.open().encode("a"), std::vector<std::int64_t>{4});
+  EXPECT_EQ(directory.open().notices(),
+            std::vector<std::string>{directory.path("tokenizer_config.json") +
+                                     ": add_prefix_space: is false, but tokenizer.json says "
+                                     "otherwise and decides"});
+}
+
 TEST(TokenizerFiles, AddBosTokenWithoutABosTokenIsANotice) {
   Directory directory;
   directory.with("vocab.json", small_vocab()).with("merges.txt", small_merges);

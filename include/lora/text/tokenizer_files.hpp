@@ -61,6 +61,72 @@ inline void read_added_around(JsonFields& config, bool whole, TokenizerSpec& spe
   apply("add_eos_token", spec.eos_token, spec.after);
 }
 
+inline bool is_class(const std::string& tokenizer_class, std::string_view name) {
+  return tokenizer_class == name || tokenizer_class == std::string(name) + "Fast";
+}
+
+// The steps that put a space, or its mark, before a text.
+inline bool is_prefix(const TextStep& step) {
+  return step.kind == TextStep::Kind::prepend || step.kind == TextStep::Kind::prepend_first ||
+         step.kind == TextStep::Kind::prepend_unless_there;
+}
+
+// add_prefix_space, for the classes of transformers 5 that build their tokenizer with it.
+inline void read_prefix_space(JsonFields& config, const std::string& tokenizer_class,
+                              TokenizerSpec& spec) {
+  if (config.find("add_prefix_space") == nullptr) return;
+  const bool asked = config.flag("add_prefix_space", false);
+  const auto has = [](const std::vector<TextStep>& steps) {
+    return std::any_of(steps.begin(), steps.end(), is_prefix);
+  };
+  if (asked == (has(spec.normalizer) || has(spec.pre_tokenizer))) return;
+  const bool bytes =
+      is_class(tokenizer_class, "GPT2Tokenizer") || is_class(tokenizer_class, "Qwen2Tokenizer");
+  if (bytes && spec.model.byte_level && asked) {
+    // Behind a Split each piece is a text of its own; GPT-2's expression belongs to ByteLevel.
+    if (spec.split == WordSplit::qwen2 || spec.split == WordSplit::llama3) {
+      TextCut cut;
+      cut.find = TextCut::Find::pattern;
+      cut.pattern.emplace(regex_of(spec.split));
+      spec.cuts.push_back(std::move(cut));
+      spec.split = WordSplit::none;
+    }
+    spec.pre_tokenizer.insert(spec.pre_tokenizer.begin(),
+                              {TextStep::Kind::prepend_unless_there, "", " "});
+  } else if (!asked && ((bytes && spec.model.byte_level) ||
+                        (is_class(tokenizer_class, "LlamaTokenizer") && !spec.model.byte_level))) {
+    std::erase_if(spec.normalizer, is_prefix);
+    std::erase_if(spec.pre_tokenizer, is_prefix);
+    spec.decoder.strip_left = 0;
+  } else {
+    spec.notices.push_back(config.path("add_prefix_space") + ": is " + (asked ? "true" : "false") +
+                           ", but tokenizer.json says otherwise and decides");
+  }
+}
+
+// Fields that change what encoding and decoding do.
+inline void read_behavior(JsonFields& config, const std::string& tokenizer_class, bool whole,
+                          TokenizerSpec& spec) {
+  read_prefix_space(config, tokenizer_class, spec);
+  spec.split_special = config.flag("split_special_tokens", false);
+  const char* const force =
+      "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output";
+  if (config.flag(force, false)) config.refuse(force, "is not supported, only false");
+  if (!whole || !is_class(tokenizer_class, "LlamaTokenizer") || spec.model.byte_level) return;
+  const bool legacy = config.flag("legacy", false), prefix = config.flag("add_prefix_space", true);
+  const auto kind = legacy ? TextStep::Kind::prepend_unless_there : TextStep::Kind::prepend_first;
+  const auto& steps = spec.pre_tokenizer;
+  const bool same = spec.normalizer.empty() && spec.cuts.empty() && spec.split == WordSplit::none &&
+                    (prefix ? steps.size() == 2 && steps[1].kind == kind : steps.size() == 1);
+  if (!same) {
+    spec.notices.push_back(
+        config.path("tokenizer_class") + ": " + in_quotes(tokenizer_class) +
+        ": ids are those that the tokenizers library gives for tokenizer.json; transformers 5 "
+        "builds another tokenizer for this class, whose ids differ at the beginning of a text, "
+        "behind added tokens and in runs of spaces");
+  }
+}
+
 // The next line of `text` without its end (LF or CRLF).
 inline std::string_view next_line(std::string_view& text) {
   const std::size_t end = std::min(text.find('\n'), text.size());
@@ -191,6 +257,7 @@ inline TokenizerSpec read_tokenizer_spec(const std::filesystem::path& directory)
   add_special_tokens(around, files::default_tokens(tokenizer_class), spec);
   files::read_added_around(config, whole, spec);
   files::name_tokens_by_id(directory, spec);
+  files::read_behavior(config, tokenizer_class, whole, spec);
   spec.chat_template = there("chat_template.jinja")
                            ? files::read_text(directory / "chat_template.jinja")
                            : files::read_chat_template(config);
