@@ -273,7 +273,7 @@ TEST(SvgChart, ErrorsNamePanelAndSeries) {
   ends.title = "Ends";
   ends.y_low = 2;
   ends.y_high = 2;
-  EXPECT_NE(error_of<lora::ConfigError>(chart_of(ends)).find("panel 'Ends' has y_low 2.0"),
+  EXPECT_NE(error_of<lora::ConfigError>(chart_of(ends)).find("panel 'Ends' has y_low 2 and"),
             std::string::npos);
   ends.y_low = kNaN;
   EXPECT_NE(error_of<lora::ConfigError>(chart_of(ends)).find("at nan, expected a finite number"),

@@ -187,7 +187,7 @@ TEST(GgufWriter, Refusals) {
             "GgufWriter: key \"general.alignment\" is not set by callers: tensors are aligned to "
             "the default");
   EXPECT_EQ(key("k", std::string("\xFF")),
-            "GgufWriter: key \"k\": value \"\xFF\" is not UTF-8 without NUL");
+            "GgufWriter: key \"k\": value \"\\xff\" is not UTF-8 without NUL");
   GgufArray deep{std::vector<bool>{true}};
   for (int level = 1; level < gguf_deepest_array; ++level) deep = {std::vector<GgufArray>{deep}};
   EXPECT_EQ(key("deepest", deep), "(not thrown)");
@@ -359,7 +359,7 @@ TEST(GgufFile, LiesOfTheMetadata) {
             "x.gguf: key 0 takes 18446744073709551615 bytes, but 10 are left in the file");
   EXPECT_EQ(key(Raw().text("").u32(0).u8(1).u8(1)), "x.gguf: key 0 is empty");
   EXPECT_EQ(key(Raw().text("\xC0\x80").u32(0).u8(1)),
-            "x.gguf: key 0 \"\xC0\x80\" is not UTF-8 without NUL");
+            "x.gguf: key 0 \"\\xc0\\x80\" is not UTF-8 without NUL");
   EXPECT_NE(key(Raw().text(std::string(65536, 'k')).u32(0).u8(1)).find("expected at most 65535"),
             std::string::npos);
   EXPECT_EQ(key(Raw().text("k").u32(13).u64(1)),
@@ -401,7 +401,7 @@ TEST(GgufFile, LiesOfTheTensors) {
       one(Raw().info(std::string(64, 'n'), {8}, 0, 0)),
       "x.gguf: tensor 0: name \"" + std::string(64, 'n') + "\" has 64 bytes, expected at most 63");
   EXPECT_EQ(one(Raw().info("t\xFF", {8}, 0, 0)),
-            "x.gguf: tensor 0: name \"t\xFF\" is not UTF-8 without NUL");
+            "x.gguf: tensor 0: name \"t\\xff\" is not UTF-8 without NUL");
   EXPECT_EQ(one(Raw().info("t", {8, 1, 1, 1}, 0, 0)), "");
   EXPECT_EQ(one(Raw().info("t", {8, 1, 1, 1, 1}, 0, 0)),
             about + "has 5 dimensions, expected at most 4");

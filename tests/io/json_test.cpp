@@ -192,7 +192,7 @@ TEST(Json, StringsAreWrittenEscaped) {
     lora::json_string("a\xFF", "tensor name");
     ADD_FAILURE() << "accepted";
   } catch (const lora::ConfigError& error) {
-    EXPECT_STREQ(error.what(), "tensor name: \"a\xFF\" is not valid UTF-8");
+    EXPECT_STREQ(error.what(), "tensor name: \"a\\xff\" is not valid UTF-8");
   }
 }
 
