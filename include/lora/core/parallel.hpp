@@ -30,8 +30,17 @@ inline constexpr int most_threads = 1024;
 
 namespace detail {
 
+/// Numbers that are asked for once; 0 until then. Not statics of functions, which would be locked in
+/// the child of a fork() while another thread makes them.
+struct ThreadCounts {
+  std::atomic<int> of_machine{0}, limit{0};
+};
+inline constinit ThreadCounts thread_counts;
+
 inline int num_threads_of_machine() {
-  static const int count = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  if (const int known = thread_counts.of_machine.load()) return known;
+  const int count = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  thread_counts.of_machine.store(count);
   return count;
 }
 
@@ -46,8 +55,10 @@ inline int default_num_threads() {
 }
 
 inline std::atomic<int>& thread_limit() {
-  static std::atomic<int> limit{default_num_threads()};
-  return limit;
+  int unknown = 0;
+  if (thread_counts.limit.load() == 0)
+    thread_counts.limit.compare_exchange_strong(unknown, default_num_threads());
+  return thread_counts.limit;
 }
 
 /// A loop body with its type erased: neither copied nor allocated.
@@ -94,11 +105,7 @@ inline void pause() {
 template <class Loop>
 class WorkerPool {
  public:
-  static WorkerPool& instance() {
-    static WorkerPool* const pool = new WorkerPool;
-    static const AtExit end{*pool};
-    return *pool;
-  }
+  static WorkerPool& instance() { return pool_; }
 
   /// Runs `loop` on up to `threads` threads, the caller among them. False when the workers are
   /// taken or have ended.
@@ -130,29 +137,31 @@ class WorkerPool {
     std::atomic<bool>& taken;
     ~Turn() { taken.store(false); }
   };
-  struct AtExit {
-    WorkerPool& pool;
-    ~AtExit() { pool.join_workers(); }
-  };
   /// One of a list that others may read while the owner of the turn adds to it.
   struct Worker {
     std::thread thread;
     Worker* next;
   };
 
-  WorkerPool() {
+  constexpr WorkerPool() = default;
+  ~WorkerPool() = default;
+
+  /// Arranges what happens at exit and in children, once. A child of a fork() in the middle of this
+  /// finds the workers taken and runs its loops alone.
+  static void watch_the_process() {
+    std::atexit([] { pool_.join_workers(); });
 #if defined(LORA_HAS_FORK)
-    made_.store(this);
-    pthread_atfork(nullptr, nullptr, [] {
-      if (WorkerPool* pool = made_.load()) pool->forget_workers();
-    });
+    pthread_atfork(nullptr, nullptr, [] { pool_.forget_workers(); });
 #endif
   }
-  ~WorkerPool() = default;
 
   /// Has at least `count` workers, or as many as the system gives: the caller can do all the work
   /// itself.
   void start_workers(int count) {
+    if (!watched_) {
+      watched_ = true;
+      watch_the_process();
+    }
     try {
       for (; started_ < count; ++started_) {
         auto worker = std::make_unique<Worker>();
@@ -219,15 +228,21 @@ class WorkerPool {
     } while (Clock::now() - begin < longest);
   }
 
-  static inline std::atomic<WorkerPool*> made_{nullptr};
+  // Made before the program runs: a function's static would be locked in the child of a fork() while
+  // another thread makes it. Nothing has to be destroyed.
+  static WorkerPool pool_;
   std::atomic<Worker*> workers_{nullptr};
   Worker* forgotten_ = nullptr;
   int started_ = 0;  ///< how many workers there are
+  bool watched_ = false;
   Loop* loop_ = nullptr;
   std::atomic<int> places_{0}, inside_{0};
   std::atomic<bool> taken_{false}, open_{false}, stop_{false};
   std::atomic<unsigned> generation_{0};
 };
+
+template <class Loop>
+constinit WorkerPool<Loop> WorkerPool<Loop>::pool_;
 #endif
 
 template <class Loop>
