@@ -3,43 +3,16 @@
 
 #include <gtest/gtest.h>
 
+#include "io/config_fields.hpp"
+
 namespace {
 using namespace lora;
 
-Json llama_fields() {
-  return parse_json(R"({"model_type":"llama","vocab_size":32,"hidden_size":12,
-      "intermediate_size":20,"num_hidden_layers":3,"num_attention_heads":6,
-      "num_key_value_heads":2,"rope_theta":500000.0,"rms_norm_eps":1e-05,
-      "max_position_embeddings":64})",
-                    "test");
-}
-LlamaConfig llama(const Json& fields) {
-  return std::get<LlamaConfig>(parse_hf_config(fields, "config.json").model);
-}
-/// With one field changed; null removes nothing, it is a value.
-Json with(Json fields, const char* key, Json value) {
-  fields[key] = std::move(value);
-  return fields;
-}
-Json without(Json fields, const char* key) {
-  fields.erase(key);
-  return fields;
-}
-
-template <class Error>
-std::string message(const Json& fields) {
-  try {
-    parse_hf_config(fields, "config.json");
-  } catch (const Error& error) {
-    return error.what();
-  } catch (const std::exception& error) {
-    return std::string("another error: ") + error.what();
-  }
-  return "no error";
-}
-#define EXPECT_FAULT(Error, fields, part)                         \
-  EXPECT_NE(message<Error>(fields).find(part), std::string::npos) \
-      << message<Error>(fields) << "\nhas not: " << (part)
+using lora_test::llama;
+using lora_test::llama_fields;
+using lora_test::message;
+using lora_test::with;
+using lora_test::without;
 
 TEST(HFRope, ReadsThreeDialectsOfTheRotaryEmbedding) {
   const Json plain = without(llama_fields(), "rope_theta");
