@@ -24,9 +24,9 @@ function(lora_strict target)
   set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF)
 endfunction()
 
-# lora_executable(<target> <source>): one of our own programs.
-function(lora_executable target source)
-  add_executable(${target} ${source})
+# lora_executable(<target> <source>...): one of our own programs.
+function(lora_executable target)
+  add_executable(${target} ${ARGN})
   target_link_libraries(${target} PRIVATE lora::io)
   lora_strict(${target})
 endfunction()

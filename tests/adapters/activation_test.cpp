@@ -9,7 +9,7 @@
 
 #include "adapters/small_model.hpp"
 
-namespace {
+namespace activation_test {
 using namespace lora;
 using namespace lora_test;
 using Names = std::vector<std::string>;
@@ -90,4 +90,4 @@ TEST(Activation, FullFineTuningIsLeftAlone) {
   EXPECT_EQ(model.c.trained_copies().acting()->name, base_adapter_name);
 }
 
-}  // namespace
+}  // namespace activation_test

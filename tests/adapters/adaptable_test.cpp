@@ -26,7 +26,7 @@
     };
 // clang-format on
 
-namespace {
+namespace adaptable_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -167,4 +167,4 @@ TEST(Adaptable, BiasNames) {
   EXPECT_FALSE(is_bias_name(""));
 }
 
-}  // namespace
+}  // namespace adaptable_test

@@ -10,7 +10,7 @@
 #include "layers/layer_tools.hpp"
 #include "support/golden.hpp"
 
-namespace {
+namespace combine_test {
 using namespace lora;
 using namespace lora_test;
 using enum CombinationType;
@@ -463,4 +463,4 @@ TEST(CombineFactors, AResultThatIsNotFiniteIsRefused) {
   }
 }
 
-}  // namespace
+}  // namespace combine_test

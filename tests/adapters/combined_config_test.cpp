@@ -8,7 +8,7 @@
 
 #include "layers/layer_tools.hpp"
 
-namespace {
+namespace combined_config_test {
 using namespace lora;
 using namespace lora_test;
 using Names = std::vector<std::string>;
@@ -176,4 +176,4 @@ TEST(CombinedConfig, Errors) {
       {"no configuration selects exactly", "r = 2097152"}));
 }
 
-}  // namespace
+}  // namespace combined_config_test

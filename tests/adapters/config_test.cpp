@@ -9,7 +9,7 @@
 #include <set>
 #include <string>
 
-namespace {
+namespace config_test {
 
 using lora::ConfigError;
 using lora::FieldSupport;
@@ -288,4 +288,4 @@ TEST(LoRAConfig, ScalesByRankOrItsRoot) {
   EXPECT_EQ(lora::scaling(0.5, 4, true), 0.25);
 }
 
-}  // namespace
+}  // namespace config_test

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-namespace {
+namespace default_targets_test {
 
 using Names = std::vector<std::string>;
 
@@ -44,4 +44,4 @@ TEST(DefaultTargets, ListsTheKnownTypesForAnother) {
   }
 }
 
-}  // namespace
+}  // namespace default_targets_test

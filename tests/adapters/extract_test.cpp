@@ -7,7 +7,7 @@
 
 #include "layers/layer_tools.hpp"
 
-namespace {
+namespace extract_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -91,4 +91,4 @@ TEST(Extract, Errors) {
                             {"extract_factors: tuned - base has values that are not finite"}));
 }
 
-}  // namespace
+}  // namespace extract_test

@@ -12,7 +12,7 @@
 
 #include "adapters/small_model.hpp"
 
-namespace {
+namespace lora_model_active_test {
 using namespace lora;
 using namespace lora_test;
 using Names = std::vector<std::string>;
@@ -517,4 +517,4 @@ TEST(LoRAModel, ACopyIsIndependentAndSharesTheFrozenWeights) {
   EXPECT_EQ(snapshot(copy), before);
 }
 
-}  // namespace
+}  // namespace lora_model_active_test

@@ -9,7 +9,7 @@
 
 #include "adapters/small_model.hpp"
 
-namespace {
+namespace lora_model_counts_test {
 using namespace lora;
 using namespace lora_test;
 using Small = SmallModel<float>;
@@ -129,4 +129,4 @@ TEST(LoRAModel, CountsLlama32AsPeftPublishedIt) {
   EXPECT_EQ(mlp.get_nb_trainable_parameters().first, 9461760);
 }
 
-}  // namespace
+}  // namespace lora_model_counts_test

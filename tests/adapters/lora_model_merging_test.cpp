@@ -11,7 +11,7 @@
 #include "adapters/small_model.hpp"
 #include "support/golden.hpp"
 
-namespace {
+namespace lora_model_merging_test {
 using namespace lora;
 using namespace lora_test;
 using Names = std::vector<std::string>;
@@ -363,4 +363,4 @@ TEST(Merging, WhileMergedTheAdaptersOwnTermIsNotAddedAgain) {
   EXPECT_TRUE(same_bits(model.base().run(), merged.run()));
 }
 
-}  // namespace
+}  // namespace lora_model_merging_test

@@ -12,7 +12,7 @@
 
 #include "adapters/small_model.hpp"
 
-namespace {
+namespace lora_model_test {
 using namespace lora;
 using namespace lora_test;
 using Names = std::vector<std::string>;
@@ -411,4 +411,4 @@ TEST(LoRAModel, AMatchedModuleThatIsNoLayerIsNotPassedOver) {
   EXPECT_EQ(model.adapter_names(), Names{"default"});
 }
 
-}  // namespace
+}  // namespace lora_model_test

@@ -7,7 +7,7 @@
 
 #include "layers/layer_tools.hpp"
 
-namespace {
+namespace low_rank_factors_test {
 using namespace lora;
 using namespace lora_test;
 using Factors = LowRankFactors<double>;
@@ -127,4 +127,4 @@ TEST(LowRankFactors, ErrorsNameTheShapes) {
                                   {"stacked: groups is 2, expected 1"}));
 }
 
-}  // namespace
+}  // namespace low_rank_factors_test

@@ -10,7 +10,7 @@
 #include <random>
 #include <string>
 
-namespace {
+namespace matching_test {
 
 using lora::ConfigError;
 using lora::Index;
@@ -672,4 +672,4 @@ TEST(Matching, TakesLargeModels) {
   EXPECT_EQ(lora::match_modules(all, c).targets.size(), names.size());
 }
 
-}  // namespace
+}  // namespace matching_test

@@ -4,7 +4,7 @@
 
 #include <vector>
 
-namespace {
+namespace merged_rows_test {
 using namespace lora;
 
 using Wide = Matrix<double>;
@@ -69,4 +69,4 @@ TEST(MergedRows, WithoutChangesAreCopied) {
   EXPECT_EQ(copy, W);
 }
 
-}  // namespace
+}  // namespace merged_rows_test

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-namespace {
+namespace pattern_test {
 
 using lora::ConfigError;
 using lora::Pattern;
@@ -381,4 +381,4 @@ TEST(Pattern, TellsWhatItHolds) {
   EXPECT_EQ(Pattern("a.b").text(), "a.b");
 }
 
-}  // namespace
+}  // namespace pattern_test

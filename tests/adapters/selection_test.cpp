@@ -8,7 +8,7 @@
 
 #include "adapters/small_model.hpp"
 
-namespace {
+namespace selection_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -68,4 +68,4 @@ TEST(Selection, InitialisationsByTheirNames) {
   EXPECT_EQ(adapter_init(config), AdapterInit::orthogonal);
 }
 
-}  // namespace
+}  // namespace selection_test

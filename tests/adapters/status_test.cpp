@@ -10,7 +10,7 @@
 
 #include "adapters/small_model.hpp"
 
-namespace {
+namespace status_test {
 using namespace lora;
 using namespace lora_test;
 using Names = std::vector<std::string>;
@@ -137,4 +137,4 @@ TEST(Status, AModelWithoutAdaptersHasAnEmptyStatus) {
   EXPECT_EQ(status.total_params, 359);
 }
 
-}  // namespace
+}  // namespace status_test

@@ -5,7 +5,7 @@
 
 #include "layers/layer_tools.hpp"
 
-namespace {
+namespace subtract_initial_test {
 using namespace lora;
 using namespace lora_test;
 using Factors = LowRankFactors<double>;
@@ -96,4 +96,4 @@ TEST(SubtractInitial, Errors) {
   EXPECT_TRUE(throws<ConfigError>([&] { subtract_initial(config); }, {"r = 0 is not valid"}));
 }
 
-}  // namespace
+}  // namespace subtract_initial_test

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-namespace {
+namespace target_names_test {
 using lora::target_names;
 using Names = std::vector<std::string>;
 
@@ -26,4 +26,4 @@ TEST(TargetNames, ALastNameStandsBehindTheLastDot) {
   EXPECT_EQ(lora::last_name("a."), "");
 }
 
-}  // namespace
+}  // namespace target_names_test

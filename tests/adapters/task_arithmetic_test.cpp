@@ -7,7 +7,7 @@
 
 #include "layers/layer_tools.hpp"
 
-namespace {
+namespace task_arithmetic_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -102,4 +102,4 @@ TEST(TaskArithmetic, ElectionIsBeforeTheWeightsAndZerosDoNotVote) {
   }
 }
 
-}  // namespace
+}  // namespace task_arithmetic_test

@@ -7,7 +7,7 @@
 
 #include "layers/layer_tools.hpp"
 
-namespace {
+namespace truncated_svd_test {
 using namespace lora;
 using namespace lora_test;
 using SVD = TruncatedSVD<double>;
@@ -130,4 +130,4 @@ TEST(TruncatedSVD, Errors) {
                             {"truncated_svd: X has values that are not finite"}));
 }
 
-}  // namespace
+}  // namespace truncated_svd_test

@@ -10,7 +10,7 @@
 
 #include "adapters/small_model.hpp"
 
-namespace {
+namespace weighted_adapter_test {
 using namespace lora;
 using namespace lora_test;
 using enum CombinationType;
@@ -289,4 +289,4 @@ TEST(WeightedAdapter, ALayerThatIsTrainedWholeIsLeftAlone) {
   EXPECT_FALSE(model.base().head.adapters().contains("n"));
 }
 
-}  // namespace
+}  // namespace weighted_adapter_test

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-namespace {
+namespace aligned_array_test {
 using lora::AlignedArray;
 
 TEST(AlignedArray, BeginsAtACacheLine) {
@@ -33,4 +33,4 @@ TEST(AlignedArray, MovesItsMemory) {
   EXPECT_EQ(c.size(), 5);
 }
 
-}  // namespace
+}  // namespace aligned_array_test

@@ -7,7 +7,7 @@
 #include <stdexcept>
 #include <string>
 
-namespace {
+namespace error_test {
 using namespace lora;
 
 template <class Fn>
@@ -89,4 +89,4 @@ TEST(Error, ProductOfSizes) {
   EXPECT_EQ(product_of_sizes({most / 2 + 1, 2}), -1);
 }
 
-}  // namespace
+}  // namespace error_test

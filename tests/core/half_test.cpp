@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <limits>
 
-namespace {
+namespace half_test {
 
 // The value of a small float by the definition of the format: 2^(e - bias) · 1.fraction, written
 // independently of the bit tricks under test.
@@ -97,4 +97,4 @@ TEST(Half, OverflowUnderflowAndNaN) {
   }
 }
 
-}  // namespace
+}  // namespace half_test

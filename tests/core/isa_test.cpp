@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <string>
 
-namespace {
+namespace isa_test {
 using namespace lora;
 
 template <class Fn>
@@ -87,4 +87,4 @@ TEST(Isa, AProgramMaySetItWhateverTheEnvironmentSays) {
   EXPECT_EQ(isa(), Isa::portable);
 }
 
-}  // namespace
+}  // namespace isa_test

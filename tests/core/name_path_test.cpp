@@ -10,7 +10,7 @@
 #include <map>
 #include <vector>
 
-namespace {
+namespace name_path_test {
 using namespace lora;
 
 TEST(NamePath, OnePart) {
@@ -144,4 +144,4 @@ TEST(NamePath, WalkingAndComparingAllocatesNothing) {
   EXPECT_EQ(made.calls, 0u);
 }
 
-}  // namespace
+}  // namespace name_path_test

@@ -9,7 +9,7 @@
 
 #include "support/comma_locale.hpp"
 
-namespace {
+namespace number_text_test {
 
 using lora::fixed_text, lora::grouped_text, lora::number_of, lora::number_text,
     lora::scientific_text;
@@ -79,4 +79,4 @@ TEST(NumberText, DoesNotDependOnTheLocale) {
   EXPECT_EQ(number_of("0.5"), 0.5);
 }
 
-}  // namespace
+}  // namespace number_text_test

@@ -4,7 +4,7 @@
 
 #include <type_traits>
 
-namespace {
+namespace on_use_test {
 using lora::OnUse;
 
 struct Later;
@@ -25,4 +25,4 @@ TEST(OnUse, IsTheTypeItself) {
 
 TEST(OnUse, IsLookedUpWhereTheTemplateIsUsed) { EXPECT_EQ(answer<void>(Later{}), 42); }
 
-}  // namespace
+}  // namespace on_use_test

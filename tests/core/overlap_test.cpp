@@ -5,7 +5,7 @@
 
 #include "layers/layer_tools.hpp"
 
-namespace {
+namespace overlap_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -74,4 +74,4 @@ TEST(Overlap, InPlaceIsTheWholeMatrixOrNothing) {
         throws<Error>([&] { expect_same_or_apart<double>("f", "y", top, "x", x); }, {text}));
 }
 
-}  // namespace
+}  // namespace overlap_test

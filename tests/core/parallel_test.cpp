@@ -24,7 +24,7 @@
 #endif
 #endif
 
-namespace {
+namespace parallel_test {
 using lora_test::Threads;
 using namespace lora;
 
@@ -548,4 +548,4 @@ TEST(NumThreads, BeginsWithTheEnvironment) {
   EXPECT_EQ(threads_of_a_child("LORA_NUM_THREADS=4294967298"), 1024);  // not 2
 }
 
-}  // namespace
+}  // namespace parallel_test

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-namespace {
+namespace parameter_test {
 using namespace lora;
 
 struct TwoTensors {
@@ -101,4 +101,4 @@ TEST(Parameter, AShapeThatWrapsAroundIsRefused) {
   EXPECT_NO_THROW(made({3, 0}));
 }
 
-}  // namespace
+}  // namespace parameter_test

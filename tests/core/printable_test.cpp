@@ -5,7 +5,7 @@
 #include <limits>
 #include <string>
 
-namespace {
+namespace printable_test {
 
 using lora::duration_text;
 using lora::in_quotes, lora::printable;
@@ -50,4 +50,4 @@ TEST(DurationText, IsRoundedToSeconds) {
   }
 }
 
-}  // namespace
+}  // namespace printable_test

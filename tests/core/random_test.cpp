@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-namespace {
+namespace random_test {
 using namespace lora;
 using Words = std::array<std::uint32_t, 4>;
 
@@ -191,4 +191,4 @@ TEST(Fill, NormalFillsByPosition) {
   EXPECT_EQ(none.size(), 0);
 }
 
-}  // namespace
+}  // namespace random_test

@@ -7,7 +7,7 @@
 #include <limits>
 #include <type_traits>
 
-namespace {
+namespace scalar_test {
 using namespace lora;
 using Complex = std::complex<double>;
 
@@ -48,4 +48,4 @@ TEST(Scalar, ErrorFunctionCarriesItsDerivative) {
   EXPECT_EQ(error_function(0.5f), std::erf(0.5f));
 }
 
-}  // namespace
+}  // namespace scalar_test

@@ -16,7 +16,7 @@
 #include <string>
 #include <vector>
 
-namespace {
+namespace transaction_test {
 using namespace lora;
 using lora_test::FailingAllocations;
 using lora_test::message_of;
@@ -417,4 +417,4 @@ TEST(AllOrNothing, ALayerThatRunsOutOfMemory) {
   for (const Call& one : layer_calls) sweep(one, runs_out_of_memory);
 }
 
-}  // namespace
+}  // namespace transaction_test

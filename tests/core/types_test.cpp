@@ -4,7 +4,7 @@
 
 #include <utility>
 
-namespace {
+namespace types_test {
 using namespace lora;
 
 // Element (i, j) is 10 i + j, so a wrong stride shows itself.
@@ -150,4 +150,4 @@ TEST(SetZero, ReplacesValuesAndLeavesAMatrixEmptyWhereMemoryDoesNotSuffice) {
   EXPECT_EQ(m, Matrix<double>::Zero(2, 3));
 }
 
-}  // namespace
+}  // namespace types_test

@@ -8,7 +8,7 @@
 
 #include <unistd.h>
 
-namespace {
+namespace adapt_digits_test {
 using lora_test::message_of;
 
 using namespace examples;
@@ -197,4 +197,4 @@ TEST(Training, SaysWhenItDiverges) {
              "too fast: at step ");
 }
 
-}  // namespace
+}  // namespace adapt_digits_test

@@ -9,7 +9,7 @@
 #include <fstream>
 #include <set>
 
-namespace {
+namespace digits_test {
 using examples::DigitSet;
 using examples::Index;
 using lora_test::message_of;
@@ -454,4 +454,4 @@ TEST(Parts, ResizedTakesTheMeanOfAreas) {
   EXPECT_HAS(message_of<lora::ConfigError>([&] { examples::resized(set, 0, 8); }), "(0, 8)");
 }
 
-}  // namespace
+}  // namespace digits_test

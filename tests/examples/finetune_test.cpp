@@ -10,7 +10,7 @@
 #include "support/shared.hpp"
 #include "text/small_tokenizer.hpp"
 
-namespace {
+namespace finetune_test {
 using namespace examples;
 
 FinetuneOptions options_of(std::vector<std::string> words) {
@@ -262,4 +262,4 @@ TEST(TrainingChart, DrawsWhatTheLogHas) {
   EXPECT_NE(to_svg(chart).find("<svg"), std::string::npos);
 }
 
-}  // namespace
+}  // namespace finetune_test

@@ -9,7 +9,7 @@
 #include "support/messages.hpp"
 #include "support/shared.hpp"
 
-namespace {
+namespace generate_run_test {
 
 using namespace lora_test;
 using lora::Index;
@@ -242,4 +242,4 @@ TEST(GenerateProgram, NamesOfAdapters) {
   EXPECT_EQ(examples::detail::adapter_argument("a=b/c").second, "b/c");
 }
 
-}  // namespace
+}  // namespace generate_run_test

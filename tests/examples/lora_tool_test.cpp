@@ -9,7 +9,7 @@
 #include <fstream>
 #include <map>
 
-namespace {
+namespace lora_tool_test {
 
 namespace fs = std::filesystem;
 using examples::Index;
@@ -656,4 +656,4 @@ TEST(LoraTool, OfATiedHeadTheRealReasonIsGiven) {
   expect_done({"to-gguf", "--base", base.path(), "--adapter", beside.path(), "--output", file});
 }
 
-}  // namespace
+}  // namespace lora_tool_test

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-namespace {
+namespace option_spelling_test {
 
 std::vector<std::string> dashed(std::vector<std::string> words) {
   std::vector<char*> argv;
@@ -22,4 +22,4 @@ TEST(OptionSpelling, NamesAndNotValues) {
   EXPECT_EQ(dashed({}), Words());
 }
 
-}  // namespace
+}  // namespace option_spelling_test

@@ -7,7 +7,7 @@
 
 #include "support/messages.hpp"
 
-namespace {
+namespace program_test {
 using namespace examples;
 
 struct Full : std::streambuf {};  // takes nothing
@@ -61,4 +61,4 @@ TEST(ProgramDeathTest, SaysThatMemoryRanOutAndWhatHelps) {
               "prog: out of memory\n");
 }
 
-}  // namespace
+}  // namespace program_test

@@ -6,7 +6,7 @@
 #include <stdexcept>
 #include <vector>
 
-namespace {
+namespace progress_test {
 
 using examples::Progress;
 using examples::ProgressMode;
@@ -164,4 +164,4 @@ TEST(Progress, AnUnknownTotalCounts) {
   EXPECT_EQ(stage.all(), "Reading: 1234  0:06\n");
 }
 
-}  // namespace
+}  // namespace progress_test

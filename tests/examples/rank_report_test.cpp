@@ -6,7 +6,7 @@
 #include "support/comma_locale.hpp"
 #include "support/messages.hpp"
 
-namespace {
+namespace rank_report_test {
 using namespace bench;
 using lora::Json;
 
@@ -64,4 +64,4 @@ TEST(RankReport, DrawsAPanelASizeWithLinesForWhatWasMeasured) {
   EXPECT_HAS(examples::to_svg(chart), "<svg");
 }
 
-}  // namespace
+}  // namespace rank_report_test

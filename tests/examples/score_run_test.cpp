@@ -9,7 +9,7 @@
 
 #include "support/golden.hpp"
 
-namespace {
+namespace score_run_test {
 
 namespace fs = std::filesystem;
 using namespace lora_test;
@@ -170,4 +170,4 @@ TEST(Score, SaysWhatDoesNotFit) {
   EXPECT_NE(score({"--help"}).out.find("Exit status: 0 "), std::string::npos);
 }
 
-}  // namespace
+}  // namespace score_run_test

@@ -7,7 +7,7 @@
 
 #include "support/comma_locale.hpp"
 
-namespace {
+namespace svg_chart_test {
 
 using namespace examples;
 
@@ -292,4 +292,4 @@ TEST(SvgChart, ErrorsNamePanelAndSeries) {
             std::string::npos);
 }
 
-}  // namespace
+}  // namespace svg_chart_test

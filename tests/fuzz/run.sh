@@ -22,7 +22,7 @@ mkdir -p "$work"
 build() {  # build NAME FLAGS: compiled when a header or the source is newer
   if [ -n "$(find include tests/fuzz -newer "$work/$1" -name '*.?pp' -print -quit 2>/dev/null || echo all)" ]; then
     echo "building $1"
-    clang++ -std=c++20 -O1 -g1 -fno-omit-frame-pointer -fno-sanitize-recover=all $2 -I include -isystem /usr/include/eigen3 \
+    clang++ -std=c++20 -O2 -g1 -fno-omit-frame-pointer -fno-sanitize-recover=all $2 -I include -isystem /usr/include/eigen3 \
       "tests/fuzz/$1.cpp" -o "$work/$1" -pthread
   fi
 }

@@ -17,7 +17,7 @@
 #include "io/checkpoint.hpp"
 #include "support/golden.hpp"
 
-namespace {
+namespace adapter_file_test {
 using namespace lora;
 using namespace lora_test;
 using Names = std::vector<std::string>;
@@ -459,4 +459,4 @@ TEST(AdapterFile, PeftsOwnFilesAreReadCountedAndWrittenByteForByte) {
   EXPECT_GE(models.size(), 12u) << "golden/models has fewer models than it had";
 }
 
-}  // namespace
+}  // namespace adapter_file_test

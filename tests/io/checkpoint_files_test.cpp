@@ -6,7 +6,7 @@
 #include "support/messages.hpp"
 #include "support/shared.hpp"
 
-namespace {
+namespace checkpoint_files_test {
 using namespace lora;
 using lora_test::TemporaryFolder;
 
@@ -35,7 +35,7 @@ struct Sharded {
     write_tensors(folder.path / "model-2.safetensors", {"c"});
     atomic_write(folder.path / checkpoint_index_file, "{\"weight_map\":" + map + "}");
   }
-  std::string verdict() const { return ::verdict(folder.path); }
+  std::string verdict() const { return checkpoint_files_test::verdict(folder.path); }
 };
 constexpr const char* fitting =
     R"({"a":"model-1.safetensors","b":"model-1.safetensors","c":"model-2.safetensors"})";
@@ -101,4 +101,4 @@ TEST(CheckpointFiles, SaysWhyThereIsNone) {
   EXPECT_HAS(verdict(folder.path), checkpoint_file);
 }
 
-}  // namespace
+}  // namespace checkpoint_files_test

@@ -11,7 +11,7 @@
 #include "support/golden.hpp"
 #include "support/messages.hpp"
 
-namespace {
+namespace checkpoint_merge_test {
 using namespace lora;
 using lora_test::numbered;
 using lora_test::PeftFolder;
@@ -515,4 +515,4 @@ TEST(CheckpointMerge, OfAModelIsRefusedBeforeItIsTrained) {
   EXPECT_THROW(plan_merge(CheckpointFiles::open(folder.path / "base"), model, "x"), ConfigError);
 }
 
-}  // namespace
+}  // namespace checkpoint_merge_test

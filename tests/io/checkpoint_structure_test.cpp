@@ -4,7 +4,7 @@
 
 #include "io/peft_folder.hpp"
 
-namespace {
+namespace checkpoint_structure_test {
 using namespace lora;
 using lora_test::numbered;
 using lora_test::TemporaryFolder;
@@ -105,4 +105,4 @@ TEST(CheckpointStructure, ComparesTensorsOnceBothAreRounded) {
   EXPECT_FALSE(same("own", "shape"));
 }
 
-}  // namespace
+}  // namespace checkpoint_structure_test

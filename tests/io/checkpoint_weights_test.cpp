@@ -9,7 +9,7 @@
 #include "support/shared.hpp"
 #include "support/threads.hpp"
 
-namespace {
+namespace checkpoint_weights_test {
 using namespace lora;
 using lora_test::TemporaryFolder;
 
@@ -255,4 +255,4 @@ TEST(CheckpointWeights, NumbersTooLargeForTheModelAreRefused) {
   }
 }
 
-}  // namespace
+}  // namespace checkpoint_weights_test

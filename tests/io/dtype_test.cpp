@@ -6,7 +6,7 @@
 
 #include <vector>
 
-namespace {
+namespace dtype_test {
 using lora::DType;
 
 template <class S>
@@ -84,4 +84,4 @@ TEST(SameWhenRounded, ComparesInTheNarrowerType) {
   EXPECT_FALSE(same(std::nan(""), DType::F32, std::nan(""), DType::F32));
 }
 
-}  // namespace
+}  // namespace dtype_test

@@ -11,7 +11,7 @@
 
 #include <sys/wait.h>
 
-namespace {
+namespace folder_lock_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -66,4 +66,4 @@ TEST(FolderLock, SaysWhyAFolderCannotBe) {
   EXPECT_HAS(message_of<IoError>([&] { FolderLock lock(file / "sub"); }), "cannot make the folder");
 }
 
-}  // namespace
+}  // namespace folder_lock_test

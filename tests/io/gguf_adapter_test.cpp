@@ -7,7 +7,7 @@
 
 #include "io/peft_folder.hpp"
 
-namespace {
+namespace gguf_adapter_test {
 using namespace lora;
 using lora_test::numbered;
 using lora_test::PeftFolder;
@@ -314,4 +314,4 @@ TEST(GgufAdapter, GoldenAdapters) {
   EXPECT_EQ(exportable, 13);
 }
 
-}  // namespace
+}  // namespace gguf_adapter_test

@@ -9,7 +9,7 @@
 
 #include "io/peft_folder.hpp"
 
-namespace {
+namespace gguf_import_test {
 using namespace lora;
 using lora_test::numbered;
 using lora_test::PeftFolder;
@@ -324,4 +324,4 @@ TEST(GgufImport, GoldenAdaptersComeBack) {
   EXPECT_EQ(folded, 1);
 }
 
-}  // namespace
+}  // namespace gguf_import_test

@@ -7,7 +7,7 @@
 
 #include "support/shared.hpp"
 
-namespace {
+namespace gguf_names_test {
 using namespace lora;
 
 GgufBase base_of(const std::string& json) { return gguf_base(parse_json(json, "test"), "c.json"); }
@@ -173,4 +173,4 @@ TEST(GgufBase, OfAFolder) {
   EXPECT_THROW(read_gguf_base(folder.path), FormatError);
 }
 
-}  // namespace
+}  // namespace gguf_names_test

@@ -9,7 +9,7 @@
 
 #include "support/shared.hpp"
 
-namespace {
+namespace gguf_test {
 using namespace lora;
 
 // A file put together by hand, without the writer.
@@ -490,4 +490,4 @@ TEST(GgufFile, TheHeaderHasALimit) {
       << refusal(text.bytes);
 }
 
-}  // namespace
+}  // namespace gguf_test

@@ -8,7 +8,7 @@
 #include "support/messages.hpp"
 #include "support/shared.hpp"
 
-namespace {
+namespace hf_checkpoint_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -154,4 +154,4 @@ TEST(HFCheckpoint, ReadsGPT2WithoutItsPrefix) {
   expect_close(load_causal_lm(folder.path).logits({golden.ids}), golden.logits, 1e-4);
 }
 
-}  // namespace
+}  // namespace hf_checkpoint_test

@@ -4,7 +4,7 @@
 
 #include "support/shared.hpp"
 
-namespace {
+namespace hf_config_fields_test {
 using namespace lora;
 
 LlamaConfig small(const char* type) {
@@ -102,4 +102,4 @@ TEST(HFConfigFields, AreThoseOfTheGoldenModels) {
   }
 }
 
-}  // namespace
+}  // namespace hf_config_fields_test

@@ -5,7 +5,7 @@
 #include "io/config_fields.hpp"
 #include "support/shared.hpp"
 
-namespace {
+namespace hf_config_test {
 using namespace lora;
 
 using lora_test::gpt2_fields;
@@ -399,4 +399,4 @@ TEST(HFConfig, ReadsTheGoldenModels) {
   EXPECT_EQ(std::get<LlamaConfig>(stories.model).head_dim, 8);
 }
 
-}  // namespace
+}  // namespace hf_config_test

@@ -8,7 +8,7 @@
 
 #include "support/shared.hpp"
 
-namespace {
+namespace hf_generation_config_test {
 using namespace lora;
 using lora_test::TemporaryFolder;
 
@@ -104,4 +104,4 @@ TEST(HFGenerationConfig, OfAFolder) {
   }
 }
 
-}  // namespace
+}  // namespace hf_generation_config_test

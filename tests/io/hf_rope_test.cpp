@@ -5,7 +5,7 @@
 
 #include "io/config_fields.hpp"
 
-namespace {
+namespace hf_rope_test {
 using namespace lora;
 
 using lora_test::llama;
@@ -233,4 +233,4 @@ TEST(HFRope, RefusesYarnThatCannotBe) {
                "rope_theta is 1.0, expected more than 1 with rope_type \"yarn\"");
 }
 
-}  // namespace
+}  // namespace hf_rope_test

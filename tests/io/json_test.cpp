@@ -4,7 +4,7 @@
 
 #include <random>
 
-namespace {
+namespace json_test {
 
 using lora::Json;
 using lora::parse_json;
@@ -196,4 +196,4 @@ TEST(Json, StringsAreWrittenEscaped) {
   }
 }
 
-}  // namespace
+}  // namespace json_test

@@ -7,7 +7,7 @@
 #include "io/peft_folder.hpp"
 #include "support/messages.hpp"
 
-namespace {
+namespace merge_plan_test {
 using namespace lora;
 using lora_test::numbered;
 using lora_test::PeftFolder;
@@ -325,4 +325,4 @@ TEST(MergePlan, CopiesOfTheBaseAreNothingWhenEqualAndElseTakeItsPlace) {
   EXPECT_HAS(tied.refusal(two), "stands for the same as base_model.model.lm_head.weight");
 }
 
-}  // namespace
+}  // namespace merge_plan_test

@@ -9,7 +9,7 @@
 #include "layers/layer_tools.hpp"
 #include "support/shared.hpp"
 
-namespace {
+namespace model_card_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -111,4 +111,4 @@ TEST(ModelCard, IsWrittenBeforeTheAdapterAndGoesWithIt) {
   EXPECT_FALSE(called || std::filesystem::exists(folder.path / "other"));
 }
 
-}  // namespace
+}  // namespace model_card_test

@@ -6,7 +6,7 @@
 
 #include "support/shared.hpp"
 
-namespace {
+namespace other_files_test {
 using namespace lora;
 namespace fs = std::filesystem;
 
@@ -40,4 +40,4 @@ TEST(OtherFiles, OfNoFolderAreAnError) {
   }
 }
 
-}  // namespace
+}  // namespace other_files_test

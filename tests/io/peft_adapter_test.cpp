@@ -12,7 +12,7 @@
 #include "layers/layer_tools.hpp"
 #include "support/shared.hpp"
 
-namespace {
+namespace peft_adapter_test {
 using namespace lora;
 using namespace lora_test;
 namespace fs = std::filesystem;
@@ -433,4 +433,4 @@ TEST(PeftAdapter, GoldenAdaptersAreWrittenAgainByteForByte) {
   EXPECT_GE(count, 14u);
 }
 
-}  // namespace
+}  // namespace peft_adapter_test

@@ -10,7 +10,7 @@
 #include "layers/layer_tools.hpp"
 #include "support/shared.hpp"
 
-namespace {
+namespace peft_config_test {
 using namespace lora;
 using namespace lora_test;
 using Names = std::vector<std::string>;
@@ -360,4 +360,4 @@ TEST(PeftConfig, AFieldWhoseTextIsNoJsonIsNotWritten) {
                                   {"adapter_config.json: holds text that is not valid UTF-8"}));
 }
 
-}  // namespace
+}  // namespace peft_config_test

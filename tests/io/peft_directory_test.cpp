@@ -16,7 +16,7 @@
 #include "layers/layer_tools.hpp"
 #include "support/shared.hpp"
 
-namespace {
+namespace peft_directory_test {
 using namespace lora;
 using namespace lora_test;
 namespace fs = std::filesystem;
@@ -462,4 +462,4 @@ TEST(PeftDirectory, AReaderSeesOneAdapterOrTheOtherWhileTheyAreSaved) {
   EXPECT_GT(reads, 0);
 }
 
-}  // namespace
+}  // namespace peft_directory_test

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-namespace {
+namespace peft_keys_test {
 using lora::without_peft_prefix;
 
 TEST(PeftKeys, LoseTheirPrefixOnceAndOnlyWhole) {
@@ -30,4 +30,4 @@ TEST(PeftKeys, TellCopiesOfTheBaseFromWhatWasTrained) {
   EXPECT_TRUE(lora::detail::is_where_peft_looks("m.embed.weight", false));
 }
 
-}  // namespace
+}  // namespace peft_keys_test

@@ -14,7 +14,7 @@
 #include "io/checkpoint.hpp"
 #include "support/shared.hpp"
 
-namespace {
+namespace pretrained_test {
 using namespace lora;
 using namespace lora_test;
 namespace fs = std::filesystem;
@@ -765,4 +765,4 @@ TEST(Pretrained, NumbersTooLargeForTheModelAreRefused) {
   EXPECT_NO_THROW(from_pretrained(Small{}, folder.path));
 }
 
-}  // namespace
+}  // namespace pretrained_test

@@ -8,7 +8,7 @@
 
 #include "layers/layer_tools.hpp"
 
-namespace {
+namespace python_json_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -66,4 +66,4 @@ TEST(PythonJson, WhatJsonCannotSayIsRefused) {
   }
 }
 
-}  // namespace
+}  // namespace python_json_test

@@ -13,7 +13,7 @@
 #include "support/messages.hpp"
 #include "support/shared.hpp"
 
-namespace {
+namespace safetensors_test {
 using lora_test::message_of;
 
 namespace fs = std::filesystem;
@@ -896,4 +896,4 @@ TEST(Golden, CasesAreFound) {
   EXPECT_EQ(file.matrix<double>("A").rows(), 3);
 }
 
-}  // namespace
+}  // namespace safetensors_test

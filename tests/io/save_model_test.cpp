@@ -7,7 +7,7 @@
 #include "support/messages.hpp"
 #include "support/shared.hpp"
 
-namespace {
+namespace save_model_test {
 using namespace lora;
 using namespace lora_test;
 namespace fs = std::filesystem;
@@ -145,4 +145,4 @@ TEST(SaveModel, AFullDiskLeavesNothing) {
   EXPECT_TRUE(fs::is_empty(folder.path));
 }
 
-}  // namespace
+}  // namespace save_model_test

@@ -5,7 +5,7 @@
 #include "support/messages.hpp"
 #include "support/shared.hpp"
 
-namespace {
+namespace staged_directory_test {
 using namespace lora;
 using lora_test::message_of;
 using lora_test::TemporaryFolder;
@@ -93,4 +93,4 @@ TEST(StagedDirectory, ParentFoldersAreThoseOfTheSystem) {
              "is there and no folder");
 }
 
-}  // namespace
+}  // namespace staged_directory_test

@@ -7,7 +7,7 @@
 #include <support/page_end.hpp>
 #endif
 
-namespace {
+namespace panel_tiles_test {
 using namespace lora_test;
 using kernels::slab_columns;
 
@@ -64,4 +64,4 @@ TYPED_TEST(PanelTiles, TouchNothingPastTheEnds) {
 }
 #endif
 
-}  // namespace
+}  // namespace panel_tiles_test

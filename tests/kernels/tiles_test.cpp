@@ -7,7 +7,7 @@
 #include <support/page_end.hpp>
 #endif
 
-namespace {
+namespace tiles_test {
 using namespace lora_test;
 namespace kernels = lora::kernels;
 using kernels::slab_columns;
@@ -440,4 +440,4 @@ TYPED_TEST(Tiles, TouchesNothingPastTheEnds) {
 }
 #endif
 
-}  // namespace
+}  // namespace tiles_test

@@ -8,7 +8,7 @@
 
 #include "layers/layer_tools.hpp"
 
-namespace {
+namespace adapted_weight_test {
 using namespace lora;
 using namespace lora_test;
 using Names = std::vector<std::string>;
@@ -347,4 +347,4 @@ TEST(AdaptedWeight, AMovedFromLayerThrows) {
   EXPECT_TRUE(throws<Error>([&] { conv.backward(image, out, conv_tape, nullptr); }, {text}));
 }
 
-}  // namespace
+}  // namespace adapted_weight_test

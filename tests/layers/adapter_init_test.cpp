@@ -9,7 +9,7 @@
 #include "layers/layer_tools.hpp"
 #include "support/golden.hpp"
 
-namespace {
+namespace adapter_init_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -244,4 +244,4 @@ TEST(AdapterInit, SeedPathAndNameAloneDecide) {
                         Matrix<float>(expected.A.value.cast<float>())));
 }
 
-}  // namespace
+}  // namespace adapter_init_test

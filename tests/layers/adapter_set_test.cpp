@@ -7,7 +7,7 @@
 
 #include "layers/layer_tools.hpp"
 
-namespace {
+namespace adapter_set_test {
 using namespace lora;
 using namespace lora_test;
 using Names = std::vector<std::string>;
@@ -226,4 +226,4 @@ TEST(AdapterSet, NamesOfItsOwn) {
   }
 }
 
-}  // namespace
+}  // namespace adapter_set_test

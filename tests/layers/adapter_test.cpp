@@ -7,7 +7,7 @@
 
 #include "layers/layer_tools.hpp"
 
-namespace {
+namespace adapter_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -107,4 +107,4 @@ TEST(Adapter, SizeTrainabilityAndFiniteness) {
   }
 }
 
-}  // namespace
+}  // namespace adapter_test

@@ -7,7 +7,7 @@
 #include "support/allocations.hpp"
 #include "support/instruction_sets.hpp"
 
-namespace {
+namespace dropout_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -171,4 +171,4 @@ TEST(Dropout, NothingOfTheInputsSizeIsMade) {
   EXPECT_LT(made.largest, static_cast<std::uint64_t>(rows * in) * sizeof(float) / 4);
 }
 
-}  // namespace
+}  // namespace dropout_test

@@ -5,7 +5,7 @@
 
 #include "layers/layer_tools.hpp"
 
-namespace {
+namespace image_columns_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -133,4 +133,4 @@ TEST(ImageColumns, SizesThatOverflowAreRefused) {
       {"over 4294967296 channels"}));
 }
 
-}  // namespace
+}  // namespace image_columns_test

@@ -10,7 +10,7 @@
 #include "layers/layer_tools.hpp"
 #include "support/allocations.hpp"
 
-namespace {
+namespace lora_conv2d_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -523,4 +523,4 @@ TEST(LoRAConv2dErrors, SizesThatOverflow) {
       {"all below 2^31"}));
 }
 
-}  // namespace
+}  // namespace lora_conv2d_test

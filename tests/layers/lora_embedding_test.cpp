@@ -7,7 +7,7 @@
 #include "layers/layer_tools.hpp"
 #include "support/allocations.hpp"
 
-namespace {
+namespace lora_embedding_test {
 using namespace lora;
 using namespace lora_test;
 using Ids = std::vector<std::int64_t>;
@@ -283,4 +283,4 @@ TEST(LoRAEmbedding, Sizes) {
   EXPECT_EQ(layer.weight_shape(), (std::vector<Index>{13, 5}));
 }
 
-}  // namespace
+}  // namespace lora_embedding_test

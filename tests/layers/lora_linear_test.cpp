@@ -16,7 +16,7 @@
 #include "support/allocations.hpp"
 #include "support/instruction_sets.hpp"
 
-namespace {
+namespace lora_linear_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -785,4 +785,4 @@ TEST(LoRALinear, KnowsItsModuleTypeAndShape) {
   EXPECT_EQ(none.in_features() + none.out_features(), 0);
 }
 
-}  // namespace
+}  // namespace lora_linear_test

@@ -9,7 +9,7 @@
 #include "layers/golden_layers.hpp"
 #include "layers/layer_tools.hpp"
 
-namespace {
+namespace merging_test {
 using namespace lora;
 using namespace lora_test;
 using Names = std::vector<std::string>;
@@ -361,4 +361,4 @@ TEST(MergingErrors, ABiasNeedsABiasToGoInto) {
   EXPECT_TRUE(layer.adapters().merged().empty());
 }
 
-}  // namespace
+}  // namespace merging_test

@@ -6,7 +6,7 @@
 #include "layers/layer_tools.hpp"
 #include "support/threads.hpp"
 
-namespace {
+namespace pass_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -174,4 +174,4 @@ TEST(Pass, TheNamesOfRowsNeedNotOutliveForwardAndTheNextForwardForgetsThem) {
   EXPECT_GT(layer.adapters().get("a").B.grad.norm(), 0);
 }
 
-}  // namespace
+}  // namespace pass_test

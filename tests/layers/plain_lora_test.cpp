@@ -6,7 +6,7 @@
 
 #include "layers/layer_tools.hpp"
 
-namespace {
+namespace plain_lora_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -163,4 +163,4 @@ TEST(PlainLoRA, ScaleIsAlphaOverR) {
   EXPECT_EQ(delta.right.data, adapter.A.value.data());
 }
 
-}  // namespace
+}  // namespace plain_lora_test

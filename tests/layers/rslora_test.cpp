@@ -6,7 +6,7 @@
 
 #include "layers/layer_tools.hpp"
 
-namespace {
+namespace rslora_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -61,4 +61,4 @@ TEST(RsLoRA, BeginsLikePlainLoRA) {
   EXPECT_TRUE(same_bits(layer.adapters().get("a").A.value, expected));
 }
 
-}  // namespace
+}  // namespace rslora_test

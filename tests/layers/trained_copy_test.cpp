@@ -5,7 +5,7 @@
 
 #include "layers/layer_tools.hpp"
 
-namespace {
+namespace trained_copy_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -146,4 +146,4 @@ TEST(TrainedCopy, AnotherCopyThanForwardsIsNoticed) {
   EXPECT_NO_THROW(layer.backward(x, dy, tape, nullptr));
 }
 
-}  // namespace
+}  // namespace trained_copy_test

@@ -13,7 +13,7 @@
 #include "support/golden.hpp"
 #include "support/threads.hpp"
 
-namespace {
+namespace causal_lm_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -420,4 +420,4 @@ TEST(CausalLMErrors, NothingIsTouched) {
   EXPECT_EQ(cache.length(), 0);
 }
 
-}  // namespace
+}  // namespace causal_lm_test

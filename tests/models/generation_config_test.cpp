@@ -6,7 +6,7 @@
 #include <cmath>
 #include <string>
 
-namespace {
+namespace generation_config_test {
 using lora::GenerationConfig;
 
 template <class Change>
@@ -62,4 +62,4 @@ TEST(GenerationConfig, RefusesByName) {
   expect([](C& c) { c.stop_strings = {""}; }, "stop_strings[0] is empty, expected a text");
 }
 
-}  // namespace
+}  // namespace generation_config_test

@@ -17,7 +17,7 @@
 #include "layers/layer_tools.hpp"
 #include "support/golden.hpp"
 
-namespace {
+namespace golden_models_test {
 using namespace lora;
 using namespace lora_test;
 namespace fs = std::filesystem;
@@ -269,4 +269,4 @@ TEST(Stories260K, DerivativesOfSingleWeights) {
   EXPECT_EQ(checked, 41);
 }
 
-}  // namespace
+}  // namespace golden_models_test

@@ -5,7 +5,7 @@
 
 #include "layers/layer_tools.hpp"
 
-namespace {
+namespace gpt2_config_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -40,4 +40,4 @@ TEST(GPT2Config, BadOnesAreRefusedByField) {
   EXPECT_TRUE(refused([](auto& c) { c.layer_norm_epsilon = 0; }, "layer_norm_epsilon is 0"));
 }
 
-}  // namespace
+}  // namespace gpt2_config_test

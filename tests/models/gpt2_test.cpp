@@ -6,7 +6,7 @@
 
 #include "models/tiny_models.hpp"
 
-namespace {
+namespace gpt2_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -73,4 +73,4 @@ TEST(GPT2Errors, PositionsShapesAndTapes) {
       throws<ConfigError>([&] { GPT2<double>(config, source); }, {"GPT2Config: n_embd is 6"}));
 }
 
-}  // namespace
+}  // namespace gpt2_test

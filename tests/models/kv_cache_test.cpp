@@ -5,7 +5,7 @@
 
 #include "layers/layer_tools.hpp"
 
-namespace {
+namespace kv_cache_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -64,4 +64,4 @@ TEST(KVCacheErrors, Truncate) {
   EXPECT_TRUE(throws<ShapeError>([&] { cache.truncate(-1); }, {"length is -1"}));
 }
 
-}  // namespace
+}  // namespace kv_cache_test

@@ -8,7 +8,7 @@
 #include "support/golden.hpp"
 #include "support/threads.hpp"
 
-namespace {
+namespace language_model_head_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -105,4 +105,4 @@ TEST(LanguageModelHead, ASteadyCallAllocatesNothingWhateverTheLastPartIs) {
   EXPECT_EQ(counter.stop().calls, 0u);
 }
 
-}  // namespace
+}  // namespace language_model_head_test

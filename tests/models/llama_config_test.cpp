@@ -7,7 +7,7 @@
 
 #include "layers/layer_tools.hpp"
 
-namespace {
+namespace llama_config_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -102,4 +102,4 @@ TEST(LlamaConfig, BadOnesAreRefusedByField) {
               "rope_scaling.original_max_position_embeddings is 0"));
 }
 
-}  // namespace
+}  // namespace llama_config_test

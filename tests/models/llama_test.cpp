@@ -6,7 +6,7 @@
 
 #include "models/tiny_models.hpp"
 
-namespace {
+namespace llama_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -100,4 +100,4 @@ TEST(LlamaErrors, TapesAndShapes) {
       throws<ConfigError>([&] { Llama<double>(config, source); }, {"LlamaConfig: head_dim is 3"}));
 }
 
-}  // namespace
+}  // namespace llama_test

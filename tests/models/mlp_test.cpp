@@ -10,7 +10,7 @@
 #include "layers/layer_tools.hpp"
 #include "support/allocations.hpp"
 
-namespace {
+namespace mlp_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -365,4 +365,4 @@ TEST(MLPErrors, NothingIsHalfDone) {
   }
 }
 
-}  // namespace
+}  // namespace mlp_test

@@ -5,7 +5,7 @@
 
 #include "layers/layer_tools.hpp"
 
-namespace {
+namespace token_batch_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -41,4 +41,4 @@ TEST(TokenBatch, RefusesLengthsThatDoNotFit) {
   EXPECT_TRUE(throws<ShapeError>([=] { listed({1, 2}, {huge, huge}); }, {"lengths[0] is"}));
 }
 
-}  // namespace
+}  // namespace token_batch_test

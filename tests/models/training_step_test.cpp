@@ -18,7 +18,7 @@
 #include "support/shared.hpp"
 #include "support/threads.hpp"
 
-namespace {
+namespace training_step_test {
 using namespace lora;
 using namespace lora_test;
 using Model = LoRAModel<MLP<float>>;
@@ -291,4 +291,4 @@ TEST(TrainingStep, TheTrainedModelMergesToTheSameFunction) {
             3 * 10 * 102 * 0x1.0p-24f * run.y.cwiseAbs().maxCoeff());
 }
 
-}  // namespace
+}  // namespace training_step_test

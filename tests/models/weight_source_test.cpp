@@ -6,7 +6,7 @@
 #include "layers/layer_tools.hpp"
 #include "support/golden.hpp"
 
-namespace {
+namespace weight_source_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -62,4 +62,4 @@ TEST(RandomWeights, DependOnSeedAndNameAlone) {
   EXPECT_LT(packed.matrix("a", 300, 70, Layout::out_in).bytes(), 300 * 70 * 3);
 }
 
-}  // namespace
+}  // namespace weight_source_test

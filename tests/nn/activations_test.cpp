@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-namespace {
+namespace activations_test {
 using namespace lora;
 using lora_test::Complex;
 using lora_test::message_of;
@@ -261,4 +261,4 @@ TEST(Activations, AnOutputThatOverlapsAPartIsRefused) {
   EXPECT_EQ(whole, before);
 }
 
-}  // namespace
+}  // namespace activations_test

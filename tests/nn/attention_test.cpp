@@ -9,7 +9,7 @@
 #include "support/golden.hpp"
 #include "support/threads.hpp"
 
-namespace {
+namespace attention_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -285,4 +285,4 @@ TEST(AttentionErrors, ShapesAndHeads) {
                                  {"attention_backward: k is (6, 6), expected (5, 6)"}));
 }
 
-}  // namespace
+}  // namespace attention_test

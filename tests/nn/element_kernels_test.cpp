@@ -14,7 +14,7 @@
 
 #include "support/instruction_sets.hpp"
 
-namespace {
+namespace element_kernels_test {
 using namespace lora;
 using lora_test::for_each_isa;
 constexpr float infinity = std::numeric_limits<float>::infinity();
@@ -222,4 +222,4 @@ TEST(SoftmaxKernels, ANaNSpoilsTheSumAndMinusInfinityAddsNothing) {
   });
 }
 
-}  // namespace
+}  // namespace element_kernels_test

@@ -7,7 +7,7 @@
 #include "support/messages.hpp"
 #include "support/threads.hpp"
 
-namespace {
+namespace gated_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -93,4 +93,4 @@ TEST(GatedErrors, OutputsThatOverlap) {
   EXPECT_EQ(all, before);
 }
 
-}  // namespace
+}  // namespace gated_test

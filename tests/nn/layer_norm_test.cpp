@@ -7,7 +7,7 @@
 #include "support/messages.hpp"
 #include "support/threads.hpp"
 
-namespace {
+namespace layer_norm_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -114,4 +114,4 @@ TEST(LayerNormErrors, OutputsThatOverlap) {
   EXPECT_EQ(all, before);
 }
 
-}  // namespace
+}  // namespace layer_norm_test

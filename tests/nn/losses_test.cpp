@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-namespace {
+namespace losses_test {
 using namespace lora;
 using lora_test::Complex;
 using lora_test::message_of;
@@ -414,4 +414,4 @@ TEST(MseLoss, AnOutputThatOverlapsAPartIsRefused) {
   EXPECT_NO_THROW(mse_loss<double>(other, part(0), part(0)));
 }
 
-}  // namespace
+}  // namespace losses_test

@@ -7,7 +7,7 @@
 #include "support/messages.hpp"
 #include "support/threads.hpp"
 
-namespace {
+namespace rms_norm_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -109,4 +109,4 @@ TEST(RMSNormErrors, OutputsThatOverlap) {
   EXPECT_EQ(all, before);
 }
 
-}  // namespace
+}  // namespace rms_norm_test

@@ -6,7 +6,7 @@
 #include "layers/layer_tools.hpp"
 #include "support/threads.hpp"
 
-namespace {
+namespace rotary_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -117,4 +117,4 @@ TEST(RotaryErrors, Shapes) {
                                  {"rotate: x is (3, 18), expected a multiple of 12 columns"}));
 }
 
-}  // namespace
+}  // namespace rotary_test

@@ -7,7 +7,7 @@
 #include "support/messages.hpp"
 #include "support/threads.hpp"
 
-namespace {
+namespace rows_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -67,4 +67,4 @@ TEST(Rows, AddingAShiftedPartIsRefused) {
   EXPECT_EQ(all, Matrix<double>::Constant(4, 3, 2));
 }
 
-}  // namespace
+}  // namespace rows_test

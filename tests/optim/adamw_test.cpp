@@ -20,7 +20,7 @@ using lora_test::same_values;
 using lora_test::three_tensors;
 using lora_test::ToyModel;
 
-namespace {
+namespace adamw_test {
 
 template <class S>
 int replay_case(const lora::Json& one) {
@@ -404,4 +404,4 @@ TEST(AdamWErrors, MissingStateMayStartFreshWhenAsked) {
   EXPECT_TRUE(same_states(adamw.state(), other.state()));
 }
 
-}  // namespace
+}  // namespace adamw_test

@@ -16,7 +16,7 @@ using lora_test::draw_gradients;
 using lora_test::three_tensors;
 using lora_test::ToyModel;
 
-namespace {
+namespace clip_grad_test {
 
 const double infinity = std::numeric_limits<double>::infinity();
 
@@ -191,4 +191,4 @@ TEST(ClipGradNormErrors, Options) {
                  "for_each_grad_norm: norm_type is -2");
 }
 
-}  // namespace
+}  // namespace clip_grad_test

@@ -13,7 +13,7 @@ using lora::Index;
 using lora::ParameterGroup;
 using lora::ParameterGroups;
 
-namespace {
+namespace parameter_groups_test {
 
 const std::vector<Index> matrix = {4, 3}, vector = {4};
 
@@ -145,4 +145,4 @@ TEST(ParameterGroupsErrors, MovedFrom) {
   expect_refused(sgd, sgd_elsewhere);
 }
 
-}  // namespace
+}  // namespace parameter_groups_test

@@ -12,7 +12,7 @@ using lora::Index;
 using lora::LRSchedule;
 using lora::ScheduleOptions;
 
-namespace {
+namespace schedule_test {
 
 ScheduleOptions from_json(const lora::Json& row) {
   ScheduleOptions o;
@@ -202,4 +202,4 @@ TEST(LRScheduleErrors, Options) {
   EXPECT_MESSAGE(lora::ConfigError, good.factor(-1), "\"linear\": the step is -1, expected >= 0");
 }
 
-}  // namespace
+}  // namespace schedule_test

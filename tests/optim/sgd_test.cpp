@@ -15,7 +15,7 @@ using lora_test::same_states;
 using lora_test::same_values;
 using lora_test::three_tensors;
 
-namespace {
+namespace sgd_test {
 
 template <class S>
 int replay_case(const lora::Json& one) {
@@ -158,4 +158,4 @@ TEST(SGDErrors, StateOfAnotherKindIsRefused) {
   EXPECT_EQ(momentum.state().tensors.size(), 3u);
 }
 
-}  // namespace
+}  // namespace sgd_test

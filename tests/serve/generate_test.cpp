@@ -17,7 +17,7 @@
 #include "support/threads.hpp"
 #include "text/small_tokenizer.hpp"
 
-namespace {
+namespace generate_test {
 using namespace lora;
 using namespace lora_test;
 namespace fs = std::filesystem;
@@ -408,4 +408,4 @@ TEST(Generate, WhatACallbackThrowsLeavesTheCacheGood) {
             ids_of(model, prompt, drawing(9)));
 }
 
-}  // namespace
+}  // namespace generate_test

@@ -11,7 +11,7 @@
 #include "support/allocations.hpp"
 #include "support/golden.hpp"
 
-namespace {
+namespace sampling_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -223,4 +223,4 @@ TEST(Sampling, Refuses) {
   }
 }
 
-}  // namespace
+}  // namespace sampling_test

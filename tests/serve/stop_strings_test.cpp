@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace {
+namespace stop_strings_test {
 using lora::StopStrings;
 
 // What passes of `text` given in pieces of n bytes, and whether a stop string was found.
@@ -53,4 +53,4 @@ TEST(StopStrings, ShowAllThatIsCertain) {
   EXPECT_EQ(filter.finish(), "");
 }
 
-}  // namespace
+}  // namespace stop_strings_test

@@ -5,7 +5,7 @@
 
 #include "structure/source_tree.hpp"
 
-namespace {
+namespace house_rules_test {
 using namespace lora_test;
 
 constexpr std::size_t most_lines = 400;
@@ -165,4 +165,4 @@ TEST(SourceTree, CodeIsWithoutCommentsAndTexts) {
   EXPECT_EQ(code_of("1'000 + x // '\ny"), "1'000 + x     \ny");
 }
 
-}  // namespace
+}  // namespace house_rules_test

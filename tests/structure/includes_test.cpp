@@ -7,7 +7,7 @@
 
 #include "structure/source_tree.hpp"
 
-namespace {
+namespace includes_test {
 using namespace lora_test;
 
 // A header includes headers of its own folder and of what stands beside it: folders, or single
@@ -188,4 +188,4 @@ TEST(IncludeReader, FindsTheRest) {
             "");
 }
 
-}  // namespace
+}  // namespace includes_test

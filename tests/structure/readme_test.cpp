@@ -8,7 +8,7 @@
 
 #include "structure/source_tree.hpp"
 
-namespace {
+namespace readme_test {
 
 std::filesystem::path root() { return LORA_SOURCE_DIR; }
 
@@ -60,4 +60,4 @@ TEST(Readme, NamesItsTwoCommands) {
             std::string::npos);
 }
 
-}  // namespace
+}  // namespace readme_test

@@ -73,7 +73,7 @@ endif()
 
 # g++ 12 with sanitizers takes a state inside std::regex for uninitialised.
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND LORA_SANITIZE)
-  target_compile_options(house_rules_test PRIVATE -Wno-maybe-uninitialized)
-  target_compile_options(includes_test PRIVATE -Wno-maybe-uninitialized)
-  target_compile_options(readme_test PRIVATE -Wno-maybe-uninitialized)
+  foreach(name structure_tests house_rules_test includes_test readme_test)
+    target_compile_options(${name} PRIVATE -Wno-maybe-uninitialized)
+  endforeach()
 endif()

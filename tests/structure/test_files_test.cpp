@@ -1,12 +1,14 @@
 // Every header has its test, where one looks for it.
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
 #include <map>
 #include <set>
 
 #include "structure/source_tree.hpp"
 
-namespace {
+namespace test_files_test {
 using namespace lora_test;
 
 // Headers whose test has another name, with the reason.
@@ -93,20 +95,28 @@ TEST(TestFiles, ExceptionsAreStillNeeded) {
   }
 }
 
-// A test program is called after its file alone, so no two may share a name.
-TEST(TestFiles, NamesAreUnique) {
+// Several test files are one translation unit, so each keeps its names in a namespace of its own. The program and the
+// namespace of a test file are called after it alone, so no two share a name.
+TEST(TestFiles, NamesAndNamespacesAreUnique) {
+  const std::set<std::string> programs_of_their_own = {"file_test", "namespace_test",
+                                                       "two_units_test"};
   std::map<std::string, std::string> seen;
   for (const auto& folder : std::filesystem::directory_iterator(tests_dir())) {
     if (!folder.is_directory()) continue;
     for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {
-      const std::string name = entry.path().filename().string();
+      const std::string name = entry.path().filename().string(), stem = entry.path().stem().string();
       if (!name.ends_with("_test.cpp")) continue;
       const auto [other, fresh] = seen.emplace(name, folder.path().filename().string());
       EXPECT_TRUE(fresh) << name << " is in tests/" << other->second << " and in tests/"
                          << folder.path().filename().string();
+      if (programs_of_their_own.count(stem) > 0) continue;
+      std::ifstream file(entry.path());
+      const std::string text(std::istreambuf_iterator<char>(file), {});
+      EXPECT_NE(text.find("\nnamespace " + stem + " {\n"), text.npos) << entry.path();
+      EXPECT_EQ(text.find("\nnamespace {\n"), text.npos) << entry.path();
     }
   }
   EXPECT_GT(seen.count("test_files_test.cpp"), 0u);
 }
 
-}  // namespace
+}  // namespace test_files_test

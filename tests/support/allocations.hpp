@@ -13,9 +13,8 @@
 //   FailingAllocations fail(n);               // all but the first n of this thread
 //
 // Under an address or memory sanitizer its own hook reports each allocation. Otherwise, on glibc,
-// this header defines malloc for the program and hands on to glibc's; libstdc++'s operator new
-// comes here too. Elsewhere nothing is counted. The header is included in at most one source file
-// of a program.
+// allocations.cpp, which every test program holds, defines malloc and hands on to glibc's;
+// libstdc++'s operator new comes there too. Elsewhere nothing is counted.
 #pragma once
 
 // Before the definitions: clang's mm_malloc.h, which Eigen includes, declares posix_memalign again.
@@ -55,7 +54,7 @@ inline std::atomic<bool> counting{false};
 inline std::atomic<std::uint64_t> calls{0}, bytes{0}, largest{0};
 
 /// How many allocations of this thread succeed before all fail; -1: none fails.
-inline thread_local long allowed = -1;
+inline constinit thread_local long allowed = -1;
 
 inline bool refuse() noexcept {
   if (allowed > 0) --allowed;
@@ -73,67 +72,6 @@ inline void record(std::size_t size) noexcept {
   }
 }
 }  // namespace detail
-
-}  // namespace lora_test
-
-#if defined(LORA_TEST_SANITIZER_HOOK)
-// Declared here since <sanitizer/allocator_interface.h> is not installed with every compiler.
-extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*)(const volatile void*,
-                                                                  std::size_t),
-                                                         void (*)(const volatile void*));
-namespace lora_test::detail {
-inline void on_malloc(const volatile void*, std::size_t size) { record(size); }
-inline void on_free(const volatile void*) {}
-inline const int hooked = __sanitizer_install_malloc_and_free_hooks(on_malloc, on_free);
-}  // namespace lora_test::detail
-#elif defined(LORA_TEST_GLIBC_MALLOC)
-// Blocks come from glibc's own allocator, so its free and the rest of it fit, and are not defined
-// here.
-extern "C" {
-void* __libc_malloc(std::size_t);
-void* __libc_calloc(std::size_t, std::size_t);
-void* __libc_realloc(void*, std::size_t);
-void* __libc_memalign(std::size_t, std::size_t);
-
-void* malloc(std::size_t size) noexcept {
-  if (lora_test::detail::refuse()) return nullptr;
-  lora_test::detail::record(size);
-  return __libc_malloc(size);
-}
-void* calloc(std::size_t count, std::size_t size) noexcept {
-  if (lora_test::detail::refuse()) return nullptr;
-  lora_test::detail::record(count * size);
-  return __libc_calloc(count, size);
-}
-void* realloc(void* old, std::size_t size) noexcept {
-  if (lora_test::detail::refuse()) return nullptr;
-  lora_test::detail::record(size);
-  return __libc_realloc(old, size);
-}
-void* memalign(std::size_t alignment, std::size_t size) noexcept {
-  if (lora_test::detail::refuse()) return nullptr;
-  lora_test::detail::record(size);
-  return __libc_memalign(alignment, size);
-}
-void* aligned_alloc(std::size_t alignment, std::size_t size) noexcept {
-  if (lora_test::detail::refuse()) return nullptr;
-  lora_test::detail::record(size);
-  return __libc_memalign(alignment, size);
-}
-int posix_memalign(void** place, std::size_t alignment, std::size_t size) noexcept {
-  const bool power_of_two = alignment != 0 && (alignment & (alignment - 1)) == 0;
-  if (!power_of_two || alignment % sizeof(void*) != 0) return EINVAL;
-  if (lora_test::detail::refuse()) return ENOMEM;
-  lora_test::detail::record(size);
-  void* block = __libc_memalign(alignment, size);
-  if (block == nullptr) return ENOMEM;
-  *place = block;
-  return 0;
-}
-}  // extern "C"
-#endif
-
-namespace lora_test {
 
 /// Counts from its construction to `stop`. One at a time in a process: a second one throws
 /// std::logic_error.

@@ -10,7 +10,7 @@
 #include <thread>
 #include <vector>
 
-namespace {
+namespace allocations_test {
 using lora_test::AllocationCounter;
 using lora_test::Allocations;
 
@@ -180,4 +180,4 @@ TEST(Allocations, FailWhenAsked) {
   EXPECT_TRUE(threw) << "Eigen";
 }
 
-}  // namespace
+}  // namespace allocations_test

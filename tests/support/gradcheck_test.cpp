@@ -3,7 +3,7 @@
 #include <limits>
 #include <string>
 
-namespace {
+namespace gradcheck_test {
 using namespace lora_test;
 
 // f(x) = Σ sin(x) w, df = cos(x) ∘ w.
@@ -85,4 +85,4 @@ TEST(Gradcheck, FindsAConjugation) {
                         x, 2 * x));
 }
 
-}  // namespace
+}  // namespace gradcheck_test

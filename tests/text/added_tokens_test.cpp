@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace {
+namespace added_tokens_test {
 
 using lora::AddedToken;
 using lora::AddedTokenFinder;
@@ -73,4 +73,4 @@ TEST(AddedTokens, ASingleWordIsNotAPartOfOne) {
             "\xE2\x80\x94(1:cat)\xE3\x80\x82");
 }
 
-}  // namespace
+}  // namespace added_tokens_test

@@ -7,7 +7,7 @@
 #include <map>
 #include <random>
 
-namespace {
+namespace bpe_test {
 
 using lora::Bpe;
 using lora::BpeSpec;
@@ -232,4 +232,4 @@ TEST(Bpe, RefusalsNameTheEntry) {
   EXPECT_EQ(refusal(spec), "tokenizer.json: model.vocab: no token \"<0x4F>\" for the byte 79");
 }
 
-}  // namespace
+}  // namespace bpe_test

@@ -4,7 +4,7 @@
 
 #include "support/golden.hpp"
 
-namespace {
+namespace chat_template_test {
 
 using lora::ChatTemplate;
 using lora::Conversation;
@@ -494,4 +494,4 @@ TEST(ChatTemplate, ATextThatBringsItsEndGetsNoSecond) {
             "chat template plain: role \"user\" is not supported at this place");
 }
 
-}  // namespace
+}  // namespace chat_template_test

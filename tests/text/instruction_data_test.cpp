@@ -6,7 +6,7 @@
 
 #include "support/golden.hpp"
 
-namespace {
+namespace instruction_data_test {
 
 using lora::DataOptions;
 using lora::InstructionData;
@@ -349,4 +349,4 @@ TEST(InstructionData, ReadsTheSharedFiles) {
   }
 }
 
-}  // namespace
+}  // namespace instruction_data_test

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace {
+namespace jinja_json_test {
 
 std::string spelled(const char* text, std::size_t indent = 0) {
   return lora::jinja_json(lora::parse_json(text, "text"), indent);
@@ -23,4 +23,4 @@ TEST(JinjaJson, Indented) {
             "    \"a\": []\n}");
 }
 
-}  // namespace
+}  // namespace jinja_json_test

@@ -4,7 +4,7 @@
 
 #include <ctime>
 
-namespace {
+namespace json_fields_test {
 
 using lora::JsonFields;
 
@@ -83,4 +83,4 @@ TEST(JsonFields, ManyQuestionsToALargeObjectTakeLinearTime) {
   EXPECT_EQ(refusal([&] { fields.need("k"); }), "file: k: is missing");
 }
 
-}  // namespace
+}  // namespace json_fields_test

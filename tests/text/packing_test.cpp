@@ -4,7 +4,7 @@
 
 #include <random>
 
-namespace {
+namespace packing_test {
 
 using lora::Index;
 using lora::TokenizedExample;
@@ -88,4 +88,4 @@ TEST(Packing, RefusesLengthsAndIndicesThatAreNone) {
             "join: index -1 is none of 1 examples");
 }
 
-}  // namespace
+}  // namespace packing_test

@@ -4,7 +4,7 @@
 
 #include <random>
 
-namespace {
+namespace pre_tokenizer_test {
 
 using lora::WordSplit;
 
@@ -79,4 +79,4 @@ TEST(PreTokenizer, TheWordsAreTheTextWhateverTheBytes) {
   }
 }
 
-}  // namespace
+}  // namespace pre_tokenizer_test

@@ -4,7 +4,7 @@
 
 #include <random>
 
-namespace {
+namespace record_file_test {
 
 using lora::DataFormat;
 using lora::RecordScanner;
@@ -103,4 +103,4 @@ TEST(RecordFile, AnyBytesEndInRecordsOrOurError) {
   }
 }
 
-}  // namespace
+}  // namespace record_file_test

@@ -4,7 +4,7 @@
 
 #include "text/small_tokenizer.hpp"
 
-namespace {
+namespace special_tokens_test {
 
 using lora::AddedToken;
 using lora::Json;
@@ -169,4 +169,4 @@ TEST(SpecialTokens, RefusalsNameTheFileAndTheField) {
             "dir/added_tokens.json: \"a\" has id -1, expected a whole number up to 4194303");
 }
 
-}  // namespace
+}  // namespace special_tokens_test

@@ -6,7 +6,7 @@
 
 #include "text/small_tokenizer.hpp"
 
-namespace {
+namespace streaming_decoder_test {
 
 using lora::SkipSpecial;
 using lora::StreamingDecoder;
@@ -89,4 +89,4 @@ TEST(StreamingDecoder, ANegativeIdIsRefused) {
   EXPECT_THROW(StreamingDecoder(tokenizer).push(-1), lora::ConfigError);
 }
 
-}  // namespace
+}  // namespace streaming_decoder_test

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace {
+namespace text_cut_test {
 
 using lora::TextCut;
 using Behavior = TextCut::Behavior;
@@ -56,4 +56,4 @@ TEST(TextCut, EachKindOfMatch) {
   EXPECT_EQ(pieces(cut, ""), "");
 }
 
-}  // namespace
+}  // namespace text_cut_test

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace {
+namespace text_pattern_parser_test {
 
 // What is wrong with a pattern, behind the pattern.
 std::string refusal(const std::string& regex) {
@@ -42,4 +42,4 @@ TEST(TextPatternParser, ASingleCharacterIsOneStep) {
   EXPECT_EQ(program.sets.size(), 2u);
 }
 
-}  // namespace
+}  // namespace text_pattern_parser_test

@@ -4,7 +4,7 @@
 
 #include <chrono>
 
-namespace {
+namespace text_pattern_test {
 
 using lora::PatternScan;
 using lora::TextPattern;
@@ -63,4 +63,4 @@ TEST(TextPattern, AnExponentialSearchIsGivenUp) {
             "101 characters");
 }
 
-}  // namespace
+}  // namespace text_pattern_test

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace {
+namespace text_program_test {
 
 using lora::detail::TextSet;
 
@@ -36,4 +36,4 @@ TEST(TextProgram, PairsThatFoldAsOneCharacter) {
   EXPECT_FALSE(lora::detail::folds_as_pair('r', 'e'));
 }
 
-}  // namespace
+}  // namespace text_program_test

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace {
+namespace text_set_reader_test {
 
 using lora::detail::TextSet;
 using lora::detail::TextSetReader;
@@ -59,4 +59,4 @@ TEST(TextSetReader, RefusesByNameWhatItDoesNotKnow) {
   EXPECT_EQ(refusal(std::string(20000, 'a')), "position 0: has more than 16384 bytes");
 }
 
-}  // namespace
+}  // namespace text_set_reader_test

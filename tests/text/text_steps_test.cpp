@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace {
+namespace text_steps_test {
 
 using lora::SteppedText;
 using lora::TextStep;
@@ -62,4 +62,4 @@ TEST(TextSteps, PlacesAreTracedBackThroughAllSteps) {
   EXPECT_EQ(places, (std::vector<std::size_t>{0, 0, 0, 0, 0, 3, 3, 3, 4, 5}));
 }
 
-}  // namespace
+}  // namespace text_steps_test

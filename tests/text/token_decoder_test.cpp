@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace {
+namespace token_decoder_test {
 
 using lora::Input;
 
@@ -82,4 +82,4 @@ TEST(TokenDecoder, ANegativeIdIsRefused) {
   }
 }
 
-}  // namespace
+}  // namespace token_decoder_test

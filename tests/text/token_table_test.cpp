@@ -5,7 +5,7 @@
 #include <ctime>
 #include <map>
 
-namespace {
+namespace token_table_test {
 
 TEST(TokenTable, FindsWhatWasAddedAndNothingElse) {
   lora::TokenTable table;
@@ -95,4 +95,4 @@ TEST(PairTable, KeysOfAStrangerDoNotCollide) {
   EXPECT_LT(took, 1);
 }
 
-}  // namespace
+}  // namespace token_table_test

@@ -6,7 +6,7 @@
 #include "support/shared.hpp"
 #include "text/small_tokenizer.hpp"
 
-namespace {
+namespace tokenized_example_test {
 
 using lora::ChatTemplate;
 using lora::Conversation;
@@ -397,4 +397,4 @@ TEST(TokenizedExample, TheDefaultTemplate) {
             "the tokenizer's files: the chat template is none of the bu");
 }
 
-}  // namespace
+}  // namespace tokenized_example_test

@@ -7,7 +7,7 @@
 #include "support/golden.hpp"
 #include "text/small_tokenizer.hpp"
 
-namespace {
+namespace tokenizer_files_test {
 
 using lora::SpecialTokens;
 using lora::Tokenizer;
@@ -370,4 +370,4 @@ TEST(TokenizerFiles, RefusalsInTheConfiguration) {
   EXPECT_EQ(refusal(R"({"eos_token": 3})"), ": eos_token: is no text");
 }
 
-}  // namespace
+}  // namespace tokenizer_files_test

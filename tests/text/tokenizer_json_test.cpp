@@ -5,7 +5,7 @@
 
 #include <random>
 
-namespace {
+namespace tokenizer_json_test {
 
 using lora::Json;
 using lora::TextStep;
@@ -325,4 +325,4 @@ TEST(TokenizerJson, AFileThatBlowsATextUpIsRefused) {
   }
 }
 
-}  // namespace
+}  // namespace tokenizer_json_test

@@ -7,7 +7,7 @@
 
 #include "text/small_tokenizer.hpp"
 
-namespace {
+namespace tokenizer_test {
 
 using lora::SkipSpecial;
 using lora::SpecialTokens;
@@ -190,4 +190,4 @@ TEST(Tokenizer, AFixedStretchIsTheTokenThatItNames) {
   EXPECT_EQ(encoding.ends, (std::vector<std::size_t>{1, 3, 4, 5, 12}));
 }
 
-}  // namespace
+}  // namespace tokenizer_test

@@ -5,7 +5,7 @@
 #include <map>
 #include <random>
 
-namespace {
+namespace unicode_test {
 
 using lora::CharClass;
 
@@ -108,4 +108,4 @@ TEST(Unicode, CodePointsInUtf8) {
   EXPECT_EQ(utf8(U"a\u00E9\u4E2D\U0001F600"), "a\xC3\xA9\xE4\xB8\xAD\xF0\x9F\x98\x80");
 }
 
-}  // namespace
+}  // namespace unicode_test

@@ -7,7 +7,7 @@
 #include "support/allocations.hpp"
 #include "support/threads.hpp"
 
-namespace {
+namespace activation_memory_test {
 using namespace lora;
 
 LlamaConfig llama(const char* type) {
@@ -59,4 +59,4 @@ TEST(ActivationMemory, AModelWithoutBlocksHasSome) {
   EXPECT_GT(activation_bytes(model, 10, Keep::inputs), 0u);
 }
 
-}  // namespace
+}  // namespace activation_memory_test

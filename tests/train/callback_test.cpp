@@ -5,7 +5,7 @@
 #include "support/shared.hpp"
 #include "train/toy.hpp"
 
-namespace {
+namespace callback_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -152,4 +152,4 @@ TEST(EarlyStopping, SaysWhatIsWrong) {
   }
 }
 
-}  // namespace
+}  // namespace callback_test

@@ -4,7 +4,7 @@
 
 #include <array>
 
-namespace {
+namespace data_order_test {
 
 using lora::Index;
 using lora::RandomStream;
@@ -106,4 +106,4 @@ TEST(DataOrder, Refusals) {
             "length_grouped_order: the batch has 0 examples, expected at least 1");
 }
 
-}  // namespace
+}  // namespace data_order_test

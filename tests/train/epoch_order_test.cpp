@@ -4,7 +4,7 @@
 
 #include <numeric>
 
-namespace {
+namespace epoch_order_test {
 using namespace lora;
 
 std::vector<Index> some_lengths(Index n) {
@@ -82,4 +82,4 @@ TEST(EpochOrder, GroupsByLength) {
             *std::max_element(lengths.begin(), lengths.end()));
 }
 
-}  // namespace
+}  // namespace epoch_order_test

@@ -10,7 +10,7 @@
 #include "support/shared.hpp"
 #include "support/threads.hpp"
 
-namespace {
+namespace language_model_task_test {
 using namespace lora;
 namespace fs = std::filesystem;
 
@@ -277,4 +277,4 @@ TEST(LanguageModelTask, SaysWhatIsWrongWithAnExample) {
   has(fault({{1, 3, 2}, {1, 2}}), "2 labels, expected one for each of 3 ids");
 }
 
-}  // namespace
+}  // namespace language_model_task_test

@@ -5,7 +5,7 @@
 #include "support/shared.hpp"
 #include "train/toy.hpp"
 
-namespace {
+namespace layer_report_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -63,4 +63,4 @@ TEST(LayerReport, NeedsAnInterval) {
             "LayerReport: every is 0, expected at least 1");
 }
 
-}  // namespace
+}  // namespace layer_report_test

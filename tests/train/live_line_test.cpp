@@ -7,7 +7,7 @@
 #include "support/comma_locale.hpp"
 #include "train/toy.hpp"
 
-namespace {
+namespace live_line_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -78,4 +78,4 @@ TEST(LiveLine, FollowsARun) {
   EXPECT_HAS(out.str(), "left 0:00");
 }
 
-}  // namespace
+}  // namespace live_line_test

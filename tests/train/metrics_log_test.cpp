@@ -5,7 +5,7 @@
 #include "support/shared.hpp"
 #include "train/toy.hpp"
 
-namespace {
+namespace metrics_log_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -63,4 +63,4 @@ TEST(MetricsLog, ThatCannotBeWrittenIsAnError) {
   EXPECT_HAS(message_of<IoError>([&] { below.begin(0); }), "Not a directory");
 }
 
-}  // namespace
+}  // namespace metrics_log_test

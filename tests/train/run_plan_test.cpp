@@ -4,7 +4,7 @@
 
 #include <map>
 
-namespace {
+namespace run_plan_test {
 using namespace lora;
 
 TrainingArguments arguments(Index batch, Index accumulation, double epochs = 2) {
@@ -102,4 +102,4 @@ TEST(RunPlan, RefusesRunsWithoutSteps) {
             "dataloader_drop_last is set");
 }
 
-}  // namespace
+}  // namespace run_plan_test

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace {
+namespace trainer_options_test {
 using namespace lora;
 
 TEST(TrainerOptions, MakeTheScheduleOfTheArguments) {
@@ -49,4 +49,4 @@ TEST(TrainerOptions, MakeTheOptimizerOfTheArguments) {
   EXPECT_EQ(decay(plus, "q.lora_A.default.weight", matrix), 0.1);
 }
 
-}  // namespace
+}  // namespace trainer_options_test

@@ -6,7 +6,7 @@
 
 #include "support/messages.hpp"
 
-namespace {
+namespace trainer_state_test {
 using namespace lora;
 
 TrainerState some_state() {
@@ -67,4 +67,4 @@ TEST(TrainerState, RefusesWhatIsNone) {
   EXPECT_THROW(state_from_json(Json(3), "file"), FormatError);
 }
 
-}  // namespace
+}  // namespace trainer_state_test

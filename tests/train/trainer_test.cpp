@@ -9,7 +9,7 @@
 #include "support/threads.hpp"
 #include "train/toy.hpp"
 
-namespace {
+namespace trainer_test {
 using namespace lora;
 using namespace lora_test;
 namespace fs = std::filesystem;
@@ -479,4 +479,4 @@ TEST(Trainer, AFullDiskLosesNothing) {
   EXPECT_EQ(trained(resumed), trained(whole));
 }
 
-}  // namespace
+}  // namespace trainer_test

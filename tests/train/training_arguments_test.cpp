@@ -4,7 +4,7 @@
 
 #include <limits>
 
-namespace {
+namespace training_arguments_test {
 using namespace lora;
 
 template <class F>
@@ -144,4 +144,4 @@ TEST(TrainingArguments, RefuseWhatIsOutOfRange) {
   EXPECT_NO_THROW(best.validate());
 }
 
-}  // namespace
+}  // namespace training_arguments_test

@@ -9,7 +9,7 @@
 #include "support/threads.hpp"
 #include "train/toy.hpp"
 
-namespace {
+namespace training_checkpoint_test {
 using namespace lora;
 using namespace lora_test;
 namespace fs = std::filesystem;
@@ -328,4 +328,4 @@ TEST(TrainingCheckpoint, ARunThatIsKilledAtAnyTimeEndsWithTheSameBytes) {
   EXPECT_EQ(listing(folder.path), (Names{"checkpoint-200"}));
 }
 
-}  // namespace
+}  // namespace training_checkpoint_test

@@ -4,7 +4,7 @@
 
 #include "train/toy.hpp"
 
-namespace {
+namespace training_needs_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -79,4 +79,4 @@ TEST(TrainingNeeds, AsksTheSystem) {
   EXPECT_GT(*free, std::uint64_t{1} << 20);
 }
 
-}  // namespace
+}  // namespace training_needs_test

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace {
+namespace training_task_test {
 using namespace lora;
 
 TEST(TrainingTask, EvaluatesTheMeanOverAllLabels) {
@@ -43,4 +43,4 @@ TEST(TrainingTask, EvaluatesTheMeanOverAllLabels) {
   EXPECT_EQ(nothing.loss, 0);
 }
 
-}  // namespace
+}  // namespace training_task_test

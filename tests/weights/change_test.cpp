@@ -11,7 +11,7 @@
 #include <lora/core/half.hpp>
 #include "support/instruction_sets.hpp"
 
-namespace {
+namespace change_test {
 using namespace lora;
 using lora_test::for_each_isa;
 
@@ -108,4 +108,4 @@ TEST(MergeKernels, TouchTheirBlockAlone) {
   });
 }
 
-}  // namespace
+}  // namespace change_test

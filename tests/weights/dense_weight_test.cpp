@@ -4,7 +4,7 @@
 
 #include <array>
 
-namespace {
+namespace dense_weight_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -112,4 +112,4 @@ TYPED_TEST(Dense, FindsWhatIsNotFinite) {
   }
 }
 
-}  // namespace
+}  // namespace dense_weight_test

@@ -7,7 +7,7 @@
 #include <array>
 #include <thread>
 
-namespace {
+namespace frozen_weight_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -495,4 +495,4 @@ TEST(FrozenErrors, ResultsThatOverlap) {
   }
 }
 
-}  // namespace
+}  // namespace frozen_weight_test

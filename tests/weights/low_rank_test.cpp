@@ -4,7 +4,7 @@
 
 #include <type_traits>
 
-namespace {
+namespace low_rank_test {
 using namespace lora;
 
 TEST(LowRank, IsMadeOfViewsAndBeginsAtRowZero) {
@@ -49,4 +49,4 @@ TEST(LowRank, CopiesLikeNumbers) {
   EXPECT_TRUE(std::is_trivially_copyable_v<LowRankDelta<double>>);
 }
 
-}  // namespace
+}  // namespace low_rank_test

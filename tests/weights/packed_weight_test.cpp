@@ -13,7 +13,7 @@
 
 #include <thread>
 
-namespace {
+namespace packed_weight_test {
 using namespace lora;
 using namespace lora_test;
 using Weight = FrozenWeight<float>;
@@ -426,4 +426,4 @@ TEST(PackedWeight, ProductsAreThoseOfPlainLoopsInDoubleAndStayWithinTheirMemory)
 }
 #endif
 
-}  // namespace
+}  // namespace packed_weight_test

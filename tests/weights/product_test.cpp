@@ -4,7 +4,7 @@
 #include <support/product_reference.hpp>
 #include <support/threads.hpp>
 
-namespace {
+namespace product_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -244,4 +244,4 @@ TEST(ProductChecks, ShapesThatDoNotFit) {
   EXPECT_TRUE(c.same_bits(before));
 }
 
-}  // namespace
+}  // namespace product_test

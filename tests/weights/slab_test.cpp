@@ -2,7 +2,7 @@
 
 #include <support/product_reference.hpp>
 
-namespace {
+namespace slab_test {
 using namespace lora;
 using namespace lora_test;
 
@@ -51,4 +51,4 @@ TEST(Slab, NoDepthMakesZerosUnlessAdded) {
   EXPECT_EQ(c, Matrix<double>::Zero(3, 5));
 }
 
-}  // namespace
+}  // namespace slab_test

@@ -5,7 +5,7 @@
 
 #include <vector>
 
-namespace {
+namespace turned_product_test {
 using namespace lora_test;
 using lora::detail::multiply_turned;
 using lora::detail::TurnedPieces;
@@ -91,4 +91,4 @@ TEST(TurnedProduct, IsTheProduct) {
   }
 }
 
-}  // namespace
+}  // namespace turned_product_test
