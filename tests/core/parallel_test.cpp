@@ -303,7 +303,7 @@ TEST(ParallelFor, TheNumberOfThreadsMayChangeBetweenLoops) {
   }
 }
 
-#if defined(__GLIBC__) && !defined(_OPENMP)
+#if defined(__GLIBC__)
 // Threads with a stack as large as the address space cannot be started.
 struct NoNewThreads {
   pthread_attr_t before, impossible;
@@ -339,7 +339,6 @@ TEST(ParallelFor, GoesOnWithTheThreadsThereAre) {
 }
 #endif
 
-#if !defined(_OPENMP)
 /// How many threads took part in a loop of `ranges` ranges, each of which waits for the others.
 std::size_t threads_in_a_loop(Index ranges) {
   std::mutex mutex;
@@ -469,7 +468,6 @@ TEST(StaticDestructors, ExitInsideALoop) {
       },
       testing::ExitedWithCode(7), "at exit: each once, alone");
 }
-#endif
 
 TEST(ParallelFor, AllocatesNothingOnceTheWorkersRun) {
   LORA_NEEDS_ALLOCATION_COUNTS();

@@ -28,7 +28,7 @@ std::vector<std::string> form_faults(const Header& header) {
   const std::size_t lines = lines_of(header.text).size();
   if (lines > most_lines) fault("has " + std::to_string(lines) + " lines; split it");
   if (header.text.empty() || header.text.back() != '\n') fault("does not end with a line end");
-  if (header.path == "core/namespace.hpp" || only_includes(header)) return faults;
+  if (only_includes(header)) return faults;
   bool opened = false;
   static const std::regex opening("\\s*namespace\\s+([A-Za-z_:]+)\\s*\\{?.*");
   std::ptrdiff_t depth = 0;
@@ -36,14 +36,14 @@ std::vector<std::string> form_faults(const Header& header) {
     std::smatch match;
     if (depth == 0 && std::regex_match(line, match, opening)) {
       const std::string name = match[1];
-      const bool ours = name == "LORA_NAMESPACE" || name.rfind("LORA_NAMESPACE::", 0) == 0;
+      const bool ours = name == "lora" || name.rfind("lora::", 0) == 0;
       opened = opened || ours;
       if (!ours) fault("opens namespace " + name);
     }
     depth += std::count(line.begin(), line.end(), '{') - std::count(line.begin(), line.end(), '}');
   }
   if (depth != 0) fault("has braces that do not close");
-  if (!opened) fault("does not open LORA_NAMESPACE");
+  if (!opened) fault("does not open namespace lora");
   return faults;
 }
 
@@ -99,7 +99,7 @@ TEST(HouseRules, NumbersDoNotDependOnTheLocale) { EXPECT_EQ(faults_of_all(locale
 TEST(HouseRules, NoHeaderPrintsExitsOrAborts) { EXPECT_EQ(faults_of_all(conduct_faults), ""); }
 
 // The rules themselves, on headers that break each of them.
-const std::string good = "// A header.\n#pragma once\n\nnamespace LORA_NAMESPACE {\nint f();\n}\n";
+const std::string good = "// A header.\n#pragma once\n\nnamespace lora {\nint f();\n}\n";
 
 std::string form(const std::string& text, const std::string& path = "core/a.hpp") {
   return joined(form_faults({path, text}));
@@ -110,17 +110,16 @@ TEST(HouseRulesReader, Form) {
   EXPECT_EQ(form(good, "core/a.h"), "\n  core/a.h: does not end in .hpp");
   EXPECT_EQ(form(good.substr(13)),
             "\n  core/a.hpp: does not begin with a comment that says what it is");
-  EXPECT_EQ(form("// A.\n#include <b>\n#pragma once\nnamespace LORA_NAMESPACE {}\n"),
+  EXPECT_EQ(form("// A.\n#include <b>\n#pragma once\nnamespace lora {}\n"),
             "\n  core/a.hpp: does not begin with #pragma once");
   EXPECT_EQ(form("// A.\n#pragma once\nint f();\n"),
-            "\n  core/a.hpp: does not open LORA_NAMESPACE");
-  EXPECT_EQ(form("// A.\n#pragma once\n// namespace LORA_NAMESPACE {\nint f();\n"),
-            "\n  core/a.hpp: does not open LORA_NAMESPACE");
-  EXPECT_EQ(form("// A.\n#pragma once\nnamespace LORA_NAMESPACE::kernels {\n}\n"), "");
-  EXPECT_EQ(form("// A.\n#pragma once\nnamespace LORA_NAMESPACE {\nnamespace detail {\n}\n}\n"),
-            "");
+            "\n  core/a.hpp: does not open namespace lora");
+  EXPECT_EQ(form("// A.\n#pragma once\n// namespace lora {\nint f();\n"),
+            "\n  core/a.hpp: does not open namespace lora");
+  EXPECT_EQ(form("// A.\n#pragma once\nnamespace lora::kernels {\n}\n"), "");
+  EXPECT_EQ(form("// A.\n#pragma once\nnamespace lora {\nnamespace detail {\n}\n}\n"), "");
   EXPECT_EQ(form(good + "{\n"), "\n  core/a.hpp: has braces that do not close");
-  EXPECT_EQ(form(good + "namespace lora {\n}\n"), "\n  core/a.hpp: opens namespace lora");
+  EXPECT_EQ(form(good + "namespace other {\n}\n"), "\n  core/a.hpp: opens namespace other");
   EXPECT_EQ(form("// All.\n#pragma once\n\n#include <lora/core/types.hpp>\n", "lora.hpp"), "");
   EXPECT_EQ(form(good + "int x;"), "\n  core/a.hpp: does not end with a line end");
   std::string longest = good;

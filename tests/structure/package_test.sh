@@ -120,7 +120,7 @@ check_way() {  # <way> [settings ...]
   expect "$way: link flags" "$(link_flags "$build")" "$plain_link"
   expect "$way: variables" "$(cat "$build/state.txt")" "$(cat "$work/plain/state.txt")"
   if [ "$way" != package ]; then
-    for option in LORA_BUILD_TESTS LORA_BUILD_BENCH LORA_BUILD_EXAMPLES LORA_USE_OPENMP LORA_INSTALL; do
+    for option in LORA_BUILD_TESTS LORA_BUILD_BENCH LORA_BUILD_EXAMPLES LORA_INSTALL; do
       expect "$way: $option" "$(sed -n "s/^$option:BOOL=//p" "$build/CMakeCache.txt")" OFF
     done
   fi

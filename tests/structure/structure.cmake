@@ -36,22 +36,12 @@ target_precompile_headers(headers_alone REUSE_FROM common_headers)
 # Two minutes: the workflow's job and `cmake --build build --target headers_alone` build it.
 set_target_properties(headers_alone PROPERTIES EXCLUDE_FROM_ALL ON)
 
-# Two translation units with every header, and a third built with OpenMP, in one program.
+# Two translation units with every header, in one program.
 target_sources(two_units_test PRIVATE structure/two_units_second.cpp)
 target_include_directories(two_units_test PRIVATE ${lora_generated})
-find_package(OpenMP QUIET COMPONENTS CXX)
-if(OpenMP_CXX_FOUND)
-  add_library(two_units_openmp OBJECT structure/two_units_openmp.cpp)
-  target_link_libraries(two_units_openmp PRIVATE lora::io OpenMP::OpenMP_CXX)
-  target_include_directories(two_units_openmp PRIVATE ${CMAKE_CURRENT_SOURCE_DIR} ${lora_generated})
-  lora_strict(two_units_openmp)
-  target_sources(two_units_test PRIVATE $<TARGET_OBJECTS:two_units_openmp>)
-  target_link_libraries(two_units_test PRIVATE ${OpenMP_CXX_LIBRARIES})
-  target_compile_definitions(two_units_test PRIVATE LORA_OPENMP_UNIT)
-endif()
 
-# namespace_test asks the compiler which flags are refused.
-target_compile_definitions(namespace_test PRIVATE LORA_CXX_COMPILER="${CMAKE_CXX_COMPILER}")
+# fast_math_test asks the compiler which flags are refused.
+target_compile_definitions(fast_math_test PRIVATE LORA_CXX_COMPILER="${CMAKE_CXX_COMPILER}")
 
 # An outside project uses the installed package, add_subdirectory and FetchContent.
 find_program(LORA_BASH bash)

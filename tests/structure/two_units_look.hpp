@@ -10,13 +10,7 @@ namespace {
 
 [[maybe_unused]] two_units::Sight look() {
   two_units::Sight sight;
-#if defined(_OPENMP)
-  sight.inner_namespace = "with_openmp";
-  sight.thread_limit = &lora::with_openmp::detail::thread_limit();
-#else
-  sight.inner_namespace = "with_threads";
-  sight.thread_limit = &lora::with_threads::detail::thread_limit();
-#endif
+  sight.thread_limit = &lora::detail::thread_limit();
   sight.set_threads = &lora::set_num_threads;
   sight.threads = &lora::num_threads;
 

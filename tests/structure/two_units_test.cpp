@@ -1,5 +1,4 @@
-// Several translation units that include every header link into one program, share what they should
-// and keep apart what was built differently.
+// Two translation units that include every header link into one program and share what they should.
 #include <gtest/gtest.h>
 
 #include "structure/two_units_look.hpp"
@@ -18,7 +17,6 @@ TEST(TwoUnits, LinkAndComputeTheSame) {
 
 TEST(TwoUnits, AreOneLibrary) {
   const two_units::Sight first = look(), second = two_units::second_unit();
-  EXPECT_EQ(first.inner_namespace, second.inner_namespace);
   EXPECT_EQ(first.thread_limit, second.thread_limit);
   EXPECT_EQ(first.threads, second.threads);
   const int before = first.threads();
@@ -26,20 +24,5 @@ TEST(TwoUnits, AreOneLibrary) {
   EXPECT_EQ(first.threads(), before + 3);
   first.set_threads(before);
 }
-
-#if defined(LORA_OPENMP_UNIT)
-TEST(TwoUnits, AUnitBuiltWithOpenMPIsALibraryOfItsOwn) {
-  const two_units::Sight first = look(), other = two_units::openmp_unit();
-  EXPECT_EQ(other.inner_namespace, "with_openmp");
-  EXPECT_EQ(first.result, other.result);
-  EXPECT_EQ(other.message, expected_message);
-  if (first.inner_namespace == other.inner_namespace) GTEST_SKIP() << "all units have OpenMP";
-  EXPECT_NE(first.thread_limit, other.thread_limit);
-  EXPECT_NE(first.threads, other.threads);
-  const int before = first.threads();
-  other.set_threads(other.threads() + 3);
-  EXPECT_EQ(first.threads(), before);
-}
-#endif
 
 }  // namespace

@@ -115,12 +115,10 @@ def main():
     print(f"""// Properties of code points, packed by tests/text/make_unicode_tables.py for unicode.hpp.
 #pragma once
 
-#include <lora/core/namespace.hpp>
-
 #include <string_view>
 
 // clang-format off
-namespace LORA_NAMESPACE::unicode_tables {{
+namespace lora::unicode_tables {{
 
 /// The version of Unicode of categories and words. Normalisation and punctuation know what those of
 /// the tokenizers library know, which is less.
@@ -145,7 +143,7 @@ inline constexpr std::string_view category_names =
     print(literal("decompositions",
                   "Gap, change of the first part (zigzag), 2 * second part (0: none) + whether the "
                   "parts compose.", decompositions()))
-    print("}  // namespace LORA_NAMESPACE::unicode_tables\n// clang-format on")
+    print("}  // namespace lora::unicode_tables\n// clang-format on")
 
 
 main()

@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// What activation needs to know of an active adapter.
 struct ActiveAdapter {
@@ -137,4 +137,4 @@ class [[nodiscard]] DisableGuard {
   Transaction as_before_;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

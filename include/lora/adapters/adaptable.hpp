@@ -9,7 +9,7 @@
 #include <string_view>
 #include <type_traits>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 namespace detail {
 /// Stands for "any function of a name and a layer" in the concept below.
@@ -77,4 +77,4 @@ bool is_bias_name(std::string_view name) {
   return name == "bias" || name.ends_with(".bias");
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -11,7 +11,7 @@
 #include <string>
 #include <string_view>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// PEFT's combination_type. With c_i = w_i s_i and Δ_i = s_i B_i A_i:
 ///   cat              Σ w_i Δ_i exactly, of rank Σ r_i
@@ -328,4 +328,4 @@ LowRankFactors<S> combine_factors(std::span<const LowRankFactors<S>> sources,
   return detail::Combiner<S>(sources, weights, options).run();
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

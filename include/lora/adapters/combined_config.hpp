@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// The rank of the new adapter on one module.
 struct ModuleRank {
@@ -155,4 +155,4 @@ BasicLoRAConfig<Tag> combined_config(const std::vector<BasicLoRAConfig<Tag>>& so
                     reason);
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -20,7 +20,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// s: alpha / r, or alpha / sqrt(r) for rank-stabilised LoRA (Kalajdzievski 2023). No unit; r >= 1
 /// is the caller's matter.
@@ -350,4 +350,4 @@ void BasicLoRAConfig<Tag>::validate_initialisation() const {
   for (const auto& [key, rank] : rank_pattern) even("rank_pattern[" + in_quotes(key) + "]", rank);
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

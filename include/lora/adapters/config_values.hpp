@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// null, one string, or a list of names: `= "all-linear"`, `= ".*\\.q_proj"`, `= {"q_proj",
 /// "v_proj"}`. An empty pair of braces is null, not the empty list.
@@ -77,4 +77,4 @@ class InitSelection {
   std::string name_;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -12,7 +12,7 @@
 #include <string_view>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 struct DefaultTargets {
   std::string_view model_type;            // `model_type` of a HuggingFace config.json
@@ -86,4 +86,4 @@ std::vector<std::string> default_target_modules(std::string_view model_type) {
                     " has no default targets; set target_modules (known types: " + known + ")");
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -4,7 +4,7 @@
 #include <lora/adapters/low_rank_factors.hpp>
 #include <lora/adapters/truncated_svd.hpp>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 template <class S>
 struct ExtractedFactors {
@@ -41,4 +41,4 @@ ExtractedFactors<S> extract_factors(const Matrix<S>& tuned, const Matrix<S>& bas
   return extracted;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -13,7 +13,7 @@
 #include <type_traits>
 #include <utility>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Puts adapters on the layers of a Base that a LoRAConfig selects, and manages them by name. A
 /// value: copying it copies the adapters and shares the frozen weights. The base is run as before,
@@ -397,4 +397,4 @@ class LoRAModel {
   bool enabled_ = true;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

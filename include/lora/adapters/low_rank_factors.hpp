@@ -8,7 +8,7 @@
 #include <cmath>
 #include <span>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// delta = scaling · B A (O, D), with A (R, D) and B (O, R): what an adapter adds to one weight. Of
 /// a convolution with groups B is (O, R / groups), and the rows of delta that belong to group g are
@@ -112,4 +112,4 @@ LowRankFactors<S> stacked(std::span<const LowRankFactors<S>> parts) {
   return sum;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// A layer of a model as matching sees it.
 struct ModuleInfo {
@@ -54,4 +54,4 @@ std::string fan_in_fan_out_warning(bool flag, const LayoutsSeen& seen) {
 
 }  // namespace detail
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

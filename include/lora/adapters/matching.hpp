@@ -19,7 +19,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 namespace detail {
 
@@ -394,4 +394,4 @@ MatchReport match_modules(const std::vector<ModuleInfo>& modules, const Config& 
   return detail::Matcher<Config>(modules, config, model_type).run();
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// The part of a change that concerns rows first … first + count - 1 of a stored weight;
 /// `layout` is that of the weight. O(1).
@@ -37,4 +37,4 @@ inline void merge_rows(std::span<const LowRankDelta<float>> changes, Layout layo
                       reinterpret_cast<const BF16*>(from), reinterpret_cast<BF16*>(to));
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

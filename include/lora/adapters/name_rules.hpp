@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 namespace detail {
 
@@ -196,4 +196,4 @@ class BasicLayerFinder {
 
 }  // namespace detail
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

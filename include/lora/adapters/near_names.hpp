@@ -2,8 +2,6 @@
 // error.
 #pragma once
 
-#include <lora/core/namespace.hpp>
-
 #include <algorithm>
 #include <set>
 #include <string>
@@ -11,7 +9,7 @@
 #include <tuple>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 namespace detail {
 
@@ -74,4 +72,4 @@ std::string near_names(std::string_view asked, const Names& names) {
 
 }  // namespace detail
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -18,7 +18,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Memory that a run of matches shares, and the number of steps that they took.
 struct PatternScratch {
@@ -272,4 +272,4 @@ class BasicPattern {
 /// The pattern there is; the template is compiled only where a pattern is used.
 using Pattern = BasicPattern<>;
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

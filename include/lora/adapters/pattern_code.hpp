@@ -1,12 +1,10 @@
 // What a regular expression is compiled into.
 #pragma once
 
-#include <lora/core/namespace.hpp>
-
 #include <cstdint>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 namespace detail {
 
@@ -48,4 +46,4 @@ void for_each_successor(const std::vector<PatternStep<Tag>>& code, std::size_t p
 
 }  // namespace detail
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

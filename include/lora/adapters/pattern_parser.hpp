@@ -18,7 +18,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 namespace detail {
 
@@ -389,4 +389,4 @@ class PatternParser {
 
 }  // namespace detail
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// The modules that a model lists, as matching sees them; one without module_type() is "unknown".
 template <Adaptable Base>
@@ -93,4 +93,4 @@ void prepare_add_to_layer(const NamePath& path, Layer& layer, const std::string&
   }
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// One adapted layer. Source: PEFT's get_layer_status.
 struct LayerStatus {
@@ -137,4 +137,4 @@ std::string trainable_text(Index trainable, Index all) {
   return text;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

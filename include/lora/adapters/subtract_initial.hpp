@@ -7,7 +7,7 @@
 #include <array>
 #include <numbers>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// The factors of s (B A - B0 A0) = s [B | -B0] [A; A0]: what was learned, as a plain LoRA of twice
 /// the rank for the original weight, when the initialisation had taken s B0 A0 out of it (PiSSA,
@@ -57,4 +57,4 @@ BasicLoRAConfig<Tag> subtract_initial(BasicLoRAConfig<Tag> config) {
   return config;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

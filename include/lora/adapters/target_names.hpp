@@ -1,14 +1,12 @@
 // How target_modules names given modules.
 #pragma once
 
-#include <lora/core/namespace.hpp>
-
 #include <algorithm>
 #include <cstddef>
 #include <string>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// A module's name within its parent: what stands after the last dot.
 template <class = void>
@@ -32,4 +30,4 @@ std::vector<std::string> target_names(const std::vector<std::string>& modules,
   return selected == modules.size() ? ends : modules;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

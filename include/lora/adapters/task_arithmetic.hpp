@@ -10,7 +10,7 @@
 #include <span>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// How the sign that an element shall have is elected: by the sum of the values, or by the number
 /// of values of each sign. PEFT's majority_sign_method.
@@ -91,4 +91,4 @@ Matrix<Real> disjoint_merge(std::span<const Matrix<Real>> tensors, std::span<con
   return merged;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -8,7 +8,7 @@
 
 #include <algorithm>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// X ≈ U diag(σ) Vᵀ, the best approximation of its rank (Eckart and Young 1936). The columns of U
 /// (O, K) and of V (D, K) are orthonormal, σ (1, K) does not increase. A singular vector has a free
@@ -105,4 +105,4 @@ TruncatedSVD<Real> truncated_svd_of_product(const Matrix<Real>& B, const Matrix<
   return svd;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 namespace detail {
 
@@ -202,4 +202,4 @@ MatchReport add_weighted_adapter(LoRAModel<Base>& model, std::vector<std::string
       .add_to_model(new_name);
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

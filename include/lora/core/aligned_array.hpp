@@ -1,14 +1,12 @@
 // Memory of a fixed size that begins where a cache line begins.
 #pragma once
 
-#include <lora/core/namespace.hpp>
-
 #include <cstddef>
 #include <new>
 #include <type_traits>
 #include <utility>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// n elements, not initialised, at an address that is a multiple of 64 bytes. Moves, does not copy.
 template <class T>
@@ -42,4 +40,4 @@ class AlignedArray {
   std::ptrdiff_t size_ = 0;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

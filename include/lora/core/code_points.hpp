@@ -1,15 +1,13 @@
 // Text as code points, and sets of them.
 #pragma once
 
-#include <lora/core/namespace.hpp>
-
 #include <algorithm>
 #include <bitset>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 namespace detail {
 
@@ -81,4 +79,4 @@ struct CharSet {
 
 }  // namespace detail
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -11,7 +11,7 @@
 #include <string>
 #include <string_view>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 namespace detail {
 /// `text` as a person reads it on a terminal, whatever a file has put into it: control characters
@@ -114,4 +114,4 @@ inline Index product_of_sizes(std::initializer_list<Index> sizes) {
   return product;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -2,14 +2,12 @@
 // made in them.
 #pragma once
 
-#include <lora/core/namespace.hpp>
-
 #include <bit>
 #include <cmath>
 #include <cstdint>
 #include <limits>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Whether x is neither NaN nor, as a float32, infinite.
 inline bool fits_float32(double x) {
@@ -61,4 +59,4 @@ inline std::uint16_t float_to_f16(float f) {
   return static_cast<std::uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -10,7 +10,7 @@
 #include <string>
 #include <string_view>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// The instruction sets that there are kernels for, each including the ones before it.
 enum class Isa {
@@ -124,4 +124,4 @@ void set_isa(Isa isa) {
   detail::pinned_isa().store(static_cast<int>(detail::checked_isa(isa, "set_isa")));
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

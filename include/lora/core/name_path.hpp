@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// A dotted path such as "model.layers.3.q_proj", as a chain of parts on the stack of those who
 /// walk the model. Becomes a std::string where one is wanted, and compares with one without
@@ -74,4 +74,4 @@ class NamePath {
   Index index_ = -1;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

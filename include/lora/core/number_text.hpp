@@ -1,8 +1,6 @@
 // Numbers as text and back. The locale of the program has no say in either.
 #pragma once
 
-#include <lora/core/namespace.hpp>
-
 #include <array>
 #include <charconv>
 #include <cstddef>
@@ -12,7 +10,7 @@
 #include <string_view>
 #include <system_error>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 namespace detail {
 
@@ -67,4 +65,4 @@ std::optional<double> number_of(std::string_view text) {
   return x;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -6,15 +6,13 @@
 // both are compiled where they are used. tests/structure/compile_time.sh shows what it saves.
 #pragma once
 
-#include <lora/core/namespace.hpp>
-
 #include <type_traits>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// T, known to be T only where the template that Tag is a parameter of is used: a member of type T
 /// is completed where the template is read, a member of type OnUse<T, Tag> waits.
 template <class T, class Tag>
 using OnUse = typename std::conditional<true, T, Tag>::type;
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

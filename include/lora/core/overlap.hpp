@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Whether two row-major matrices, or blocks of one, have an element in common. O(1). Of blocks
 /// with different row strides that lie across each other in memory it says yes.
@@ -44,4 +44,4 @@ void expect_same_or_apart(const char* where, const char* name, const View<S>& a,
               " itself or a matrix of its own");
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -1,5 +1,4 @@
-// Sharing a loop between threads: OpenMP when the program is built with it, our own std::thread
-// workers otherwise.
+// Shares a loop between threads: a pool of std::thread workers that the library starts by itself.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -15,14 +14,12 @@
 #include <system_error>
 #include <thread>
 
-#if defined(_OPENMP)
-#include <omp.h>
-#elif defined(__unix__) || defined(__APPLE__)
+#if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
 #define LORA_HAS_FORK 1
 #endif
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// More threads than this are refused: each has a stack of its own, and memory that runs out later
 /// would not tell why.
@@ -88,7 +85,6 @@ struct SharedLoop {
   }
 };
 
-#if !defined(_OPENMP)
 /// Tells the processor that this thread looks at a variable again and again.
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -243,19 +239,6 @@ class WorkerPool {
 
 template <class Loop>
 constinit WorkerPool<Loop> WorkerPool<Loop>::pool_;
-#endif
-
-template <class Loop>
-bool run_shared(Loop& loop, int threads) {
-#if defined(_OPENMP)
-  if (omp_in_parallel()) return false;
-#pragma omp parallel num_threads(threads)
-  loop.work();
-  return true;
-#else
-  return WorkerPool<Loop>::instance().share(loop, threads);
-#endif
-}
 
 }  // namespace detail
 
@@ -291,10 +274,11 @@ void parallel_for(Index count, Index grain, Fn&& fn) {
   detail::SharedLoop loop(count, grain, {&body, [](void* object, Index begin, Index end) {
                                            (*static_cast<decltype(body)*>(object))(begin, end);
                                          }});
-  if (threads <= 1 || !detail::run_shared(loop, threads)) loop.work();
+  if (threads <= 1 || !detail::WorkerPool<detail::SharedLoop>::instance().share(loop, threads))
+    loop.work();
   if (loop.failure) std::rethrow_exception(loop.failure);
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora
 
 #undef LORA_HAS_FORK

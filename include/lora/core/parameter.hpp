@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// A tensor with its gradient. `grad` has value's shape while `trainable`, and is empty while
 /// frozen, so that a frozen tensor costs nothing beside its value.
@@ -95,4 +95,4 @@ ParameterCount count_parameters(T& object) {
   return n;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

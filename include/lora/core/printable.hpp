@@ -2,14 +2,13 @@
 #pragma once
 
 #include <lora/core/code_points.hpp>
-#include <lora/core/namespace.hpp>
 #include <lora/core/number_text.hpp>
 
 #include <cstdio>
 #include <string>
 #include <string_view>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 namespace detail {
 
@@ -73,4 +72,4 @@ std::string duration_text(double seconds) {
   return text;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

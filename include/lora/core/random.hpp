@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <string_view>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Philox 4x32 with 10 rounds (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as
 /// 1, 2, 3", 2011): four random 32-bit words for a 128-bit counter and a 64-bit key. Pure; passes
@@ -102,4 +102,4 @@ void fill_normal(Matrix<S>& m, const RandomStream& stream, double standard_devia
   }
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -6,12 +6,10 @@
 // conjugating, takes no absolute value, and branches on `real_part` only.
 #pragma once
 
-#include <lora/core/namespace.hpp>
-
 #include <cmath>
 #include <complex>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 namespace detail {
 template <class S>
@@ -72,4 +70,4 @@ std::complex<R> error_function(const std::complex<R>& z) {
   return {std::erf(x), z.imag() * two_over_sqrt_pi * std::exp(-x * x)};
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// A change of many places that happens as a whole or not at all. Functions called prepare_…
 /// check, compute what will stand there, and add steps to a transaction; they alter nothing.
@@ -101,4 +101,4 @@ void change_at_once(Prepare&& prepare) {
   change.commit();
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

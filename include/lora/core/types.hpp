@@ -4,13 +4,16 @@
 //   H heads   K head size   V vocabulary   F feed-forward size   N images   C channels
 #pragma once
 
-#include <lora/core/namespace.hpp>
-
 #include <Eigen/Core>
 
 #include <cstdint>
 
-namespace LORA_NAMESPACE {
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error \
+    "lora: -ffast-math (or -ffinite-math-only) breaks the checks for NaN and infinity; build without it"
+#endif
+
+namespace lora {
 
 using Index = Eigen::Index;
 
@@ -102,4 +105,4 @@ struct MutableView {
 /// Whether a result replaces what stands at its place or is added to it.
 enum class Accumulate { no, yes };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -17,7 +17,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 namespace detail {
 
@@ -354,4 +354,4 @@ void load_adapter_file(LoRAModel<Base>& model, const std::filesystem::path& path
   detail::read_tensors(tensors, SafetensorsFile::open(path), adapter, detail::BareKeys::refuse);
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

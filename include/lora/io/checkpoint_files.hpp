@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 inline constexpr const char* checkpoint_file = "model.safetensors";
 inline constexpr const char* checkpoint_index_file = "model.safetensors.index.json";
@@ -154,4 +154,4 @@ inline CheckpointFiles CheckpointFiles::open(const std::filesystem::path& direct
   return checkpoint;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -17,7 +17,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// How merge_checkpoint writes.
 struct CheckpointMergeOptions {
@@ -362,4 +362,4 @@ inline CheckpointMergeReport merge_checkpoint(const CheckpointFiles& base,
   return detail::CheckpointMerger(base, adapter, options).run(output);
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -11,7 +11,7 @@
 #include <string>
 #include <string_view>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// What is known of a checkpoint without building its model: the tensors' shapes decide, and
 /// config.json where it names an architecture that load_causal_lm knows. An adapter has no say in
@@ -123,4 +123,4 @@ inline bool same_tensors(const SafetensorsFile& one, const std::string& a,
 
 }  // namespace detail
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

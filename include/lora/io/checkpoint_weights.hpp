@@ -16,7 +16,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// How a checkpoint's matrices are held in memory.
 struct WeightOptions {
@@ -240,4 +240,4 @@ class CheckpointWeights {
   WeightOptions options_;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -12,7 +12,7 @@
 #include <string>
 #include <utility>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// The file of a checkpoint's folder that says which model it is.
 inline constexpr const char* hf_config_file = "config.json";
@@ -130,4 +130,4 @@ class ConfigFields {
 
 }  // namespace detail
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -19,7 +19,7 @@
 #include <string_view>
 #include <type_traits>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Every element type of the format, by its name in a file and in the order in which the reference
 /// sorts them. F4, F6 and F8 are carried as bytes; matrices are made from F16, BF16, F32 and F64.
@@ -288,4 +288,4 @@ std::optional<ElementAt> first_overflow_of_read(DType dtype, const std::byte* by
   return std::nullopt;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

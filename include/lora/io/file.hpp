@@ -25,7 +25,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// The system calls that this header makes, so that a test can let the n-th one fail. Each has the
 /// meaning, return value and errno of the POSIX function of its name.
@@ -365,4 +365,4 @@ inline bool is_git_lfs_pointer(std::span<const std::byte> bytes) {
          as_text(bytes).find("\noid sha256:") != std::string_view::npos;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

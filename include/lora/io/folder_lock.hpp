@@ -5,7 +5,7 @@
 
 #include <sys/file.h>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Holds a folder for one writer from construction to destruction. The lock is the system's
 /// (flock on the folder itself): nothing is left in the folder, and when a process ends, however it
@@ -35,4 +35,4 @@ class FolderLock {
   file_detail::Descriptor file_;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

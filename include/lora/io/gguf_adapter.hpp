@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 struct GgufOptions {
   DType dtype = DType::F32;  ///< of every tensor: F32, F16 or BF16
@@ -260,4 +260,4 @@ inline void export_gguf(const PeftAdapter& adapter, const GgufBase& base,
   gguf_of_adapter(adapter, base, options).write(path, calls);
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

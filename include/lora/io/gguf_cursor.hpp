@@ -11,7 +11,7 @@
 #include <type_traits>
 #include <utility>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 namespace gguf_detail {
 
@@ -127,4 +127,4 @@ class Cursor {
 
 }  // namespace gguf_detail
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

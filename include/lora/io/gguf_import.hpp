@@ -4,7 +4,7 @@
 #include <lora/adapters/target_names.hpp>
 #include <lora/io/gguf_adapter.hpp>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// An adapter that was read from GGUF: what write_peft_adapter takes.
 struct GgufImport {
@@ -196,4 +196,4 @@ inline void import_gguf(const std::filesystem::path& path, const GgufBase& base,
   write_peft_adapter(directory, peft_config_fields(adapter.config), adapter.tensors);
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

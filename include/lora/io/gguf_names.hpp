@@ -17,7 +17,7 @@
 #include <string_view>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// A size of a base model.
 enum class GgufSize { hidden, feed_forward, query, key_value, query_key_value, vocabulary };
@@ -296,4 +296,4 @@ inline GgufBase read_gguf_base(const std::filesystem::path& directory) {
   return gguf_base(read_config_json(directory), (directory / hf_config_file).string());
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -13,7 +13,7 @@
 #include <utility>
 #include <variant>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// The metadata and tensors of one GGUF file.
 ///
@@ -287,4 +287,4 @@ inline void GgufFile::check_zeros(std::uint64_t begin, std::uint64_t end,
   }
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -16,7 +16,7 @@
 #include <variant>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 inline constexpr std::uint32_t gguf_version = 3;
 /// Where the data and each tensor in it begin, unless `general.alignment` says otherwise.
@@ -132,4 +132,4 @@ constexpr std::uint64_t padded(std::uint64_t bytes, std::uint64_t alignment) {
 
 }  // namespace gguf_detail
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -10,7 +10,7 @@
 #include <type_traits>
 #include <utility>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Collects metadata and tensors and writes them as one file, both in the order in which they were
 /// added, each tensor padded with zeros to gguf_default_alignment. The same calls give the same
@@ -145,4 +145,4 @@ class GgufWriter {
   std::vector<std::vector<std::byte>> data_;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -9,7 +9,7 @@
 #include <string>
 #include <variant>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 namespace detail {
 
@@ -53,4 +53,4 @@ CausalLM<S> load_causal_lm(const std::filesystem::path& directory,
   return load_model<CausalLM<S>>(directory, options);
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

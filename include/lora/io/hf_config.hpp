@@ -17,7 +17,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// What a checkpoint's config.json says.
 struct HFConfig {
@@ -256,4 +256,4 @@ inline HFConfig read_hf_config(const std::filesystem::path& directory) {
   return parse_hf_config(read_config_json(directory), (directory / hf_config_file).string());
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -7,7 +7,7 @@
 #include <type_traits>
 #include <variant>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 namespace detail {
 
@@ -84,4 +84,4 @@ inline Json hf_config_fields(const CausalLMConfig& config, DType dtype,
   return fields;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

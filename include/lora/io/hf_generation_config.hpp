@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 inline constexpr const char* hf_generation_config_file = "generation_config.json";
 
@@ -134,4 +134,4 @@ inline HFGenerationConfig read_generation_config(const std::filesystem::path& di
   return read;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -12,7 +12,7 @@
 #include <string_view>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 namespace detail {
 
@@ -209,4 +209,4 @@ inline Json rope_fields(const RopeScaling& scaling) {
 
 }  // namespace detail
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -19,7 +19,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// A JSON value whose objects keep the order of their keys. Looking a key up takes time linear in
 /// the object.
@@ -187,4 +187,4 @@ inline Json parse_json(std::string_view text, const std::string& where, JsonLimi
   return std::move(builder.root);
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

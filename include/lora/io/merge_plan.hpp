@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// How one tensor of a merged checkpoint comes about: W + scale · B A, W being the base's own or
 /// what the adapter has saved in its place.
@@ -294,4 +294,4 @@ MergePlan plan_merge(const CheckpointFiles& base, LoRAModel<Base>& model,
   return detail::MergePlanner(base, {where, config, found.modules, found.others, info}).run();
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

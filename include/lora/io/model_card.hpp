@@ -12,7 +12,7 @@
 #include <string_view>
 #include <system_error>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 namespace detail {
 
@@ -113,4 +113,4 @@ void write_with_model_card(const std::filesystem::path& directory, const LoRACon
   }
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

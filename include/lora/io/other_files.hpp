@@ -8,7 +8,7 @@
 #include <string>
 #include <system_error>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Whether a file of a model's folder goes along when its weights are written anew: tokenizer,
 /// generation_config.json, licence and whatever else, but no weights in any format, no index of
@@ -38,4 +38,4 @@ inline void copy_other_files(const std::filesystem::path& from, const std::files
   if (failure) throw_io_error(from, "list this folder", failure.value());
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

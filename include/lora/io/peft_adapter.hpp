@@ -17,7 +17,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// One adapted layer of an adapter's file.
 struct PeftModule {
@@ -379,4 +379,4 @@ inline void write_peft_adapter(const std::filesystem::path& directory, const Jso
   replace_peft_files(directory, tensors, peft_config_text(fields), calls);
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

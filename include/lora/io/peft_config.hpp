@@ -17,7 +17,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// An adapter_config.json that was read.
 struct PeftConfig {
@@ -368,4 +368,4 @@ inline std::string peft_config_text(const Json& fields) {
   return python_json(fields, "adapter_config.json");
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -18,7 +18,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 inline constexpr const char* peft_config_file = "adapter_config.json";
 inline constexpr const char* peft_weights_file = "adapter_model.safetensors";
@@ -302,4 +302,4 @@ inline void replace_peft_files(const std::filesystem::path& directory,
   }
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -8,7 +8,7 @@
 #include <string>
 #include <string_view>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// PeftModel and LoraModel, which stand around the base, put this before the base's own names.
 inline constexpr std::string_view peft_prefix = "base_model.model.";
@@ -100,4 +100,4 @@ inline std::string other_copy(const std::string& key, const std::string& module)
 
 }  // namespace detail
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -15,7 +15,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 enum class Write { no, yes };
 
@@ -261,4 +261,4 @@ Pretrained<Base> from_pretrained(Base base, const std::filesystem::path& directo
   return {std::move(model), std::move(report)};
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

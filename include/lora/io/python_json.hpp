@@ -10,7 +10,7 @@
 #include <string>
 #include <string_view>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// x as Python's repr: the fewest digits that give x again, with an exponent below 1e-4 and from
 /// 1e16 on: "0.0", "0.05", "1e-05", "1e+16". x is finite.
@@ -75,4 +75,4 @@ inline std::string python_json(const Json& value, const std::string& where) {
   }
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -16,7 +16,7 @@
 #include <utility>
 #include <variant>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// The largest header of a safetensors file; a longer one is refused before anything is allocated
 /// for it.
@@ -397,4 +397,4 @@ inline std::vector<std::int64_t> SafetensorsFile::integers(std::string_view name
   return values;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

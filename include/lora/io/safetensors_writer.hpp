@@ -11,7 +11,7 @@
 #include <functional>
 #include <map>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Collects tensors and writes them as one file that others read: the header padded with spaces to
 /// a multiple of 8, the widest types first (the reference's order) and names in order within a
@@ -198,4 +198,4 @@ inline std::string SafetensorsWriter::header() const {
   return text;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

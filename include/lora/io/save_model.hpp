@@ -18,7 +18,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// How save_pretrained writes a model.
 struct SaveModelOptions {
@@ -202,4 +202,4 @@ void save_pretrained(Model& model, const std::filesystem::path& directory,
   staged.commit();
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -9,7 +9,7 @@
 #include <system_error>
 #include <utility>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// A hidden folder ".lora-<16 digits>.tmp" beside `target`, to be filled with files; commit()
 /// renames it to `target`. The destructor without commit() removes it and leaves no trace but the
@@ -97,4 +97,4 @@ class StagedDirectory {
   std::filesystem::path target_, path_;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -1,8 +1,6 @@
 // One AdamW update of a tensor, on raw pointers: a portable loop and its eight-wide twin.
 #pragma once
 
-#include <lora/core/namespace.hpp>
-
 #include <cmath>
 #include <cstddef>
 
@@ -16,7 +14,7 @@
 #endif
 #endif
 
-namespace LORA_NAMESPACE::kernels {
+namespace lora::kernels {
 
 /// The numbers of one AdamW update of one tensor, each rounded once from double to S.
 template <class S>
@@ -103,6 +101,6 @@ inline void adamw_update<float>(bool vectors, std::ptrdiff_t n, const AdamWCoeff
 }
 #endif
 
-}  // namespace LORA_NAMESPACE::kernels
+}  // namespace lora::kernels
 
 #undef LORA_ADAMW_SQRT

@@ -11,17 +11,17 @@
 #define LORA_TARGET __attribute__((target("avx2,fma")))
 
 #if !defined(__clang__)
-namespace LORA_NAMESPACE::kernels {
+namespace lora::kernels {
 template <>
 struct Widening<32> {
   static LORA_ALWAYS_INLINE void load(BF16Lanes<32>::Whole& v, const BF16* p) {
     asm("vpmovzxwd %1, %0" : "=x"(v) : "m"(*reinterpret_cast<const BF16Lanes<32>::Half*>(p)));
   }
 };
-}  // namespace LORA_NAMESPACE::kernels
+}  // namespace lora::kernels
 #endif
 
-namespace LORA_NAMESPACE::kernels::avx2 {
+namespace lora::kernels::avx2 {
 
 template <class B, class S>
 LORA_TARGET void multiply(const BlockProduct<S, B>& p) {
@@ -81,7 +81,7 @@ LORA_TARGET void scale_and_shift(Size n, float factor, float subtrahend, float* 
   kernels::scale_and_shift<32>(n, factor, subtrahend, x);
 }
 
-}  // namespace LORA_NAMESPACE::kernels::avx2
+}  // namespace lora::kernels::avx2
 
 #undef LORA_TARGET
 #endif

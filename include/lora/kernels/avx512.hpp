@@ -10,7 +10,7 @@
 #if defined(__x86_64__) && defined(__GNUC__)
 #define LORA_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 
-namespace LORA_NAMESPACE::kernels {
+namespace lora::kernels {
 
 #if !defined(__clang__)
 template <>
@@ -62,9 +62,9 @@ struct Quarters<float, 64, BF16> {
 
 #endif
 
-}  // namespace LORA_NAMESPACE::kernels
+}  // namespace lora::kernels
 
-namespace LORA_NAMESPACE::kernels::avx512 {
+namespace lora::kernels::avx512 {
 
 template <class B, class S>
 LORA_TARGET void multiply(const BlockProduct<S, B>& p) {
@@ -124,7 +124,7 @@ LORA_TARGET void scale_and_shift(Size n, float factor, float subtrahend, float* 
   kernels::scale_and_shift<64>(n, factor, subtrahend, x);
 }
 
-}  // namespace LORA_NAMESPACE::kernels::avx512
+}  // namespace lora::kernels::avx512
 
 #undef LORA_TARGET
 #endif

@@ -7,7 +7,7 @@
 #define LORA_TARGET \
   __attribute__((target("avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 
-namespace LORA_NAMESPACE::kernels {
+namespace lora::kernels {
 
 /// A tile of products of pairs. In each lane the second product of a pair is added first, then the
 /// first; each step rounds to nearest even, and denormal numbers count as zero. A function of its
@@ -36,9 +36,9 @@ LORA_TARGET void tile(const BlockProduct<S, BF16Pair>& p, Size m, Size n, S* c, 
   t.end(c, c_row);
 }
 
-}  // namespace LORA_NAMESPACE::kernels
+}  // namespace lora::kernels
 
-namespace LORA_NAMESPACE::kernels::avx512bf16 {
+namespace lora::kernels::avx512bf16 {
 
 template <class = void>
 LORA_TARGET void multiply(const BlockProduct<float, BF16Pair>& p) {
@@ -58,7 +58,7 @@ LORA_TARGET void transpose(Size width, Size cols, const BF16* b, BF16Pair* slab)
   transpose_pairs<64>(width, cols, b, slab);
 }
 
-}  // namespace LORA_NAMESPACE::kernels::avx512bf16
+}  // namespace lora::kernels::avx512bf16
 
 #undef LORA_TARGET
 #endif

@@ -4,7 +4,7 @@
 #include <lora/kernels/merge.hpp>
 #include <lora/kernels/tiles.hpp>
 
-namespace LORA_NAMESPACE::kernels {
+namespace lora::kernels {
 
 /// Depth of a slab of W, in pairs: with 128 rows of the other operand 66 KiB, and four panels of 48
 /// outputs when it is dy's.
@@ -77,4 +77,4 @@ struct PairKernels {
   void (*transpose)(Size width, Size cols, const BF16* b, BF16Pair* slab);
 };
 
-}  // namespace LORA_NAMESPACE::kernels
+}  // namespace lora::kernels

@@ -4,7 +4,7 @@
 
 #include <lora/kernels/vector.hpp>
 
-namespace LORA_NAMESPACE::kernels {
+namespace lora::kernels {
 
 /// Element j of a row is kept when word j % 4 of Philox4x32-10's block with the counter
 /// (j / 4, 0, row, row >> 32) is at least `threshold`; see layers/dropout.hpp.
@@ -114,4 +114,4 @@ LORA_ALWAYS_INLINE void dropout_row(const DropoutRow& d, Size n, const float* fr
 
 using DropoutKernel = void (*)(const DropoutRow& d, Size n, const float* from, float* to, bool add);
 
-}  // namespace LORA_NAMESPACE::kernels
+}  // namespace lora::kernels

@@ -5,7 +5,7 @@
 
 #include <lora/kernels/vector.hpp>
 
-namespace LORA_NAMESPACE::kernels {
+namespace lora::kernels {
 
 /// Vectors of float and of their bits.
 template <int Bytes>
@@ -269,4 +269,4 @@ struct SoftmaxKernels {
   void (*scale_and_shift)(Size n, float factor, float subtrahend, float* x);
 };
 
-}  // namespace LORA_NAMESPACE::kernels
+}  // namespace lora::kernels

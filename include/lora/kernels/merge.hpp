@@ -3,7 +3,7 @@
 
 #include <lora/kernels/vector.hpp>
 
-namespace LORA_NAMESPACE::kernels {
+namespace lora::kernels {
 
 /// A block of a row-major matrix, rows x cols.
 template <class T>
@@ -82,4 +82,4 @@ struct MergeKernels {
               Size to_stride);
 };
 
-}  // namespace LORA_NAMESPACE::kernels
+}  // namespace lora::kernels

@@ -4,7 +4,7 @@
 
 #include <lora/kernels/tiles.hpp>
 
-namespace LORA_NAMESPACE::kernels {
+namespace lora::kernels {
 
 /// C (rows, cols) = or += Σ over panels q and k < slab_columns of W_q(m, k) B_q(k, n), in that order
 /// and in one chain as ever: W_q(m, k) at w[q·w_panel + m·slab_columns + k], B_q's slab_columns rows
@@ -86,4 +86,4 @@ struct BF16Kernels {
   void (*few)(const FewRows<S, BF16>&);
 };
 
-}  // namespace LORA_NAMESPACE::kernels
+}  // namespace lora::kernels

@@ -7,7 +7,7 @@
 #include <lora/kernels/merge.hpp>
 #include <lora/kernels/panel_tiles.hpp>
 
-namespace LORA_NAMESPACE::kernels::portable {
+namespace lora::kernels::portable {
 
 template <class B, class S>
 void multiply(const BlockProduct<S, B>& p) {
@@ -67,4 +67,4 @@ void scale_and_shift(Size n, float factor, float subtrahend, float* x) {
   kernels::scale_and_shift<16>(n, factor, subtrahend, x);
 }
 
-}  // namespace LORA_NAMESPACE::kernels::portable
+}  // namespace lora::kernels::portable

@@ -9,7 +9,7 @@
 
 #include <lora/kernels/vector.hpp>
 
-namespace LORA_NAMESPACE::kernels {
+namespace lora::kernels {
 
 /// Columns of B that lie beside each other in a slab: three registers of 16 floats.
 inline constexpr Size slab_columns = 48;
@@ -374,4 +374,4 @@ LORA_ALWAYS_INLINE void widen_block(Size n, const BF16* stored, float* floats) {
   }
 }
 
-}  // namespace LORA_NAMESPACE::kernels
+}  // namespace lora::kernels

@@ -1,8 +1,6 @@
 // Registers as GCC's vector extension has them: one spelling for every width, no intrinsics.
 #pragma once
 
-#include <lora/core/namespace.hpp>
-
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
@@ -15,7 +13,7 @@
 #define LORA_UNROLL _Pragma("GCC unroll 16")
 #endif
 
-namespace LORA_NAMESPACE::kernels {
+namespace lora::kernels {
 
 using Size = std::ptrdiff_t;
 
@@ -192,4 +190,4 @@ LORA_ALWAYS_INLINE void load_transposed(typename Register<S, Bytes>::type* v, co
   }
 }
 
-}  // namespace LORA_NAMESPACE::kernels
+}  // namespace lora::kernels

@@ -12,7 +12,7 @@
 #include <memory>
 #include <optional>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// The state that linear, embedding and convolution layers share, and what can be done with it by
 /// an adapter's name. A value: copying it copies the adapters and shares the frozen weight; one that
@@ -359,4 +359,4 @@ class AdaptedWeight {
   const char* not_mergeable_ = nullptr;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

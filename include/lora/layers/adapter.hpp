@@ -14,7 +14,7 @@
 #include <string>
 #include <variant>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// The kinds of adapter there are. A kind is a header in layers/variants/ and a name in this list.
 using AdapterVariant = std::variant<PlainLoRA, RsLoRA>;
@@ -136,4 +136,4 @@ struct AdapterTape {
   Matrix<S> dropped;  ///< a few rows of drop(x), when there is dropout
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -6,7 +6,7 @@
 
 #include <cmath>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// PEFT's `init_lora_weights`.
 enum class AdapterInit {
@@ -103,4 +103,4 @@ void initialize_embedding_adapter(AdapterInit init, Matrix<S>& a, Matrix<S>& b,
   fill_normal(b, b_stream, 1.0);
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

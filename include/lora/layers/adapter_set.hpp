@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// What every adapted layer has the same. Names keep the order in which they were added or
 /// activated. A function that throws has changed nothing; prepare_… does at the commit of a
@@ -222,4 +222,4 @@ class AdapterSet {
   std::uint64_t last_id_ = 0;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -11,7 +11,7 @@
 
 #include <type_traits>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 namespace detail {
 /// The kernel of the chosen instruction set; the mask is the same in all. Thread-safe.
@@ -71,4 +71,4 @@ class Dropout {
   bool active_;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -5,7 +5,7 @@
 
 #include <array>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Options of a two-dimensional convolution, (vertical, horizontal), with PyTorch's meaning and
 /// defaults.
@@ -124,4 +124,4 @@ void add_columns_to_image(const Conv2dOptions& o, Index channels, ImageSize in, 
                         });
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

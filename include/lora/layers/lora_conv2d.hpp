@@ -5,7 +5,7 @@
 #include <lora/layers/adapted_weight.hpp>
 #include <lora/layers/image_columns.hpp>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// y = conv(x, W) + b + Σ s_a (conv1x1(conv(drop_a(x), A_a), B_a) + bias_a) over the active
 /// adapters a.
@@ -340,4 +340,4 @@ class LoRAConv2d : public AdaptedWeight<S> {
   std::vector<FrozenWeight<S>> groups_;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

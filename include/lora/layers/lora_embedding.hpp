@@ -3,7 +3,7 @@
 
 #include <lora/layers/adapted_weight.hpp>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// y_t = W[id_t] + Σ s_a · B_a A_a[:, id_t] over the active adapters a; ids (T), W (V, D),
 /// y (T, D).
@@ -176,4 +176,4 @@ class LoRAEmbedding : public AdaptedWeight<S> {
   std::int64_t padding_idx_ = -1;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

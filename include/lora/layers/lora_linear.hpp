@@ -4,7 +4,7 @@
 #include <lora/core/overlap.hpp>
 #include <lora/layers/adapted_weight.hpp>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// y = x Wᵀ + b + Σ s_a · (drop_a(x) A_aᵀ B_aᵀ + bias_a) over the active adapters a; x (T, D),
 /// y (T, O).
@@ -317,4 +317,4 @@ class LoRALinear : public AdaptedWeight<S> {
   }
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -4,7 +4,7 @@
 #include <lora/layers/adapter_set.hpp>
 #include <lora/weights/frozen_weight.hpp>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Whether a merge looks at its result before it takes effect.
 enum class SafeMerge { no, yes };
@@ -50,4 +50,4 @@ void check_merge(const MergedWeight<S>& merged, const Matrix<S>& bias, SafeMerge
       names + "; nothing was merged");
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

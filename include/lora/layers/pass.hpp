@@ -7,7 +7,7 @@
 #include <span>
 #include <string>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Settings of one forward pass; the same Pass must be given to each layer of the pass. A value.
 struct Pass {
@@ -26,4 +26,4 @@ struct Pass {
 /// The name that stands for "no adapter" where one is expected.
 inline constexpr const char* base_adapter_name = "__base__";
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

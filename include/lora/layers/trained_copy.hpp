@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// A dense copy of a layer's weight and bias that is trained instead of them: PEFT's
 /// modules_to_save, one for each adapter that asks for it, or with the name "__base__" full
@@ -105,4 +105,4 @@ class TrainedCopies {
   std::uint64_t last_id_ = 0;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -13,7 +13,7 @@
 #include <variant>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// The architectures there are. One is a header like models/llama.hpp, a line here and one in
 /// CausalLMConfig.
@@ -230,4 +230,4 @@ class CausalLM {
   Config config_;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

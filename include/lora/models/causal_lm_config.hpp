@@ -6,9 +6,9 @@
 
 #include <variant>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// A model's configuration; which of the alternatives says the architecture.
 using CausalLMConfig = std::variant<LlamaConfig, GPT2Config>;
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

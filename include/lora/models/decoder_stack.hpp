@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// What a forward keeps for backward.
 enum class Keep {
@@ -137,4 +137,4 @@ struct DecoderStack {
   }
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Plain values under transformers' names, with its defaults; generation_config.json is translated
 /// by io.
@@ -63,4 +63,4 @@ void check_config(const GenerationConfig& c) {
   }
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -6,7 +6,7 @@
 #include <string>
 #include <utility>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Embeddings of tokens and positions, blocks and a norm: from T tokens to (T, D), on which a head
 /// sits (see CausalLM). Every layer and both tables take adapters; norms' tensors are Parameters,
@@ -104,4 +104,4 @@ class GPT2 {
   Stack stack_;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

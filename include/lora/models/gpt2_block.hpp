@@ -8,7 +8,7 @@
 #include <lora/nn/activations.hpp>
 #include <lora/nn/layer_norm.hpp>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// m = x + attn.c_proj(attention(c_attn(ln_1(x)))),  y = m + mlp.c_proj(f(c_fc(ln_2(m)))); c_attn
 /// gives q, k and v side by side. Weights are (in, out), GPT-2's Conv1D. See DecoderStack for what
@@ -163,4 +163,4 @@ struct GPT2Block {
   }
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -9,7 +9,7 @@
 #include <string>
 #include <tuple>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// transformers' names. The sizes must be set; n_inner 0 stands for 4 n_embd. Dropout between
 /// layers (attn_pdrop, embd_pdrop, resid_pdrop) is not applied; an adapter's is.
@@ -53,4 +53,4 @@ void check_config(const GPT2Config& c) {
            ", expected a positive number");
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Keys and values (length, KV·K) of every layer for the tokens that a model has seen of one
 /// sequence, already turned to their positions. Begins empty; memory grows by doubling. It belongs
@@ -73,4 +73,4 @@ class KVCache {
   Index length_ = 0;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

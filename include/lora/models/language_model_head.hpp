@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// loss: Σ over the counted tokens of −log p[label], divided by their number or by num_items.
 template <class S>
@@ -111,4 +111,4 @@ LanguageModelLoss<S> head_loss(LoRALinear<S>& head, In<S> hidden, Index divisor,
   return result;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

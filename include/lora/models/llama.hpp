@@ -6,7 +6,7 @@
 #include <string>
 #include <utility>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Embedding, blocks and a norm: from T tokens to (T, D), on which a head sits (see CausalLM).
 /// Every linear layer and the table take adapters; norms' weights are Parameters, frozen at first.
@@ -88,4 +88,4 @@ class Llama {
   Stack stack_;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -7,7 +7,7 @@
 #include <lora/models/weight_source.hpp>
 #include <lora/nn/gated.hpp>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// m = x + o(attention(turned q, k, v of norm1(x))),  y = m + down(f(gate(n)) ⊙ up(n)), n =
 /// norm2(m); with qk_norm each head of q and k goes through a norm before it is turned. See
@@ -237,4 +237,4 @@ struct LlamaBlock {
   }
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -11,7 +11,7 @@
 #include <string>
 #include <string_view>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// transformers' names; what a config.json of another dialect says is translated by io. The sizes
 /// must be set.
@@ -100,4 +100,4 @@ const char* rms_norm_type(std::string_view model_type) {
   return model_type == "qwen3" ? "Qwen3RMSNorm" : "LlamaRMSNorm";
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// x → layers.0 → f → layers.1 → f → … → layers.n-1, with an activation f between the layers and
 /// none after the last. A value: copying shares the frozen weights. forward() may run on several
@@ -176,4 +176,4 @@ class MLP {
   Activation activation_ = Activation::relu;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

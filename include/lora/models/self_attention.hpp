@@ -9,7 +9,7 @@
 #include <span>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// What every layer needs to know of a batch. Made once a pass and reused from step to step.
 template <class S>
@@ -87,4 +87,4 @@ void self_attention_backward(const AttentionShape& shape, const BatchContext<S>&
   attention_backward<S>(shape, scratch.gradients, scratch.workspace);
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Sequences that lie end to end, without padding: one flat list of T tokens, and activations
 /// (T, D). Positions start at 0 in every sequence and attention never crosses a border, so rows of
@@ -45,4 +45,4 @@ void list_lengths(const char* where, const TokenBatch& batch, std::vector<Index>
   std::erase(lengths, 0);
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -12,7 +12,7 @@
 #include <string>
 #include <utility>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// What an architecture asks for its tensors while it is constructed, each once, by the names that
 /// transformers gives them ("model.layers.0.self_attn.q_proj.weight"); a tied head is not asked
@@ -81,4 +81,4 @@ struct RandomWeights {
   }
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

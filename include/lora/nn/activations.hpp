@@ -15,7 +15,7 @@
 #include <string_view>
 #include <type_traits>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Which function a layer applies. `gelu` is exact, `gelu_tanh` its approximation (GPT-2, Gemma).
 enum class Activation { identity, relu, gelu, gelu_tanh, silu, sigmoid, tanh };
@@ -282,4 +282,4 @@ void activation_backward(Activation kind, In<S> x, In<S> dy, Out<S> dx) {
   });
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

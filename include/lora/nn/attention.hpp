@@ -7,7 +7,7 @@
 #include <string>
 #include <utility>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 namespace detail {
 
@@ -217,4 +217,4 @@ void attention_backward(const AttentionShape& shape,
   }
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

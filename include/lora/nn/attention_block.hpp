@@ -11,7 +11,7 @@
 #include <span>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Which heads there are and what a query sees. Query head h uses key and value head h / (H / KV).
 struct AttentionShape {
@@ -202,4 +202,4 @@ void attend_backward(const AttentionBlock& block, const AttentionGradient<S>& se
 
 }  // namespace detail
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -10,7 +10,7 @@
 #include <cmath>
 #include <type_traits>
 
-namespace LORA_NAMESPACE::detail {
+namespace lora::detail {
 
 template <class S>
 struct SoftmaxRow {
@@ -57,4 +57,4 @@ void softmax_backward(S* x, Index n, Index from, Index to, S lse, S level, S* dp
           [=, p = x + from, d = dp + from](Index j) { return p[j] * (d[j] - level); });
 }
 
-}  // namespace LORA_NAMESPACE::detail
+}  // namespace lora::detail

@@ -6,7 +6,7 @@
 #include <lora/kernels/avx512.hpp>
 #include <lora/kernels/portable.hpp>
 
-namespace LORA_NAMESPACE::detail {
+namespace lora::detail {
 
 /// out = F(x, dy) over n floats, in the registers of isa(). Thread-safe.
 template <template <int> class F>
@@ -35,4 +35,4 @@ kernels::SoftmaxKernels softmax_kernels() {
           kernels::portable::scale_and_shift<>};
 }
 
-}  // namespace LORA_NAMESPACE::detail
+}  // namespace lora::detail

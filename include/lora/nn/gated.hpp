@@ -4,7 +4,7 @@
 #include <lora/nn/activations.hpp>
 #include <lora/nn/rows.hpp>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// h = f(gate) ⊙ up, all (T, F); with silu, SwiGLU. h may be gate or up itself. Rows are shared
 /// between threads. Throws ShapeError, ConfigError for a value outside the enum, and Error when h
@@ -66,4 +66,4 @@ void gated_backward(Activation kind, In<S> gate, In<S> up, Out<S> dh, Out<S> dga
   });
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -8,7 +8,7 @@
 #include <cmath>
 #include <utility>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// y = w ⊙ (x − μ) ρ + b with μ = mean(x) and ρ = (mean((x − μ)²) + eps)^-½ for each row; x, y
 /// (T, D), w, b (1, D). μ and ρ are made in double for float. A value; forward() may run on several
@@ -108,4 +108,4 @@ struct LayerNorm {
   }
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -17,7 +17,7 @@
 #include <string>
 #include <type_traits>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// What becomes of the losses of single rows or elements.
 enum class Reduction { mean, sum };
@@ -212,4 +212,4 @@ WideOf<S> mse_loss(In<S> y, In<S> target, Out<S> dy, Reduction reduction = Reduc
   return loss * scale;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -8,7 +8,7 @@
 #include <cmath>
 #include <utility>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// y = w ⊙ x ρ with ρ = (mean(x²) + eps)^-½ for each row; x, y (T, D), w (1, D). ρ is made in
 /// double for float. A value; forward() may run on several threads. Source: Zhang and Sennrich,
@@ -91,4 +91,4 @@ struct RMSNorm {
   }
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

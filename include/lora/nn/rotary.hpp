@@ -10,7 +10,7 @@
 #include <optional>
 #include <span>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// How a model stretches its positions beyond those it was trained on; names are transformers'.
 struct RopeScaling {
@@ -185,4 +185,4 @@ void rotate(Out<S> x, const RotaryTable<S>& table, Turn turn = Turn::forward) {
   });
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -9,7 +9,7 @@
 
 #include <algorithm>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Calls fn(first row, past the last) for shares of rows of so many elements that a thread is worth
 /// waking. What is computed in a row does not depend on its share.
@@ -81,4 +81,4 @@ void add_column_sums(Index rows, Index n, S* y, F&& f) {
                });
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

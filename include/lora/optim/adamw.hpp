@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// torch.optim.AdamW's options and defaults.
 struct AdamWOptions {
@@ -122,4 +122,4 @@ class AdamW {
   StateTable<S> table_;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

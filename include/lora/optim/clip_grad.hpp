@@ -13,7 +13,7 @@
 #include <string>
 #include <type_traits>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// clip_grad_norm with a norm that is NaN or infinite: scale all the same, as PyTorch does, or
 /// throw.
@@ -162,4 +162,4 @@ double clip_grad_norm(Model& model, double max_norm, const ClipOptions& options 
   return norm;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

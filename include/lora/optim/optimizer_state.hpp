@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// All that an optimiser must be given back to go on with the same bits; hyper-parameters are not
 /// in it.
@@ -261,4 +261,4 @@ class StateTable {
   Index visit_ = 0;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

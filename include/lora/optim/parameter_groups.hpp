@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Some of the parameters and what is different for them; what is left empty is as in the
 /// optimiser's options.
@@ -166,4 +166,4 @@ std::vector<ParameterGroup> loraplus_groups(double lr, double loraplus_lr_ratio,
           {"groupA", everything, lr, decay}};
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

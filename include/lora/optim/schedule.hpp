@@ -13,7 +13,7 @@
 #include <string_view>
 #include <utility>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// The arguments of transformers' get_scheduler, under its names. The first two may be given to
 /// every schedule; the others only to those that know them, each beside its default.
@@ -336,4 +336,4 @@ double BasicLRSchedule<Tag>::factor(Index step) const {
   }
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// torch.optim.SGD's options and defaults.
 struct SGDOptions {
@@ -112,4 +112,4 @@ class SGD {
   StateTable<S> table_;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

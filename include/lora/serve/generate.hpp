@@ -15,7 +15,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// What a text begins with.
 struct Prompt {
@@ -338,4 +338,4 @@ std::vector<Generated> generate(const LoRAModel<CausalLM<S>>& model,
   return generate<S>(model.base(), prompts, config, options);
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

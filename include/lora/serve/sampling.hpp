@@ -11,7 +11,7 @@
 #include <span>
 #include <string>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Filters logits as transformers' generate does, in its order: the repetition penalty, then, when
 /// tokens are drawn, temperature, top-k, top-p and min-p. With z the logits of V tokens:
@@ -159,4 +159,4 @@ class Sampler {
   std::size_t best_ = 0;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

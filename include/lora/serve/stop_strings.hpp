@@ -1,15 +1,13 @@
 // Texts before which a text that comes piece by piece is over.
 #pragma once
 
-#include <lora/core/namespace.hpp>
-
 #include <algorithm>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Lets a text pass up to the stop string that ends first, and holds back what may be the beginning
 /// of one. What passes does not depend on how the text is cut into pieces. One text, one object.
@@ -59,4 +57,4 @@ class StopStrings {
   bool found_ = false;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// An entry of tokenizer.json's added_tokens.
 struct AddedToken {
@@ -130,4 +130,4 @@ class AddedTokenFinder {
   std::array<bool, 256> first_bytes_{};
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -15,7 +15,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// A BPE vocabulary as its file has it.
 struct BpeSpec {
@@ -330,4 +330,4 @@ class Bpe {
   bool bytes_missing_ = false;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

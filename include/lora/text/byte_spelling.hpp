@@ -9,7 +9,7 @@
 #include <string>
 #include <string_view>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// GPT-2's alphabet of bytes, which all byte-level vocabularies use: it spells a byte
 /// that is a visible Latin-1 character as that character, the 68 others as U+0100 and on.
@@ -46,4 +46,4 @@ class ByteSpelling {
   std::array<int, 0x100 + 68> byte_{};
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

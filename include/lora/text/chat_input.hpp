@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// What every renderer gets; `name` is the template's, for messages.
 struct ChatInput {
@@ -111,4 +111,4 @@ inline Json tools_of(const ChatInput& in) {
 
 }  // namespace chat_formats
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

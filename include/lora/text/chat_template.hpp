@@ -13,7 +13,7 @@
 #include <string_view>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// One of the built-in chat templates; a small value. To add one: a function in a header beside
 /// qwen_chat.hpp, a line in all() (with its markers), the digest of its Jinja text in digests().
@@ -130,4 +130,4 @@ class ChatTemplate {
   const Entry* entry_;  // one of all(), which lives as long as the program
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

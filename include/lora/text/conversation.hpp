@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// What a record is made of; automatic: what its fields show. A prompt and a completion that are
 /// lists of messages are read by prompt_completion and are a conversation of kind messages. The
@@ -104,4 +104,4 @@ struct RenderOptions {
   std::string date = "26 Jul 2024";  ///< "Today Date" of Llama 3.1 and 3.2
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// What to do about a record that cannot be read.
 enum class BadRecord { stop, skip };
@@ -277,4 +277,4 @@ inline InstructionData read_instruction_data(const std::filesystem::path& path,
   return parse_instruction_data(as_text(bytes), path.string(), options);
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

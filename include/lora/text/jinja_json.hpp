@@ -5,7 +5,7 @@
 
 #include <string>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// `value` as Python's json.dumps(value, ensure_ascii=False, indent=indent) spells it: on one line
 /// with ", " and ": " when `indent` is 0. Recurses as deep as the value, which parse_json bounds.
@@ -25,4 +25,4 @@ inline std::string jinja_json(const Json& value, std::size_t indent = 0, std::si
   return (object ? "{" : "[") + text + line(depth) + (object ? "}" : "]");
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -10,7 +10,7 @@
 #include <string_view>
 #include <utility>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// One object of a file, and which of its fields were asked for. Every refusal is a FormatError
 /// that names the file and the path in it: "dir/tokenizer.json: model.vocab: is missing". Looks at
@@ -110,4 +110,4 @@ class JsonFields {
   std::set<std::string> asked_;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

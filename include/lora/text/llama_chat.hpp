@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 namespace chat_formats {
 
@@ -183,4 +183,4 @@ inline Rendered mistral(const ChatInput& in) {
 
 }  // namespace chat_formats
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -11,7 +11,7 @@
 #include <string_view>
 #include <utility>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// What each field is called; the defaults are the usual names.
 struct FieldNames {
@@ -178,4 +178,4 @@ inline void add_messages(JsonFields& record, const std::string& list, const Fiel
 
 }  // namespace instruction_data
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

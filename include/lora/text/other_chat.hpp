@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 namespace chat_formats {
 
@@ -159,4 +159,4 @@ inline Rendered plain(const ChatInput& in) {
 
 }  // namespace chat_formats
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

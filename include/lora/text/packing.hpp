@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Examples end to end: `lengths` sum to the number of ids and of labels. What a TokenBatch looks
 /// at: positions begin anew in each example and attention stays within it, so the loss and
@@ -83,4 +83,4 @@ inline std::vector<PackedRow> pack(std::span<const TokenizedExample> examples, I
   return packed;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

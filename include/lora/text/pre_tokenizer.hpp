@@ -7,7 +7,7 @@
 #include <optional>
 #include <string_view>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// How text is cut into words: not at all, by one of three regular expressions, or before each "▁".
 enum class WordSplit { none, gpt2, llama3, qwen2, before_mark };
@@ -166,4 +166,4 @@ class WordScanner {
   std::size_t at_ = 0;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 namespace chat_formats {
 
@@ -200,4 +200,4 @@ inline Rendered qwen3(const ChatInput& in) {
 
 }  // namespace chat_formats
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -12,7 +12,7 @@
 #include <string>
 #include <string_view>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// How a data file is written: a JSON array, a JSON value on each line, or text without records.
 /// automatic: text where the name ends in .txt or .md, else what the first character shows.
@@ -155,4 +155,4 @@ inline DataFormat format_of_name(const std::filesystem::path& path) {
   return ending == ".jsonl" ? DataFormat::json_lines : DataFormat::automatic;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -15,7 +15,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 namespace special_tokens {
 
@@ -313,4 +313,4 @@ inline void add_special_tokens(const special_tokens::Files& files,
   take("pad_token", spec.pad_token);
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

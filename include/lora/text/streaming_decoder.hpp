@@ -5,7 +5,7 @@
 
 #include <string>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Decodes the ids of one text one by one. What push() and finish() return, one behind the other,
 /// is what Tokenizer::decode returns for all ids at once, with one exception: where <0x..> tokens
@@ -64,4 +64,4 @@ class StreamingDecoder {
   std::string pending_;  // the beginning of a character
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

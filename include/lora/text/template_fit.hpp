@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// The options with which a template renders for this tokenizer. Throws ConfigError when the end
 /// token that the tokenizer names is not in its vocabulary.
@@ -109,4 +109,4 @@ inline std::vector<std::string> missing_markers(const ChatTemplate& chat,
   return missing;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// One cut: what is looked for, and what becomes of it.
 struct TextCut {
@@ -122,4 +122,4 @@ inline std::vector<TextRange> cut_text(const TextCut& cut, std::string_view text
   return out;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -17,7 +17,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// A compiled expression; immutable, copies share it, safe to share between threads.
 ///
@@ -237,4 +237,4 @@ class PatternScan {
   std::optional<std::size_t> last_end_;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 namespace detail {
 
@@ -191,4 +191,4 @@ class TextSetReader {
 
 }  // namespace detail
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

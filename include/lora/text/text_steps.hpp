@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// One change of a text.
 struct TextStep {
@@ -161,4 +161,4 @@ class SteppedText {
   bool changed_ = false;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// How a tokenizer's file says that tokens become text.
 struct DecoderSpec {
@@ -143,4 +143,4 @@ class TokenDecoder {
   std::vector<Entry> entries_;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

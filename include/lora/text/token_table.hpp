@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// What the tables answer for a key that they do not hold.
 inline constexpr std::uint32_t no_token = 0xFFFFFFFFu;
@@ -149,4 +149,4 @@ class PairTable {
   int shift_ = 0;  ///< 64 less the bits of a slot's place
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

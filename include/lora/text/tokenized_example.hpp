@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Ids and, at the same positions, what the loss is to see: the id itself or ignored_label. As in
 /// transformers the labels are not shifted: the prediction at t is scored against labels[t + 1].
@@ -286,4 +286,4 @@ inline TokenizedData tokenize_all(std::span<const Conversation> conversations,
   return data;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

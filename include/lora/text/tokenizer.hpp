@@ -18,7 +18,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Which of the ids that a tokenizer puts around a text (<s>, </s>) encode() adds.
 enum class SpecialTokens { none, before, add };
@@ -304,4 +304,4 @@ class Tokenizer {
   Index vocab_size_ = 0;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

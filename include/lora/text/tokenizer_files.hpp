@@ -10,7 +10,7 @@
 #include <string_view>
 #include <utility>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 namespace tokenizer_files {
 
@@ -268,4 +268,4 @@ inline Tokenizer Tokenizer::open(const std::filesystem::path& directory) {
   return Tokenizer(read_tokenizer_spec(directory));
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Reads the text of a tokenizer.json; `where` names the file. Supported are BPE models, byte-level
 /// (ByteLevel pre-tokeniser and decoder) or of characters with byte fallback (SentencePiece's,
@@ -350,4 +350,4 @@ inline TokenizerSpec parse_tokenizer_json(std::string_view text, const std::stri
   return spec;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// The classes that pre-tokenisation tells apart: L* is a letter, N* a number, White_Space a space.
 enum class CharClass : std::uint8_t { other, letter, number, space };
@@ -287,4 +287,4 @@ inline ChangedText to_nfc(std::string_view text) {
   return out;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -1,12 +1,10 @@
 // Properties of code points, packed by tests/text/make_unicode_tables.py for unicode.hpp.
 #pragma once
 
-#include <lora/core/namespace.hpp>
-
 #include <string_view>
 
 // clang-format off
-namespace LORA_NAMESPACE::unicode_tables {
+namespace lora::unicode_tables {
 
 /// The version of Unicode of categories and words. Normalisation and punctuation know what those of
 /// the tokenizers library know, which is less.
@@ -314,5 +312,5 @@ inline constexpr std::string_view decompositions =
     "-inBABk2nJAB7hgIAB8SAB6LAB9ioBAB+BAB0noBABu2hIABr9pJAB6gqJAByQABmIABr9hIABp2oBABm6oBABKABOABU"
     "ABOABqCABqsjIA";
 
-}  // namespace LORA_NAMESPACE::unicode_tables
+}  // namespace lora::unicode_tables
 // clang-format on

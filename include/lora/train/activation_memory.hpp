@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <variant>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 namespace detail {
 
@@ -68,4 +68,4 @@ std::uint64_t activation_bytes(CausalLM<S>& model, Index T, Keep keep = Keep::ev
   return static_cast<std::uint64_t>(T * token + logits + attention) * sizeof(S);
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

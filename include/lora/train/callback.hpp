@@ -9,7 +9,7 @@
 #include <string>
 #include <utility>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// What a callback may ask for; the loop does it after the step and clears it.
 struct TrainerControl {
@@ -127,7 +127,8 @@ class EarlyStoppingCallback : public TrainerCallback {
   }
   void load_state(const Json& json) override {
     if (!json.is_object() || !json.contains("waited") || !json["waited"].is_number_integer() ||
-        json["waited"].get<std::uint64_t>() > std::uint64_t{1} << 53 || !json.contains("best") || !(json["best"].is_number() || json["best"].is_null()))
+        json["waited"].get<std::uint64_t>() > std::uint64_t{1} << 53 || !json.contains("best") ||
+        !(json["best"].is_number() || json["best"].is_null()))
       throw FormatError("EarlyStoppingCallback: the state is " + printable(json.dump(), 80) +
                         ", expected waited, 0 to 2^53, and best");
     waited_ = json["waited"].get<Index>();
@@ -142,4 +143,4 @@ class EarlyStoppingCallback : public TrainerCallback {
   Index waited_ = 0;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// A permutation of 0 … n-1, each equally likely but for RandomStream::below's bias (Fisher and
 /// Yates).
@@ -87,4 +87,4 @@ inline std::vector<Index> length_grouped_order(std::span<const Index> lengths, I
   return order;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

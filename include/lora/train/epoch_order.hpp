@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// What a pass over the data depends on.
 struct EpochOrder {
@@ -34,4 +34,4 @@ inline std::vector<Index> epoch_order(const EpochOrder& data, const std::vector<
   return order;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -9,7 +9,7 @@
 #include <memory>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// How a language model is trained.
 struct LanguageModelTaskOptions {
@@ -93,4 +93,4 @@ TrainingTask<Model, Example> language_model_task(const LanguageModelTaskOptions&
   return task;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

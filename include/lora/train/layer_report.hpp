@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// One adapter on one layer.
 struct LayerChange {
@@ -98,4 +98,4 @@ class LayerReport : public TrainerCallback {
   std::map<std::string, double> weight_norms_;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

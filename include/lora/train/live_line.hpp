@@ -12,7 +12,7 @@
 #include <string>
 #include <utility>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// How a line follows the one before it.
 enum class LineMode {
@@ -99,4 +99,4 @@ class LiveLine : public TrainerCallback {
   std::size_t width_ = 0;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

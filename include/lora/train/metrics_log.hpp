@@ -11,7 +11,7 @@
 #include <system_error>
 #include <utility>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Appends a line to a file of JSON Lines and hands it to the system at once.
 class JsonLines {
@@ -78,4 +78,4 @@ class JsonLinesLog : public TrainerCallback {
   JsonLines lines_;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// The steps of a run over n examples: an epoch has ⌈n / batch size⌉ micro-batches (⌊ ⌋ with
 /// dataloader_drop_last), of which gradient_accumulation_steps make a step; those that are left at
@@ -106,4 +106,4 @@ class RunPlan {
   std::vector<Index> examples_;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -18,7 +18,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Trains a model: batches, accumulation, clipping, AdamW, schedule, evaluation, log, checkpoints.
 /// A step's loss is the sum over the labels that count in all its micro-batches, divided by their
@@ -397,4 +397,4 @@ StopReason Trainer<Model, Example>::why_stop(bool& stop) const {
   return StopReason::finished;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// What is given to a Trainer beside its arguments.
 template <class Model>
@@ -67,4 +67,4 @@ AdamW<S> training_optimizer(const TrainingArguments& arguments,
   return AdamW<S>(options, loraplus_groups(options.lr, *arguments.loraplus_lr_ratio, plus));
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

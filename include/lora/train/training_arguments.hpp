@@ -14,7 +14,7 @@
 #include <string>
 #include <type_traits>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// When something happens during training.
 enum class IntervalStrategy { no, steps, epoch };
@@ -291,4 +291,4 @@ inline void TrainingArguments::validate() const {
            "a multiple of eval_steps, for load_best_model_at_end");
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -18,7 +18,7 @@
 #include <utility>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 inline constexpr const char* trainer_state_file = "trainer_state.json";
 inline constexpr const char* training_tensors_file = "training_state.safetensors";
@@ -331,4 +331,4 @@ inline void limit_checkpoints(const std::filesystem::path& directory, Index limi
   }
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// Bytes of the memory that a program could still take: what Linux says is available, or less where
 /// a control group limits it. None where the system does not say.
@@ -150,4 +150,4 @@ TrainingNeeds training_needs(Model& model, const RunPlan& plan, Index examples) 
   return needs;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

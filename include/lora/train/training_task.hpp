@@ -11,7 +11,7 @@
 #include <span>
 #include <vector>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// What is asked of a loss.
 struct BatchRequest {
@@ -103,4 +103,4 @@ Evaluation evaluate_task(Model& model, const TrainingTask<Model, Example>& task,
   return found;
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <span>
 
-namespace LORA_NAMESPACE::detail {
+namespace lora::detail {
 
 /// The kernels of isa() for merging. Thread-safe.
 template <class S, class Stored>
@@ -88,4 +88,4 @@ void add_changes(std::span<const LowRankDelta<S>> deltas, Index rows, Index cols
   });
 }
 
-}  // namespace LORA_NAMESPACE::detail
+}  // namespace lora::detail

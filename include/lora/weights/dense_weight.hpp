@@ -8,7 +8,7 @@
 #include <span>
 #include <utility>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// How the matrix that a checkpoint holds stands to y = x Wᵀ.
 enum class Layout {
@@ -65,4 +65,4 @@ class DenseWeight {
   Layout layout_;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -12,7 +12,7 @@
 #include <utility>
 #include <variant>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// A weight that training never changes: an immutable value with shared ownership. A copy costs
 /// nothing, tied layers hold the same one, and unmerging is going back to the handle that was kept.
@@ -221,4 +221,4 @@ class FrozenWeight {
   std::shared_ptr<const Storage> storage_;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -3,7 +3,7 @@
 
 #include <lora/core/types.hpp>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// The term `left · right` that a product adds to rows first_row … first_row + left.rows - 1 of its
 /// result. left (rows, R), right (R, result's columns); a scale is folded into left. Both stay
@@ -22,4 +22,4 @@ struct LowRankDelta {
   View<S> left, right;
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -13,7 +13,7 @@
 #include <span>
 #include <type_traits>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// What the numbers of a packed weight are stored as. Sums are made in float32 either way.
 enum class Precision {
@@ -366,4 +366,4 @@ class PackedWeight {
   std::shared_ptr<const PackedWeight> transposed_;  ///< null unless asked for
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -3,7 +3,7 @@
 
 #include <lora/weights/pieces.hpp>
 
-namespace LORA_NAMESPACE::detail {
+namespace lora::detail {
 
 /// What a thread needs for products of pairs: rows of a, rounded, and slabs of W and of a term.
 struct PairMemory {
@@ -70,4 +70,4 @@ void multiply_pairs(const kernels::PairKernels& with, const View<float>& a,
   });
 }
 
-}  // namespace LORA_NAMESPACE::detail
+}  // namespace lora::detail

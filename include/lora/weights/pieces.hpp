@@ -10,7 +10,7 @@
 #include <algorithm>
 #include <span>
 
-namespace LORA_NAMESPACE::detail {
+namespace lora::detail {
 
 /// Pieces of at most piece_rows rows and slab_columns columns.
 template <class S>
@@ -72,4 +72,4 @@ struct Pieces {
   }
 };
 
-}  // namespace LORA_NAMESPACE::detail
+}  // namespace lora::detail

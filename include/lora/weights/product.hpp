@@ -7,7 +7,7 @@
 
 #include <algorithm>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 namespace detail {
 /// The shape of a view, as expect_shape asks for it.
@@ -63,4 +63,4 @@ void product(const View<S>& a, const View<S>& b, const MutableView<S>& c,
                });
 }
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

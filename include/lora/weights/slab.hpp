@@ -12,7 +12,7 @@
 #include <algorithm>
 #include <type_traits>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 namespace detail {
 
@@ -146,4 +146,4 @@ void multiply_columns(const kernels::ProductKernels<S>& with, const View<S>& a, 
 
 }  // namespace detail
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -9,7 +9,7 @@
 #include <atomic>
 #include <span>
 
-namespace LORA_NAMESPACE::detail {
+namespace lora::detail {
 
 /// Panels of W for some columns of dx, all as wide as the first, 48 outputs or for the last of W
 /// those that are left, up to a multiple of 16: its W(o, d) at values[d·width + o], and each panel
@@ -224,4 +224,4 @@ void multiply_turned(const View<S>& dy, const MutableView<S>& dx, std::span<cons
   });
 }
 
-}  // namespace LORA_NAMESPACE::detail
+}  // namespace lora::detail

@@ -9,7 +9,7 @@
 #include <algorithm>
 #include <optional>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 template <class S>
 struct Adapter;
@@ -147,4 +147,4 @@ struct PlainLoRA {
   }
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora

@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-namespace LORA_NAMESPACE {
+namespace lora {
 
 /// LoRA whose scale keeps the size of the update from shrinking as the rank grows.
 /// Source: Kalajdzievski, "A rank stabilization scaling factor for fine-tuning with LoRA", 2023;
@@ -15,4 +15,4 @@ struct RsLoRA : PlainLoRA {
   static double scaling(double alpha, Index r) { return alpha / std::sqrt(static_cast<double>(r)); }
 };
 
-}  // namespace LORA_NAMESPACE
+}  // namespace lora
