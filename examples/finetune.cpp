@@ -129,11 +129,12 @@ class Finetune {
     if (std::filesystem::exists(output(), ignored) && !std::filesystem::is_directory(output()))
       throw lora::IoError(output().string() + ": is no folder");
     refuse_own_input();
-    if (!options_.merge || !std::filesystem::exists(merged(), ignored)) return;
-    if (std::filesystem::equivalent(merged(), options_.model, ignored))
-      throw lora::ConfigError(merged().string() +
-                              ": is the model itself, which --merge would replace; choose another "
-                              "--output");
+    if (!options_.merge) return;
+    if (std::filesystem::exists(merged_next(), ignored))
+      throw lora::ConfigError(merged_next().string() +
+                              ": is there, perhaps from a run that ended while it merged; remove "
+                              "it, or choose another --output");
+    if (!std::filesystem::exists(merged(), ignored)) return;
     if (!options_.training.overwrite_output_dir)
       throw lora::ConfigError(merged().string() +
                               ": is there from an earlier run; choose another --output, or give "
@@ -148,6 +149,11 @@ class Finetune {
     refuse_input_as_output({output(), adapter.weights, adapter.config, output() / "curves.svg",
                             output() / "layers.jsonl"},
                            inputs);
+    refuse_input_below(output() / "checkpoints", inputs);
+    if (options_.merge) {
+      refuse_input_below(merged(), inputs);
+      refuse_input_below(merged_next(), inputs);
+    }
     check_file_output(log_path(), json_lines_kind, inputs);
   }
 
@@ -260,12 +266,10 @@ class Finetune {
   /// From the checkpoint's own numbers, whatever they were trained over, into a folder beside the
   /// one whose place it takes.
   void merge() {
-    const std::filesystem::path next = output() / "merged.next";
-    std::filesystem::remove_all(next);
     lora::merge_checkpoint(lora::CheckpointFiles::open(options_.model),
-                           lora::PeftAdapter::open(output()), next);
+                           lora::PeftAdapter::open(output()), merged_next());
     std::filesystem::remove_all(merged());
-    std::filesystem::rename(next, merged());
+    std::filesystem::rename(merged_next(), merged());
   }
 
   void report(const lora::TrainOutput& result) {
@@ -316,6 +320,7 @@ class Finetune {
   }
   std::filesystem::path output() const { return options_.output; }
   std::filesystem::path merged() const { return output() / "merged"; }
+  std::filesystem::path merged_next() const { return output() / "merged.next"; }
   std::filesystem::path log_path() const {
     return options_.log.empty() ? output() / "log.jsonl" : std::filesystem::path(options_.log);
   }

@@ -4,6 +4,7 @@
 
 #include <lora/core/error.hpp>
 #include <lora/io/file.hpp>
+#include <lora/io/json.hpp>
 #include <lora/io/safetensors_reader.hpp>
 
 #include <algorithm>
@@ -21,6 +22,17 @@ namespace examples {
 using InputPaths = std::vector<std::filesystem::path>;
 
 namespace detail {
+
+/// Where a path leads once its missing folders are made: "new/../adapter" is "adapter" then.
+inline std::filesystem::path resolved(const std::filesystem::path& path) {
+  std::filesystem::path way = std::filesystem::absolute(path);
+  for (int i = 0; i < 2; ++i) {  // a second time, since the first may have removed "new/.."
+    std::error_code failure;
+    std::filesystem::path next = std::filesystem::weakly_canonical(way, failure);
+    way = failure ? way.lexically_normal() : std::move(next);
+  }
+  return way.has_filename() ? way : way.parent_path();
+}
 
 inline std::vector<std::filesystem::path> files_read(const InputPaths& inputs) {
   std::vector<std::filesystem::path> files;
@@ -45,10 +57,27 @@ inline void refuse_input_as_output(const InputPaths& outputs, const InputPaths& 
   for (const std::filesystem::path& output : outputs) {
     for (const std::filesystem::path& input : read) {
       std::error_code failure;  // of a path that is not there, and so is nothing that is read
-      if (!std::filesystem::equivalent(output, input, failure) || failure) continue;
+      const std::filesystem::path place = detail::resolved(output);
+      if (!std::filesystem::equivalent(place, input, failure) || failure) continue;
       throw lora::ConfigError(output.string() + ": is " + input.string() +
                               ", which is read; nothing is written onto its own input, choose "
                               "another output");
+    }
+  }
+}
+
+/// Throws lora::ConfigError when one of the inputs, or a file of an input folder, lies in `folder`,
+/// whose content the program replaces or removes.
+inline void refuse_input_below(const std::filesystem::path& folder, const InputPaths& inputs) {
+  const std::filesystem::path top = detail::resolved(folder);
+  for (const std::filesystem::path& input : detail::files_read(inputs)) {
+    // Both a link's place and what it leads to.
+    for (const std::filesystem::path& place :
+         {detail::resolved(input), std::filesystem::absolute(input).lexically_normal()}) {
+      if (std::mismatch(top.begin(), top.end(), place.begin(), place.end()).first != top.end())
+        continue;
+      throw lora::ConfigError(input.string() + ": is read and lies in " + folder.string() +
+                              ", which this run replaces; choose another output");
     }
   }
 }
@@ -73,6 +102,15 @@ inline bool holds_only_logits(const std::filesystem::path& path) {
     return false;
   }
 }
+/// Whether the first line is an object with a step, as JsonLinesLog writes them.
+inline bool begins_with_step(const std::filesystem::path& path) {
+  std::string line(std::size_t{1} << 16, '\0');
+  std::ifstream file(path, std::ios::binary);
+  file.read(line.data(), static_cast<std::streamsize>(line.size()));
+  line.resize(std::min(static_cast<std::size_t>(file.gcount()), line.find('\n')));
+  const lora::Json json = lora::Json::parse(line, nullptr, false);
+  return json.is_object() && json.contains("step");
+}
 
 }  // namespace detail
 
@@ -81,9 +119,7 @@ inline constexpr FileKind gguf_kind{"GGUF file", [](const std::filesystem::path&
                                     }};
 inline constexpr FileKind logits_kind{"safetensors file of logits alone",
                                       detail::holds_only_logits};
-inline constexpr FileKind json_lines_kind{
-    "log of JSON lines",
-    [](const std::filesystem::path& path) { return detail::begins_with(path, "{"); }};
+inline constexpr FileKind json_lines_kind{"log of JSON lines", detail::begins_with_step};
 
 /// refuse_input_as_output, and throws lora::ConfigError for an older file, unless it is empty or of
 /// this kind. What is no file is left to the writing.

@@ -70,7 +70,8 @@ inline void expect_utf8_base(const std::filesystem::path& base) {
 
 /// Refuses an output folder that is read, or has a file in an adapter's place that is, and one that
 /// holds something else than an adapter to be overwritten.
-inline void check_adapter_output(const std::filesystem::path& directory, const InputPaths& inputs) {
+inline void check_adapter_output(const std::filesystem::path& output, const InputPaths& inputs) {
+  const std::filesystem::path directory = detail::resolved(output);
   const auto paths = lora::detail::peft_paths(directory);
   refuse_input_as_output({directory, paths.weights, paths.config}, inputs);
   std::error_code failure;

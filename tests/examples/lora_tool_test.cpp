@@ -545,7 +545,7 @@ TEST(OutputPath, KnowsLogsAndLogits) {
   const TemporaryFolder folder;
   const fs::path log = folder.path / "log.jsonl", logits = folder.path / "l.safetensors";
   EXPECT_NO_THROW(examples::check_file_output(log, examples::json_lines_kind, {"", folder.path}));
-  lora::atomic_write(log, "{\"loss\": 1}\n");
+  lora::atomic_write(log, "{\"loss\": 1, \"step\": 2}\n{\"half");
   EXPECT_NO_THROW(examples::check_file_output(log, examples::json_lines_kind, {}));
   EXPECT_THROW(examples::check_file_output(log, examples::json_lines_kind, {folder.path}),
                lora::ConfigError);
@@ -561,6 +561,62 @@ TEST(OutputPath, KnowsLogsAndLogits) {
       EXPECT_THROW(check(), lora::ConfigError);
     }
   }
+}
+
+TEST(OutputPath, AnotherJsonFileIsNoLog) {
+  const TemporaryFolder folder;
+  const fs::path log = folder.path / "config.json";
+  for (const char* text : {"{\n  \"step\": 1\n}\n", "{\"loss\": 1}\n", "[\"step\"]\n", "{"}) {
+    lora::atomic_write(log, text);
+    EXPECT_THROW(examples::check_file_output(log, examples::json_lines_kind, {}), lora::ConfigError)
+        << text;
+  }
+}
+
+TEST(OutputPath, ANewFolderAndBackIsTheFolder) {
+  const TemporaryFolder folder;
+  const fs::path adapter = folder.path / "adapter", notes = folder.path / "notes";
+  fs::create_directories(adapter);
+  fs::create_directories(notes);
+  lora::atomic_write(adapter / lora::peft_config_file, "{}");
+  lora::atomic_write(notes / "todo.txt", "x");
+  for (const char* way : {"adapter", "adapter/", "new/../adapter", "a/b/../../adapter/."}) {
+    EXPECT_THROW(examples::check_adapter_output(folder.path / way, {adapter}), lora::ConfigError)
+        << way;
+    EXPECT_THROW(
+        examples::refuse_input_as_output({folder.path / way / lora::peft_config_file}, {adapter}),
+        lora::ConfigError)
+        << way;
+    EXPECT_NO_THROW(examples::check_adapter_output(folder.path / way, {notes})) << way;
+  }
+  EXPECT_HAS(lora_test::message_of<lora::ConfigError>(
+                 [&] { examples::check_adapter_output(folder.path / "x/../notes", {}); }),
+             "is not empty and holds no adapter");
+}
+
+TEST(OutputPath, WhatLiesInAReplacedFolderIsNoInput) {
+  const TemporaryFolder folder;
+  const fs::path merged = folder.path / "out" / "merged", base = folder.path / "base";
+  fs::create_directories(merged / "deep");
+  fs::create_directories(base);
+  lora::atomic_write(merged / "deep" / "data.json", "[]");
+  lora::atomic_write(base / "model", "x");
+  const auto check = [&](const fs::path& input) { examples::refuse_input_below(merged, {input}); };
+  EXPECT_NO_THROW(check(base));
+  EXPECT_NO_THROW(check(folder.path / "out"));
+  EXPECT_NO_THROW(check(folder.path / "out" / "merged.json"));
+  EXPECT_NO_THROW(check(""));
+  EXPECT_HAS(
+      lora_test::message_of<lora::ConfigError>([&] { check(merged / "deep" / "data.json"); }),
+      "which this run replaces");
+  EXPECT_THROW(check(merged), lora::ConfigError);
+  EXPECT_THROW(check(base / ".." / "out" / "merged" / "deep"), lora::ConfigError);
+  EXPECT_THROW(examples::refuse_input_below(folder.path / "new/../out/merged", {merged}),
+               lora::ConfigError);
+  fs::create_symlink(merged / "deep" / "data.json", base / "link.json");  // leads into it
+  EXPECT_THROW(check(base), lora::ConfigError);
+  fs::create_symlink(base / "model", merged / "model");  // lies in it
+  EXPECT_THROW(check(merged / "model"), lora::ConfigError);
 }
 
 // ---- the base says how its weights lie, and whether its head is its embedding ----

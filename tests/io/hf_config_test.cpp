@@ -201,6 +201,7 @@ constexpr FieldRow field_rows[] = {
     // looked at by transformers' masks and caches, whatever the model
     {"", "is_causal", "false", Means::refused},
     {"", "is_causal", "true", Means::accepted},
+    {"", "is_causal", "null", Means::refused},
     {"llama mistral gpt2", "attention_chunk_size", "8", Means::refused},
     {"qwen2 qwen3", "attention_chunk_size", "8", Means::accepted},
     {"llama gpt2", "sliding_window", "8", Means::refused},
@@ -227,11 +228,18 @@ constexpr FieldRow field_rows[] = {
     {"llama mistral qwen2 qwen3", "head_dim", "4", Means::followed},
     {"llama mistral qwen2 qwen3", "max_position_embeddings", "65", Means::followed},
     {"llama mistral qwen2 qwen3", "rms_norm_eps", "0.5", Means::followed},
+    {"llama mistral qwen2 qwen3", "rms_norm_eps", "0", Means::followed},
     {"llama mistral qwen2 qwen3", "hidden_act", R"("relu")", Means::followed},
     {"llama mistral qwen2 qwen3", "hidden_act", R"("quick_gelu")", Means::refused},
     {"llama mistral qwen2 qwen3", "rope_theta", "20000", Means::followed},
     {"llama mistral qwen2 qwen3", "rope_scaling", R"({"rope_type":"linear","factor":2})",
      Means::followed},
+    {"llama mistral qwen2 qwen3", "rope_scaling", R"({"rope_type":"linear","factor":0.5})",
+     Means::followed},
+    {"llama mistral qwen2 qwen3", "rope_scaling", "{}", Means::accepted},
+    {"llama mistral qwen2 qwen3", "rope_parameters", "{}", Means::accepted},
+    {"llama mistral qwen2 qwen3", "rope_parameters",
+     R"({"full_attention":{"rope_type":"default"}})", Means::refused},
     {"llama mistral qwen2 qwen3", "rope_scaling", R"({"rope_type":"longrope"})", Means::refused},
     {"llama mistral qwen2 qwen3", "partial_rotary_factor", "0.5", Means::accepted},
     {"llama mistral qwen2 qwen3", "original_max_position_embeddings", "8", Means::accepted},
@@ -354,7 +362,7 @@ TEST(HFConfig, RefusesSizesThatCannotBe) {
                "num_attention_heads is 6, expected a divisor of hidden_size");
   EXPECT_FAULT(FormatError, with(llama_fields(), "head_dim", 3), "head_dim is 3, expected an even");
   EXPECT_FAULT(FormatError, with(llama_fields(), "head_dim", 1 << 23), "head_dim is 8388608");
-  EXPECT_FAULT(FormatError, with(llama_fields(), "rms_norm_eps", 0), "rms_norm_eps is 0");
+  EXPECT_FAULT(FormatError, with(llama_fields(), "rms_norm_eps", -1), "rms_norm_eps is -1");
   EXPECT_FAULT(FormatError, with(llama_fields(), "tie_word_embeddings", 1), "expected true or");
   EXPECT_FAULT(FormatError, with(llama_fields(), "max_position_embeddings", 0), "is 0");
 }

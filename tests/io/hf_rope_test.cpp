@@ -23,10 +23,9 @@ TEST(HFRope, ReadsThreeDialectsOfTheRotaryEmbedding) {
       with(llama_fields(), "rope_scaling", scaled(R"({"rope_type":"linear","factor":2.0})"));
   const Json newest = with(plain, "rope_parameters",
                            scaled(R"({"rope_type":"linear","factor":2.0,"rope_theta":500000.0})"));
-  const Json layered = with(plain, "rope_parameters", scaled(R"({"full_attention":
-      {"rope_type":"linear","factor":2.0,"rope_theta":500000.0},"sliding_attention":
-      {"rope_type":"linear","factor":2.0,"rope_theta":500000.0}})"));
-  for (const Json& dialect : {old, newer, newest, layered}) {
+  const Json beside = with(newest, "rope_scaling", Json::object());
+  const Json behind = with(newer, "rope_parameters", Json::object());
+  for (const Json& dialect : {old, newer, newest, beside, behind}) {
     EXPECT_EQ(llama(dialect), llama(old));
     EXPECT_EQ(llama(dialect).rope_scaling.type, RopeScaling::Type::linear);
     EXPECT_EQ(llama(dialect).rope_scaling.factor, 2);
@@ -62,12 +61,9 @@ TEST(HFRope, RefusesRotaryEmbeddingsItWouldGetWrong) {
                with(scaled(R"({"rope_type":"linear","factor":4.0})"), "partial_rotary_factor", 0.5),
                "config.json: partial_rotary_factor is 0.5");
   EXPECT_FAULT(FormatError, scaled(R"({"rope_type":"linear"})"), "factor is missing");
-  EXPECT_FAULT(FormatError, scaled(R"({"rope_type":"linear","factor":0.5})"), "factor is 0.5");
+  EXPECT_FAULT(FormatError, scaled(R"({"rope_type":"linear","factor":0})"), "factor is 0");
   EXPECT_FAULT(FormatError, scaled(R"({"rope_type":"linear","type":"dynamic","factor":2})"),
                "type is \"dynamic\", expected the same as rope_type, which is \"linear\"");
-  EXPECT_FAULT(FormatError, scaled(R"({"rope_type":"llama3","factor":2,"low_freq_factor":1,
-      "high_freq_factor":4})"),
-               "original_max_position_embeddings is missing");
   EXPECT_FAULT(FormatError, scaled(R"({"rope_type":"llama3","factor":2,"low_freq_factor":4,
       "high_freq_factor":4,"original_max_position_embeddings":8})"),
                "high_freq_factor is 4, expected more than low_freq_factor");
@@ -84,7 +80,36 @@ TEST(HFRope, RefusesRotaryEmbeddingsItWouldGetWrong) {
                     parse_json(R"({"full_attention":
       {"rope_theta":1e4},"sliding_attention":{"rope_theta":1e6}})",
                                "test")),
-               "layers with different rotary embeddings");
+               "models of type llama have one rotary embedding for all layers; expected rope_type "
+               "and its options in this object, not in \"full_attention\"");
+}
+
+TEST(HFRope, FindsTheOriginalPositionsBesideWithinOrNowhere) {
+  const char* key = "original_max_position_embeddings";
+  const auto original = [&](const char* type, const Json& inside, const Json& outside) {
+    Json rope = parse_json(R"({"factor":2,"low_freq_factor":1,"high_freq_factor":4})", "test");
+    rope["rope_type"] = type;
+    rope[key] = inside;  // null is absent
+    return llama(with(with(llama_fields(), "rope_scaling", rope), key, outside))
+        .rope_scaling.original_max_position_embeddings;
+  };
+  for (const char* type : {"llama3", "yarn"}) {
+    EXPECT_EQ(original(type, nullptr, nullptr), 64) << type;
+    EXPECT_EQ(original(type, 16, nullptr), 16) << type;
+    EXPECT_EQ(original(type, nullptr, 32), 32) << type;
+    EXPECT_EQ(original(type, 16, 32), 32) << type;
+  }
+  const Json both = with(with(llama_fields(), "rope_scaling",
+                              parse_json(R"({"rope_type":"llama3","factor":2,"low_freq_factor":1,
+      "high_freq_factor":4,"original_max_position_embeddings":16})",
+                                         "test")),
+                         key, 32);
+  const std::vector<std::string> warnings = parse_hf_config(both, "config.json").warnings;
+  ASSERT_EQ(warnings.size(), 1u);
+  EXPECT_EQ(
+      warnings[0],
+      "config.json: rope_scaling: original_max_position_embeddings is 16, which does nothing: "
+      "the 32 beside the object is used");
 }
 
 // Frequencies and attention factors that transformers 5.24's _compute_yarn_parameters gives for
@@ -184,23 +209,14 @@ TEST(HFRope, ReadsYarnAsTransformersComputesIt) {
   }
 }
 
-TEST(HFRope, TakesTheOriginalPositionsFromBesideTheObject) {
-  const auto scaled = [&](const char* text) {
-    return with(llama_fields(), "rope_scaling", parse_json(text, "test"));
+TEST(HFRope, ReadsTruncateAsPythonDoes) {
+  const auto truncate = [](const char* value) {
+    Json rope = parse_json(R"({"rope_type":"yarn","factor":2.0})", "test");
+    rope["truncate"] = parse_json(value, "test");
+    return llama(with(llama_fields(), "rope_scaling", rope)).rope_scaling.truncate;
   };
-  const Json yarn =
-      with(scaled(R"({"type":"yarn","factor":2.0})"), "original_max_position_embeddings", 16);
-  EXPECT_EQ(llama(yarn).rope_scaling.original_max_position_embeddings, 16);
-  const Json llama3 = with(scaled(R"({"rope_type":"llama3","factor":2,"low_freq_factor":1,
-      "high_freq_factor":4})"),
-                           "original_max_position_embeddings", 16);
-  EXPECT_EQ(llama(llama3).rope_scaling.original_max_position_embeddings, 16);
-  const Json two = with(scaled(R"({"type":"yarn","factor":2.0,
-      "original_max_position_embeddings":32})"),
-                        "original_max_position_embeddings", 16);
-  EXPECT_FAULT(FormatError, two,
-               "original_max_position_embeddings is 16, expected the same as in the rotary "
-               "embedding's object, 32");
+  for (const char* value : {"true", "1", "2.5"}) EXPECT_TRUE(truncate(value)) << value;
+  for (const char* value : {"false", "0", "0.0", "null"}) EXPECT_FALSE(truncate(value)) << value;
 }
 
 TEST(HFRope, SaysWhichOptionsDoNothing) {
@@ -227,8 +243,8 @@ TEST(HFRope, RefusesYarnThatCannotBe) {
                "beta_fast is -1, expected a number from 0");
   EXPECT_FAULT(FormatError, scaled(R"({"type":"yarn","factor":2.0,"attention_factor":0})"),
                "attention_factor is 0");
-  EXPECT_FAULT(FormatError, scaled(R"({"type":"yarn","factor":2.0,"truncate":1})"),
-               "truncate is 1, expected true or false");
+  EXPECT_FAULT(FormatError, scaled(R"({"type":"yarn","factor":2.0,"truncate":"1"})"),
+               "truncate is \"1\", expected true or false");
   EXPECT_FAULT(FormatError, with(scaled(R"({"type":"yarn","factor":2.0})"), "rope_theta", 1.0),
                "rope_theta is 1.0, expected more than 1 with rope_type \"yarn\"");
 }

@@ -37,7 +37,7 @@ TEST(GPT2Config, BadOnesAreRefusedByField) {
   EXPECT_TRUE(refused([](auto& c) { c.n_inner = -1; }, "n_inner is -1"));
   EXPECT_TRUE(
       refused([](auto& c) { c.n_head = 3; }, "n_embd is 8, expected a multiple of n_head, 3"));
-  EXPECT_TRUE(refused([](auto& c) { c.layer_norm_epsilon = 0; }, "layer_norm_epsilon is 0"));
+  EXPECT_TRUE(refused([](auto& c) { c.layer_norm_epsilon = -1; }, "layer_norm_epsilon is -1"));
 }
 
 }  // namespace gpt2_config_test

@@ -57,7 +57,7 @@ TEST(LlamaConfig, BadOnesAreRefusedByField) {
       refused([](auto& c) { c.max_position_embeddings = 0; }, "max_position_embeddings is 0"));
   EXPECT_TRUE(refused([](auto& c) { c.sliding_window = -1; }, "sliding_window is -1"));
   EXPECT_TRUE(refused([](auto& c) { c.first_sliding_layer = -1; }, "first_sliding_layer is -1"));
-  EXPECT_TRUE(refused([](auto& c) { c.rms_norm_eps = 0; }, "rms_norm_eps is 0"));
+  EXPECT_TRUE(refused([](auto& c) { c.rms_norm_eps = -1; }, "rms_norm_eps is -1"));
   EXPECT_TRUE(refused([](auto& c) { c.rope_theta = std::numeric_limits<double>::infinity(); },
                       "rope_theta is inf, expected a positive number"));
   using Type = RopeScaling::Type;

@@ -55,7 +55,7 @@ struct Parameter {
     if (train && !has_gradient()) grad = new_gradient();
     trainable = train;
   }
-  /// The same at the commit of `change`.
+  /// The same at the commit of `change`, which changes a parameter once at most.
   void prepare_trainable(bool train, Transaction& change) {
     if (!train && grad.size() != 0) change.set(grad, Matrix<S>());
     if (train && !has_gradient()) change.set(grad, new_gradient());

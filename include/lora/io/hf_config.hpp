@@ -51,6 +51,8 @@ inline void refuse_foreign_options(const ConfigFields& fields) {
                     "quantised weights are not read; expected a checkpoint in F32, BF16 or F16");
   }
   fields.refuse_unless("is_causal", true, "only causal models are");
+  if (fields.object().contains("is_causal") && fields.find("is_causal") == nullptr)
+    fields.refuse("is_causal", "null makes transformers look at later tokens too; expected true");
   fields.refuse_unless("per_layer_config", Json::object(), "layers of one shape are");
 }
 
@@ -155,7 +157,7 @@ inline LlamaConfig read_llama_config(const ConfigFields& fields, HFConfig& read)
                                                            : 32768;
   config.max_position_embeddings =
       fields.integer("max_position_embeddings", positions, 1, most_positions);
-  config.rms_norm_eps = fields.number("rms_norm_eps", 1e-6, 1e-30, 1);
+  config.rms_norm_eps = fields.number("rms_norm_eps", 1e-6, 0, 1);
   config.hidden_act = read_activation(fields, "hidden_act", "silu");
   config.tie_word_embeddings = fields.flag("tie_word_embeddings", false);
   read_rope(fields, config, read.warnings);
@@ -190,7 +192,7 @@ inline GPT2Config read_gpt2_config(const ConfigFields& fields, HFConfig& read) {
   if (config.n_embd % config.n_head != 0)
     fields.fault("n_head", "a divisor of n_embd, which is " + std::to_string(config.n_embd));
   config.n_inner = fields.integer("n_inner", 4 * config.n_embd, 1, most_width);
-  config.layer_norm_epsilon = fields.number("layer_norm_epsilon", 1e-5, 1e-30, 1);
+  config.layer_norm_epsilon = fields.number("layer_norm_epsilon", 1e-5, 0, 1);
   config.activation_function = read_activation(fields, "activation_function", "gelu_new");
   config.tie_word_embeddings = fields.flag("tie_word_embeddings", true);
   fields.refuse_unless("scale_attn_weights", true, "scores are always scaled by 1/√(head size)");

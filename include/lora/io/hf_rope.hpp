@@ -16,25 +16,30 @@ namespace lora {
 
 namespace detail {
 
-/// The rotary embedding's object in the dialect of the file: rope_parameters (also when it repeats
-/// itself for each type of layer), rope_scaling, or none.
+/// A field of config.json; an empty object counts as absent.
+inline const Json* find_filled(const ConfigFields& fields, const char* key) {
+  const Json* value = fields.find(key);
+  return value != nullptr && *value == Json::object() ? nullptr : value;
+}
+
+/// The rotary embedding's object in the dialect of the file: rope_parameters, rope_scaling, or none.
 inline Json rope_object(const ConfigFields& fields) {
-  const Json* parameters = fields.find("rope_parameters");
-  const Json* scaling = fields.find("rope_scaling");
+  const Json* parameters = find_filled(fields, "rope_parameters");
+  const Json* scaling = find_filled(fields, "rope_scaling");
   if (parameters != nullptr && scaling != nullptr && *parameters != *scaling)
     fields.fault("rope_scaling", "no other values than those of rope_parameters");
   if (parameters == nullptr) parameters = scaling;
   if (parameters == nullptr) return Json::object();
-  const char* key = fields.find("rope_parameters") ? "rope_parameters" : "rope_scaling";
+  const char* key = parameters == scaling ? "rope_scaling" : "rope_parameters";
   if (!parameters->is_object()) fields.fault(key, "an object");
-  const Json* one = nullptr;
   for (const auto& [name, value] : parameters->items()) {
-    if (!name.ends_with("_attention") || !value.is_object()) return *parameters;
-    if (one != nullptr && *one != value)
-      fields.refuse(key, "layers with different rotary embeddings are not implemented");
-    one = &value;
+    if (value.is_object())
+      fields.refuse(key, "models of type " + fields.text("model_type", "") +
+                             " have one rotary embedding for all layers; expected rope_type and "
+                             "its options in this object, not in " +
+                             in_quotes(name));
   }
-  return one == nullptr ? Json::object() : *one;
+  return *parameters;
 }
 
 /// A type of rotary embedding and the options that it has beside rope_theta.
@@ -71,16 +76,19 @@ inline const RopeTypeName& read_rope_type(const ConfigFields& rope) {
                                   : ""));
 }
 
-/// The positions of the first training: within the object or, as transformers 5 takes it with more
-/// right, beside it.
+/// The positions of the first training: those beside the object, else those within it, else all,
+/// as transformers 5 takes them.
 inline Index read_original_positions(const ConfigFields& fields, const ConfigFields& rope,
-                                     std::optional<Index> standard) {
+                                     Index max_positions, std::vector<std::string>& warnings) {
   constexpr const char* key = "original_max_position_embeddings";
-  const Index inside = rope.integer(key, standard, 1, most_positions);
+  const Index inside = rope.integer(key, max_positions, 1, most_positions);
   if (fields.find(key) == nullptr) return inside;
   const Index outside = fields.integer(key, std::nullopt, 1, most_positions);
-  if (rope.find(key) != nullptr && inside != outside)
-    fields.fault(key, "the same as in the rotary embedding's object, " + std::to_string(inside));
+  if (rope.find(key) != nullptr && inside != outside) {
+    warnings.push_back(rope.where() + ": " + key + " is " + std::to_string(inside) +
+                       ", which does nothing: the " + std::to_string(outside) +
+                       " beside the object is used");
+  }
   return outside;
 }
 
@@ -92,7 +100,7 @@ inline void read_yarn(const ConfigFields& rope, Index max_positions, RopeScaling
   // A factor of null is the stretch of the positions.
   const bool implied = rope.object().contains("factor") && rope.find("factor") == nullptr;
   scaling.factor = implied ? static_cast<double>(max_positions) / original
-                           : rope.number("factor", std::nullopt, 1, 1e6);
+                           : rope.number("factor", std::nullopt, 1e-6, 1e6);
   const auto given = [&](const char* key, double standard) {
     const double value = rope.number(key, 0, 0, 1e6);
     return value == 0 ? standard : value;
@@ -101,7 +109,9 @@ inline void read_yarn(const ConfigFields& rope, Index max_positions, RopeScaling
   scaling.beta_slow = given("beta_slow", 1);
   const Json& object = rope.object();
   // Python takes a null for false here, and the option's absence for true.
-  scaling.truncate = rope.flag("truncate", !object.contains("truncate"));
+  scaling.truncate = object.contains("truncate") && object["truncate"].is_number()
+                         ? object["truncate"] != 0
+                         : rope.flag("truncate", !object.contains("truncate"));
   const double mscale = given("mscale", 0), all = given("mscale_all_dim", 0);
   if (rope.find("attention_factor") != nullptr) {
     scaling.attention_factor = rope.number("attention_factor", std::nullopt, 1e-6, 1e6);
@@ -143,17 +153,17 @@ inline void read_rope_scaling(const ConfigFields& fields, const ConfigFields& ro
   fields.refuse_unless("partial_rotary_factor", 1, "only 1, which rotates whole heads, is");
   if (scaling.type == Type::yarn) {
     const Index positions = config.max_position_embeddings;
-    scaling.original_max_position_embeddings = read_original_positions(fields, rope, positions);
+    scaling.original_max_position_embeddings =
+        read_original_positions(fields, rope, positions, warnings);
     return read_yarn(rope, positions, scaling);
   }
-  scaling.factor = rope.number("factor", std::nullopt, 1, 1e6);
+  scaling.factor = rope.number("factor", std::nullopt, 1e-6, 1e6);
   if (scaling.type == Type::dynamic)  // kept, though transformers does not use it
     scaling.original_max_position_embeddings =
         rope.integer("original_max_position_embeddings", 0, 1, most_positions);
   if (scaling.type != Type::llama3) return;
-  scaling.original_max_position_embeddings = read_original_positions(
-      fields, rope,
-      fields.find("original_max_position_embeddings") ? std::optional<Index>(1) : std::nullopt);
+  scaling.original_max_position_embeddings =
+      read_original_positions(fields, rope, config.max_position_embeddings, warnings);
   scaling.low_freq_factor = rope.number("low_freq_factor", std::nullopt, 1e-6, 1e6);
   scaling.high_freq_factor = rope.number("high_freq_factor", std::nullopt, 1e-6, 1e6);
   if (!(scaling.high_freq_factor > scaling.low_freq_factor))
@@ -166,7 +176,7 @@ inline void read_rope(const ConfigFields& fields, LlamaConfig& config,
   const Json object = rope_object(fields);
   const ConfigFields rope(
       object, fields.where() + ": " +
-                  (fields.find("rope_parameters") ? "rope_parameters" : "rope_scaling"));
+                  (find_filled(fields, "rope_parameters") ? "rope_parameters" : "rope_scaling"));
   read_rope_scaling(fields, rope, config, warnings);
   const bool inside = rope.find("rope_theta") != nullptr;
   const bool outside = fields.find("rope_theta") != nullptr;

@@ -48,9 +48,9 @@ void check_config(const GPT2Config& c) {
   if (c.n_embd % c.n_head != 0)
     refuse("n_embd is " + std::to_string(c.n_embd) + ", expected a multiple of n_head, " +
            std::to_string(c.n_head));
-  if (!(c.layer_norm_epsilon > 0) || !std::isfinite(c.layer_norm_epsilon))
+  if (!(c.layer_norm_epsilon >= 0) || !std::isfinite(c.layer_norm_epsilon))
     refuse("layer_norm_epsilon is " + number_text(c.layer_norm_epsilon) +
-           ", expected a positive number");
+           ", expected a number of at least 0");
 }
 
 }  // namespace lora

@@ -67,7 +67,8 @@ void check_config(const LlamaConfig& c) {
            std::to_string(c.num_key_value_heads));
   if (c.head_dim % 2 != 0)
     refuse("head_dim is " + std::to_string(c.head_dim) + ", expected an even number");
-  positive("rms_norm_eps", c.rms_norm_eps);
+  if (!(c.rms_norm_eps >= 0) || !std::isfinite(c.rms_norm_eps))
+    refuse("rms_norm_eps is " + number_text(c.rms_norm_eps) + ", expected a number of at least 0");
   positive("rope_theta", c.rope_theta);
   const RopeScaling& s = c.rope_scaling;
   if (s.type == RopeScaling::Type::none) return;
