@@ -21,11 +21,11 @@ TEST(TrainingNeeds, CountsWhatThereIs) {
   EXPECT_EQ(needs.parameters, all);
   EXPECT_EQ(needs.trainable, 3 * (5 + 7) + 3 * (7 + 4));
   EXPECT_EQ(needs.trained, 4u * 69);
-  EXPECT_EQ(needs.gradients, 4u * 69);
+  EXPECT_EQ(needs.gradients, 2 * 4u * 69) << "those, and one buffer for two micro-batches a step";
   EXPECT_EQ(needs.optimizer, 8u * 69);
   EXPECT_EQ(needs.weights, 4u * (5 * 7 + 7 * 4 + 7 + 4));
   EXPECT_EQ(needs.activations, 900u) << "three examples of three rows";
-  EXPECT_EQ(needs.total(), needs.weights + 16u * 69 + 900);
+  EXPECT_EQ(needs.total(), needs.weights + 20u * 69 + 900);
   EXPECT_EQ(needs.examples, 26);
   EXPECT_EQ(needs.tokens_per_epoch, 51);
   EXPECT_EQ(needs.steps_per_epoch, 5);

@@ -44,6 +44,8 @@ class RunPlan {
 
   Index max_steps() const { return max_steps_; }
   Index steps_per_epoch() const { return steps_per_epoch_; }
+  /// Micro-batches of the largest step.
+  Index most_micro_batches() const { return std::min(accumulation_, micro_batches_); }
   /// Of the warm-up, of all steps.
   Index warmup_steps(const TrainingArguments& arguments) const {
     if (arguments.warmup_steps > 0) return arguments.warmup_steps;

@@ -4,6 +4,7 @@
 #include <lora/io/folder_lock.hpp>
 #include <lora/optim/clip_grad.hpp>
 #include <lora/train/callback.hpp>
+#include <lora/train/gradient_tree.hpp>
 #include <lora/train/trainer_options.hpp>
 #include <lora/train/training_checkpoint.hpp>
 #include <lora/train/training_needs.hpp>
@@ -22,16 +23,16 @@ namespace lora {
 
 /// Trains a model: batches, accumulation, clipping, AdamW, schedule, evaluation, log, checkpoints.
 /// A step's loss is the sum over the labels that count in all its micro-batches, divided by their
-/// number, and so is its gradient, however the examples are spread over micro-batches. The order of
+/// number, and so is its gradient (see GradientTree), however the examples are spread. The order of
 /// the data, the dropout masks and the learning rate follow from seed and step alone. So the same
 /// seed gives the same bytes for any number of threads, and a run that was interrupted at any
 /// moment and goes on from its last checkpoint ends with the bytes of one that was not.
 ///
 /// A step whose loss or gradient is not finite is skipped and counted, and values and optimiser
 /// stay as they are; so is one without a label that counts. Differences from transformers' Trainer:
-/// gradients are summed and the loss divided as above also without a num_items_in_batch; an
-/// evaluation's loss is the mean over all its labels and not of its batches' means;
-/// "learning_rate" is that of the step. One thread an object.
+/// loss and gradient are divided as above also without a num_items_in_batch; an evaluation's loss
+/// is the mean over all its labels, not of its batches; "learning_rate" is that of the step.
+/// Threads: one at a time.
 template <class Model, class Example>
 class Trainer {
  public:
@@ -138,9 +139,9 @@ class Trainer {
   std::vector<std::shared_ptr<TrainerCallback>> callbacks_;
   TrainerState state_;
   TrainerControl control_;
-  Index saved_step_ = -1, unlogged_tokens_ = 0;
-  double grad_norm_ = 0, learning_rate_ = 0;
-  double unlogged_seconds_ = 0;  ///< of the steps since the last line of the log
+  GradientTree<S> gradients_;
+  Index saved_step_ = -1, unlogged_tokens_ = 0;  ///< unlogged: since the last line of the log
+  double grad_norm_ = 0, learning_rate_ = 0, unlogged_seconds_ = 0;
 };
 
 template <class Model, class Example>
@@ -227,13 +228,12 @@ void Trainer<Model, Example>::take_step(AdamW<S>& optimizer, const LRSchedule& s
   request.pass.training = true;
   request.pass.seed = mix64(stream_key(arguments_.seed, "dropout") +
                             static_cast<std::uint64_t>(state_.global_step));
-  zero_grad(model_);
   double loss = 0;
   std::vector<const Example*> examples;
-  for (const auto& batch : batches) {
+  gradients_.sum(model_, static_cast<Index>(batches.size()), [&](Index micro_batch) {
     examples.clear();
     Index rows = 0;
-    for (const Index i : batch) {
+    for (const Index i : batches[static_cast<std::size_t>(micro_batch)]) {
       examples.push_back(&train_[static_cast<std::size_t>(i)]);
       rows += task_.length_of(*examples.back());
     }
@@ -241,7 +241,7 @@ void Trainer<Model, Example>::take_step(AdamW<S>& optimizer, const LRSchedule& s
       loss += task_.loss(model_, examples, request).loss;
     // The masks of one large batch, however it is cut.
     request.pass.first_row += rows;
-  }
+  });
   optimizer.set_lr_factor(schedule.factor(state_.global_step));
   learning_rate_ = optimizer.lr();
   grad_norm_ = std::nan("");

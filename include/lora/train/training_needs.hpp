@@ -4,6 +4,7 @@
 #include <lora/adapters/lora_model.hpp>
 #include <lora/core/error.hpp>
 #include <lora/core/printable.hpp>
+#include <lora/train/gradient_tree.hpp>
 #include <lora/train/run_plan.hpp>
 
 #include <algorithm>
@@ -58,7 +59,7 @@ struct TrainingNeeds {
   Index parameters = 0, trainable = 0;  ///< elements
   std::uint64_t weights = 0;            ///< frozen ones
   std::uint64_t trained = 0;            ///< values that are trained
-  std::uint64_t gradients = 0;
+  std::uint64_t gradients = 0;          ///< with the buffers that GradientTree sums them in
   std::uint64_t optimizer = 0;
   /// Of the largest batch, trained or evaluated, where the task knows.
   std::optional<std::uint64_t> activations;
@@ -69,7 +70,10 @@ struct TrainingNeeds {
     return weights + trained + gradients + optimizer + activations.value_or(0);
   }
   /// What is still to be allocated.
-  std::uint64_t missing() const { return optimizer + activations.value_or(0); }
+  std::uint64_t missing() const {
+    const std::uint64_t buffers = gradients - std::min(gradients, trained);
+    return optimizer + buffers + activations.value_or(0);
+  }
 
   /// Some lines for a person.
   std::string text() const {
@@ -124,7 +128,8 @@ TrainingNeeds training_needs(Model& model, const RunPlan& plan, Index examples) 
     (p.trainable ? needs.trained : needs.weights) += static_cast<std::uint64_t>(p.size()) * size;
     if (p.trainable) needs.trainable += p.size();
   });
-  needs.gradients = needs.trained;
+  const auto buffers = static_cast<std::uint64_t>(gradient_buffers(plan.most_micro_batches()));
+  needs.gradients = needs.trained * (1 + buffers);
   needs.optimizer = 2 * needs.trained;
   std::vector<FrozenWeight<S>> seen;
   const auto add_weights = [&](auto& base) {
