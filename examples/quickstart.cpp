@@ -21,13 +21,13 @@ int main() {
                         lora::Activation::silu);
   goal.forward(x, target);
 
-  // The base is frozen; an adapter of rank 4 on both layers is what is trained.
+  // An adapter of rank 4 on both layers is all that is trained.
   lora::LoRAConfig config;
   config.r = 4;
   config.lora_alpha = 8;
   config.target_modules = {"layers.0", "layers.1"};
-  lora::LoRAModel model(network, config);
-  std::printf("%s\n", model.print_trainable_parameters().c_str());
+  lora::LoRAModel model(network, config);  // freezes W, adds A and B
+  std::printf("%s\n", model.trainable_parameters_text().c_str());
 
   lora::AdamW<float> optimizer({.lr = 1e-2, .weight_decay = 0.0});
   lora::MLP<float>::Tape tape;  // what backward needs from forward; reused from step to step

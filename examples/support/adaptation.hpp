@@ -95,7 +95,7 @@ inline Outcome adapt_lora(const Network& base, Index rank, double dropout, const
                           const std::function<void(const std::string&)>& say) {
   lora::LoRAModel model(base, adapter_config(rank, dropout), "default", plan.training.seed);
   const std::string method = "LoRA r = " + std::to_string(rank);
-  say(method + ": " + model.print_trainable_parameters());
+  say(method + ": " + model.trainable_parameters_text());
   Outcome outcome = adapt(method, model, model.base(), tasks, plan);
   outcome.all = model.get_nb_trainable_parameters().second;
   {

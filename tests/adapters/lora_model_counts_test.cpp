@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <sstream>
+
 #include <string>
 #include <vector>
 
@@ -54,10 +56,13 @@ TEST(LoRAModel, PrintsWhatPeftPrints) {
   const Index trained = 8 * 500, all = trained + 300 * 200 + 200 + 2000 + 10;
   EXPECT_EQ(trained, 4000);
   EXPECT_EQ(all, 66210);
-  EXPECT_EQ(model.print_trainable_parameters(),
+  EXPECT_EQ(model.trainable_parameters_text(),
             "trainable params: 4,000 || all params: 66,210 || trainable%: 6.0414");
-  EXPECT_EQ(LoRAModel<MLP<float>>(MLP<float>({3, 2})).print_trainable_parameters(),
+  EXPECT_EQ(LoRAModel<MLP<float>>(MLP<float>({3, 2})).trainable_parameters_text(),
             "trainable params: 0 || all params: 8 || trainable%: 0.0000");
+  std::ostringstream out;
+  model.print_trainable_parameters(out);
+  EXPECT_EQ(out.str(), model.trainable_parameters_text() + "\n");
 }
 
 /// A linear layer or embedding that has the sizes of a large model and the memory of a small one: W
@@ -123,7 +128,7 @@ TEST(LoRAModel, CountsLlama32AsPeftPublishedIt) {
   config.r = 32;
   config.lora_alpha = 64;
   const LoRAModel<Llama3B> qv(Llama3B{}, config);  // the default targets of its type
-  EXPECT_EQ(qv.print_trainable_parameters(),
+  EXPECT_EQ(qv.trainable_parameters_text(),
             "trainable params: 9,175,040 || all params: 3,221,924,864 || trainable%: 0.2848");
   const LoRAModel<Llama3B> mlp(Llama3B{}, config_for({"gate_proj", "up_proj", "down_proj"}, 10));
   EXPECT_EQ(mlp.get_nb_trainable_parameters().first, 9461760);

@@ -261,7 +261,7 @@ const Call model_calls[] = {
     {"unload", merge, [](World& w) { w.model.unload(); }},
     {"what only reads", nothing,
      [](World& w) {
-       w.model.print_trainable_parameters();
+       w.model.trainable_parameters_text();
        w.model.get_model_status();
        w.model.merged_adapters();
      }},

@@ -1,6 +1,8 @@
 // Who includes whom: the table of docs/architecture.md as data, held against the headers.
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
 #include <map>
 #include <regex>
 #include <set>
@@ -40,7 +42,6 @@ const std::map<std::string, std::set<std::string>> foreign = {
     {"Eigen/QR", {"adapters/truncated_svd.hpp"}},
     {"Eigen/SVD", {"adapters/truncated_svd.hpp"}},
     {"nlohmann/json.hpp", {"io"}},
-    {"omp.h", {"core"}},
     {"pthread.h", {"core/parallel.hpp"}},
     {"immintrin.h", {"kernels"}},
     {"arm_neon.h", {"kernels"}},
@@ -130,6 +131,22 @@ TEST(Includes, TheTableHasNoCircle) {
     }
   }
   EXPECT_EQ(placed.size(), may_include.size());
+}
+
+// draw_architecture.py writes each row of the table into the picture.
+TEST(Includes, ThePictureShowsTheTable) {
+  std::ifstream file(std::filesystem::path(LORA_SOURCE_DIR) / "docs" / "architecture.svg");
+  const std::string picture(std::istreambuf_iterator<char>(file), {});
+  for (const auto& [folder, below] : may_include) {
+    if (folder.find('.') != std::string::npos) continue;  // the umbrellas
+    std::set<std::string> targets;
+    for (const std::string& target : below) targets.insert(target.substr(0, target.find('/')));
+    std::string row = "<desc>" + folder + ": ";
+    for (const std::string& target : targets) row += target + " ";
+    if (!targets.empty()) row.pop_back();
+    EXPECT_NE(picture.find(row + "</desc>"), picture.npos)
+        << row << "; run python3 tests/structure/draw_architecture.py";
+  }
 }
 
 // The reader itself, on headers that break each rule.

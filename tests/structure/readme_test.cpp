@@ -1,6 +1,5 @@
-// The README shows programs and commands that exist and work: its program is
-// examples/quickstart.cpp to the letter (which ctest's `quickstart` runs), and what it points at is
-// there.
+// The README shows programs and commands that exist and work: its lines are those of
+// examples/quickstart.cpp (which ctest's `quickstart` runs), and what it points at is there.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -18,15 +17,29 @@ std::string text_of(const std::filesystem::path& path) {
   return std::string(std::istreambuf_iterator<char>(in), {});
 }
 
-TEST(Readme, ShowsTheQuickstartToTheLetter) {
+// The heart of the quickstart: its lines, in its order.
+TEST(Readme, ShowsLinesOfTheQuickstart) {
   const std::string readme = text_of(root() / "README.md"),
                     open = "<!-- quickstart begin -->\n```cpp\n";
   const std::size_t begin = readme.find(open);
   ASSERT_NE(begin, std::string::npos);
   const std::size_t end = readme.find("```\n<!-- quickstart end -->", begin);
   ASSERT_NE(end, std::string::npos);
-  const std::string shown = readme.substr(begin + open.size(), end - begin - open.size());
-  EXPECT_EQ(shown, text_of(root() / "examples" / "quickstart.cpp"));
+  const auto shown =
+      lora_test::lines_of(readme.substr(begin + open.size(), end - begin - open.size()));
+  EXPECT_GE(shown.size(), 8u);
+  EXPECT_LE(shown.size(), 14u);
+  const std::string program = text_of(root() / "examples" / "quickstart.cpp");
+  std::size_t at = 0;
+  for (const std::string& line : shown) {
+    const std::size_t found = program.find("\n" + line + "\n", at);
+    EXPECT_NE(found, std::string::npos) << line;
+    if (found != std::string::npos) at = found + 1;
+  }
+}
+
+TEST(Readme, IsReadInOneSitting) {
+  EXPECT_LE(lora_test::lines_of(text_of(root() / "README.md")).size(), 150u);
 }
 
 TEST(Readme, QuickstartHasAtMostSixtyLines) {
@@ -37,7 +50,7 @@ TEST(Readme, PagesPointAtFilesThatAreThere) {
   int links = 0;
   for (const char* page : {"README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/math.md",
                            "docs/configuration.md", "docs/performance.md", "docs/adding-a-model.md",
-                           "docs/language-models.md"}) {
+                           "docs/language-models.md", "docs/digits.md", "docs/files.md"}) {
     const std::string text = text_of(root() / page);
     const std::regex link(R"(\]\(([^)#: ]+)(#[^)]*)?\))");
     for (auto it = std::sregex_iterator(text.begin(), text.end(), link);

@@ -45,7 +45,7 @@ struct ConfigField {
 template <class = void>
 std::span<const ConfigField> lora_config_fields();
 
-/// PEFT's LoraConfig (src/peft/tuners/lora/config.py) on top of PeftConfig, 0.20. A plain value:
+/// PEFT's LoraConfig (src/peft/tuners/lora/config.py) on top of PeftConfig, 0.21.2. A plain value:
 /// set the fields, then validate(). A field that nothing here understands is held as its JSON text,
 /// null being std::nullopt.
 template <class Tag = void>

@@ -19,8 +19,7 @@ namespace lora {
 /// value: copying it copies the adapters and shares the frozen weights. The base is run as before,
 /// through base(). Names, rules and texts are PEFT's. Every function either does all of what it
 /// says or throws and changes nothing, whatever throws: this library, an allocation, or the base's
-/// own for_each_module. For that the new gradients of all layers are there before the old ones are
-/// freed. Not thread-safe, but for base()'s forward. Source: PEFT's LoraModel and PeftModel.
+/// own for_each_module. Not thread-safe, but for base()'s forward. Source: PEFT's LoraModel.
 template <Adaptable Base>
 class LoRAModel {
  public:
@@ -170,11 +169,9 @@ class LoRAModel {
     });
   }
 
-  /// While the guard lives, the model is the base model, merged or not, but for biases of the base
-  /// that were trained: { auto off = model.disable_adapters(); … }
+  /// While the guard lives, the model is the base model with the biases that were trained.
   DisableGuard<LoRAModel> disable_adapters() { return DisableGuard<LoRAModel>(*this); }
-  /// Lets adapters and their trained copies act or not, on every layer; which are active or merged
-  /// stays as it is. See disable_adapters.
+  /// Lets adapters and their trained copies act or not. Which are active or merged stays as it is.
   void set_enabled(bool on) {
     change_at_once([&](Transaction& change) { prepare_enabled(on, change); });
   }
@@ -268,10 +265,13 @@ class LoRAModel {
   std::pair<Index, Index> get_nb_trainable_parameters() const {
     return count_with_frozen(const_cast<LoRAModel*>(this)->base_);
   }
-  /// The text that PEFT prints; see trainable_text.
-  std::string print_trainable_parameters() const {
-    const auto [trainable, all] = get_nb_trainable_parameters();
-    return trainable_text(trainable, all);
+  /// The line that PEFT prints, see trainable_text; and writing it to a stream.
+  std::string trainable_parameters_text() const {
+    return std::apply(trainable_text<>, get_nb_trainable_parameters());
+  }
+  template <class Stream>
+  void print_trainable_parameters(Stream& out) const {
+    out << trainable_parameters_text() << '\n';
   }
 
   /// fn(name, Parameter&) for every tensor that the base lists, adapters included.
