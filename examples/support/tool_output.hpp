@@ -110,7 +110,7 @@ inline void add_converted(lora::SafetensorsWriter& writer, const lora::Safetenso
 inline void write_adapter(const std::filesystem::path& directory, const lora::LoRAConfig& config,
                           const lora::Json& fields, const lora::SafetensorsWriter& tensors) {
   lora::check_peft_files(directory, fields, tensors);
-  lora::write_with_model_card(directory, config, lora::posix_calls(),
+  lora::write_with_model_card(directory, config,
                               [&] { lora::write_peft_adapter(directory, fields, tensors); });
   std::cout << "wrote " << directory.string() << "\n";
 }

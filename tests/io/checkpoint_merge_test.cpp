@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "io/peft_folder.hpp"
+#include "support/file_calls.hpp"
 #include "support/golden.hpp"
 #include "support/messages.hpp"
 
@@ -286,12 +287,13 @@ TEST(CheckpointMerge, AnErrorLeavesNothing) {
   const TemporaryFolder folder;
   const Small base;
   const SmallAdapter adapter;
-  FileCalls calls = posix_calls();
+  lora_test::FileCalls calls = lora_test::posix_calls();
   calls.write = [](int, const void*, std::size_t) -> ssize_t {
     errno = ENOSPC;
     return -1;
   };
-  EXPECT_HAS(failure<IoError>(base, adapter, folder.path / "out", {.calls = &calls}),
+  EXPECT_HAS(lora_test::with_calls(
+                 calls, [&] { return failure<IoError>(base, adapter, folder.path / "out"); }),
              "No space left on device");
   EXPECT_HAS(failure<ConfigError>(base, adapter, folder.path / "out", {.dtype = DType::I8}),
              "merge_checkpoint: dtype is I8, expected F32, F64, BF16 or F16");

@@ -13,6 +13,7 @@
 #include <thread>
 
 #include <sys/wait.h>
+#include "support/file_calls.hpp"
 #include "support/messages.hpp"
 #include "support/shared.hpp"
 
@@ -69,7 +70,7 @@ bool fails(const char* kind) {
   return true;
 }
 
-const lora::FileCalls faulty{
+const lora_test::FileCalls faulty{
     [](const char* path, int flags, mode_t mode) {
       if (fails("open")) return -1;
       const int fd = ::open(path, flags, mode);
@@ -103,9 +104,15 @@ TEST(ReadFile, ReadsWholeFiles) {
     EXPECT_EQ(lora::as_text(lora::read_file(path, size)), text);
     EXPECT_EQ(lora::as_text(lora::MappedFile(path).bytes()), text);
     faults = {.largest_transfer = 1000};
-    EXPECT_EQ(lora::as_text(lora::read_file(path, size, faulty)), text) << "short reads";
+    EXPECT_EQ(
+        lora::as_text(lora_test::with_calls(faulty, [&] { return lora::read_file(path, size); })),
+        text)
+        << "short reads";
     faults = {.kind = "read", .countdown = 0, .error = EINTR};
-    EXPECT_EQ(lora::as_text(lora::read_file(path, size, faulty)), text) << "interrupted read";
+    EXPECT_EQ(
+        lora::as_text(lora_test::with_calls(faulty, [&] { return lora::read_file(path, size); })),
+        text)
+        << "interrupted read";
     EXPECT_EQ(faults.opened, faults.closed);
   }
 }
@@ -131,7 +138,9 @@ TEST(ReadFile, SaysWhatIsWrong) {
   EXPECT_HAS(message_of<lora::FormatError>(map(path)),
              path.string() + ": has 11 bytes, more than the limit of 10");
   faults = {.kind = "read", .countdown = 0};
-  EXPECT_HAS(message_of<lora::IoError>([&] { lora::read_file(path, 100, faulty); }),
+  EXPECT_HAS(message_of<lora::IoError>([&] {
+               lora_test::with_calls(faulty, [&] { return lora::read_file(path, 100); });
+             }),
              path.string() + ": cannot read: Input/output error");
   EXPECT_EQ(faults.opened, faults.closed);
 }
@@ -140,20 +149,22 @@ TEST(ReadFile, NoticesThatTheFileChangesMeanwhile) {
   const lora_test::TemporaryFolder folder;
   static fs::path path;
   path = folder.path / "file";
-  lora::FileCalls calls = lora::posix_calls();
+  lora_test::FileCalls calls = lora_test::posix_calls();
   put(path, "0123456789");
   calls.read = [](int fd, void* bytes, std::size_t count) {
     fs::resize_file(path, 5);
     return ::read(fd, bytes, count);
   };
-  EXPECT_HAS(message_of<lora::IoError>([&] { lora::read_file(path, 100, calls); }),
+  EXPECT_HAS(message_of<lora::IoError>(
+                 [&] { lora_test::with_calls(calls, [&] { return lora::read_file(path, 100); }); }),
              path.string() + ": became shorter while it was read");
   put(path, "0123456789");
   calls.read = [](int fd, void* bytes, std::size_t count) {
     fs::resize_file(path, 11);
     return ::read(fd, bytes, count);
   };
-  EXPECT_HAS(message_of<lora::IoError>([&] { lora::read_file(path, 100, calls); }),
+  EXPECT_HAS(message_of<lora::IoError>(
+                 [&] { lora_test::with_calls(calls, [&] { return lora::read_file(path, 100); }); }),
              path.string() + ": became longer while it was read");
 }
 
@@ -233,7 +244,7 @@ TEST(AtomicWrite, SyncsBeforeItRenamesAndTheFolderAfterwards) {
   const lora_test::TemporaryFolder folder;
   const fs::path path = folder.path / "file";
   faults = {.largest_transfer = 4};
-  lora::atomic_write(path, "0123456789", faulty);
+  lora_test::with_calls(faulty, [&] { return lora::atomic_write(path, "0123456789"); });
   EXPECT_EQ(faults.trace, "open open write write write fsync close rename fsync close ");
   EXPECT_EQ(content(path), "0123456789");
 }
@@ -250,7 +261,7 @@ TEST(AtomicWrite, AnyFailureLeavesTheOldFileOrTheNewOneAndNoLitter) {
         faults = {.countdown = n, .error = error, .largest_transfer = 3};
         std::string message;  // empty: no error
         try {
-          lora::atomic_write(path, "the new one", faulty);
+          lora_test::with_calls(faulty, [&] { return lora::atomic_write(path, "the new one"); });
         } catch (const lora::IoError& thrown) {
           message = thrown.what();
         }
@@ -299,12 +310,16 @@ TEST(AtomicWrite, EachFailureHasItsMessage) {
       {"fsync", 1, EIO, "cannot sync the folder (the new file is in place"}};
   for (const Row& row : rows) {
     faults = {.kind = row.kind, .countdown = row.n, .error = row.error, .largest_transfer = 2};
-    EXPECT_HAS(message_of<lora::IoError>([&] { lora::atomic_write(path, "new", faulty); }),
+    EXPECT_HAS(message_of<lora::IoError>([&] {
+                 lora_test::with_calls(faulty, [&] { return lora::atomic_write(path, "new"); });
+               }),
                path.string() + ": " + row.part);
   }
-  lora::FileCalls stuck = lora::posix_calls();
+  lora_test::FileCalls stuck = lora_test::posix_calls();
   stuck.write = [](int, const void*, std::size_t) -> ssize_t { return 0; };
-  EXPECT_HAS(message_of<lora::IoError>([&] { lora::atomic_write(path, "new", stuck); }),
+  EXPECT_HAS(message_of<lora::IoError>([&] {
+               lora_test::with_calls(stuck, [&] { return lora::atomic_write(path, "new"); });
+             }),
              "No space left");
   EXPECT_HAS(message_of<lora::IoError>([&] { lora::atomic_write(folder.path / "", "new"); }),
              "names no file to write");
@@ -321,11 +336,12 @@ TEST(AtomicWrite, TriesAnotherNameWhenOneIsTakenAndInterruptionsDoNotFail) {
   const lora_test::TemporaryFolder folder;
   const fs::path path = folder.path / "file";
   faults = {.kind = "open", .countdown = 1, .error = EEXIST};
-  lora::atomic_write(path, "new", faulty);
+  lora_test::with_calls(faulty, [&] { return lora::atomic_write(path, "new"); });
   EXPECT_EQ(faults.trace.substr(0, 20), "open open open write");
   for (const char* kind : {"open", "write", "fsync", "close"}) {
     faults = {.kind = kind, .countdown = 0, .error = EINTR};
-    EXPECT_NO_THROW(lora::atomic_write(path, kind, faulty)) << kind;
+    EXPECT_NO_THROW(lora_test::with_calls(faulty, [&] { return lora::atomic_write(path, kind); }))
+        << kind;
     EXPECT_EQ(content(path), kind);
   }
 }

@@ -95,7 +95,7 @@ TEST(ModelCard, IsWrittenBeforeTheAdapterAndGoesWithIt) {
   const std::filesystem::path directory = folder.path / "new", path = directory / "README.md";
   const auto fail = [&] { throw Error("no adapter"); };
   const auto write = [&](const auto& adapters) {
-    write_with_model_card(directory, LoRAConfig(), posix_calls(), adapters);
+    write_with_model_card(directory, LoRAConfig(), adapters);
   };
   EXPECT_TRUE(throws<Error>([&] { write(fail); }, {"no adapter"}));
   EXPECT_FALSE(std::filesystem::exists(path));
@@ -105,8 +105,7 @@ TEST(ModelCard, IsWrittenBeforeTheAdapterAndGoesWithIt) {
   LoRAConfig unwritable;
   unwritable.base_model_name_or_path = "a\xff";
   bool called = false;
-  EXPECT_THROW(write_with_model_card(folder.path / "other", unwritable, posix_calls(),
-                                     [&] { called = true; }),
+  EXPECT_THROW(write_with_model_card(folder.path / "other", unwritable, [&] { called = true; }),
                ConfigError);
   EXPECT_FALSE(called || std::filesystem::exists(folder.path / "other"));
 }

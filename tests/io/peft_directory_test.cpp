@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "layers/layer_tools.hpp"
+#include "support/file_calls.hpp"
 #include "support/shared.hpp"
 
 namespace peft_directory_test {
@@ -80,7 +81,7 @@ Sample sample(Index r, const std::string& salt) {
   return made;
 }
 void save(const fs::path& directory, const Sample& one, const FileCalls& calls = faulty) {
-  write_peft_adapter(directory, one.fields, one.tensors, calls);
+  with_calls(calls, [&] { write_peft_adapter(directory, one.fields, one.tensors); });
 }
 /// Everything that a reader gets.
 std::string content(const Sample& one) {

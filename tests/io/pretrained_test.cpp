@@ -12,6 +12,7 @@
 
 #include "adapters/small_model.hpp"
 #include "io/checkpoint.hpp"
+#include "support/file_calls.hpp"
 #include "support/shared.hpp"
 
 namespace pretrained_test {
@@ -689,7 +690,7 @@ TEST(Pretrained, AFullDiskLeavesTheOldAdapter) {
     return -1;
   };
   SavePretrainedOptions options;
-  options.calls = &full;
+  const WithFileCalls in_force(full);
   EXPECT_TRUE(throws<IoError>(
       [&] {
         saved(folder.path, config_for({"q", "v"}, 3), options);
@@ -721,7 +722,7 @@ TEST(Pretrained, AModelCardThatFailsLeavesTheOldAdapter) {
   const std::string weights = bytes_of(folder.path / peft_weights_file),
                     config = bytes_of(folder.path / peft_config_file);
   options.model_card = Write::yes;
-  options.calls = &failing_rename_to("README.md");
+  const WithFileCalls in_force(failing_rename_to("README.md"));
   EXPECT_TRUE(throws<IoError>(
       [&] {
         saved(folder.path, config_for({"q", "v"}, 3), options);
@@ -735,8 +736,10 @@ TEST(Pretrained, AModelCardThatFailsLeavesTheOldAdapter) {
 TEST(Pretrained, AnAdapterThatFailsLeavesNoModelCard) {
   const TemporaryFolder folder;
   SavePretrainedOptions options;
-  options.calls = &failing_rename_to(peft_weights_file);
-  const auto save = [&] { saved(folder.path, config_for({"q"}, 2), options); };
+  const auto save = [&] {
+    const WithFileCalls in_force(failing_rename_to(peft_weights_file));
+    saved(folder.path, config_for({"q"}, 2), options);
+  };
   EXPECT_TRUE(throws<IoError>(save, {"adapter_model.safetensors: cannot put the new file"}));
   EXPECT_EQ(files(folder.path), Names{});
   atomic_write(folder.path / "README.md", "mine");

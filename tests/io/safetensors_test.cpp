@@ -9,6 +9,7 @@
 #include <set>
 
 #include "support/allocations.hpp"
+#include "support/file_calls.hpp"
 #include "support/golden.hpp"
 #include "support/messages.hpp"
 #include "support/shared.hpp"
@@ -787,12 +788,13 @@ TEST(SafetensorsWriter, AFailedWriteLeavesTheOldFile) {
   const fs::path path = folder.path / "x.safetensors";
   const Bytes old = small_file();
   lora::atomic_write(path, old);
-  lora::FileCalls full = lora::posix_calls();
+  lora_test::FileCalls full = lora_test::posix_calls();
   full.write = [](int, const void*, std::size_t) -> ssize_t {
     errno = ENOSPC;
     return -1;
   };
-  EXPECT_HAS(message_of<lora::IoError>([&] { SafetensorsWriter().write(path, full); }),
+  EXPECT_HAS(message_of<lora::IoError>(
+                 [&] { lora_test::with_calls(full, [&] { SafetensorsWriter().write(path); }); }),
              path.string() + ": cannot write: No space left");
   EXPECT_TRUE(lora::read_file(path, UINT64_MAX) == old);
 }

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "io/tiny_lm.hpp"
+#include "support/file_calls.hpp"
 #include "support/messages.hpp"
 #include "support/shared.hpp"
 
@@ -139,9 +140,9 @@ TEST(SaveModel, AFullDiskLeavesNothing) {
   };
   TinyLM<float> model = tiny_lm();
   writes = 0;
-  EXPECT_HAS(
-      message_of<IoError>([&] { save_pretrained(model, folder.path / "m", {.calls = &full}); }),
-      "No space left on device");
+  EXPECT_HAS(message_of<IoError>(
+                 [&] { with_calls(full, [&] { save_pretrained(model, folder.path / "m"); }); }),
+             "No space left on device");
   EXPECT_TRUE(fs::is_empty(folder.path));
 }
 

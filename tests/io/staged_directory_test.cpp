@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "support/file_calls.hpp"
 #include "support/messages.hpp"
 #include "support/shared.hpp"
 
@@ -59,14 +60,15 @@ TEST(StagedDirectory, AFailedRenameLeavesNothing) {
   fs::create_directory(folder.path / "new");
   atomic_write(folder.path / "new" / "file", "of somebody else");
   EXPECT_HAS(message_of<IoError>([&] { staged.commit(); }), "put the new folder in place");
-  FileCalls calls = posix_calls();
+  lora_test::FileCalls calls = lora_test::posix_calls();
   calls.fsync = [](int) {
     errno = EIO;
     return -1;
   };
   const fs::path target = folder.path / "unsynced";
   {
-    StagedDirectory other(target, calls);
+    const lora_test::WithFileCalls in_force(calls);
+    StagedDirectory other(target);
     EXPECT_HAS(message_of<IoError>([&] { other.commit(); }), "sync the new folder");
   }
   EXPECT_FALSE(fs::exists(target));

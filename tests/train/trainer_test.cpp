@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "support/file_calls.hpp"
 #include "support/shared.hpp"
 #include "support/threads.hpp"
 #include "train/toy.hpp"
@@ -462,12 +463,11 @@ TEST(Trainer, AFullDiskLosesNothing) {
       full = event.state.global_step == 8;
     }
   };
-  TrainerOptions<Toy> options;
-  options.calls = &calls;
   const TrainingArguments a = toy_arguments(folder.path);
-  ToyTrainer trainer(model, a, toy_task(), toy_examples(), {}, options);
+  ToyTrainer trainer(model, a, toy_task(), toy_examples());
   trainer.add_callback(std::make_shared<Fill>());
-  const std::string text = message_of<IoError>([&] { trainer.train(); });
+  const std::string text =
+      message_of<IoError>([&] { with_calls(calls, [&] { trainer.train(); }); });
   EXPECT_HAS(text, "No space left on device");
   EXPECT_HAS(text, "the run ends after step 12 and can go on from " +
                        (folder.path / "checkpoint-8").string());

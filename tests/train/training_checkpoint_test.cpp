@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <csignal>
 
+#include "support/file_calls.hpp"
 #include "support/shared.hpp"
 #include "support/threads.hpp"
 #include "train/toy.hpp"
@@ -29,8 +30,8 @@ struct Trained {
     state.global_step = 4;
     arguments["seed"] = 42;
   }
-  void write(const fs::path& path, const FileCalls& calls = posix_calls()) {
-    write_training_checkpoint(path, model, optimizer.state(), state, arguments, calls);
+  void write(const fs::path& path) {
+    write_training_checkpoint(path, model, optimizer.state(), state, arguments);
   }
 };
 
@@ -128,7 +129,8 @@ TEST(TrainingCheckpoint, AreLimited) {
     return -1;
   };
   given.write(checkpoint_path(folder.path, 6));
-  EXPECT_HAS(message_of<IoError>([&] { limit_checkpoints(folder.path, 1, -1, calls); }),
+  EXPECT_HAS(message_of<IoError>(
+                 [&] { with_calls(calls, [&] { limit_checkpoints(folder.path, 1, -1); }); }),
              "checkpoint-5: cannot remove this checkpoint: Operation not permitted");
 }
 
@@ -261,12 +263,11 @@ bool run_in_child(const fs::path& folder, int kill_at) {
   if (child == 0) {
     Kill::countdown = kill_at;
     const FileCalls calls = Kill::calls();
-    TrainerOptions<Toy> options;
-    options.calls = &calls;
+    const WithFileCalls in_force(calls);
     Toy model = toy_model(0.2);
     TrainingArguments a = toy_arguments(folder);
     a.save_total_limit = 2;
-    ToyTrainer trainer(model, a, toy_task(), toy_examples(), {}, options);
+    ToyTrainer trainer(model, a, toy_task(), toy_examples());
     trainer.train(trainer.last_checkpoint());
     ::_exit(0);
   }

@@ -25,7 +25,6 @@ struct CheckpointMergeOptions {
   std::optional<DType> dtype = {};
   /// Told now and then how many bytes of how many are written.
   std::function<void(std::uint64_t done, std::uint64_t total)> progress = {};
-  const FileCalls* calls = &posix_calls();
 };
 
 struct CheckpointMergeReport {
@@ -222,7 +221,7 @@ class CheckpointMerger {
   }
 
   CheckpointMergeReport run(const std::filesystem::path& output) {
-    StagedDirectory staged(output, *options_.calls);
+    StagedDirectory staged(output);
     for (const CheckpointFiles::File& file : base_.files()) {
       SafetensorsWriter writer;
       for (const auto& [key, value] : file.tensors.metadata()) writer.set_metadata(key, value);
@@ -234,7 +233,7 @@ class CheckpointMerger {
         add(name);
         for (const std::string& beside : added_beside(name)) add(beside);
       }
-      writer.write(staged.path() / file.name, *options_.calls);
+      writer.write(staged.path() / file.name);
     }
     write_index(staged.path());
     copy_others(staged.path());
@@ -300,7 +299,7 @@ class CheckpointMerger {
   }
 
   void copy(const std::filesystem::path& from, const std::filesystem::path& to) const {
-    atomic_write(to, MappedFile(from).bytes(), *options_.calls);
+    atomic_write(to, MappedFile(from).bytes());
   }
   void write_index(const std::filesystem::path& folder) const {
     if (base_.index().is_null()) return;
@@ -313,13 +312,12 @@ class CheckpointMerger {
     Json& metadata = index["metadata"];
     if (!metadata.is_object()) metadata = Json::object();
     metadata["total_size"] = report_.bytes;
-    atomic_write(folder / checkpoint_index_file, python_json(index, checkpoint_index_file) + "\n",
-                 *options_.calls);
+    atomic_write(folder / checkpoint_index_file, python_json(index, checkpoint_index_file) + "\n");
   }
 
   /// config.json last: with it the folder is a model.
   void copy_others(const std::filesystem::path& folder) const {
-    copy_other_files(base_.directory(), folder, *options_.calls);
+    copy_other_files(base_.directory(), folder);
     const std::filesystem::path path = base_.directory() / hf_config_file;
     if (!file_exists(path)) return;
     if (!options_.dtype && !plan_.untied) return copy(path, folder / hf_config_file);
@@ -328,8 +326,7 @@ class CheckpointMerger {
       throw FormatError(path.string() + ": is " + config.type_name() + ", expected an object");
     if (options_.dtype) set_config_dtype(config, *options_.dtype);
     if (plan_.untied) config["tie_word_embeddings"] = false;
-    atomic_write(folder / hf_config_file, python_json(config, path.string()) + "\n",
-                 *options_.calls);
+    atomic_write(folder / hf_config_file, python_json(config, path.string()) + "\n");
   }
 
   const CheckpointFiles& base_;

@@ -137,7 +137,7 @@ constexpr bool is_matrix_dtype(DType dtype) {
   return dtype == DType::F16 || dtype == DType::BF16 || dtype == DType::F32 || dtype == DType::F64;
 }
 
-namespace dtype_detail {
+namespace detail {
 
 static_assert(std::endian::native == std::endian::little,
               "safetensors are little-endian, and so must this machine be");
@@ -171,7 +171,7 @@ void encode_each(std::span<const S> values, std::byte* bytes, Narrow narrow) {
   }
 }
 
-}  // namespace dtype_detail
+}  // namespace detail
 
 /// The first finite element that encode_elements would make an infinity in `dtype`
 /// (is_matrix_dtype); empty when there is none. Allocates nothing.
@@ -200,13 +200,13 @@ void decode_elements(DType dtype, const std::byte* bytes, std::span<S> values) {
   if (dtype == (std::is_same_v<S, float> ? DType::F32 : DType::F64)) {
     std::memcpy(values.data(), bytes, values.size_bytes());
   } else if (dtype == DType::F32) {
-    dtype_detail::decode_each<float>(bytes, values, [](float v) { return v; });
+    detail::decode_each<float>(bytes, values, [](float v) { return v; });
   } else if (dtype == DType::F64) {
-    dtype_detail::decode_each<double>(bytes, values, [](double v) { return v; });
+    detail::decode_each<double>(bytes, values, [](double v) { return v; });
   } else if (dtype == DType::F16) {
-    dtype_detail::decode_each<std::uint16_t>(bytes, values, f16_to_float);
+    detail::decode_each<std::uint16_t>(bytes, values, f16_to_float);
   } else if (dtype == DType::BF16) {
-    dtype_detail::decode_each<std::uint16_t>(bytes, values, bf16_to_float);
+    detail::decode_each<std::uint16_t>(bytes, values, bf16_to_float);
   } else {
     throw ConfigError("decode_elements: " + std::string(dtype_name(dtype)) +
                       ", expected F16, BF16, F32 or F64");
@@ -222,22 +222,22 @@ void encode_elements(DType dtype, std::span<const S> values, std::byte* bytes) {
   if (dtype == (std::is_same_v<S, float> ? DType::F32 : DType::F64)) {
     std::memcpy(bytes, values.data(), values.size_bytes());
   } else if (dtype == DType::F32) {
-    dtype_detail::encode_each<float>(values, bytes, [](S v) { return static_cast<float>(v); });
+    detail::encode_each<float>(values, bytes, [](S v) { return static_cast<float>(v); });
   } else if (dtype == DType::F64) {
-    dtype_detail::encode_each<double>(values, bytes, [](S v) { return static_cast<double>(v); });
+    detail::encode_each<double>(values, bytes, [](S v) { return static_cast<double>(v); });
   } else if (dtype == DType::F16) {
-    dtype_detail::encode_each<std::uint16_t>(
-        values, bytes, [](S v) { return float_to_f16(dtype_detail::to_float_odd(v)); });
+    detail::encode_each<std::uint16_t>(values, bytes,
+                                       [](S v) { return float_to_f16(detail::to_float_odd(v)); });
   } else if (dtype == DType::BF16) {
-    dtype_detail::encode_each<std::uint16_t>(
-        values, bytes, [](S v) { return float_to_bf16(dtype_detail::to_float_odd(v)); });
+    detail::encode_each<std::uint16_t>(values, bytes,
+                                       [](S v) { return float_to_bf16(detail::to_float_odd(v)); });
   } else {
     throw ConfigError("encode_elements: " + std::string(dtype_name(dtype)) +
                       ", expected F16, BF16, F32 or F64");
   }
 }
 
-namespace dtype_detail {
+namespace detail {
 
 // Whether x is y once it is rounded to `dtype`; from halfway between two numbers to either of them,
 // since x may have been rounded there.
@@ -254,12 +254,12 @@ inline bool rounds_to(double x, DType dtype, double y) {
   return false;
 }
 
-}  // namespace dtype_detail
+}  // namespace detail
 
 /// Whether x of one type and y of another (is_matrix_dtype) may be the same number: equal once both
 /// are rounded to the narrower type. A NaN is no number. Allocates nothing.
 inline bool same_when_rounded(double x, DType x_dtype, double y, DType y_dtype) {
-  return x == y || dtype_detail::rounds_to(x, y_dtype, y) || dtype_detail::rounds_to(y, x_dtype, x);
+  return x == y || detail::rounds_to(x, y_dtype, y) || detail::rounds_to(y, x_dtype, x);
 }
 
 /// An element of a tensor.

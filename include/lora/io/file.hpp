@@ -27,8 +27,10 @@
 
 namespace lora {
 
-/// The system calls that this header makes, so that a test can let the n-th one fail. Each has the
-/// meaning, return value and errno of the POSIX function of its name.
+namespace detail {
+
+/// The system calls that read and write files. Each has the meaning, return value and errno of the
+/// POSIX function of its name.
 struct FileCalls {
   int (*open)(const char* path, int flags, mode_t mode);
   ssize_t (*read)(int fd, void* bytes, std::size_t count);
@@ -54,6 +56,15 @@ inline const FileCalls& posix_calls() {
   return calls;
 }
 
+/// The calls that this thread makes: POSIX's. A test puts others there to let the n-th one fail.
+inline const FileCalls*& file_calls_in_force() {
+  thread_local const FileCalls* calls = &posix_calls();
+  return calls;
+}
+inline const FileCalls& file_calls() { return *file_calls_in_force(); }
+
+}  // namespace detail
+
 /// Throws IoError "path: cannot do: what the system says". `error` is an errno.
 [[noreturn]] inline void throw_io_error(const std::filesystem::path& path, const char* what,
                                         int error) {
@@ -61,7 +72,7 @@ inline const FileCalls& posix_calls() {
                 std::generic_category().message(error));
 }
 
-namespace file_detail {
+namespace detail {
 
 // No single call is asked for more: Linux moves at most 2^31 - 4096 bytes, other systems refuse
 // more than 2^31 - 1.
@@ -70,7 +81,7 @@ inline constexpr std::size_t largest_transfer = std::size_t{1} << 30;
 // Owns an open file descriptor.
 class Descriptor {
  public:
-  Descriptor(int fd, const FileCalls& calls) : fd_(fd), calls_(&calls) {}
+  explicit Descriptor(int fd) : fd_(fd) {}
   Descriptor(const Descriptor&) = delete;
   Descriptor& operator=(const Descriptor&) = delete;
   ~Descriptor() { close(); }
@@ -85,13 +96,12 @@ class Descriptor {
   /// file.
   int close() {
     if (fd_ < 0) return 0;
-    const int result = calls_->close(std::exchange(fd_, -1));
+    const int result = file_calls().close(std::exchange(fd_, -1));
     return result == 0 || errno == EINTR ? 0 : errno;
   }
 
  private:
   int fd_;
-  const FileCalls* calls_;
 };
 
 template <class Call>
@@ -102,9 +112,9 @@ auto again_if_interrupted(Call&& call) {
 }
 
 // Opened without blocking, so that a named pipe is refused below instead of waiting for its writer.
-inline int open_to_read(const std::filesystem::path& path, const FileCalls& calls) {
+inline int open_to_read(const std::filesystem::path& path) {
   const int fd = again_if_interrupted(
-      [&] { return calls.open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0); });
+      [&] { return file_calls().open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0); });
   if (fd < 0) throw_io_error(path, "open for reading", errno);
   return fd;
 }
@@ -137,15 +147,15 @@ inline void refuse_special_target(const std::filesystem::path& path) {
                 ", expected a file or nothing there");
 }
 
-}  // namespace file_detail
+}  // namespace detail
 
 /// The whole content of a regular file of at most `max_bytes`. Allocates the file's size, and not
 /// before the size is known to be within the limit. Throws IoError (absent, not a file, not
 /// readable, changed while it was read, not enough memory) or FormatError (larger than the limit).
-inline std::vector<std::byte> read_file(const std::filesystem::path& path, std::uint64_t max_bytes,
-                                        const FileCalls& calls = posix_calls()) {
-  const file_detail::Descriptor file(file_detail::open_to_read(path, calls), calls);
-  const std::size_t size = file_detail::regular_size(path, file.get(), max_bytes);
+inline std::vector<std::byte> read_file(const std::filesystem::path& path,
+                                        std::uint64_t max_bytes) {
+  const detail::Descriptor file(detail::open_to_read(path));
+  const std::size_t size = detail::regular_size(path, file.get(), max_bytes);
   std::vector<std::byte> bytes;
   try {
     bytes.resize(size);
@@ -153,14 +163,14 @@ inline std::vector<std::byte> read_file(const std::filesystem::path& path, std::
     throw IoError(path.string() + ": not enough memory for its " + std::to_string(size) + " bytes");
   }
   const auto read_some = [&](void* to, std::size_t count) {
-    const ssize_t n =
-        file_detail::again_if_interrupted([&] { return calls.read(file.get(), to, count); });
+    const ssize_t n = detail::again_if_interrupted(
+        [&] { return detail::file_calls().read(file.get(), to, count); });
     if (n < 0) throw_io_error(path, "read", errno);
     return static_cast<std::size_t>(n);
   };
   for (std::size_t done = 0; done < size;) {
     const std::size_t n =
-        read_some(bytes.data() + done, std::min(size - done, file_detail::largest_transfer));
+        read_some(bytes.data() + done, std::min(size - done, detail::largest_transfer));
     if (n == 0) throw IoError(path.string() + ": became shorter while it was read");
     done += n;
   }
@@ -179,9 +189,8 @@ class MappedFile {
   MappedFile() = default;
   /// Throws as read_file does, except for memory.
   explicit MappedFile(const std::filesystem::path& path, std::uint64_t max_bytes = UINT64_MAX) {
-    const file_detail::Descriptor file(file_detail::open_to_read(path, posix_calls()),
-                                       posix_calls());
-    const std::size_t size = file_detail::regular_size(path, file.get(), max_bytes);
+    const detail::Descriptor file(detail::open_to_read(path));
+    const std::size_t size = detail::regular_size(path, file.get(), max_bytes);
     if (size == 0) return;  // mmap refuses a length of 0
     void* address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
     if (address == MAP_FAILED) throw_io_error(path, "map into memory", errno);
@@ -223,24 +232,24 @@ class MappedFile {
 /// file is in place but might not survive a loss of power. An existing target hands its permissions
 /// on; a symbolic link is replaced, and what it points to is not touched. A device, a pipe or a
 /// link to anything but a file is refused. A process that is killed half way leaves the hidden file
-/// behind. `calls` is kept by reference. One thread an object.
+/// behind. One thread an object.
 class AtomicFile {
  public:
   /// Throws IoError when the folder cannot be opened or written, or the target is no file.
-  explicit AtomicFile(std::filesystem::path target, const FileCalls& calls = posix_calls())
-      : calls_(calls), target_(std::move(target)), folder_(-1, calls), file_(-1, calls) {
+  explicit AtomicFile(std::filesystem::path target) : target_(std::move(target)) {
     if (!target_.has_filename()) throw IoError(target_.string() + ": names no file to write");
-    file_detail::refuse_special_target(target_);
+    detail::refuse_special_target(target_);
     std::filesystem::path folder = target_.parent_path();
     if (folder.empty()) folder = ".";
     // Opened first: what can fail should fail while nothing has changed.
-    folder_.reset(file_detail::again_if_interrupted(
-        [&] { return calls_.open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0); }));
+    folder_.reset(detail::again_if_interrupted([&] {
+      return detail::file_calls().open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    }));
     if (!folder_.valid()) throw_io_error(target_, "open the folder of this file", errno);
     open_temporary(folder);
     struct stat old {};
     if (::lstat(target_.c_str(), &old) == 0 && S_ISREG(old.st_mode) &&
-        calls_.fchmod(file_.get(), old.st_mode & 07777) != 0) {
+        detail::file_calls().fchmod(file_.get(), old.st_mode & 07777) != 0) {
       fail("set the permissions of the new file", errno);
     }
   }
@@ -253,9 +262,9 @@ class AtomicFile {
   void write(std::span<const std::byte> bytes) {
     expect_open("write");
     while (!bytes.empty()) {
-      const std::size_t count = std::min(bytes.size(), file_detail::largest_transfer);
-      const ssize_t n = file_detail::again_if_interrupted(
-          [&] { return calls_.write(file_.get(), bytes.data(), count); });
+      const std::size_t count = std::min(bytes.size(), detail::largest_transfer);
+      const ssize_t n = detail::again_if_interrupted(
+          [&] { return detail::file_calls().write(file_.get(), bytes.data(), count); });
       if (n <= 0) fail("write", n < 0 ? errno : ENOSPC);  // 0 means no progress and no reason
       bytes = bytes.subspan(static_cast<std::size_t>(n));
       written_ += static_cast<off_t>(n);
@@ -268,14 +277,14 @@ class AtomicFile {
   void commit() {
     expect_open("commit");
     // Some file systems put the rename on disk before the content, so the content is synced first.
-    if (file_detail::again_if_interrupted([&] { return calls_.fsync(file_.get()); }) != 0)
+    if (detail::again_if_interrupted([&] { return detail::file_calls().fsync(file_.get()); }) != 0)
       fail("sync", errno);
     if (const int error = file_.close(); error != 0) fail("close", error);
-    if (calls_.rename(temporary_.c_str(), target_.c_str()) != 0)
+    if (detail::file_calls().rename(temporary_.c_str(), target_.c_str()) != 0)
       fail("put the new file in place", errno);
     temporary_.clear();
     const int synced =
-        file_detail::again_if_interrupted([&] { return calls_.fsync(folder_.get()); });
+        detail::again_if_interrupted([&] { return detail::file_calls().fsync(folder_.get()); });
     // EINVAL and ENOTSUP: this file system has no sync for folders.
     if (synced != 0 && errno != EINVAL && errno != ENOTSUP) {
       throw_io_error(target_,
@@ -313,8 +322,10 @@ class AtomicFile {
                     static_cast<unsigned long long>(random));
       std::filesystem::path path = folder / name;
       // O_EXCL follows no link and takes no file that somebody else laid there.
-      const int fd = file_detail::again_if_interrupted(
-          [&] { return calls_.open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); });
+      const int fd = detail::again_if_interrupted([&] {
+        return detail::file_calls().open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
+                                         0666);
+      });
       if (fd >= 0) {
         file_.reset(fd);
         temporary_ = std::move(path);
@@ -326,7 +337,7 @@ class AtomicFile {
   }
   void discard() {
     file_.close();
-    if (!temporary_.empty()) calls_.unlink(temporary_.c_str());
+    if (!temporary_.empty()) detail::file_calls().unlink(temporary_.c_str());
     temporary_.clear();
   }
   [[noreturn]] void fail(const char* what, int error) {
@@ -334,23 +345,20 @@ class AtomicFile {
     throw_io_error(target_, what, error);
   }
 
-  const FileCalls& calls_;
   std::filesystem::path target_;
   std::filesystem::path temporary_;  // empty once renamed or removed
-  file_detail::Descriptor folder_, file_;
+  detail::Descriptor folder_{-1}, file_{-1};
   off_t written_ = 0, started_ = 0;  // of which the disk was given so many
 };
 
 /// Replaces the content of `path` by `bytes`, all or nothing (see AtomicFile). Throws IoError.
-inline void atomic_write(const std::filesystem::path& path, std::span<const std::byte> bytes,
-                         const FileCalls& calls = posix_calls()) {
-  AtomicFile file(path, calls);
+inline void atomic_write(const std::filesystem::path& path, std::span<const std::byte> bytes) {
+  AtomicFile file(path);
   file.write(bytes);
   file.commit();
 }
-inline void atomic_write(const std::filesystem::path& path, std::string_view text,
-                         const FileCalls& calls = posix_calls()) {
-  atomic_write(path, std::as_bytes(std::span(text)), calls);
+inline void atomic_write(const std::filesystem::path& path, std::string_view text) {
+  atomic_write(path, std::as_bytes(std::span(text)));
 }
 
 /// The bytes as text, in place.

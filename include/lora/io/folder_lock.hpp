@@ -15,15 +15,15 @@ class FolderLock {
  public:
   /// Makes the folder when it is not there. Throws IoError when another FolderLock holds it, of this
   /// process or of another, and when the folder cannot be made or opened.
-  explicit FolderLock(const std::filesystem::path& folder) : file_(-1, posix_calls()) {
+  explicit FolderLock(const std::filesystem::path& folder) : file_(-1) {
     std::error_code failed;
     std::filesystem::create_directories(folder, failed);
     if (failed) throw_io_error(folder, "make the folder", failed.value());
-    file_.reset(file_detail::again_if_interrupted(
+    file_.reset(detail::again_if_interrupted(
         [&] { return ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
     if (!file_.valid()) throw_io_error(folder, "open the folder", errno);
     const int locked =
-        file_detail::again_if_interrupted([&] { return ::flock(file_.get(), LOCK_EX | LOCK_NB); });
+        detail::again_if_interrupted([&] { return ::flock(file_.get(), LOCK_EX | LOCK_NB); });
     if (locked != 0 && errno == EWOULDBLOCK) {
       throw IoError(folder.string() +
                     ": another run is writing into this folder; wait for its end or choose "
@@ -32,7 +32,7 @@ class FolderLock {
   }
 
  private:
-  file_detail::Descriptor file_;
+  detail::Descriptor file_;
 };
 
 }  // namespace lora

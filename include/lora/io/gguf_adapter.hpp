@@ -19,7 +19,7 @@ struct GgufOptions {
   std::string name = {};     ///< general.name; empty: the base's name and "LoRA"
 };
 
-namespace gguf_detail {
+namespace detail {
 
 // The rows of `bytes` in another order: to the file's order of an interleaved module, or back.
 enum class RowOrder { to_gguf, to_peft };
@@ -231,7 +231,7 @@ class Exporter {
   GgufWriter writer_;
 };
 
-}  // namespace gguf_detail
+}  // namespace detail
 
 /// The GGUF file of an adapter for llama.cpp, whose logits are then PEFT's:
 /// y += (adapter.lora.alpha / r) B A x.
@@ -250,14 +250,13 @@ class Exporter {
 /// differs from PEFT (rsLoRA, alpha_pattern, GPT-2) this follows PEFT.
 inline GgufWriter gguf_of_adapter(const PeftAdapter& adapter, const GgufBase& base,
                                   const GgufOptions& options = {}) {
-  return gguf_detail::Exporter(adapter, base, options).run();
+  return detail::Exporter(adapter, base, options).run();
 }
 
 /// Writes gguf_of_adapter to `path`, all or nothing. Throws as it does, and IoError.
 inline void export_gguf(const PeftAdapter& adapter, const GgufBase& base,
-                        const std::filesystem::path& path, const GgufOptions& options = {},
-                        const FileCalls& calls = posix_calls()) {
-  gguf_of_adapter(adapter, base, options).write(path, calls);
+                        const std::filesystem::path& path, const GgufOptions& options = {}) {
+  gguf_of_adapter(adapter, base, options).write(path);
 }
 
 }  // namespace lora

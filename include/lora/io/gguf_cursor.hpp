@@ -13,7 +13,7 @@
 
 namespace lora {
 
-namespace gguf_detail {
+namespace detail {
 
 /// Reads what comes before the data, front to back.
 class Cursor {
@@ -125,6 +125,6 @@ class Cursor {
   std::size_t at_ = 0;
 };
 
-}  // namespace gguf_detail
+}  // namespace detail
 
 }  // namespace lora

@@ -12,7 +12,7 @@ struct GgufImport {
   SafetensorsWriter tensors;
 };
 
-namespace gguf_detail {
+namespace detail {
 
 // Turns a GGUF file into an adapter of PEFT, or says everything that speaks against it.
 class Importer {
@@ -168,7 +168,7 @@ class Importer {
   GgufImport result_;
 };
 
-}  // namespace gguf_detail
+}  // namespace detail
 
 /// The adapter of a GGUF file for PEFT: A and B bit for bit and in the file's types, the rows of
 /// interleaved modules and the A of an embedding back in PEFT's order, so that exporting the result
@@ -181,7 +181,7 @@ class Importer {
 /// tensors that are no pair of A and B, quantised types, modules or shapes that the base does not
 /// have, the head or the embedding of a tied base. Allocates the tensors.
 inline GgufImport adapter_of_gguf(const GgufFile& file, const GgufBase& base) {
-  return gguf_detail::Importer(file, base).run();
+  return detail::Importer(file, base).run();
 }
 
 /// Reads `path` and writes the adapter to `directory` as write_peft_adapter does.

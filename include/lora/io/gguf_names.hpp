@@ -51,7 +51,7 @@ struct GgufFamily {
       vocabulary{"vocab_size", 32000};
 };
 
-namespace gguf_detail {
+namespace detail {
 
 using enum GgufSize;
 
@@ -80,34 +80,33 @@ inline constexpr std::array<GgufModule, 6> gpt2_modules{
      {"transformer.wte", "token_embd", vocabulary, hidden},
      {"lm_head", "output", hidden, vocabulary}}};
 
-}  // namespace gguf_detail
+}  // namespace detail
 
 /// Every family; a new one is one entry. HuggingFace's Mistral runs as llama.cpp's "llama".
 /// Sources: llama.cpp's gguf-py/gguf/tensor_mapping.py, transformers' configuration classes.
 inline constexpr std::array gguf_families{
-    GgufFamily{
-        .model_type = "llama", .architecture = "llama", .modules = gguf_detail::llama_modules},
+    GgufFamily{.model_type = "llama", .architecture = "llama", .modules = detail::llama_modules},
     GgufFamily{.model_type = "mistral",
                .architecture = "llama",
-               .modules = gguf_detail::llama_modules,
+               .modules = detail::llama_modules,
                .feed_forward = {"intermediate_size", 14336},
                .key_value_heads = {"num_key_value_heads", 8}},
     GgufFamily{.model_type = "qwen2",
                .architecture = "qwen2",
-               .modules = gguf_detail::qwen_modules,
+               .modules = detail::qwen_modules,
                .feed_forward = {"intermediate_size", 22016},
                .key_value_heads = {"num_key_value_heads", 32},
                .vocabulary = {"vocab_size", 151936}},
     GgufFamily{.model_type = "qwen3",
                .architecture = "qwen3",
-               .modules = gguf_detail::qwen_modules,
+               .modules = detail::qwen_modules,
                .feed_forward = {"intermediate_size", 22016},
                .key_value_heads = {"num_key_value_heads", 32},
                .head_dim = {"head_dim", 128},
                .vocabulary = {"vocab_size", 151936}},
     GgufFamily{.model_type = "gpt2",
                .architecture = "gpt2",
-               .modules = gguf_detail::gpt2_modules,
+               .modules = detail::gpt2_modules,
                .embedding = "transformer.wte",
                .tied_by_default = true,
                .always_tied = true,
@@ -165,7 +164,7 @@ struct GgufPlace {
   }
 };
 
-namespace gguf_detail {
+namespace detail {
 
 // The number that stands in `name` where `pattern` has its '#', -1 for an equal name without one.
 // Only the number's shortest form passes, so that no two names mean one module.
@@ -196,17 +195,17 @@ inline std::optional<GgufPlace> find(const GgufBase& base, std::string_view name
   return std::nullopt;
 }
 
-}  // namespace gguf_detail
+}  // namespace detail
 
 /// The module of HuggingFace's path ("model.layers.0.self_attn.q_proj"), if the base has it.
 inline std::optional<GgufPlace> gguf_place_of_path(const GgufBase& base, std::string_view path) {
-  return gguf_detail::find(base, path, &GgufModule::module);
+  return detail::find(base, path, &GgufModule::module);
 }
 /// The module of GGUF's name of a weight ("blk.0.attn_q.weight"), if the base has it.
 inline std::optional<GgufPlace> gguf_place_of_tensor(const GgufBase& base, std::string_view name) {
   constexpr std::string_view end = ".weight";
   if (!name.ends_with(end)) return std::nullopt;
-  return gguf_detail::find(base, name.substr(0, name.size() - end.size()), &GgufModule::tensor);
+  return detail::find(base, name.substr(0, name.size() - end.size()), &GgufModule::tensor);
 }
 
 /// Every module of the base that can carry an adapter, in the order of the family's table.
@@ -222,7 +221,7 @@ inline std::vector<GgufPlace> gguf_places(const GgufBase& base) {
   return places;
 }
 
-namespace gguf_detail {
+namespace detail {
 
 // A size from config.json, its default when the field is absent, 0 when that or null leaves it to
 // be derived.
@@ -240,7 +239,7 @@ inline Index read_size(const Json& config, const GgufField& field, const std::st
                     ", expected an integer from 1 to " + std::to_string(most));
 }
 
-}  // namespace gguf_detail
+}  // namespace detail
 
 /// Reads the base from the content of its config.json; `where` names it in errors. What is absent
 /// has transformers' default. Throws ConfigError for another kind of model and for sizes that are
@@ -264,7 +263,7 @@ inline GgufBase gguf_base(const Json& config, const std::string& where) {
   }
   const GgufFamily& family = *base.family;
   const auto size = [&](const GgufField& field, Index derived) {
-    const Index read = gguf_detail::read_size(config, field, where);
+    const Index read = detail::read_size(config, field, where);
     if (read > 0 || derived > 0) return read > 0 ? read : derived;
     throw ConfigError(where + ": " + std::string(field.key) + " is null, expected an integer");
   };

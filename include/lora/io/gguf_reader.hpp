@@ -106,7 +106,7 @@ class GgufFile {
 
   GgufFile(Content held, std::string where) : content_(std::move(held)), where_(std::move(where)) {
     check_magic();
-    gguf_detail::Cursor cursor(content().subspan(8), where_);
+    detail::Cursor cursor(content().subspan(8), where_);
     // An info has at least a length, a byte of name, the number of dimensions, type and offset; a
     // key a length, a byte, a type and a value of one byte.
     const std::uint64_t tensors = cursor.count("number of tensors", 25);
@@ -127,9 +127,9 @@ class GgufFile {
   }
 
   void check_magic() const;
-  void read_key(gguf_detail::Cursor& cursor);
+  void read_key(detail::Cursor& cursor);
   void read_alignment();
-  void read_tensor(gguf_detail::Cursor& cursor);
+  void read_tensor(detail::Cursor& cursor);
   std::uint64_t byte_count(const GgufTensor& tensor, const std::string& name) const;
   void check_data(std::uint64_t header);
   void check_zeros(std::uint64_t begin, std::uint64_t end, const std::string& what) const;
@@ -165,10 +165,10 @@ inline void GgufFile::check_magic() const {
                          : ""));
 }
 
-inline void GgufFile::read_key(gguf_detail::Cursor& cursor) {
+inline void GgufFile::read_key(detail::Cursor& cursor) {
   const std::string place = "key " + std::to_string(keys_.size());
   const std::string key = cursor.text(place);
-  gguf_detail::check_name<FormatError>(key, gguf_longest_key, where_ + ": " + place);
+  detail::check_name<FormatError>(key, gguf_longest_key, where_ + ": " + place);
   if (!metadata_.try_emplace(key, cursor.value("key " + in_quotes(key))).second)
     throw FormatError(where_ + ": key " + in_quotes(key) + " appears twice");
   keys_.push_back(key);
@@ -183,10 +183,10 @@ inline void GgufFile::read_alignment() {
   }
 }
 
-inline void GgufFile::read_tensor(gguf_detail::Cursor& cursor) {
+inline void GgufFile::read_tensor(detail::Cursor& cursor) {
   const std::string place = "tensor " + std::to_string(names_.size());
   const std::string name = cursor.text(place + ": name");
-  gguf_detail::check_name<FormatError>(name, gguf_longest_name, where_ + ": " + place + ": name");
+  detail::check_name<FormatError>(name, gguf_longest_name, where_ + ": " + place + ": name");
   const std::string what = "tensor " + in_quotes(name) + ": ";
   const auto dimensions = cursor.number<std::uint32_t>(what + "number of dimensions");
   if (dimensions > gguf_most_dimensions) {
@@ -217,13 +217,13 @@ inline void GgufFile::read_tensor(gguf_detail::Cursor& cursor) {
   }
   const std::uint64_t size = byte_count(tensor, name);
   const std::uint64_t room = content().size() - data_size_;  // data_size_ never exceeds the file
-  if (size > room || gguf_detail::padded(size, alignment_) > room) {
+  if (size > room || detail::padded(size, alignment_) > room) {
     throw FormatError(about(name) + "takes " + std::to_string(size) + " bytes at offset " +
                       std::to_string(tensor.begin) + " of the data, more than the file of " +
                       std::to_string(content().size()) + " has");
   }
   tensor.end = tensor.begin + size;
-  data_size_ += gguf_detail::padded(size, alignment_);
+  data_size_ += detail::padded(size, alignment_);
   if (!tensors_.emplace(name, std::move(tensor)).second)
     throw FormatError(where_ + ": tensor " + in_quotes(name) + " appears twice");
   names_.push_back(name);
@@ -264,7 +264,7 @@ inline void GgufFile::check_data(std::uint64_t header) {
   const std::uint64_t size = content().size();
   // ggml ends a file without tensors at the header, others pad it.
   const bool bare = names_.empty() && size == header;
-  data_begin_ = bare ? header : gguf_detail::padded(header, alignment_);
+  data_begin_ = bare ? header : detail::padded(header, alignment_);
   if (size != data_begin_ + data_size_) {
     throw FormatError(where_ + ": has " + std::to_string(size) + " bytes, expected " +
                       std::to_string(data_begin_ + data_size_) + ": " +
@@ -274,7 +274,7 @@ inline void GgufFile::check_data(std::uint64_t header) {
   check_zeros(header, data_begin_, "the padding before the data");
   for (const std::string& name : names_) {
     const std::uint64_t end = tensors_.find(name)->second.end;
-    check_zeros(data_begin_ + end, data_begin_ + gguf_detail::padded(end, alignment_),
+    check_zeros(data_begin_ + end, data_begin_ + detail::padded(end, alignment_),
                 "the padding after tensor " + in_quotes(name));
   }
 }

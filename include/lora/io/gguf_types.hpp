@@ -108,7 +108,7 @@ struct GgufTensor {
   std::uint64_t begin = 0, end = 0;  ///< its bytes, counted from the first byte of the data
 };
 
-namespace gguf_detail {
+namespace detail {
 
 /// Throws E "where is ...": a name of 1 to `longest` bytes of UTF-8 without NUL passes.
 template <class E>
@@ -130,6 +130,6 @@ constexpr std::uint64_t padded(std::uint64_t bytes, std::uint64_t alignment) {
   return (bytes + alignment - 1) & ~(alignment - 1);
 }
 
-}  // namespace gguf_detail
+}  // namespace detail
 
 }  // namespace lora

@@ -21,7 +21,7 @@ class GgufWriter {
   /// or already there, for `general.alignment`, which is the writer's matter, for a string that is
   /// not UTF-8 or holds NUL, and for arrays deeper than gguf_deepest_array; then nothing is added.
   void set(const std::string& key, const GgufValue& value) {
-    gguf_detail::check_name<ConfigError>(key, gguf_longest_key, "GgufWriter: key");
+    detail::check_name<ConfigError>(key, gguf_longest_key, "GgufWriter: key");
     const std::string about = "GgufWriter: key " + in_quotes(key);
     if (key == "general.alignment")
       throw ConfigError(about + " is not set by callers: tensors are aligned to the default");
@@ -40,7 +40,7 @@ class GgufWriter {
   /// is added.
   void add(const std::string& name, DType dtype, std::span<const Index> shape,
            std::vector<std::byte> bytes) {
-    gguf_detail::check_name<ConfigError>(name, gguf_longest_name, "GgufWriter: tensor name");
+    detail::check_name<ConfigError>(name, gguf_longest_name, "GgufWriter: tensor name");
     const std::string about = "GgufWriter: tensor " + in_quotes(name);
     const auto type = gguf_type_from_dtype(dtype);
     if (!type) {
@@ -65,14 +65,14 @@ class GgufWriter {
       append_number(infos_, static_cast<std::uint64_t>(shape[i]));
     append_number(infos_, type->id);
     append_number(infos_, data_size_);
-    data_size_ += gguf_detail::padded(bytes.size(), gguf_default_alignment);
+    data_size_ += detail::padded(bytes.size(), gguf_default_alignment);
     data_.push_back(std::move(bytes));
   }
 
   /// Writes the file: the old one or the new one, never half of one (see AtomicFile). Throws
   /// IoError.
-  void write(const std::filesystem::path& path, const FileCalls& calls = posix_calls()) const {
-    AtomicFile file(path, calls);
+  void write(const std::filesystem::path& path) const {
+    AtomicFile file(path);
     for_each_piece([&](std::span<const std::byte> piece) { file.write(piece); });
     file.commit();
   }
@@ -100,7 +100,7 @@ class GgufWriter {
   static void append(std::string& to, const T& value, const std::string& about, int depth) {
     if constexpr (std::is_same_v<T, std::string>) {
       if (!value.empty()) {
-        gguf_detail::check_name<ConfigError>(value, value.size(), about + ": value");
+        detail::check_name<ConfigError>(value, value.size(), about + ": value");
       }
       append_text(to, value);
     } else if constexpr (std::is_same_v<T, GgufArray>) {
@@ -129,12 +129,12 @@ class GgufWriter {
     append_number(head, std::uint64_t{names_.size()});
     append_number(head, std::uint64_t{keys_.size()});
     head += metadata_ + infos_;
-    head.resize(gguf_detail::padded(head.size(), gguf_default_alignment));
+    head.resize(detail::padded(head.size(), gguf_default_alignment));
     write(std::as_bytes(std::span(head)));
     constexpr std::byte zeros[gguf_default_alignment]{};
     for (const std::vector<std::byte>& bytes : data_) {
       write(std::span<const std::byte>(bytes));
-      write(std::span(zeros).first(gguf_detail::padded(bytes.size(), gguf_default_alignment) -
+      write(std::span(zeros).first(detail::padded(bytes.size(), gguf_default_alignment) -
                                    bytes.size()));
     }
   }

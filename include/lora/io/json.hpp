@@ -42,7 +42,7 @@ inline std::string json_string(std::string_view text, const std::string& where) 
   }
 }
 
-namespace json_detail {
+namespace detail {
 
 // Tells how far the parser has read, which its callbacks are not told.
 struct CountingIterator {
@@ -163,7 +163,7 @@ class Builder {
   std::size_t values_ = 0;
 };
 
-}  // namespace json_detail
+}  // namespace detail
 
 /// The value that `text` (UTF-8, one value, whitespace around it allowed) stands for. `where` names
 /// the source. Refused beyond what RFC 8259 refuses: a byte order mark, a key that appears twice in
@@ -180,9 +180,9 @@ inline Json parse_json(std::string_view text, const std::string& where, JsonLimi
   if (const std::size_t nul = text.find('\0'); nul != text.npos) {
     refuse("byte " + std::to_string(nul) + ": a NUL byte");
   }
-  json_detail::Builder builder(text, limits);
-  const json_detail::CountingIterator first{text.data(), &builder.reached};
-  const json_detail::CountingIterator last{text.data() + text.size(), &builder.reached};
+  detail::Builder builder(text, limits);
+  const detail::CountingIterator first{text.data(), &builder.reached};
+  const detail::CountingIterator last{text.data() + text.size(), &builder.reached};
   if (!Json::sax_parse(first, last, &builder)) refuse(builder.error);
   return std::move(builder.root);
 }

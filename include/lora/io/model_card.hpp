@@ -83,12 +83,11 @@ inline std::string model_card(const LoRAConfig& config) {
 
 /// Writes README.md into a directory that has none; what somebody wrote is left alone. Throws
 /// IoError, ConfigError as model_card.
-inline void write_model_card(const std::filesystem::path& directory, const LoRAConfig& config,
-                             const FileCalls& calls = posix_calls()) {
+inline void write_model_card(const std::filesystem::path& directory, const LoRAConfig& config) {
   const std::filesystem::path path = directory / "README.md";
   std::error_code ignored;
   if (std::filesystem::exists(std::filesystem::symlink_status(path, ignored))) return;
-  atomic_write(path, model_card(config), calls);
+  atomic_write(path, model_card(config));
 }
 
 /// Writes README.md as write_model_card does, into a directory that is created when missing, and
@@ -96,7 +95,7 @@ inline void write_model_card(const std::filesystem::path& directory, const LoRAC
 /// and when it was the card that failed, nothing was called.
 template <class WriteAdapters>
 void write_with_model_card(const std::filesystem::path& directory, const LoRAConfig& config,
-                           const FileCalls& calls, WriteAdapters&& write_adapters) {
+                           WriteAdapters&& write_adapters) {
   const std::filesystem::path path = directory / "README.md";
   std::error_code failure;
   if (std::filesystem::exists(std::filesystem::symlink_status(path, failure)))
@@ -105,10 +104,10 @@ void write_with_model_card(const std::filesystem::path& directory, const LoRACon
   std::filesystem::create_directories(directory, failure);
   if (failure) throw_io_error(directory, "create this folder", failure.value());
   try {
-    write_model_card(directory, config, calls);
+    write_model_card(directory, config);
     write_adapters();
   } catch (...) {
-    calls.unlink(path.c_str());
+    detail::file_calls().unlink(path.c_str());
     throw;
   }
 }

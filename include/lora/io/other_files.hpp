@@ -28,12 +28,11 @@ inline bool is_other_file(const std::filesystem::directory_entry& entry) {
 }
 
 /// Copies those files from one folder to another, each atomically. Throws IoError.
-inline void copy_other_files(const std::filesystem::path& from, const std::filesystem::path& to,
-                             const FileCalls& calls = posix_calls()) {
+inline void copy_other_files(const std::filesystem::path& from, const std::filesystem::path& to) {
   std::error_code failure;
   for (const auto& entry : std::filesystem::directory_iterator(from, failure)) {
     if (is_other_file(entry))
-      atomic_write(to / entry.path().filename(), MappedFile(entry.path()).bytes(), calls);
+      atomic_write(to / entry.path().filename(), MappedFile(entry.path()).bytes());
   }
   if (failure) throw_io_error(from, "list this folder", failure.value());
 }

@@ -373,10 +373,9 @@ inline void check_peft_files(const std::filesystem::path& directory, const Json&
 /// replace_peft_files does. `fields` are written as they stand (see peft_config_fields). Throws as
 /// check_peft_files before anything is written, IoError as replace_peft_files.
 inline void write_peft_adapter(const std::filesystem::path& directory, const Json& fields,
-                               const SafetensorsWriter& tensors,
-                               const FileCalls& calls = posix_calls()) {
+                               const SafetensorsWriter& tensors) {
   check_peft_files(directory, fields, tensors);
-  replace_peft_files(directory, tensors, peft_config_text(fields), calls);
+  replace_peft_files(directory, tensors, peft_config_text(fields));
 }
 
 }  // namespace lora

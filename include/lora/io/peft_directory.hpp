@@ -133,8 +133,7 @@ inline std::filesystem::path waiting_peft_config(const std::filesystem::path& di
 /// The pair that is waiting when it is complete, else the two files under their own names; throws
 /// as read_file. `config`: the bytes of the configuration under its own name.
 inline LocatedPeftFiles locate_peft_files_beside(const std::filesystem::path& directory,
-                                                 const std::vector<std::byte>& config,
-                                                 const FileCalls& calls) {
+                                                 const std::vector<std::byte>& config) {
   LocatedPeftFiles found{peft_paths(directory), config};
   found.weights = weights_identity(found.paths.weights);
   const std::uint64_t old_config = stream_key(0, as_text(config));
@@ -151,53 +150,50 @@ inline LocatedPeftFiles locate_peft_files_beside(const std::filesystem::path& di
     if (waiting.empty()) return found;
     found.paths.config = waiting;
   }
-  found.config = read_file(found.paths.config, peft_config_max_bytes, calls);
+  found.config = read_file(found.paths.config, peft_config_max_bytes);
   return found;
 }
 
 /// The same, looked at again while the configuration is replaced meanwhile: weights that were read
 /// after a rename may not be those of a configuration that was read before it.
-inline LocatedPeftFiles locate_peft_files(const std::filesystem::path& directory,
-                                          const FileCalls& calls = posix_calls()) {
+inline LocatedPeftFiles locate_peft_files(const std::filesystem::path& directory) {
   const std::filesystem::path path = peft_paths(directory).config;
-  std::vector<std::byte> config = read_file(path, peft_config_max_bytes, calls);
+  std::vector<std::byte> config = read_file(path, peft_config_max_bytes);
   for (int attempt = 1;; ++attempt) {
-    LocatedPeftFiles found = locate_peft_files_beside(directory, config, calls);
-    std::vector<std::byte> now = read_file(path, peft_config_max_bytes, calls);
+    LocatedPeftFiles found = locate_peft_files_beside(directory, config);
+    std::vector<std::byte> now = read_file(path, peft_config_max_bytes);
     if (now == config || attempt == 100) return found;
     config = std::move(now);
   }
 }
 
 /// The errno of syncing a folder, 0 also where folders have no sync.
-inline int sync_folder(const std::filesystem::path& folder, const FileCalls& calls) {
-  using file_detail::again_if_interrupted;
-  const file_detail::Descriptor fd(
-      again_if_interrupted(
-          [&] { return calls.open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0); }),
-      calls);
+inline int sync_folder(const std::filesystem::path& folder) {
+  using detail::again_if_interrupted;
+  const detail::Descriptor fd(again_if_interrupted(
+      [&] { return file_calls().open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0); }));
   if (!fd.valid()) return errno;
-  if (again_if_interrupted([&] { return calls.fsync(fd.get()); }) == 0) return 0;
+  if (again_if_interrupted([&] { return file_calls().fsync(fd.get()); }) == 0) return 0;
   return errno == EINVAL || errno == ENOTSUP ? 0 : errno;
 }
 
 /// Replaces the pair in a directory that has one.
 class PeftReplacement {
  public:
-  PeftReplacement(const std::filesystem::path& directory, const FileCalls& calls)
-      : directory_(directory), calls_(calls), paths_(peft_paths(directory)) {}
+  PeftReplacement(const std::filesystem::path& directory)
+      : directory_(directory), paths_(peft_paths(directory)) {}
 
   void run(const SafetensorsWriter& tensors, std::string_view config) {
     finish_interrupted();
-    const std::vector<std::byte> old = read_file(paths_.config, peft_config_max_bytes, calls_);
-    if (as_text(old) == config) return tensors.write(paths_.weights, calls_);
+    const std::vector<std::byte> old = read_file(paths_.config, peft_config_max_bytes);
+    if (as_text(old) == config) return tensors.write(paths_.weights);
     const StagedNames names{stream_key(0, as_text(old)), weights_identity(paths_.weights)};
     PeftPaths staged{{}, names.weights(directory_)};
     try {
-      tensors.write(staged.weights, calls_);
+      tensors.write(staged.weights);
       keep_permissions(paths_.weights, staged.weights);
       staged.config = names.config(directory_, weights_identity(staged.weights));
-      atomic_write(staged.config, config, calls_);
+      atomic_write(staged.config, config);
       move_weights(staged);
     } catch (const IoError& error) {
       discard(staged);
@@ -212,8 +208,8 @@ class PeftReplacement {
  private:
   void discard(const PeftPaths& staged) {
     // First: while it is there the pair counts.
-    if (!staged.config.empty()) calls_.unlink(staged.config.c_str());
-    calls_.unlink(staged.weights.c_str());
+    if (!staged.config.empty()) file_calls().unlink(staged.config.c_str());
+    file_calls().unlink(staged.weights.c_str());
   }
   static void keep_permissions(const std::filesystem::path& from, const std::filesystem::path& to) {
     std::error_code ignored;
@@ -222,21 +218,21 @@ class PeftReplacement {
       std::filesystem::permissions(to, status.permissions(), ignored);
   }
   void move_weights(const PeftPaths& staged) {
-    if (calls_.rename(staged.weights.c_str(), paths_.weights.c_str()) != 0)
+    if (file_calls().rename(staged.weights.c_str(), paths_.weights.c_str()) != 0)
       throw_io_error(paths_.weights, "put the new file in place", errno);
   }
   void move_config(const PeftPaths& staged) {
     // The configuration must not reach the disk before the weights that it is for.
-    const int first = sync_folder(directory_, calls_);
+    const int first = sync_folder(directory_);
     keep_permissions(paths_.config, staged.config);
-    if (calls_.rename(staged.config.c_str(), paths_.config.c_str()) != 0) {
+    if (file_calls().rename(staged.config.c_str(), paths_.config.c_str()) != 0) {
       const std::string what =
           "put the new file in place (the adapter is the new one; its "
           "configuration waits as " +
           staged.config.filename().string() + " for the next save)";
       throw_io_error(paths_.config, what.c_str(), errno);
     }
-    const int last = sync_folder(directory_, calls_);
+    const int last = sync_folder(directory_);
     if (first != 0 || last != 0) {
       throw_io_error(directory_,
                      "sync the folder (the new adapter is in place, a loss of power could undo it)",
@@ -246,7 +242,7 @@ class PeftReplacement {
   /// Puts a complete pair that an earlier process left waiting in place, and removes what is left
   /// of others.
   void finish_interrupted() {
-    const LocatedPeftFiles found = locate_peft_files(directory_, calls_);
+    const LocatedPeftFiles found = locate_peft_files(directory_);
     if (found.paths.config != paths_.config) {
       if (found.paths.weights != paths_.weights) move_weights(found.paths);
       move_config(found.paths);
@@ -257,11 +253,10 @@ class PeftReplacement {
       if (entry.path().filename().string().starts_with(peft_staged_prefix))
         left.push_back(entry.path());
     }
-    for (const std::filesystem::path& path : left) calls_.unlink(path.c_str());
+    for (const std::filesystem::path& path : left) file_calls().unlink(path.c_str());
   }
 
   const std::filesystem::path& directory_;
-  const FileCalls& calls_;
   PeftPaths paths_;
 };
 
@@ -281,22 +276,22 @@ class PeftReplacement {
 /// IoError; two of its messages say that the new adapter is there nonetheless: the second rename
 /// failed, or the last sync of the folder.
 inline void replace_peft_files(const std::filesystem::path& directory,
-                               const SafetensorsWriter& tensors, std::string_view config,
-                               const FileCalls& calls = posix_calls()) {
+                               const SafetensorsWriter& tensors, std::string_view config) {
   std::error_code failure;
   std::filesystem::create_directories(directory, failure);
   if (failure) throw_io_error(directory, "create this folder", failure.value());
   const detail::PeftPaths paths = detail::peft_paths(directory);
-  file_detail::refuse_special_target(paths.weights);
+  detail::refuse_special_target(paths.weights);
   if (detail::file_exists(paths.config)) {
-    detail::PeftReplacement(directory, calls).run(tensors, config);
+    detail::PeftReplacement(directory).run(tensors, config);
   } else {
     const bool had_weights = detail::file_exists(paths.weights);
-    tensors.write(paths.weights, calls);
+    tensors.write(paths.weights);
     try {
-      atomic_write(paths.config, config, calls);
+      atomic_write(paths.config, config);
     } catch (...) {
-      if (!had_weights && !detail::file_exists(paths.config)) calls.unlink(paths.weights.c_str());
+      if (!had_weights && !detail::file_exists(paths.config))
+        detail::file_calls().unlink(paths.weights.c_str());
       throw;
     }
   }

@@ -28,7 +28,6 @@ struct SavePretrainedOptions {
   /// LoadReport::fields of adapters that were loaded: what was read is written again, unknown
   /// fields included, see peft_config_fields.
   std::map<std::string, Json> fields = {};
-  const FileCalls* calls = &posix_calls();
 };
 
 /// How load_adapter loads.
@@ -192,11 +191,10 @@ void save_pretrained(LoRAModel<Base>& model, const std::filesystem::path& direct
     check_peft_files(one.directory, one.fields, one.tensors);
   }
   const auto write = [&] {
-    for (const Prepared& one : prepared)
-      write_peft_adapter(one.directory, one.fields, one.tensors, *options.calls);
+    for (const Prepared& one : prepared) write_peft_adapter(one.directory, one.fields, one.tensors);
   };
   if (options.model_card == Write::no) return write();
-  write_with_model_card(directory, prepared.front().config, *options.calls, write);
+  write_with_model_card(directory, prepared.front().config, write);
 }
 
 /// Adds the adapter of a directory to a model that has none of this name: on the layers that its

@@ -80,9 +80,9 @@ class SafetensorsWriter {
   /// Writes the file: the old one or the new one, never half of one (see AtomicFile), so that a
   /// file may be written over while it is open for reading. Throws IoError, or ConfigError when the
   /// header exceeds safetensors_max_header. Allocates the header.
-  void write(const std::filesystem::path& path, const FileCalls& calls = posix_calls()) const {
+  void write(const std::filesystem::path& path) const {
     const std::string head = header();
-    AtomicFile file(path, calls);
+    AtomicFile file(path);
     file.write(std::as_bytes(std::span(head)));
     for (const auto& [key, tensor] : tensors_)
       emit(key.name, tensor, [&](std::span<const std::byte> bytes) { file.write(bytes); });

@@ -27,7 +27,6 @@ struct SaveModelOptions {
   /// A folder that the model comes from: the other fields of its config.json are kept, and its
   /// tokenizer and whatever else is_other_file says are copied. Empty: none.
   std::filesystem::path base_directory = {};
-  const FileCalls* calls = &posix_calls();
 };
 
 namespace detail {
@@ -159,14 +158,13 @@ void write_shards(const std::filesystem::path& folder, const std::vector<SavedTe
       weight_map[tensor->name] = name;
       total += tensor_byte_count<ShapeError>(dtype, tensor->shape, tensor->name);
     }
-    writer.write(folder / name, *options.calls);
+    writer.write(folder / name);
   }
   if (shards.size() == 1) return;
   Json index;
   index["metadata"]["total_size"] = total;
   for (const auto& [tensor, file] : weight_map) index["weight_map"][tensor] = file;
-  atomic_write(folder / checkpoint_index_file, python_json(index, checkpoint_index_file) + "\n",
-               *options.calls);
+  atomic_write(folder / checkpoint_index_file, python_json(index, checkpoint_index_file) + "\n");
 }
 
 }  // namespace detail
@@ -193,12 +191,10 @@ void save_pretrained(Model& model, const std::filesystem::path& directory,
   Json as_read = Json::object();
   if (!options.base_directory.empty()) as_read = read_hf_config(options.base_directory).fields;
   const Json fields = hf_config_fields(config, dtype, as_read);
-  StagedDirectory staged(directory, *options.calls);
+  StagedDirectory staged(directory);
   detail::write_shards(staged.path(), saved.list, dtype, options);
-  if (!options.base_directory.empty())
-    copy_other_files(options.base_directory, staged.path(), *options.calls);
-  atomic_write(staged.path() / hf_config_file, python_json(fields, hf_config_file) + "\n",
-               *options.calls);
+  if (!options.base_directory.empty()) copy_other_files(options.base_directory, staged.path());
+  atomic_write(staged.path() / hf_config_file, python_json(fields, hf_config_file) + "\n");
   staged.commit();
 }
 

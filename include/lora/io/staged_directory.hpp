@@ -18,9 +18,7 @@ namespace lora {
 class StagedDirectory {
  public:
   /// Throws ConfigError unless `target` is free: not there, or an empty folder. Throws IoError.
-  explicit StagedDirectory(const std::filesystem::path& target,
-                           const FileCalls& calls = posix_calls())
-      : calls_(calls), target_(resolved(target)) {
+  explicit StagedDirectory(const std::filesystem::path& target) : target_(resolved(target)) {
     expect_free();
     const std::filesystem::path parent = target_.parent_path();
     std::error_code failure;
@@ -53,12 +51,12 @@ class StagedDirectory {
   /// and Error when called twice.
   void commit() {
     if (path_.empty()) throw Error(target_.string() + ": StagedDirectory::commit was called twice");
-    if (const int error = detail::sync_folder(path_, calls_); error != 0)
+    if (const int error = detail::sync_folder(path_); error != 0)
       throw_io_error(target_, "sync the new folder", error);
-    if (calls_.rename(path_.c_str(), target_.c_str()) != 0)
+    if (detail::file_calls().rename(path_.c_str(), target_.c_str()) != 0)
       throw_io_error(target_, "put the new folder in place", errno);
     path_.clear();
-    if (const int error = detail::sync_folder(target_.parent_path(), calls_); error != 0) {
+    if (const int error = detail::sync_folder(target_.parent_path()); error != 0) {
       throw_io_error(
           target_,
           "sync the folder around it (the new one is in place, a loss of power could undo it)",
@@ -93,7 +91,6 @@ class StagedDirectory {
       throw ConfigError(target_.string() + ": is not empty, expected a new or an empty folder");
   }
 
-  const FileCalls& calls_;
   std::filesystem::path target_, path_;
 };
 

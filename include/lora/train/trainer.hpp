@@ -161,8 +161,7 @@ TrainOutput Trainer<Model, Example>::train(const std::filesystem::path& resume) 
   notify([](TrainerCallback& callback, const TrainerEvent& e) { callback.on_train_begin(e); });
   if (saves()) {
     const bool goes_on = detail::resumes_in(arguments_.output_dir, resume);
-    detail::remove_later_checkpoints(arguments_.output_dir, goes_on ? state_.global_step : -1,
-                                     *options_.calls);
+    detail::remove_later_checkpoints(arguments_.output_dir, goes_on ? state_.global_step : -1);
   }
   bool stop = control_.should_training_stop;
   if (stop) output.reason = StopReason::callback;
@@ -367,8 +366,7 @@ void Trainer<Model, Example>::save(AdamW<S>& optimizer) {
   }
   const std::filesystem::path path = path_of(state_.global_step);
   try {
-    write_training_checkpoint(path, model_, optimizer.state(), state_, run_arguments(),
-                              *options_.calls);
+    write_training_checkpoint(path, model_, optimizer.state(), state_, run_arguments());
   } catch (const IoError& error) {
     const std::filesystem::path last = last_checkpoint();
     throw IoError(
@@ -379,7 +377,7 @@ void Trainer<Model, Example>::save(AdamW<S>& optimizer) {
   saved_step_ = state_.global_step;
   if (arguments_.save_total_limit) {
     const Index best = arguments_.load_best_model_at_end ? state_.best_global_step : -1;
-    limit_checkpoints(arguments_.output_dir, *arguments_.save_total_limit, best, *options_.calls);
+    limit_checkpoints(arguments_.output_dir, *arguments_.save_total_limit, best);
   }
   notify([&](TrainerCallback& callback, const TrainerEvent& e) { callback.on_save(e, path); });
 }

@@ -28,7 +28,6 @@ struct TrainerOptions {
   /// An object of whatever else makes a run another (the model, the adapter, a digest of the data):
   /// a checkpoint with other facts is refused.
   Json facts = Json::object();
-  const FileCalls* calls = &posix_calls();
 };
 
 enum class StopReason { finished, callback, requested, non_finite };

@@ -63,14 +63,14 @@ inline void remove_leftovers(const std::filesystem::path& directory) {
 }
 
 /// Under a hidden name first: half a folder must not look like a checkpoint.
-inline void remove_checkpoint(const std::filesystem::path& path, const FileCalls& calls) {
+inline void remove_checkpoint(const std::filesystem::path& path) {
   char name[32];
   const auto step = static_cast<unsigned long long>(stream_key(0, path.filename().string()));
   std::snprintf(name, sizeof name, ".lora-%016llx.tmp", step);
   const std::filesystem::path hidden = path.parent_path() / name;
   std::error_code ignored;
   std::filesystem::remove_all(hidden, ignored);
-  if (calls.rename(path.c_str(), hidden.c_str()) != 0)
+  if (detail::file_calls().rename(path.c_str(), hidden.c_str()) != 0)
     throw_io_error(path, "remove this checkpoint", errno);
   std::filesystem::remove_all(hidden, ignored);
 }
@@ -98,11 +98,10 @@ inline void check_checkpoint_folder(const TrainingArguments& arguments,
 }
 
 /// Removes the checkpoints of `directory` after `step`, and what killed processes have left.
-inline void remove_later_checkpoints(const std::filesystem::path& directory, Index step,
-                                     const FileCalls& calls) {
+inline void remove_later_checkpoints(const std::filesystem::path& directory, Index step) {
   remove_leftovers(directory);
   for (const Index one : checkpoint_steps(directory)) {
-    if (one > step) remove_checkpoint(checkpoint_path(directory, one), calls);
+    if (one > step) remove_checkpoint(checkpoint_path(directory, one));
   }
 }
 
@@ -163,28 +162,26 @@ SafetensorsWriter training_tensors(Model& model, const OptimizerState<S>& optimi
 template <class Model, class S>
 void write_training_checkpoint(const std::filesystem::path& path, Model& model,
                                const OptimizerState<S>& optimizer, const TrainerState& state,
-                               const Json& arguments, const FileCalls& calls = posix_calls()) {
+                               const Json& arguments) {
   const std::filesystem::path parent = path.parent_path();
   // Where nothing is in the way: the folder itself is put in place at the very end.
   const std::filesystem::path free = parent / (path.filename().string() + ".next");
-  StagedDirectory staged(detail::file_exists(path) ? free : path, calls);
+  StagedDirectory staged(detail::file_exists(path) ? free : path);
   if constexpr (detail::HasAdapters<Model>) {
     if (!model.adapter_names().empty()) {
       SavePretrainedOptions options;
       options.model_card = Write::no;
-      options.calls = &calls;
       save_pretrained(model, staged.path(), options);
     }
   }
-  detail::training_tensors(model, optimizer).write(staged.path() / training_tensors_file, calls);
+  detail::training_tensors(model, optimizer).write(staged.path() / training_tensors_file);
   Json json = state_json(state);
   json["arguments"] = arguments;
-  atomic_write(staged.path() / trainer_state_file, python_json(json, trainer_state_file) + "\n",
-               calls);
+  atomic_write(staged.path() / trainer_state_file, python_json(json, trainer_state_file) + "\n");
   if (!detail::file_exists(path)) return staged.commit();
   staged.commit();
-  detail::remove_checkpoint(path, calls);
-  if (calls.rename(free.c_str(), path.c_str()) != 0)
+  detail::remove_checkpoint(path);
+  if (detail::file_calls().rename(free.c_str(), path.c_str()) != 0)
     throw_io_error(path, "put the new checkpoint in place", errno);
 }
 
@@ -318,15 +315,14 @@ void restore_training(const TrainingCheckpoint<S>& checkpoint, Model& model, Ada
 
 /// Removes the oldest checkpoints until `limit` are left, but never the one of step `keep`.
 /// Throws IoError.
-inline void limit_checkpoints(const std::filesystem::path& directory, Index limit, Index keep,
-                              const FileCalls& calls = posix_calls()) {
+inline void limit_checkpoints(const std::filesystem::path& directory, Index limit, Index keep) {
   std::vector<Index> steps = checkpoint_steps(directory);
   auto excess = static_cast<Index>(steps.size()) - limit;
   for (const Index step : steps) {
     if (excess <= 0) break;
     // The newest stays as well: it is what a run would be resumed from.
     if (step == keep || step == steps.back()) continue;
-    detail::remove_checkpoint(checkpoint_path(directory, step), calls);
+    detail::remove_checkpoint(checkpoint_path(directory, step));
     --excess;
   }
 }
