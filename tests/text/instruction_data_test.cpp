@@ -17,8 +17,8 @@ InstructionData parse(std::string_view text, const DataOptions& options = {}) {
   return lora::parse_instruction_data(text, "data", options);
 }
 
-// "role=content(input){calls}<thinking>+" of each message, + and - where the record says so, tools
-// behind.
+// "role=content(input){calls}<thinking>+" of each message, + and - where the record says so or has
+// it in its prompt, tools behind.
 std::string shown(const InstructionData& data) {
   std::string out;
   for (const lora::Conversation& conversation : data.conversations) {
@@ -27,7 +27,7 @@ std::string shown(const InstructionData& data) {
       if (!message.input.empty()) out += "(" + message.input + ")";
       if (!message.tool_calls.empty()) out += "{" + message.tool_calls + "}";
       if (message.thinking) out += "<" + *message.thinking + ">";
-      if (message.trained) out += *message.trained ? "+" : "-";
+      if (message.trained || message.in_prompt) out += message.trained.value_or(false) ? "+" : "-";
       out += " ";
     }
     out += conversation.tools + "|";
@@ -152,6 +152,10 @@ std::string with_message(const std::string& fields) {
          "\"content\": \"B\", " +
          fields + "}]}";
 }
+const std::string not_trained =
+    "answer: is not trained, and nothing else of the record is: its weight, train or label is 0, "
+    "or "
+    "it stands in the prompt; leave the record out of the file";
 std::string with_field(const std::string& field) {
   return "{\"prompt\": \"A\", \"completion\": \"B\", " + field + "}";
 }
@@ -172,8 +176,7 @@ TEST(InstructionData, WhatOtherProgramsCallTheSameThing) {
                            "\"loss\": true", "\"loss_weight\": 1.0"}) {
     EXPECT_EQ(shown(parse(with_message(flag))), "user=A assistant=B+ |") << flag;
   }
-  EXPECT_EQ(refusal(with_message("\"train\": false")),
-            "data: line 1: answer: is missing: no message of the assistant that is not empty");
+  EXPECT_EQ(refusal(with_message("\"train\": false")), "data: line 1: " + not_trained);
   // OpenAI's functions and function_call are tools and a tool call.
   EXPECT_EQ(shown(parse(R"([{"messages": [{"role": "user", "content": "A"}, {"role": "assistant",
       "content": null, "function_call": {"name": "f", "arguments": "{}"}}], "functions":
@@ -238,6 +241,42 @@ TEST(InstructionData, WhatChangesTheTrainingIsFollowedOrRefused) {
   EXPECT_EQ(data.conversations[0].date, "1 May 2025");
 }
 
+TEST(InstructionData, PreferencesAreNotLearnedAsGoodAnswers) {
+  const std::string bad =
+      ": false marks a bad answer, which would be learned as a good one: leave the record out of "
+      "the file";
+  const std::string list = R"("conversations": [{"from": "gpt", "value": "B"}], )",
+                    alpaca = R"("instruction": "A", "output": "B", )";
+  for (const std::string field : {"\"label\": false", "\"kto_tag\": false"}) {
+    const std::string reason = "data: line 1: " + field.substr(1, field.find(':') - 2) + bad;
+    EXPECT_EQ(refusal(with_field(field)), reason);
+    EXPECT_EQ(refusal("{" + list + field + "}"), reason);
+    EXPECT_EQ(refusal("{" + alpaca + field + "}"), reason);
+  }
+  EXPECT_EQ(refusal(with_field("\"label\": 0")), "data: line 1: label" + bad);
+  EXPECT_EQ(refusal(with_field("\"kto_tag\": 0.5")),
+            "data: line 1: kto_tag: 0.5 is not supported, only 0 and 1");
+  EXPECT_TRUE(
+      parse(with_field("\"label\": true, \"kto_tag\": true, \"chosen\": \"\", \"rejected\": []"))
+          .unused_fields.empty());
+  // A class is no mark.
+  const std::map<std::string, std::size_t> label = {{"label", 1}};
+  EXPECT_EQ(parse("{" + alpaca + "\"label\": 0}").unused_fields, label);
+  EXPECT_EQ(parse("{\"text\": \"T\", \"label\": false}").unused_fields, label);
+  const std::string two = R"("chosen": {"from": "gpt", "value": "C"}, "rejected": "D"})",
+                    reason = "data: line 1: chosen: is not supported: preferences are not learned";
+  EXPECT_EQ(refusal("{" + list + two), reason);
+  EXPECT_EQ(refusal("{" + alpaca + two), reason);
+  EXPECT_EQ(refusal("{\"prompt\": \"A\", " + two), reason);
+  EXPECT_EQ(refusal("{\"text\": \"A\", " + two), reason);
+  EXPECT_EQ(refusal(with_field("\"rejected\": \"D\"")),
+            "data: line 1: rejected: is not supported: preferences are not learned");
+  DataOptions options;
+  options.fields.completion = "chosen";
+  EXPECT_EQ(shown(parse(R"({"prompt": "A", "chosen": "C", "rejected": "D"})", options)),
+            "user=A- assistant=C |");
+}
+
 TEST(InstructionData, FieldsThatNothingLooksAtAreNamedWithTheirRecords) {
   const InstructionData data = parse(with_message("\"name\": \"n\", \"refusal\": null") + "\n" +
                                      R"({"text": "T", "id": 1, "system": "S"})"
@@ -281,7 +320,14 @@ TEST(InstructionData, ABadRecordIsNamedByFileLineAndField) {
   EXPECT_EQ(refusal(chat + "{\"role\": \"assistant\", \"content\": \"B\", \"tool_calls\": [{}]}]}"),
             "data: line 1: messages[1].tool_calls[0].name: is missing");
   EXPECT_EQ(refusal(chat + "{\"role\": \"assistant\", \"content\": \"B\", \"weight\": 0}]}"),
+            "data: line 1: " + not_trained);
+  EXPECT_EQ(refusal(chat + "{\"role\": \"assistant\", \"content\": \"\", \"weight\": 0}]}"),
             "data: line 1: answer: is missing: no message of the assistant that is not empty");
+  EXPECT_EQ(refusal(R"({"segments": [{"label": false, "text": "A"}]})"),
+            "data: line 1: " + not_trained);
+  EXPECT_EQ(refusal(R"([{"prompt": [{"role": "assistant", "content": "A"}],
+                         "completion": [{"role": "user", "content": "B"}]}])"),
+            "data: line 1: " + not_trained);
   EXPECT_EQ(refusal("{\"question\": \"A\", \"answer\": \"B\"}"),
             "data: line 1: fields: \"question, answer\" are none of messages; conversations; "
             "instruction and output; prompt and completion; text; segments");

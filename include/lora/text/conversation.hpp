@@ -31,8 +31,11 @@ struct Message {
   std::optional<bool> trained;  ///< whether the loss counts it; by default where the model speaks
   std::optional<std::string> thinking = {};  ///< before an assistant's text: "reasoning_content"
   std::string tool_calls = {};  ///< of an assistant: a JSON array of {"name", "arguments"}
+  bool in_prompt = false;       ///< of a record's prompt, which is by default not trained
 
-  bool is_trained() const { return trained.value_or(role == "assistant" || role == "text"); }
+  bool is_trained() const {
+    return trained.value_or(!in_prompt && (role == "assistant" || role == "text"));
+  }
 };
 
 struct Conversation {
@@ -63,6 +66,7 @@ struct Rendered {
   std::vector<RenderedToken> tokens = {};  ///< in order
   std::size_t size = 0;                    ///< bytes that were added
   bool brought_end = false;     ///< an answer had the end token itself, and got no second one
+  bool spaced_end = false;      ///< white space followed the end token, and a second one that
   bool lacks_begin = false;     ///< the template writes a beginning token, and none is named
   Index left_out_thinking = 0;  ///< answers whose thinking the template does not show
   Index quoted_arguments = 0;   ///< calls whose arguments are a text, which the template quotes

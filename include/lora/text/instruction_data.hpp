@@ -68,7 +68,7 @@ inline void add_prompt(JsonFields& record, const FieldNames& names, Conversation
       out.messages.push_back({role, record.text(name), "", {}});
     }
     for (std::size_t i = begin; name == names.prompt && i < out.messages.size(); ++i)
-      out.messages[i].trained = out.messages[i].trained.value_or(false);
+      out.messages[i].in_prompt = true;
   }
 }
 
@@ -131,6 +131,31 @@ inline void read_settings(JsonFields& record, Conversation& out) {
   settings.expect_no_more();
 }
 
+/// Refuses records of preferences, whose answer may be a bad one: one that is marked as such (KTO),
+/// or two to compare (DPO) unless `names` says which of them is the answer.
+inline void refuse_preferences(JsonFields& record, RecordKind kind, const FieldNames& names,
+                               UnusedFields& unused) {
+  constexpr const char* bad_answer =
+      "false marks a bad answer, which would be learned as a good one: leave the record out of the "
+      "file";
+  if (record.find("kto_tag") != nullptr && !zero_or_one(record, "kto_tag"))
+    record.refuse("kto_tag", bad_answer);
+  // Elsewhere a label is a class: of a text, or as a number.
+  if (const Json* const label = kind == RecordKind::text ? nullptr : record.find("label")) {
+    if (*label == false || (kind == RecordKind::prompt_completion && *label == 0))
+      record.refuse("label", bad_answer);
+    if (!label->is_boolean()) unused.insert("label");
+  }
+  for (const std::string& name : {names.output, names.completion, names.messages,
+                                  names.conversations, names.segments, names.text}) {
+    if (name == "chosen" || name == "rejected") return;
+  }
+  for (const char* name : {"chosen", "rejected"}) {
+    if (!says_nothing(record.find(name)))
+      record.refuse(name, "is not supported: preferences are not learned");
+  }
+}
+
 /// The functions that may be called: "tools", or OpenAI's older "functions".
 inline void read_tools(JsonFields& record, const FieldNames& names, Conversation& out) {
   const bool older = !says_nothing(record.find("functions"));
@@ -162,6 +187,21 @@ inline void add_system(JsonFields& record, const FieldNames& names, Conversation
   out.messages.insert(out.messages.begin(), {"system", system, "", {}});
 }
 
+/// Refuses a record of which nothing is trained.
+inline void expect_answer(const JsonFields& record, const Conversation& conversation) {
+  bool left_out = false;
+  for (const Message& message : conversation.messages) {
+    if ((message.content + message.tool_calls + message.thinking.value_or("")).empty()) continue;
+    if (message.is_trained()) return;
+    left_out = left_out || message.role == "assistant" || message.role == "text";
+  }
+  if (!left_out)
+    record.refuse("answer", "is missing: no message of the assistant that is not empty");
+  record.refuse("answer",
+                "is not trained, and nothing else of the record is: its weight, train or label is "
+                "0, or it stands in the prompt; leave the record out of the file");
+}
+
 /// One record. Throws FormatError naming the field.
 inline Conversation conversation_of(JsonFields& record, RecordKind kind, const FieldNames& names,
                                     UnusedFields& unused) {
@@ -169,6 +209,7 @@ inline Conversation conversation_of(JsonFields& record, RecordKind kind, const F
   out.kind = kind;
   read_tools(record, names, out);
   read_settings(record, out);
+  refuse_preferences(record, kind, names, unused);
   switch (kind) {
     case RecordKind::alpaca:
       add_alpaca(record, names, out);
@@ -195,11 +236,7 @@ inline Conversation conversation_of(JsonFields& record, RecordKind kind, const F
     add_system(record, names, out);
   }
   record.for_each_other([&](const std::string& name) { unused.insert(name); });
-  const auto counts = [](const Message& m) {
-    return m.is_trained() && !(m.content + m.tool_calls + m.thinking.value_or("")).empty();
-  };
-  if (std::none_of(out.messages.begin(), out.messages.end(), counts))
-    record.refuse("answer", "is missing: no message of the assistant that is not empty");
+  expect_answer(record, out);
   return out;
 }
 
