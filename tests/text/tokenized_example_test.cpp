@@ -121,6 +121,74 @@ TEST(TokenizedExample, LossOnOtherMessages) {
   EXPECT_EQ(trained_with(LossOn::everything), "[AB<|end|>CD<|end|>]");
 }
 
+// What is trained of one record with the loss on everything, or why it is refused.
+std::string everything_of(const std::string& record, const char* name, const Tokenizer& tokenizer) {
+  TokenizeOptions options;
+  options.loss_on = LossOn::everything;
+  try {
+    const auto data = lora::parse_instruction_data(record, "data");
+    return trained(
+        lora::tokenize_all(data.conversations, ChatTemplate::named(name), tokenizer, options)
+            .examples.at(0),
+        tokenizer);
+  } catch (const lora::ConfigError& error) {
+    return error.what();
+  }
+}
+
+TEST(TokenizedExample, WhatARecordLeavesOutIsLeftOutOfEverythingToo) {
+  const Tokenizer tokenizer(lora_test::byte_level_spec());
+  const auto chat_of = [](const std::string& user, const std::string& assistant) {
+    return R"({"messages": [{"role": "user", "content": "A")" + user +
+           R"(}, {"role": "assistant", "content": "B")" + assistant +
+           R"(}, {"role": "user", "content": "C"}, {"role": "assistant", "content": "D"}]})";
+  };
+  const std::string no = ", \"train\": false";
+  EXPECT_EQ(everything_of(chat_of("", no), "plain", tokenizer), "[A][CD<|end|>]");
+  EXPECT_EQ(everything_of(chat_of(", \"weight\": 0", ""), "plain", tokenizer),
+            "[B<|end|>CD<|end|>]");
+  EXPECT_EQ(
+      everything_of(chat_of("", no), "chatml", tokenizer),
+      "[<|im_start|>user\nA<|im_end|>\n<|im_start|>assistant\n][\n<|im_start|>user\nC<|im_end|>\n"
+      "<|im_start|>assistant\nD<|im_end|>\n]");
+  // A prompt is not trained by default only.
+  const std::string turns = R"([{"role": "assistant", "content": "B"}])";
+  EXPECT_EQ(everything_of("{\"prompt\": " + turns + ", \"completion\": \"D\"}", "plain", tokenizer),
+            "[B<|end|>D<|end|>]");
+  EXPECT_EQ(everything_of(R"([{"segments": [{"label": 1, "text": "xx"}, {"label": 0, "text": "yy"},
+                              {"label": 1, "text": "zz"}]}])",
+                          "plain", tokenizer),
+            "[xx][zz]");
+}
+
+TEST(TokenizedExample, ATurnThatTheTemplateHasNoChoiceForIsRefused) {
+  const Tokenizer tokenizer(lora_test::sentencepiece_spec());
+  const auto record = [](const char* user) {
+    return R"({"messages": [{"role": "user", "content": "the", )" + std::string(user) +
+           R"(}, {"role": "assistant", "content": "the"}]})";
+  };
+  EXPECT_EQ(
+      everything_of(record("\"train\": false"), "mistral-v0.1", tokenizer),
+      "data: line 1: chat template mistral-v0.1: a message of role \"user\" cannot be left out "
+      "(weight, train)");
+  EXPECT_EQ(everything_of(record("\"weight\": 1"), "mistral-v0.1", tokenizer).front(), '[');
+  const auto answers = [&](const char* user, const char* name) {
+    const auto data = lora::parse_instruction_data(record(user), "data");
+    try {
+      lora::tokenize_all(data.conversations, ChatTemplate::named(name), tokenizer);
+    } catch (const lora::ConfigError& error) {
+      return std::string(error.what());
+    }
+    return std::string("accepted");
+  };
+  EXPECT_EQ(
+      answers("\"weight\": 1", "mistral-v0.1"),
+      "data: line 1: chat template mistral-v0.1: a message of role \"user\" cannot be trained "
+      "(weight, train)");
+  EXPECT_EQ(answers("\"weight\": 0", "mistral-v0.1"), "accepted");
+  EXPECT_EQ(answers("\"weight\": 1", "gemma"), "accepted");
+}
+
 TEST(TokenizedExample, TruncationIsFromTheRightAndCounted) {
   const Tokenizer tokenizer(lora_test::byte_level_spec());
   TokenizeOptions options;
@@ -149,12 +217,53 @@ TEST(TokenizedExample, ADocumentIsDivided) {
   const std::vector<Conversation> documents = {{{{"text", "xxxxxx", "", {}}}, ""}};
   const TokenizedData data =
       lora::tokenize_all(documents, ChatTemplate::named("plain"), tokenizer, options);
-  // The third piece is the end token alone, which nothing predicts.
+  // The third piece would be the end token alone, which nothing predicts.
   ASSERT_EQ(data.examples.size(), 2u);
+  EXPECT_EQ(data.report.ends, 0);
   EXPECT_EQ(data.examples[0].labels, (Ids{'x', 'x', 'x'}));
   EXPECT_EQ(data.report.truncated, 0);
-  EXPECT_EQ(data.report.without_answer, 1);
+  EXPECT_EQ(data.report.without_answer, 0);
+  EXPECT_EQ(data.report.without_label, 0);
   EXPECT_EQ(data.report.counted, 4);
+}
+
+TEST(TokenizedExample, ExamplesKnowTheirRecordAndTheirEndsAndAreCountedAnew) {
+  const Tokenizer tokenizer(lora_test::byte_level_spec());
+  TokenizeOptions options;
+  options.max_length = 3;
+  const std::vector<Conversation> all = {
+      chat("x", "y"), {{{"text", "<|end|>", "", {}}}, ""}, {{{"text", "xxxx", "", {}}}, ""}};
+  TokenizedData data = lora::tokenize_all(all, ChatTemplate::named("plain"), tokenizer, options);
+  ASSERT_EQ(data.examples.size(), 3u);
+  const std::size_t records[] = {0, 2, 2};
+  const Index ends[] = {1, 0, 1};
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(data.examples[i].record, records[i]);
+    EXPECT_EQ(data.examples[i].ends, ends[i]);
+  }
+  EXPECT_EQ(data.report.without_label, 1);  // a token alone, of which nothing was cut
+  EXPECT_EQ(data.report.without_answer, 0);
+  EXPECT_EQ(data.report.ends, 2);
+  EXPECT_EQ(data.report.tokens, 8);
+  EXPECT_EQ(data.report.counted, 2 + 2 + 1);
+  data.examples.erase(data.examples.begin(), data.examples.begin() + 2);
+  data.recount();
+  EXPECT_EQ(data.report.ends, 1);
+  EXPECT_EQ(data.report.tokens, 2);
+  EXPECT_EQ(data.report.counted, 1);
+  EXPECT_EQ(data.report.longest, 2);
+}
+
+TEST(TokenizedExample, SegmentsNeedNoEndToken) {
+  lora::TokenizerSpec spec = lora_test::byte_level_spec();
+  const auto data = lora::parse_instruction_data(
+      R"({"segments": [{"label": 0, "text": "x"}, {"label": 1, "text": "y<|end|>"}]})", "data");
+  const lora::RecordTemplates plain(ChatTemplate::named("plain"));
+  EXPECT_EQ(lora::tokenize_all(data.conversations, plain, Tokenizer(spec)).report.ends, 1);
+  spec.eos_token.reset();
+  const TokenizedData none = lora::tokenize_all(data.conversations, plain, Tokenizer(spec));
+  EXPECT_EQ(none.examples.at(0).labels, (Ids{-100, 'y', 258}));
+  EXPECT_EQ(none.report.ends, 0);
 }
 
 TEST(TokenizedExample, ASystemMessageIsAddedWhereThereIsNone) {
@@ -195,7 +304,12 @@ TEST(TokenizedExample, RefusalsNameTheRecord) {
   options = {};
   options.vocab_size = 256;
   EXPECT_EQ(refused(chat("x", "y"), options),
-            "record 1: id 258 at position 2 is not below the model's vocabulary of 256");
+            "record 1: id 258 at position 2, the tokenizer's end token \"<|end|>\", is not below "
+            "the model's vocabulary of 256");
+  options.vocab_size = 'y';
+  EXPECT_EQ(refused(chat("x", "y"), options),
+            "record 1: id 121 at position 1 is not below the model's vocabulary of 121");
+  options.vocab_size = 256;
   EXPECT_EQ(refused({}, {}), "record 2: chat template plain: the conversation is empty");
   options.max_length = 1;
   EXPECT_EQ(refused({}, options), "max_length is 1, expected 0 (no limit) or at least 2");
@@ -217,6 +331,10 @@ TEST(TokenizedExample, IdsBeyondTheEmbeddingAreANoticeAndEachIdIsChecked) {
             "ids: id 5 at position 1 is not below the model's vocabulary of 5");
   EXPECT_EQ(refusal([&] { lora::expect_ids_below(Ids{-1}, 5, "ids"); }),
             "ids: id -1 at position 0 is not below the model's vocabulary of 5");
+  const Tokenizer begins(lora_test::sentencepiece_spec());
+  EXPECT_EQ(refusal([&] { lora::expect_ids_below(Ids{1}, 1, "ids", &begins); }),
+            "ids: id 1 at position 0, the tokenizer's beginning token \"<s>\", is not below the "
+            "model's vocabulary of 1");
 }
 
 TEST(TokenizedExample, AnEndTokenOutsideTheVocabularyIsRefused) {
@@ -323,6 +441,18 @@ TEST(TokenizedExample, ATextThatBringsItsTokensGetsNoSecond) {
   EXPECT_EQ(out.report.doubled, 0);
   EXPECT_EQ(lora::prompt_ids("<s>the", tokenizer), (Ids{1, the}));
   EXPECT_EQ(lora::prompt_ids("the", tokenizer), (Ids{1, the}));
+  EXPECT_EQ(out.report.spaced, 0);
+  // White space beside them makes them none, as in TRL: that is counted.
+  const lora::InstructionData spaced = lora::parse_instruction_data(
+      "{\"text\": \" <s>the\"}\n{\"prompt\": \"the\", \"completion\": \"the</s>\\n\"}\n"
+      "{\"segments\": [{\"label\": 1, \"text\": \" <s>the</s>\\n\"}]}\n{\"text\": \" the\\n\"}",
+      "data");
+  const TokenizedData both =
+      lora::tokenize_all(spaced.conversations, lora::RecordTemplates(tokenizer), tokenizer);
+  EXPECT_EQ(both.report.spaced, 2);
+  EXPECT_EQ(both.report.brought_begin + both.report.brought_end, 0);
+  EXPECT_EQ(std::count(both.examples[0].ids.begin(), both.examples[0].ids.end(), 1), 2);
+  EXPECT_EQ(std::count(both.examples[1].ids.begin(), both.examples[1].ids.end(), 2), 2);
   // A chat template renders what transformers renders; that it stands there twice is counted.
   const TokenizedData twice =
       lora::tokenize_all(std::vector{chat("the", "the</s>"), chat("the", "the")},

@@ -85,12 +85,15 @@ inline Rendered deepseek_r1(const ChatInput& in) {
   return out;
 }
 
-// A text with the end token behind it, which it may have brought itself.
+// A text with the end token behind it, which it may have brought itself. As in TRL white space
+// behind that one makes a second one necessary.
 inline void add_ended(const ChatInput& in, std::string_view text, bool trained, Rendered& out) {
   const std::string& end = in.eos();
   if (text.ends_with(end)) {
     text.remove_suffix(end.size());
     out.brought_end = true;
+  } else if (stripped(text).ends_with(end)) {
+    out.spaced_end = true;
   }
   out.add(text, trained);
   out.add_end(end, trained);

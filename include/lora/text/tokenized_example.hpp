@@ -17,6 +17,8 @@ namespace lora {
 /// transformers the labels are not shifted: the prediction at t is scored against labels[t + 1].
 struct TokenizedExample {
   std::vector<std::int64_t> ids, labels;
+  Index ends = 0;          ///< of the labels that count, tokens that end an answer
+  std::size_t record = 0;  ///< number of the conversation that it is of, from 0 on
 
   /// The number of labels that are scored: those from 1 on that are not ignored.
   Index counted() const {
@@ -27,6 +29,7 @@ struct TokenizedExample {
 };
 
 /// Which of the messages that may be trained the loss counts.
+/// everything: all but what a record itself leaves out (train: false).
 enum class LossOn { answers, last_answer, everything };
 /// What to do with an example whose answer lies behind max_length as a whole.
 enum class CutAnswer { skip, refuse };
@@ -43,10 +46,12 @@ struct TokenizeOptions {
 /// What became of the records.
 struct TokenizeReport {
   Index records = 0, truncated = 0, without_answer = 0;  ///< the last were left out
+  Index without_label = 0;  ///< left out too: nothing counts in them, though nothing was cut
   Index tokens = 0, counted = 0, longest = 0;  ///< of the examples that were kept; counted: labels
   Index ends = 0;                              ///< of those labels, tokens that end an answer
   /// Records whose text begins or ends with the tokens that would be put there; they get no second.
   Index brought_begin = 0, brought_end = 0;
+  Index spaced = 0;  ///< records where white space beside such a token makes it a second one
   /// Records in which a chat template's own beginning or end token stands twice in a row.
   Index doubled = 0;
   Index lacks_begin = 0;  ///< records whose template writes a beginning token that is not named
@@ -59,6 +64,18 @@ struct TokenizeReport {
 struct TokenizedData {
   std::vector<TokenizedExample> examples;
   TokenizeReport report;
+
+  /// Takes tokens, labels and ends of the report from the examples that are there now.
+  void recount() {
+    report.tokens = report.counted = report.ends = report.longest = 0;
+    for (const TokenizedExample& one : examples) {
+      const auto length = static_cast<Index>(one.ids.size());
+      report.tokens += length;
+      report.counted += one.counted();
+      report.ends += one.ends;
+      report.longest = std::max(report.longest, length);
+    }
+  }
 };
 
 /// What a program says of a tokenizer before it is used with a model: its notices, and that it has
@@ -75,13 +92,18 @@ inline std::vector<std::string> tokenizer_notices(const Tokenizer& tokenizer, In
 }
 
 /// Throws ConfigError "where: id 7 at position 3 ..." for the first id that is not in
-/// [0, vocab_size).
+/// [0, vocab_size). With a tokenizer it names the beginning and the end token.
 inline void expect_ids_below(std::span<const std::int64_t> ids, Index vocab_size,
-                             const std::string& where) {
+                             const std::string& where, const Tokenizer* tokenizer = nullptr) {
   for (std::size_t i = 0; i < ids.size(); ++i) {
     if (ids[i] >= 0 && ids[i] < vocab_size) continue;
+    std::string name;
+    if (tokenizer != nullptr && tokenizer->eos_id() == ids[i])
+      name = ", the tokenizer's end token " + in_quotes(*tokenizer->eos_token()) + ",";
+    else if (tokenizer != nullptr && tokenizer->bos_id() == ids[i])
+      name = ", the tokenizer's beginning token " + in_quotes(*tokenizer->bos_token()) + ",";
     throw ConfigError(where + ": id " + std::to_string(ids[i]) + " at position " +
-                      std::to_string(i) + " is not below the model's vocabulary of " +
+                      std::to_string(i) + name + " is not below the model's vocabulary of " +
                       std::to_string(vocab_size));
   }
 }
@@ -186,15 +208,56 @@ inline Conversation prepared(const Conversation& conversation, const TokenizeOpt
   return out;
 }
 
+// Refuses a turn that is not an assistant's and is to be trained, or with LossOn::everything not to
+// be, where the template does not say where such a turn stands.
+inline void expect_choice(const ChatTemplate& chat, const Conversation& conversation,
+                          const RenderOptions& render, bool trained) {
+  for (const char* role : {"system", "developer", "user", "tool"}) {
+    const auto chosen = [&](const Message& message) {
+      return message.role == role && message.trained == trained &&
+             !chat_formats::stripped(message.content).empty();
+    };
+    if (std::none_of(conversation.messages.begin(), conversation.messages.end(), chosen)) continue;
+    Conversation only = conversation;
+    for (Message& message : only.messages) message.trained = chosen(message);
+    const Rendered rendered = chat.render(only, render);
+    if (std::any_of(rendered.pieces.begin(), rendered.pieces.end(),
+                    [](const RenderedPiece& piece) { return piece.trained; }))
+      continue;
+    throw ConfigError("chat template " + std::string(chat.name()) + ": a message of role " +
+                      in_quotes(role) + (trained ? " cannot be trained" : " cannot be left out") +
+                      " (weight, train)");
+  }
+}
+
+// The stretches of a conversation, with those marked that the loss counts.
+inline Rendered rendered_for(const Conversation& conversation, const ChatTemplate& chat,
+                             const RenderOptions& render, const TokenizeOptions& options) {
+  Conversation ready = prepared(conversation, options);
+  Rendered rendered = chat.render(ready, render);
+  const bool everything = options.loss_on == LossOn::everything;
+  expect_choice(chat, ready, render, !everything);
+  if (!everything) return rendered;
+  for (Message& message : ready.messages) message.trained = message.trained == false;
+  rendered.pieces = chat.render(ready, render).pieces;  // those that are left out are marked
+  for (RenderedPiece& piece : rendered.pieces) piece.trained = !piece.trained;
+  return rendered;
+}
+
 // Keeps an example of at most max_length ids, or counts it as left out.
 inline void keep(TokenizedExample example, std::optional<std::int64_t> end,
-                 const TokenizeOptions& options, const std::string& where, TokenizedData& data) {
+                 const TokenizeOptions& options, const Tokenizer& tokenizer,
+                 const std::string& where, TokenizedData& data) {
   const auto length = static_cast<Index>(example.ids.size());
-  if (options.vocab_size > 0) expect_ids_below(example.ids, options.vocab_size, where);
+  if (options.vocab_size > 0) expect_ids_below(example.ids, options.vocab_size, where, &tokenizer);
   if (options.max_length > 0 && length > options.max_length) {
     ++data.report.truncated;
     example.ids.resize(static_cast<std::size_t>(options.max_length));
     example.labels.resize(static_cast<std::size_t>(options.max_length));
+  }
+  if (example.counted() == 0 && length == static_cast<Index>(example.ids.size())) {
+    ++data.report.without_label;
+    return;
   }
   if (example.counted() == 0) {
     if (options.cut_answer == CutAnswer::refuse) {
@@ -205,16 +268,13 @@ inline void keep(TokenizedExample example, std::optional<std::int64_t> end,
     ++data.report.without_answer;
     return;
   }
-  data.report.tokens += static_cast<Index>(example.ids.size());
-  data.report.counted += example.counted();
-  if (end) data.report.ends += std::count(example.labels.begin() + 1, example.labels.end(), *end);
-  data.report.longest = std::max(data.report.longest, static_cast<Index>(example.ids.size()));
+  if (end) example.ends = std::count(example.labels.begin() + 1, example.labels.end(), *end);
   data.examples.push_back(std::move(example));
 }
 
 // What a record brings that is worth a word.
 inline void note(const Conversation& conversation, const ChatTemplate& chat,
-                 const Rendered& rendered, const TokenizedExample& example,
+                 const Rendered& rendered, const TokenizedExample& example, bool brought_begin,
                  const Tokenizer& tokenizer, TokenizeReport& report) {
   const auto twice = [&](std::optional<std::int64_t> id) {
     return id && std::adjacent_find(example.ids.begin(), example.ids.end(),
@@ -228,6 +288,12 @@ inline void note(const Conversation& conversation, const ChatTemplate& chat,
   const bool other_thinking = conversation.enable_thinking && chat.setting() != "enable_thinking";
   const bool other_date = !conversation.date.empty() && chat.setting() != "date_string";
   if (other_thinking || other_date) ++report.unused_settings;
+  const bool gets_begin = !rendered.has_bos && !brought_begin && !tokenizer.ids_before().empty();
+  const bool spaced_begin =
+      gets_begin && tokenizer.bos_token() && !rendered.pieces.empty() &&
+      chat_formats::stripped(rendered.pieces.front().text).starts_with(*tokenizer.bos_token());
+  if (rendered.spaced_end || spaced_begin) ++report.spaced;
+  if (brought_begin) ++report.brought_begin;
   if (rendered.brought_end) ++report.brought_end;
   if (rendered.lacks_begin) ++report.lacks_begin;
   if (rendered.has_bos && (twice(tokenizer.bos_id()) || twice(tokenizer.eos_id())))
@@ -239,7 +305,8 @@ inline void note(const Conversation& conversation, const ChatTemplate& chat,
 /// Renders and encodes conversations in order, each with the template of its kind; a ChatTemplate
 /// given instead is for all that have turns. Longer ones than max_length are cut from the right;
 /// those that keep no answer are left out and counted, or refused. A document (a "text" message) is
-/// not cut but divided into examples of max_length. Throws ConfigError naming the record (its place,
+/// not cut but divided into examples of max_length. What a record says of a message (train, weight)
+/// holds whatever the loss is on, or is refused where the template has no choice. Throws ConfigError naming the record (its place,
 /// or its number from 1 on): what the template refuses, an id that the model does not have.
 inline TokenizedData tokenize_all(std::span<const Conversation> conversations,
                                   const RecordTemplates& templates, const Tokenizer& tokenizer,
@@ -260,29 +327,33 @@ inline TokenizedData tokenize_all(std::span<const Conversation> conversations,
     std::optional<std::int64_t> end;
     try {
       const ChatTemplate chat = templates.of(conversation);
-      Rendered rendered = chat.render(detail::prepared(conversation, options), render);
-      for (RenderedPiece& piece : rendered.pieces)
-        piece.trained = piece.trained || options.loss_on == LossOn::everything;
+      const Rendered rendered = detail::rendered_for(conversation, chat, render, options);
       bool brought_begin = false;
       example = detail::tokenize_rendered(rendered, tokenizer, brought_begin);
-      if (brought_begin) ++data.report.brought_begin;
-      end = answer_end(chat, tokenizer).id;
-      detail::note(conversation, chat, rendered, example, tokenizer, data.report);
+      // Nothing is written behind segments: they end with what they bring.
+      end = conversation.kind == RecordKind::segments ? tokenizer.eos_id()
+                                                      : answer_end(chat, tokenizer).id;
+      detail::note(conversation, chat, rendered, example, brought_begin, tokenizer, data.report);
     } catch (const Error& error) {
       throw ConfigError(where + ": " + error.what());
     }
     const auto size = static_cast<std::ptrdiff_t>(example.ids.size());
+    if (size == 0) ++data.report.without_label;
     const bool document =
         conversation.messages.size() == 1 && conversation.messages[0].role == "text";
     const std::ptrdiff_t step =
         document && options.max_length > 0 ? std::ptrdiff_t{options.max_length} : size;
     for (std::ptrdiff_t from = 0; from < size; from += step) {
       const std::ptrdiff_t to = std::min(from + step, size);
+      if (from > 0 && to - from == 1) break;  // nothing predicts a token alone
       detail::keep({{example.ids.begin() + from, example.ids.begin() + to},
-                    {example.labels.begin() + from, example.labels.begin() + to}},
-                   end, options, where, data);
+                    {example.labels.begin() + from, example.labels.begin() + to},
+                    0,
+                    i},
+                   end, options, tokenizer, where, data);
     }
   }
+  data.recount();
   return data;
 }
 
