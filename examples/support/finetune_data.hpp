@@ -94,23 +94,40 @@ inline std::vector<lora::PackedRow> rows_of(std::vector<lora::TokenizedExample> 
   return rows;
 }
 
+/// "2 left out whose answer was cut whole", or nothing.
+inline std::string left_out_text(const lora::TokenizeReport& report) {
+  std::string text;
+  if (report.without_answer > 0)
+    text += std::to_string(report.without_answer) + " left out whose answer was cut whole";
+  if (report.without_label > 0)
+    text += (text.empty() ? "" : ", ") + std::to_string(report.without_label) +
+            " left out in which nothing counts";
+  return text;
+}
+
+/// The line of the plan; `pieces` are those of documents that are divided.
 inline std::string tokenized_text(const char* what, const lora::TokenizeReport& report,
-                                  std::size_t rows) {
+                                  std::size_t rows, std::size_t pieces = 0) {
   std::string text = what;
   text.resize(std::max<std::size_t>(text.size(), 12), ' ');
-  text += " " + std::to_string(report.records - report.without_answer) + " records in " +
-          std::to_string(rows) + " rows, " + std::to_string(report.tokens) + " tokens, " +
+  const Index records = report.records - report.without_answer - report.without_label;
+  if (records > 0 || pieces == 0) text += " " + std::to_string(records) + " records";
+  if (pieces > 0)
+    text += (records > 0 ? " and " : " ") + std::to_string(pieces) + " pieces of documents";
+  text += " in " + std::to_string(rows) + " rows, " + std::to_string(report.tokens) + " tokens, " +
           std::to_string(report.counted) + " counted by the loss with " +
           std::to_string(report.ends) + " end tokens, longest " + std::to_string(report.longest);
   if (report.truncated > 0) text += ", " + std::to_string(report.truncated) + " cut";
-  if (report.without_answer > 0)
-    text += ", " + std::to_string(report.without_answer) + " left out whose answer was cut whole";
-  text += "\n";
-  const auto note = [&](Index records, const char* words) {
-    if (records > 0) text += "  " + std::to_string(records) + words + "\n";
+  const std::string left_out = left_out_text(report);
+  text += (left_out.empty() ? "" : ", " + left_out) + "\n";
+  const auto note = [&](Index number, const char* words) {
+    if (number > 0) text += "  " + std::to_string(number) + words + "\n";
   };
   note(report.brought_begin, " records begin with the beginning token: they get no second one");
   note(report.brought_end, " records end with the end token: they get no second one");
+  note(report.spaced,
+       " records have white space before their beginning token or behind their end token: they get "
+       "a second one, as in TRL");
   note(report.left_out_thinking, " answers lose their thinking, which the template leaves out");
   note(report.quoted_arguments,
        " tool calls have a text as arguments: the template puts it in quotes, as transformers does "
@@ -131,7 +148,8 @@ inline void add_warnings(const lora::TokenizeReport& report, const lora::Tokeniz
         "the template begins with the tokenizer's beginning token, and the "
         "tokenizer names none");
   if (report.ends == 0 && report.counted > 0)
-    warnings.push_back("no end token counts: nothing in the data teaches the model to stop");
+    warnings.push_back(
+        "no end token counts: nothing in the training data teaches the model to stop");
   for (const auto& [name, records] : report.templates) {
     std::string missing;
     for (const std::string& marker :
@@ -172,13 +190,48 @@ std::vector<T> hold_out(std::vector<T>& all, const FinetuneOptions& options) {
   return held;
 }
 
-/// Whether the share is taken of rows: of documents, where one of them is more than the share.
-inline bool shares_rows(const std::vector<lora::Conversation>& all,
-                        const FinetuneOptions& options) {
-  return static_cast<double>(all.size()) * options.validation_share < 1 &&
-         std::all_of(all.begin(), all.end(), [](const lora::Conversation& one) {
-           return one.kind == lora::RecordKind::text;
-         });
+inline bool is_document(const lora::Conversation& one) {
+  return one.kind == lora::RecordKind::text;
+}
+
+/// Whether the share is taken of the pieces of documents: where one document is more than the share.
+inline bool shares_pieces(const std::vector<lora::Conversation>& all,
+                          const FinetuneOptions& options) {
+  const auto documents = std::count_if(all.begin(), all.end(), is_document);
+  return documents > 0 && static_cast<double>(documents) * options.validation_share < 1;
+}
+
+/// Takes a share of the records away; with `by_pieces` no document, see hold_out_pieces.
+inline std::vector<lora::Conversation> hold_out_records(std::vector<lora::Conversation>& all,
+                                                        bool by_pieces,
+                                                        const FinetuneOptions& options) {
+  if (!by_pieces) return hold_out(all, options);
+  const auto documents = std::stable_partition(
+      all.begin(), all.end(), [](const lora::Conversation& one) { return !is_document(one); });
+  std::vector<lora::Conversation> others(std::make_move_iterator(all.begin()),
+                                         std::make_move_iterator(documents));
+  all.erase(all.begin(), documents);
+  std::vector<lora::Conversation> held = hold_out(others, options);
+  all.insert(all.begin(), std::make_move_iterator(others.begin()),
+             std::make_move_iterator(others.end()));
+  return held;
+}
+
+/// Moves a share of the pieces of documents from one set of examples, made of `records`, to the
+/// other. Returns how many.
+inline std::size_t hold_out_pieces(const std::vector<lora::Conversation>& records,
+                                   lora::TokenizedData& from, lora::TokenizedData& to,
+                                   const FinetuneOptions& options) {
+  std::vector<lora::TokenizedExample> others, pieces;
+  for (lora::TokenizedExample& one : from.examples)
+    (is_document(records[one.record]) ? pieces : others).push_back(std::move(one));
+  std::vector<lora::TokenizedExample> held = hold_out(pieces, options);
+  from.examples = std::move(others);
+  std::move(pieces.begin(), pieces.end(), std::back_inserter(from.examples));
+  std::move(held.begin(), held.end(), std::back_inserter(to.examples));
+  from.recount();
+  to.recount();
+  return held.size();
 }
 
 }  // namespace detail
@@ -229,12 +282,12 @@ inline FinetuneData read_finetune_data(FinetuneOptions options, const lora::Toke
   }
   auto train = detail::read_conversations(options.data, options, data.text);
   const bool evaluates = options.eval_data.empty() && options.validation_share > 0;
-  const bool by_rows = evaluates && detail::shares_rows(train, options);
+  const bool by_pieces = evaluates && detail::shares_pieces(train, options);
   std::vector<lora::Conversation> held_out;
   if (!options.eval_data.empty()) {
     held_out = detail::read_conversations(options.eval_data, options, data.text);
-  } else if (evaluates && !by_rows) {
-    held_out = detail::hold_out(train, options);
+  } else if (evaluates) {
+    held_out = detail::hold_out_records(train, by_pieces, options);
   }
   const lora::TokenizeOptions tokenize = detail::tokenize_options(options, vocab_size);
   data.record_templates = chosen_templates(options, tokenizer);
@@ -242,16 +295,19 @@ inline FinetuneData read_finetune_data(FinetuneOptions options, const lora::Toke
       lora::tokenize_all(train, *data.record_templates, tokenizer, tokenize);
   lora::TokenizedData second =
       lora::tokenize_all(held_out, *data.record_templates, tokenizer, tokenize);
+  const std::size_t pieces = by_pieces ? detail::hold_out_pieces(train, first, second, options) : 0;
   data.train = detail::rows_of(std::move(first.examples), options);
   data.eval = detail::rows_of(std::move(second.examples), options);
   data.text += detail::tokenized_text("training", first.report, data.train.size());
-  if (!held_out.empty())
-    data.text += detail::tokenized_text("evaluation", second.report, data.eval.size());
-  if (by_rows) data.eval = detail::hold_out(data.train, options);
-  if (by_rows && !data.eval.empty())
-    data.text += "evaluation   " + std::to_string(data.eval.size()) + " of these rows\n";
+  if (!held_out.empty() || pieces > 0)
+    data.text += detail::tokenized_text("evaluation", second.report, data.eval.size(), pieces);
   if (evaluates && held_out.empty() && data.eval.empty())
-    data.text += "evaluation   none: there is one record and nothing to hold out\n";
+    data.text += "evaluation   none: there is too little to hold some of it out\n";
+  if (data.train.empty())
+    throw lora::ConfigError("there is nothing to learn: no example is left of " +
+                            std::to_string(first.report.records) + " records; " +
+                            detail::left_out_text(first.report) + " (max_length " +
+                            std::to_string(options.max_length) + ")");
   if (!held_out.empty() && data.eval.empty())
     data.warnings.push_back("nothing is left of the evaluation: each answer was cut whole");
   lora::TokenizeReport& both = first.report;

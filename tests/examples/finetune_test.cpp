@@ -216,10 +216,95 @@ TEST(FinetuneData, OneTextSharesItsRows) {
   const FinetuneData data = data_of({{"p.txt", std::string(199, 'x')}}, {"p.txt"}, {}, options);
   EXPECT_EQ(data.train.size(), 18u);
   EXPECT_EQ(data.eval.size(), 2u);
-  EXPECT_NE(data.text.find("evaluation   2 of these rows\n"), std::string::npos) << data.text;
+  EXPECT_NE(data.text.find("training     1 records in 18 rows, 180 tokens"), std::string::npos);
+  EXPECT_NE(data.text.find("evaluation   2 pieces of documents in 2 rows, 20 tokens"),
+            std::string::npos)
+      << data.text;
+  options.max_length = 0;
   const FinetuneData one = data_of({{"c.jsonl", chat_record}}, {"c.jsonl"}, {}, options);
   EXPECT_TRUE(one.eval.empty());
   EXPECT_NE(one.text.find("evaluation   none"), std::string::npos) << one.text;
+}
+
+TEST(FinetuneData, ADocumentBesideOtherRecordsSharesItsPieces) {
+  FinetuneOptions options;
+  options.max_length = 10;
+  const std::map<std::string, std::string> files = {
+      {"p.txt", std::string(99, 'x')},
+      {"c.jsonl",
+       "{\"prompt\": \"x\", \"completion\": \"p\"}\n{\"prompt\": \"x\", "
+       "\"completion\": \"q\"}\n{\"prompt\": \"x\", \"completion\": \"r\"}\n"}};
+  for (std::uint64_t seed = 0; seed < 8; ++seed) {
+    options.training.seed = seed;
+    for (const std::vector<std::string>& order :
+         {std::vector<std::string>{"p.txt", "c.jsonl"}, {"c.jsonl", "p.txt"}}) {
+      const FinetuneData data = data_of(files, order, {}, options);
+      EXPECT_EQ(data.train.size(), 2u + 9) << data.text;
+      EXPECT_EQ(data.eval.size(), 2u);
+      EXPECT_EQ(data.questions.size(), 1u);
+      EXPECT_NE(data.text.find("training     3 records in 11 rows, 96 tokens"), std::string::npos)
+          << data.text;
+      EXPECT_NE(
+          data.text.find("evaluation   1 records and 1 pieces of documents in 2 rows, 13 tok"),
+          std::string::npos)
+          << data.text;
+    }
+  }
+  // Documents enough for the share are held out whole.
+  options.validation_share = 0.5;
+  const FinetuneData whole =
+      data_of({{"t.jsonl", "{\"text\": \"" + std::string(99, 'x') + "\"}\n{\"text\": \"" +
+                               std::string(99, 'y') + "\"}\n"}},
+              {"t.jsonl"}, {}, options);
+  EXPECT_EQ(whole.eval.size(), 10u);
+  EXPECT_EQ(whole.train.size(), 10u);
+  // One of each: nothing can be held out.
+  options.validation_share = 0.1;
+  const FinetuneData none =
+      data_of({{"p.txt", "x"}, {"c.jsonl", chat_record}}, {"p.txt", "c.jsonl"}, {}, options);
+  EXPECT_TRUE(none.eval.empty());
+  EXPECT_NE(none.text.find("evaluation   none"), std::string::npos) << none.text;
+}
+
+TEST(FinetuneData, ThePlanCountsWhatTrainingGets) {
+  FinetuneOptions options;
+  options.max_length = 10;
+  int without = 0;
+  for (std::uint64_t seed = 0; seed < 16; ++seed) {
+    options.training.seed = seed;
+    const FinetuneData data = data_of({{"p.txt", std::string(49, 'x')}}, {"p.txt"}, {}, options);
+    bool ends = false;
+    for (const lora::PackedRow& row : data.train) ends = ends || row.labels.back() == 258;
+    EXPECT_NE(data.text.find(ends ? "36 counted by the loss with 1 end tokens"
+                                  : "36 counted by the loss with 0 end tokens"),
+              std::string::npos)
+        << data.text;
+    EXPECT_EQ(data.warnings.size(), ends ? 0u : 1u);
+    without += ends ? 0 : 1;
+  }
+  EXPECT_GT(without, 0);
+  EXPECT_LT(without, 16);
+}
+
+TEST(FinetuneData, WhatIsLeftOutIsTheReasonThatNothingIsLeft) {
+  FinetuneOptions options;
+  options.max_length = 4;
+  const auto error = [&](const std::string& record) {
+    try {
+      data_of({{"c.jsonl", record}}, {"c.jsonl"}, {}, options);
+    } catch (const lora::ConfigError& refused) {
+      return std::string(refused.what());
+    }
+    return std::string("accepted");
+  };
+  EXPECT_EQ(
+      error(chat_record),
+      "there is nothing to learn: no example is left of 1 records; 1 left out whose answer was "
+      "cut whole (max_length 4)");
+  EXPECT_EQ(
+      error("{\"text\": \"<|end|>\"}"),
+      "there is nothing to learn: no example is left of 1 records; 1 left out in which nothing "
+      "counts (max_length 4)");
 }
 
 TEST(FinetuneData, WhatTheDataBringsIsSaid) {
@@ -228,6 +313,11 @@ TEST(FinetuneData, WhatTheDataBringsIsSaid) {
   const FinetuneData ended =
       data_of({{"t.jsonl", "{\"text\": \"A<|end|>\"}\n"}}, {"t.jsonl"}, {}, options);
   EXPECT_NE(ended.text.find("  1 records end with the end token: they get no second one\n"),
+            std::string::npos);
+  const FinetuneData spaced =
+      data_of({{"t.jsonl", "{\"text\": \"A<|end|>\\n\"}\n"}}, {"t.jsonl"}, {}, options);
+  EXPECT_NE(spaced.text.find("  1 records have white space before their beginning token or behind "
+                             "their end token: they get a second one, as in TRL\n"),
             std::string::npos);
   const FinetuneData never =
       data_of({{"t.jsonl", "{\"segments\": [{\"label\": 1, \"text\": \"AB\"}]}\n"}}, {"t.jsonl"},
