@@ -40,19 +40,34 @@ if [ -e /dev/full ]; then
   [ -e "$folder/full/adapter_model.safetensors" ] || fault "lost output lost the adapter too"
 fi
 
-# A signal ends the run after the step, with a checkpoint and 128 + its number. Without job control
-# bash starts what is in the background with SIGINT ignored; finetune's handler is set all the same.
-for signal in INT TERM HUP; do
-  output=$folder/$signal code=0
+# begin OUTPUT [COMMAND...]: a long run in the background, begun by that command, in its first steps.
+begin() {
+  local output=$1
+  shift
   rm -f "$folder/err"  # the lines of the run before
-  "$program" --config examples/data/finetune.json --output "$output" --samples 0 --max-steps 100000 \
+  "$@" "$program" --config examples/data/finetune.json --output "$output" --samples 0 --max-steps 100000 \
     --logging-steps 1 > "$folder/out" 2> "$folder/err" &
   process=$!
+  until_step 1
+}
+# Waits for that many lines of steps, or for the end of the run.
+until_step() {
+  local tries
   for ((tries = 0; tries < 600; tries++)); do
-    grep -qs "^step " "$folder/err" && break
+    [ "$(grep -cs "^step " "$folder/err")" -ge "$1" ] 2> /dev/null && break
     kill -0 $process 2> /dev/null || break
     sleep 0.1
   done
+}
+
+# A signal ends the run after the step, with a checkpoint and 128 + its number. Without job control
+# bash starts what is in the background with SIGINT ignored, and whoever started this script may have
+# had it ignored as well.
+default=(env --default-signal=INT,TERM,HUP)
+"${default[@]}" true 2> /dev/null || { default=(env) && set -m; }
+for signal in INT TERM HUP; do
+  output=$folder/$signal code=0
+  begin "$output" "${default[@]}"
   kill -s $signal $process || fault "SIG$signal: the run had ended: $(cat "$folder/err")"
   wait $process || code=$?
   [ "$code" = $((128 + $(kill -l $signal))) ] || fault "SIG$signal: exit status $code: $(cat "$folder/err")"
@@ -62,6 +77,18 @@ for signal in INT TERM HUP; do
   [ -e "$output/adapter_model.safetensors" ] || fault "SIG$signal: no adapter"
   [ ! -e "$output/merged" ] || fault "SIG$signal: a half-trained model was merged"
 done
+
+# A signal that was ignored at the beginning, as nohup does it, ends nothing.
+ignoring() { trap '' INT HUP && exec "$@"; }
+code=0
+begin "$folder/ignored" ignoring
+kill -s HUP $process && kill -s INT $process || fault "ignored signals: the run had ended: $(cat "$folder/err")"
+until_step $(($(grep -c "^step " "$folder/err") + 3))
+kill -s TERM $process || fault "ignored signals: they ended the run: $(cat "$folder/err")"
+wait $process || code=$?
+[ "$code" = 143 ] || fault "ignored signals: exit status $code, expected 143: $(cat "$folder/err")"
+said "stopped by signal 15 after step " out
+
 step=$(sed -n 's/.*"global_step": \([0-9]*\).*/\1/p' "$folder"/TERM/checkpoints/checkpoint-*/trainer_state.json | head -1)
 run 0 "$folder/TERM" --max-steps $((step + 1)) --resume-from-checkpoint last
 echo "finetune ends as it should"

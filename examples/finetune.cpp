@@ -17,6 +17,7 @@
 #include "support/output_path.hpp"
 #include "support/program.hpp"
 #include "support/resume_option.hpp"
+#include "support/stop_signals.hpp"
 
 #include <unistd.h>
 
@@ -242,14 +243,11 @@ class Finetune {
   }
 
   lora::TrainOutput train() {
-    std::signal(SIGINT, ask_to_stop);
-    std::signal(SIGTERM, ask_to_stop);
-    std::signal(SIGHUP, ask_to_stop);
     std::signal(SIGXFSZ, SIG_IGN);  // a limit on files is then an error of the write
-    const lora::TrainOutput result = trainer_->train(resume_);
-    std::signal(SIGINT, SIG_DFL);
-    std::signal(SIGTERM, SIG_DFL);
-    std::signal(SIGHUP, SIG_DFL);
+    const lora::TrainOutput result = [&] {
+      const StopSignals stop({SIGINT, SIGTERM, SIGHUP}, ask_to_stop);
+      return trainer_->train(resume_);
+    }();
     warn(result.warnings);
     return result;
   }
@@ -345,7 +343,9 @@ int main(int argc, char** argv) {
   app.footer(
       "Exit status: 0 done; 2 an error, with its reason on standard error, or a loss that was not\n"
       "finite too often; 128 + N when signal N (interrupt 2, hang-up 1, terminate 15) ended the\n"
-      "training: the step is finished, a checkpoint and the adapter so far are saved.\n");
+      "training: the step is finished, a checkpoint and the adapter so far are saved. A signal "
+      "that\n"
+      "was ignored when the program began (nohup) stays ignored.\n");
   std::optional<Finetune> program;  // out here: see end_without_memory
   const ProgramWords words{
       "finetune",
