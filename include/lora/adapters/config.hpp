@@ -109,53 +109,71 @@ using LoRAConfig = BasicLoRAConfig<>;
 
 namespace detail {
 
-template <class>
-inline constexpr auto lora_config_field_table = [] {
+/// A member that nothing here understands, held as its JSON text.
+template <class Text>
+struct JsonText {
+  Text& text;
+};
+
+/// visit(ConfigField, member) for every field of LoRAConfig: the one list of them, for validation,
+/// JSON, documents and tests.
+template <class Config, class Visit>
+void visit_lora_config(Config& c, Visit&& visit) {
   using enum FieldSupport;
-  return std::to_array<ConfigField>(
-      {{"peft_type", supported, "\"LORA\""},
-       {"task_type", supported, "null"},
-       {"base_model_name_or_path", inert, "null"},
-       {"revision", inert, "null"},
-       {"inference_mode", supported, "false"},
-       {"auto_mapping", inert, "null"},
-       {"peft_version", inert, "null"},
-       {"r", supported, "8"},
-       {"target_modules", supported, "null"},
-       {"exclude_modules", supported, "null"},
-       {"lora_alpha", supported, "8"},
-       {"lora_dropout", supported, "0.0"},
-       {"fan_in_fan_out", supported, "false"},
-       {"bias", supported, "\"none\""},
-       {"use_rslora", supported, "false"},
-       {"modules_to_save", supported, "null"},
-       {"init_lora_weights", supported, "true"},
-       {"layers_to_transform", supported, "null"},
-       {"layers_pattern", supported, "null"},
-       {"rank_pattern", supported, "{}"},
-       {"alpha_pattern", supported, "{}"},
-       {"megatron_config", refused, "null"},
-       {"megatron_core", inert, "\"megatron.core\""},
-       {"trainable_token_indices", refused, "null"},
-       {"loftq_config", refused, "{}"},
-       {"eva_config", refused, "null"},
-       {"corda_config", refused, "null"},
-       {"lora_ga_config", refused, "null"},
-       {"use_dora", refused, "false"},
-       {"velora_config", refused, "null"},
-       {"kasa_config", refused, "null"},
-       {"monteclora_config", refused, "null"},
-       {"alora_invocation_tokens", refused, "null"},
-       {"arrow_config", refused, "null"},
-       {"use_bdlora", refused, "null"},
-       {"use_qalora", refused, "false"},
-       {"qalora_group_size", inert, "16"},
-       {"layer_replication", refused, "null"},
-       {"runtime_config", refused, "{\"ephemeral_gpu_offload\": false}"},
-       {"lora_bias", supported, "false"},
-       {"target_parameters", refused, "null"},
-       {"ensure_weight_tying", refused, "false"}});
-}();
+  const auto json = [](auto& text) {
+    return JsonText<std::remove_reference_t<decltype(text)>>{text};
+  };
+  visit(ConfigField{"peft_type", supported, "\"LORA\""}, c.peft_type);
+  visit(ConfigField{"task_type", supported, "null"}, c.task_type);
+  visit(ConfigField{"base_model_name_or_path", inert, "null"}, c.base_model_name_or_path);
+  visit(ConfigField{"revision", inert, "null"}, c.revision);
+  visit(ConfigField{"inference_mode", supported, "false"}, c.inference_mode);
+  visit(ConfigField{"auto_mapping", inert, "null"}, json(c.auto_mapping));
+  visit(ConfigField{"peft_version", inert, "null"}, c.peft_version);
+  visit(ConfigField{"r", supported, "8"}, c.r);
+  visit(ConfigField{"target_modules", supported, "null"}, c.target_modules);
+  visit(ConfigField{"exclude_modules", supported, "null"}, c.exclude_modules);
+  visit(ConfigField{"lora_alpha", supported, "8"}, c.lora_alpha);
+  visit(ConfigField{"lora_dropout", supported, "0.0"}, c.lora_dropout);
+  visit(ConfigField{"fan_in_fan_out", supported, "false"}, c.fan_in_fan_out);
+  visit(ConfigField{"bias", supported, "\"none\""}, c.bias);
+  visit(ConfigField{"use_rslora", supported, "false"}, c.use_rslora);
+  visit(ConfigField{"modules_to_save", supported, "null"}, c.modules_to_save);
+  visit(ConfigField{"init_lora_weights", supported, "true"}, c.init_lora_weights);
+  visit(ConfigField{"layers_to_transform", supported, "null"}, c.layers_to_transform);
+  visit(ConfigField{"layers_pattern", supported, "null"}, c.layers_pattern);
+  visit(ConfigField{"rank_pattern", supported, "{}"}, c.rank_pattern);
+  visit(ConfigField{"alpha_pattern", supported, "{}"}, c.alpha_pattern);
+  visit(ConfigField{"megatron_config", refused, "null"}, json(c.megatron_config));
+  visit(ConfigField{"megatron_core", inert, "\"megatron.core\""}, c.megatron_core);
+  visit(ConfigField{"trainable_token_indices", refused, "null"}, json(c.trainable_token_indices));
+  visit(ConfigField{"loftq_config", refused, "{}"}, json(c.loftq_config));
+  visit(ConfigField{"eva_config", refused, "null"}, json(c.eva_config));
+  visit(ConfigField{"corda_config", refused, "null"}, json(c.corda_config));
+  visit(ConfigField{"lora_ga_config", refused, "null"}, json(c.lora_ga_config));
+  visit(ConfigField{"use_dora", refused, "false"}, c.use_dora);
+  visit(ConfigField{"velora_config", refused, "null"}, json(c.velora_config));
+  visit(ConfigField{"kasa_config", refused, "null"}, json(c.kasa_config));
+  visit(ConfigField{"monteclora_config", refused, "null"}, json(c.monteclora_config));
+  visit(ConfigField{"alora_invocation_tokens", refused, "null"}, json(c.alora_invocation_tokens));
+  visit(ConfigField{"arrow_config", refused, "null"}, json(c.arrow_config));
+  visit(ConfigField{"use_bdlora", refused, "null"}, json(c.use_bdlora));
+  visit(ConfigField{"use_qalora", refused, "false"}, c.use_qalora);
+  visit(ConfigField{"qalora_group_size", inert, "16"}, c.qalora_group_size);
+  visit(ConfigField{"layer_replication", refused, "null"}, json(c.layer_replication));
+  visit(ConfigField{"runtime_config", refused, "{\"ephemeral_gpu_offload\": false}"},
+        json(c.runtime_config));
+  visit(ConfigField{"lora_bias", supported, "false"}, c.lora_bias);
+  visit(ConfigField{"target_parameters", refused, "null"}, c.target_parameters);
+  visit(ConfigField{"ensure_weight_tying", refused, "false"}, c.ensure_weight_tying);
+}
+
+template <class = void>
+std::string without_spaces(std::string_view json) {
+  std::string bare(json);
+  std::erase_if(bare, [](char c) { return c == ' ' || c == '\n' || c == '\t'; });
+  return bare;
+}
 
 template <class = void>
 [[noreturn]] void bad_field(std::string_view field, const std::string& value,
@@ -168,7 +186,14 @@ template <class = void>
 
 template <class Tag>
 std::span<const ConfigField> lora_config_fields() {
-  return detail::lora_config_field_table<Tag>;
+  static const std::vector<ConfigField> fields = [] {
+    std::vector<ConfigField> all;
+    BasicLoRAConfig<Tag> config;
+    detail::visit_lora_config(config,
+                              [&](const ConfigField& field, auto&&) { all.push_back(field); });
+    return all;
+  }();
+  return fields;
 }
 
 template <class Tag>
@@ -195,43 +220,27 @@ auto BasicLoRAConfig<Tag>::effective_modules_to_save() const -> std::vector<Stri
 
 template <class Tag>
 void BasicLoRAConfig<Tag>::validate_refused() const {
-  const auto refuse = [](std::string_view field, std::string_view value,
-                         std::string_view standard) {
-    throw ConfigError("LoRAConfig: " + std::string(field) + " = " + printable(value, 80) +
-                      " is not supported; leave it at its default, " + std::string(standard));
+  const auto refuse = [](const ConfigField& field, std::string_view value) {
+    throw ConfigError("LoRAConfig: " + std::string(field.name) + " = " + printable(value, 80) +
+                      " is not supported; leave it at its default, " + std::string(field.standard));
   };
-  const auto json = [&](std::string_view field, const std::optional<String>& value,
-                        std::string_view standard = "null") {
-    if (!value) return;
-    String bare;
-    std::copy_if(value->begin(), value->end(), std::back_inserter(bare),
-                 [](char c) { return c != ' ' && c != '\n' && c != '\t'; });
-    if (bare != "null" && bare != standard) refuse(field, *value, standard);
-  };
-  const auto flag = [&](std::string_view field, bool value) {
-    if (value) refuse(field, "true", "false");
-  };
-  json("megatron_config", megatron_config);
-  json("trainable_token_indices", trainable_token_indices);
-  json("loftq_config", loftq_config, "{}");
-  json("eva_config", eva_config);
-  json("corda_config", corda_config);
-  json("lora_ga_config", lora_ga_config);
-  flag("use_dora", use_dora);
-  json("velora_config", velora_config);
-  json("kasa_config", kasa_config);
-  json("monteclora_config", monteclora_config);
-  json("alora_invocation_tokens", alora_invocation_tokens);
-  json("arrow_config", arrow_config);
-  json("use_bdlora", use_bdlora);
-  flag("use_qalora", use_qalora);
-  json("layer_replication", layer_replication);
-  json("runtime_config", runtime_config, "{\"ephemeral_gpu_offload\":false}");
-  flag("ensure_weight_tying", ensure_weight_tying);
-  if (target_parameters && !target_parameters->empty()) {
-    refuse("target_parameters", "[" + in_quotes(target_parameters->front()) + ", ...]", "null");
-  }
-  if (peft_type != "LORA") refuse("peft_type", in_quotes(peft_type), "\"LORA\"");
+  detail::visit_lora_config(
+      *this, [&]<class Member>(const ConfigField& field, const Member& member) {
+        if (field.support != FieldSupport::refused) return;
+        if constexpr (std::is_same_v<Member, bool>) {
+          if (member) refuse(field, "true");
+        } else if constexpr (requires { member.text; }) {
+          if (!member.text) return;
+          const String value = detail::without_spaces(*member.text);
+          if (value != "null" && value != detail::without_spaces(field.standard))
+            refuse(field, *member.text);
+        } else if constexpr (std::is_same_v<Member, std::optional<std::vector<String>>>) {
+          if (member && !member->empty())
+            refuse(field, "[" + in_quotes(member->front()) + ", ...]");
+        }
+      });
+  if (peft_type != "LORA")
+    refuse({"peft_type", FieldSupport::refused, "\"LORA\""}, in_quotes(peft_type));
 }
 
 template <class Tag>

@@ -36,65 +36,23 @@ inline constexpr const char* peft_fields_version = "0.21.2";
 
 namespace detail {
 
-/// A field that nothing here understands, held as its JSON text.
-template <class Text>
-struct JsonText {
-  Text& text;
-};
 /// A number that Python has as an int or a float: 8.0 in C++ is written as 8.
 template <class Number>
 struct IntOrFloat {
   Number& value;
 };
 
-/// visit(name, field) for every field of LoRAConfig: the one list of them for reading and writing.
+/// visit(name, member) for every field of LoRAConfig; a number whose default is an int may be one.
 template <class Config, class Visit>
-void visit_peft_fields(Config& c, Visit&& visit) {
-  const auto json = [&](const char* name, auto& text) {
-    visit(name, JsonText<decltype(text)>{text});
-  };
-  visit("peft_type", c.peft_type);
-  visit("task_type", c.task_type);
-  visit("base_model_name_or_path", c.base_model_name_or_path);
-  visit("revision", c.revision);
-  visit("inference_mode", c.inference_mode);
-  json("auto_mapping", c.auto_mapping);
-  visit("peft_version", c.peft_version);
-  visit("r", c.r);
-  visit("target_modules", c.target_modules);
-  visit("exclude_modules", c.exclude_modules);
-  visit("lora_alpha", IntOrFloat<decltype((c.lora_alpha))>{c.lora_alpha});
-  visit("lora_dropout", c.lora_dropout);
-  visit("fan_in_fan_out", c.fan_in_fan_out);
-  visit("bias", c.bias);
-  visit("use_rslora", c.use_rslora);
-  visit("modules_to_save", c.modules_to_save);
-  visit("init_lora_weights", c.init_lora_weights);
-  visit("layers_to_transform", c.layers_to_transform);
-  visit("layers_pattern", c.layers_pattern);
-  visit("rank_pattern", c.rank_pattern);
-  visit("alpha_pattern", c.alpha_pattern);
-  json("megatron_config", c.megatron_config);
-  visit("megatron_core", c.megatron_core);
-  json("trainable_token_indices", c.trainable_token_indices);
-  json("loftq_config", c.loftq_config);
-  json("eva_config", c.eva_config);
-  json("corda_config", c.corda_config);
-  json("lora_ga_config", c.lora_ga_config);
-  visit("use_dora", c.use_dora);
-  json("velora_config", c.velora_config);
-  json("kasa_config", c.kasa_config);
-  json("monteclora_config", c.monteclora_config);
-  json("alora_invocation_tokens", c.alora_invocation_tokens);
-  json("arrow_config", c.arrow_config);
-  json("use_bdlora", c.use_bdlora);
-  visit("use_qalora", c.use_qalora);
-  visit("qalora_group_size", c.qalora_group_size);
-  json("layer_replication", c.layer_replication);
-  json("runtime_config", c.runtime_config);
-  visit("lora_bias", c.lora_bias);
-  visit("target_parameters", c.target_parameters);
-  visit("ensure_weight_tying", c.ensure_weight_tying);
+void visit_peft_fields(Config& config, Visit&& visit) {
+  visit_lora_config(config, [&](const ConfigField& field, auto&& member) {
+    using Member = std::remove_reference_t<decltype(member)>;
+    if constexpr (std::is_same_v<std::remove_const_t<Member>, double>) {
+      if (field.standard.find('.') == std::string_view::npos)
+        return visit(field.name.data(), IntOrFloat<Member>{member});
+    }
+    visit(field.name.data(), member);
+  });
 }
 
 /// Reads one field; every overload refuses another type than its own.
