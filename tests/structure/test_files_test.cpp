@@ -52,6 +52,7 @@ const std::map<std::string, std::string> tested_elsewhere = {
     {"adapters/match_report.hpp", "adapters/matching_test.cpp"},
     {"adapters/name_rules.hpp", "adapters/matching_test.cpp"},
     {"adapters/near_names.hpp", "adapters/matching_test.cpp"},
+    {"optim/optimizer_base.hpp", "optim/adamw_test.cpp"},
     {"optim/optimizer_state.hpp", "optim/adamw_test.cpp"},
     {"text/byte_spelling.hpp", "text/bpe_test.cpp"},
     {"text/unicode_tables.hpp", "text/unicode_test.cpp"},

@@ -4,7 +4,7 @@
 #include <lora/core/isa.hpp>
 #include <lora/core/parallel.hpp>
 #include <lora/kernels/adamw.hpp>
-#include <lora/optim/optimizer_state.hpp>
+#include <lora/optim/optimizer_base.hpp>
 
 #include <array>
 #include <cmath>
@@ -38,16 +38,16 @@ struct AdamWOptions {
 /// that becomes trainable later starts its own bias correction; all tensors of a step are counted
 /// together, once. Copies are independent. Not safe to share between threads.
 template <class S>
-class AdamW {
+class AdamW : public OptimizerBase<S, AdamWOptions> {
+  using Base = OptimizerBase<S, AdamWOptions>;
+
  public:
   /// Throws ConfigError for options outside of what PyTorch takes (lr, eps, weight_decay ≥ 0, betas
   /// in [0, 1)).
   explicit AdamW(AdamWOptions options = {}, std::vector<ParameterGroup> groups = {})
-      : options_(options),
-        groups_("AdamW", options.lr, options.weight_decay, std::move(groups)),
-        table_("AdamW", options.amsgrad
-                            ? std::vector<std::string>{"exp_avg", "exp_avg_sq", "max_exp_avg_sq"}
-                            : std::vector<std::string>{"exp_avg", "exp_avg_sq"}) {
+      : Base("AdamW", options, std::move(groups),
+             options.amsgrad ? std::vector<std::string>{"exp_avg", "exp_avg_sq", "max_exp_avg_sq"}
+                             : std::vector<std::string>{"exp_avg", "exp_avg_sq"}) {
     detail::expect_not_negative("AdamW", "eps", options.eps);
     detail::expect_fraction("AdamW", "betas[0]", options.betas[0]);
     detail::expect_fraction("AdamW", "betas[1]", options.betas[1]);
@@ -61,10 +61,10 @@ class AdamW {
   template <class Model>
   void step(Model& model) {
     const bool vectors = isa() != Isa::portable;
-    table_.step(model, groups_, [&](auto& slot, Parameter<S>& p) {
+    this->table_.step(model, this->groups_, [&](auto& slot, Parameter<S>& p) {
       const auto c = coefficients(slot.group, slot.step);
       parallel_for(p.value.size(), 1 << 15, [&](Index begin, Index end) {
-        S* v_max = options_.amsgrad ? slot.moments[2].data() + begin : nullptr;
+        S* v_max = this->options_.amsgrad ? slot.moments[2].data() + begin : nullptr;
         kernels::adamw_update<S>(vectors, end - begin, c, p.grad.data() + begin,
                                  p.value.data() + begin, slot.moments[0].data() + begin,
                                  slot.moments[1].data() + begin, v_max);
@@ -72,54 +72,22 @@ class AdamW {
     });
   }
 
-  /// From now on each group's learning rate is its own times `factor`; see LRSchedule::factor. The
-  /// factor is not part of the state. Throws ConfigError unless it is finite and not negative.
-  void set_lr_factor(double factor) { groups_.set_lr_factor(factor); }
-  /// The learning rate of the parameters in no group, as the next step uses it.
-  double lr() const { return groups_.lr(groups_.size() - 1); }
-  const ParameterGroups& groups() const { return groups_; }
-  const AdamWOptions& options() const { return options_; }
-
-  /// Calls of step() so far, those before a loaded state included.
-  Index steps() const { return table_.steps(); }
-
-  /// A copy of the state: "exp_avg", "exp_avg_sq" and with amsgrad "max_exp_avg_sq" of each name.
-  OptimizerState<S> state() const { return table_.snapshot(); }
-  /// Goes on from `state` with the bits that an uninterrupted run would have. Throws ConfigError
-  /// listing all that does not fit: unknown, missing or misshapen entries; then nothing has
-  /// changed.
-  template <class Model>
-  void load_state(const OptimizerState<S>& state, Model& model,
-                  MissingState missing = MissingState::refuse) {
-    table_.restore(state, model, groups_, missing);
-  }
-  /// Forgets names that `model` no longer lists or lists with another shape (an adapter was
-  /// deleted).
-  template <class Model>
-  void prune(Model& model) {
-    table_.prune(model);
-  }
-
  private:
   /// PyTorch computes these in double and rounds them where they meet the tensor.
   kernels::AdamWCoefficients<S> coefficients(std::size_t group, Index t) const {
-    const double lr = groups_.lr(group), n = static_cast<double>(t);
-    const double beta1 = options_.betas[0], beta2 = options_.betas[1];
+    const double lr = this->groups_.lr(group), n = static_cast<double>(t);
+    const double beta1 = this->options_.betas[0], beta2 = this->options_.betas[1];
     kernels::AdamWCoefficients<S> c{};
-    c.decay = static_cast<S>(1 - lr * groups_.weight_decay(group));
-    c.sign = options_.maximize ? S(-1) : S(1);
+    c.decay = static_cast<S>(1 - lr * this->groups_.weight_decay(group));
+    c.sign = this->options_.maximize ? S(-1) : S(1);
     c.one_minus_beta1 = static_cast<S>(1 - beta1);
     c.beta2 = static_cast<S>(beta2);
     c.one_minus_beta2 = static_cast<S>(1 - beta2);
     c.root_correction2 = static_cast<S>(std::sqrt(1 - std::pow(beta2, n)));
-    c.eps = static_cast<S>(options_.eps);
+    c.eps = static_cast<S>(this->options_.eps);
     c.step_size = static_cast<S>(lr / (1 - std::pow(beta1, n)));
     return c;
   }
-
-  AdamWOptions options_;
-  OnUse<ParameterGroups, S> groups_;
-  StateTable<S> table_;
 };
 
 }  // namespace lora

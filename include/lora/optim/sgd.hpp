@@ -1,7 +1,7 @@
 // Stochastic gradient descent with momentum.
 #pragma once
 
-#include <lora/optim/optimizer_state.hpp>
+#include <lora/optim/optimizer_base.hpp>
 
 #include <cmath>
 #include <cstddef>
@@ -26,15 +26,16 @@ struct SGDOptions {
 ///   p ← p − lr d', with d' = d + momentum b if nesterov, else b, or d without momentum.
 /// What it works on, its state by name and its thread safety are AdamW's.
 template <class S>
-class SGD {
+class SGD : public OptimizerBase<S, SGDOptions> {
+  using Base = OptimizerBase<S, SGDOptions>;
+
  public:
   /// Throws ConfigError for a negative or non-finite lr, momentum or weight_decay, a dampening that
   /// is not finite, and nesterov without momentum or with dampening.
   explicit SGD(SGDOptions options = {}, std::vector<ParameterGroup> groups = {})
-      : options_(options),
-        groups_("SGD", options.lr, options.weight_decay, std::move(groups)),
-        table_("SGD", options.momentum != 0 ? std::vector<std::string>{"momentum_buffer"}
-                                            : std::vector<std::string>{}) {
+      : Base("SGD", options, std::move(groups),
+             options.momentum != 0 ? std::vector<std::string>{"momentum_buffer"}
+                                   : std::vector<std::string>{}) {
     detail::expect_not_negative("SGD", "momentum", options.momentum);
     if (!std::isfinite(options.dampening)) {
       throw ConfigError("SGD: dampening is " + number_text(options.dampening) +
@@ -52,8 +53,8 @@ class SGD {
   /// AdamW::step does; then nothing has changed.
   template <class Model>
   void step(Model& model) {
-    table_.step(model, groups_, [&](auto& slot, Parameter<S>& p) {
-      if (options_.momentum == 0) {
+    this->table_.step(model, this->groups_, [&](auto& slot, Parameter<S>& p) {
+      if (this->options_.momentum == 0) {
         descend(p.value.size(), slot.group, p.grad.data(), p.value.data());
       } else {
         descend(p.value.size(), slot.group, slot.step == 1, p.grad.data(), p.value.data(),
@@ -62,54 +63,28 @@ class SGD {
     });
   }
 
-  /// See AdamW::set_lr_factor.
-  void set_lr_factor(double factor) { groups_.set_lr_factor(factor); }
-  /// The learning rate of the parameters in no group, as the next step uses it.
-  double lr() const { return groups_.lr(groups_.size() - 1); }
-  const ParameterGroups& groups() const { return groups_; }
-  const SGDOptions& options() const { return options_; }
-  /// Calls of step() so far, those before a loaded state included.
-  Index steps() const { return table_.steps(); }
-
-  /// A copy of the state: with momentum the "momentum_buffer" of each name.
-  OptimizerState<S> state() const { return table_.snapshot(); }
-  /// See AdamW::load_state.
-  template <class Model>
-  void load_state(const OptimizerState<S>& state, Model& model,
-                  MissingState missing = MissingState::refuse) {
-    table_.restore(state, model, groups_, missing);
-  }
-  /// See AdamW::prune.
-  template <class Model>
-  void prune(Model& model) {
-    table_.prune(model);
-  }
-
  private:
-  S sign() const { return options_.maximize ? S(-1) : S(1); }
+  S sign() const { return this->options_.maximize ? S(-1) : S(1); }
 
   void descend(Index n, std::size_t group, const S* __restrict g, S* __restrict p) const {
-    const S s = sign(), decay = static_cast<S>(groups_.weight_decay(group));
-    const S lr = static_cast<S>(groups_.lr(group));
+    const S s = sign(), decay = static_cast<S>(this->groups_.weight_decay(group));
+    const S lr = static_cast<S>(this->groups_.lr(group));
     for (Index i = 0; i < n; ++i) p[i] -= lr * (decay != 0 ? s * g[i] + decay * p[i] : s * g[i]);
   }
 
   void descend(Index n, std::size_t group, bool first, const S* __restrict g, S* __restrict p,
                S* __restrict b) const {
-    const S s = sign(), decay = static_cast<S>(groups_.weight_decay(group));
-    const S lr = static_cast<S>(groups_.lr(group)), momentum = static_cast<S>(options_.momentum);
-    const S rest = static_cast<S>(1 - options_.dampening);
-    const bool nesterov = options_.nesterov;
+    const S s = sign(), decay = static_cast<S>(this->groups_.weight_decay(group));
+    const S lr = static_cast<S>(this->groups_.lr(group)),
+            momentum = static_cast<S>(this->options_.momentum);
+    const S rest = static_cast<S>(1 - this->options_.dampening);
+    const bool nesterov = this->options_.nesterov;
     for (Index i = 0; i < n; ++i) {
       const S d = decay != 0 ? s * g[i] + decay * p[i] : s * g[i];
       b[i] = first ? d : momentum * b[i] + rest * d;
       p[i] -= lr * (nesterov ? d + momentum * b[i] : b[i]);
     }
   }
-
-  SGDOptions options_;
-  OnUse<ParameterGroups, S> groups_;
-  StateTable<S> table_;
 };
 
 }  // namespace lora
