@@ -65,15 +65,17 @@ inline std::string reason_against(const std::string& key) {
 // What speaks against a module of a tied base; empty for another base or module.
 inline std::string reason_against_tied(const GgufBase& base, const GgufPlace& place) {
   if (!base.tied) return "";
+  const std::string why = base.family->always_tied
+                              ? "as GGUF has every " + std::string(base.family->model_type) +
+                                    ", whatever tie_word_embeddings says"
+                              : "tie_word_embeddings";
   if (place.path() == base.family->head) {
-    return "the head of this base is its embedding (tie_word_embeddings), so that its GGUF has "
-           "no " +
+    return "the head of this base is its embedding (" + why + "), so that its GGUF has no " +
            place.tensor();
   }
   if (place.path() == base.family->embedding) {
-    return "the embedding of this base is its head too (tie_word_embeddings): llama.cpp would "
-           "apply "
-           "the adapter to both and abort";
+    return "the embedding of this base is its head too (" + why +
+           "): llama.cpp would apply the adapter to both and abort";
   }
   return "";
 }

@@ -43,8 +43,9 @@ struct GgufFamily {
   std::string_view model_type, architecture;
   std::span<const GgufModule> modules;
   std::string_view embedding = "model.embed_tokens", head = "lm_head";
-  bool tied_by_default = false, always_tied = false;
-  bool conv1d = false;  ///< the checkpoint's matrices are (in, out)
+  bool tied_by_default = false;
+  bool always_tied = false;  ///< for GGUF, whatever tie_word_embeddings says
+  bool conv1d = false;       ///< the checkpoint's matrices are (in, out)
   GgufField hidden{"hidden_size", 4096}, feed_forward{"intermediate_size", 11008},
       layers{"num_hidden_layers", 32}, heads{"num_attention_heads", 32},
       key_value_heads{"num_key_value_heads", 0}, head_dim{"head_dim", 0},
