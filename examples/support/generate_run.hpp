@@ -171,7 +171,8 @@ inline void answer_prompts(const Writer& writer, const std::vector<std::string>&
     for (std::size_t i = 0; i < std::max<std::size_t>(adapters.size(), 1); ++i) {
       const bool named = adapters.size() > 1;
       prompts.push_back({ids, named ? adapters[i] : "", writer.seed});
-      heads.push_back(lora::printable(text, 60) + (named ? " [" + adapters[i] + "]" : ""));
+      heads.push_back(lora::printable(text, 60) +
+                      (named ? " [" + lora::printable(adapters[i]) + "]" : ""));
     }
   }
   const auto answers = write(writer, prompts);
@@ -198,7 +199,8 @@ inline bool chat_command(Writer& writer, const std::string& line, lora::Conversa
   } else {
     std::cerr << "/adapter NAME  answer with this adapter from now on, __base__: with none; there "
                  "are:";
-    for (const std::string& name : writer.model.adapter_names()) std::cerr << " " << name;
+    for (const std::string& name : writer.model.adapter_names())
+      std::cerr << " " << lora::printable(name);
     std::cerr << "\n/reset         begin anew\n/quit          or the end of input\n";
   }
   return true;

@@ -22,6 +22,10 @@ TEST(Printable, EscapesWhatATerminalDoesNotShow) {
             "a\\xc2\\x9b31m");
   EXPECT_EQ(printable("\x9B[\xFF"), "\\x9b[\\xff");
   EXPECT_EQ(printable("\xE2\x80\xAE\xE2\x81\xA6"), "\\xe2\\x80\\xae\\xe2\\x81\\xa6");
+  // ALM, LRM, RLM and a deprecated one; not the joiner beside them, of which emoji are made.
+  EXPECT_EQ(printable("\xD8\x9C|\xE2\x80\x8E|\xE2\x80\x8F|\xE2\x81\xAF"),
+            "\\xd8\\x9c|\\xe2\\x80\\x8e|\\xe2\\x80\\x8f|\\xe2\\x81\\xaf");
+  EXPECT_EQ(printable("\xE2\x80\x8D"), "\xE2\x80\x8D");
   EXPECT_EQ(printable("\xE2\x80\xA6\xF0\x9F\x98\x80"), "\xE2\x80\xA6\xF0\x9F\x98\x80");
 }
 

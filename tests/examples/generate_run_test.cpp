@@ -120,6 +120,15 @@ TEST(GenerateProgram, EveryPromptWithEveryAdapter) {
                          alone(names[0], "Lily and") + "== Lily and [qv]\n" +
                          alone(names[1], "Lily and"));
   EXPECT_NE(alone(names[0], "Once"), alone(names[1], "Once"));
+  const std::string odd = "\x1B[2J=" + adapter("stories260K_r8_all");
+  EXPECT_HAS(generate({"--model", stories(), "--adapter", odd, "--adapter", names[1], "--prompt",
+                       "Once", "--max-new-tokens", "1"})
+                 .out,
+             "== Once [\\x1b[2J]\n");
+  EXPECT_HAS(
+      generate({"--model", stories(), "--chat", "--template", "plain", "--adapter", odd}, "/what\n")
+          .err,
+      "there are: \\x1b[2J\n");
   expect_refused({"--model", stories(), "--prompt", "x", "--adapter", names[0], "--adapter",
                   "all=" + adapter("stories260K_r4_qv")},
                  "two adapters are called \"all\"; give this one another name: --adapter NAME=");

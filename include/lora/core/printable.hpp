@@ -13,12 +13,13 @@ namespace lora {
 namespace detail {
 
 /// Whether a terminal shows c and does nothing else: no control character (U+009B begins a command
-/// as ESC does), no mark that turns the direction or ends a line, no byte that is not UTF-8.
+/// as ESC does), no mark of direction (LRM, RLM, ALM, embeddings, overrides, isolates and the
+/// deprecated ones after them), none that ends a line, no byte that is not UTF-8.
 template <class = void>
 bool is_shown(char32_t c) {
   const auto within = [&](char32_t first, char32_t last) { return c >= first && c <= last; };
-  return c >= 0x20 && !within(0x7F, 0x9F) && !within(0x2028, 0x202E) && !within(0x2066, 0x2069) &&
-         !within(0xDC80, 0xDCFF);
+  return c >= 0x20 && !within(0x7F, 0x9F) && c != 0x061C && !within(0x200E, 0x200F) &&
+         !within(0x2028, 0x202E) && !within(0x2066, 0x206F) && !within(0xDC80, 0xDCFF);
 }
 
 }  // namespace detail
