@@ -213,6 +213,11 @@ TEST(TrainingCheckpoint, OfTransformersIsNamed) {
   EXPECT_HAS(verdict(),
              "is not a checkpoint of this library's Trainer but, it seems, of transformers'");
   EXPECT_HAS(verdict(), "there is no training_state.safetensors; its adapter can be");
+  atomic_write(folder.path / training_tensors_file, "");
+  EXPECT_HAS(verdict(),
+             "trainer_state.json: is, it seems, of transformers' Trainer; expected the one of this "
+             "library's that training_state.safetensors beside it was written with");
+  fs::remove(folder.path / training_tensors_file);
   atomic_write(folder.path / trainer_state_file, "{}");
   EXPECT_HAS(verdict(),
              "is not a checkpoint of this library's Trainer: there is no training_state");

@@ -193,9 +193,19 @@ TrainingCheckpoint<S> read_training_checkpoint(const std::filesystem::path& path
   const std::filesystem::path json_path = path / trainer_state_file;
   const auto bytes = read_file(json_path, std::uint64_t{1} << 30);
   const Json json = parse_json(as_text(bytes), json_path.string());
-  if (json.is_object() && !json.contains("arguments") &&
-      !detail::file_exists(path / training_tensors_file)) {
-    const bool theirs = json.contains("log_history") && json.contains("global_step");
+  // As transformers' Trainer leaves it, also over that of a checkpoint of ours.
+  const bool theirs = json.is_object() && json.contains("log_history") &&
+                      json.contains("global_step") && !json.contains("non_finite_steps");
+  const bool tensors = detail::file_exists(path / training_tensors_file);
+  if (theirs && tensors) {
+    throw FormatError(json_path.string() +
+                      ": is, it seems, of transformers' Trainer; expected the one of this "
+                      "library's that " +
+                      training_tensors_file +
+                      " beside it was written with; the folder's adapter can be what a new run "
+                      "begins with (--init-adapter)");
+  }
+  if (json.is_object() && !json.contains("arguments") && !tensors) {
     throw FormatError(path.string() + ": is not a checkpoint of this library's Trainer" +
                       (theirs ? " but, it seems, of transformers', whose state of the optimiser is "
                                 "in files of torch"
