@@ -51,6 +51,8 @@ inline void check_base_copies(const lora::PeftAdapter& adapter, const std::files
     }
     if (!files) files.emplace(lora::CheckpointFiles::open(base));
     const lora::CheckpointStructure structure(*files);
+    if (const std::string other = structure.head_problem(); !other.empty())
+      throw lora::FormatError(base.string() + ": lm_head.weight " + other);
     const bool tied_head = structure.known() && structure.tied() && module == structure.head();
     const std::string name = (tied_head ? structure.embedding() : module) + ".weight";
     const std::string found = structure.find(name);

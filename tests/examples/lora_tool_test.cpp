@@ -710,6 +710,12 @@ TEST(LoraTool, OfATiedHeadTheRealReasonIsGiven) {
   PeftFolder beside;
   beside.pair("transformer.h.0.attn.c_attn", 2, 8, 24).add("lm_head.weight", table).open();
   expect_done({"to-gguf", "--base", base.path(), "--adapter", beside.path(), "--output", file});
+  // Beside another head than the embedding it is not known whose copy it is.
+  const Gpt2 two(false);
+  lora::atomic_write(two.path() / "config.json",
+                     lora::as_text(content(base.path() / "config.json")));
+  expect_refused({"to-gguf", "--base", two.path(), "--adapter", beside.path(), "--output", file},
+                 "lm_head.weight is not transformer.wte.weight, though the configuration says");
 }
 
 }  // namespace lora_tool_test

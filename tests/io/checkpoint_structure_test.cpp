@@ -76,9 +76,60 @@ TEST(CheckpointStructure, TiedIsWhatTheConfigurationSaysOrItsTypeMeans) {
     EXPECT_FALSE(tied(R"({"tie_word_embeddings": false})", head));
     EXPECT_TRUE(tied(R"({"model_type": "gpt2"})", head));
     EXPECT_EQ(tied("", head), !head);
-    EXPECT_EQ(tied(R"({"model_type": "llama"})", head), !head);
+    EXPECT_FALSE(tied(R"({"model_type": "llama"})", head)) << "transformers' default";
+    EXPECT_EQ(tied(R"({"model_type": "bloom"})", head), !head);
     EXPECT_EQ(tied("[]", head), !head);
   }
+}
+
+TEST(CheckpointStructure, AHeadMayHaveAnotherName) {
+  const Base base({{"embed_in.weight", {3, 2}}, {"embed_out.weight", {3, 2}}});
+  const auto files = CheckpointFiles::open(base.folder.path);
+  EXPECT_TRUE(CheckpointStructure(files).has_head());
+  EXPECT_FALSE(CheckpointStructure(files).tied());
+}
+
+TEST(CheckpointStructure, MayBeTiedByNameOrByTheVocabulary) {
+  const auto structure = [](const char* config, const auto& look) {
+    const Base base({{"w", {1}}}, config);
+    const auto files = CheckpointFiles::open(base.folder.path);
+    look(CheckpointStructure(files));
+  };
+  structure(R"({"model_type": "x", "vocab_size": 7, "vision_config": {"vocab_size": 9}})",
+            [](const CheckpointStructure& known) {
+              for (const Index rows : {7, 9}) EXPECT_TRUE(known.may_be_tied("m.w", rows, false));
+              EXPECT_FALSE(known.may_be_tied("m.w", 8, false));
+              EXPECT_FALSE(known.may_be_tied("m.wpe", 8, true)) << "of positions";
+            });
+  structure("", [](const CheckpointStructure& unknown) {
+    EXPECT_TRUE(unknown.may_be_tied("m.table", 8, true));
+    EXPECT_FALSE(unknown.may_be_tied("m.q_proj", 8, false));
+    for (const char* name :
+         {"transformer.word_embeddings", "gpt_neox.embed_in", "embed_out", "model.tok_embeddings",
+          "backbone.embeddings", "lm_head", "model.embed_tokens", "transformer.wte"})
+      EXPECT_TRUE(unknown.may_be_tied(name, 8, false)) << name;
+  });
+}
+
+TEST(CheckpointStructure, AHeadBesideATiedEmbeddingMustBeIt) {
+  const auto problem = [](const char* config, float first) {
+    const TemporaryFolder folder;
+    SafetensorsWriter writer;
+    writer.add("model.embed_tokens.weight", numbered(3, 2), DType::F32);
+    if (first != 0) writer.add("lm_head.weight", numbered(3, 2, first), DType::F32);
+    writer.write(folder.path / checkpoint_file);
+    atomic_write(folder.path / "config.json", config);
+    const auto files = CheckpointFiles::open(folder.path);
+    return CheckpointStructure(files).head_problem();
+  };
+  const char* tied = R"({"model_type": "llama", "tie_word_embeddings": true})";
+  EXPECT_EQ(problem(tied, 0), "");
+  EXPECT_EQ(problem(tied, 1), "");
+  EXPECT_EQ(problem(tied, 2),
+            "is not model.embed_tokens.weight, though the configuration says that they are one "
+            "(tie_word_embeddings); where they are two, expected false there");
+  EXPECT_EQ(problem(R"({"model_type": "llama"})", 2), "");
+  EXPECT_EQ(problem(R"({"tie_word_embeddings": true})", 2), "");
 }
 
 TEST(CheckpointStructure, ComparesTensorsOnceBothAreRounded) {

@@ -9,6 +9,7 @@
 
 namespace merge_plan_test {
 using namespace lora;
+using lora_test::message_of;
 using lora_test::numbered;
 using lora_test::PeftFolder;
 using lora_test::TemporaryFolder;
@@ -254,6 +255,89 @@ TEST(MergePlan, RefusesToChangeHalfOfATiedPairOfAnUnknownModel) {
   for (const Shapes& shapes : {alone, both}) EXPECT_HAS(Base(shapes, tied).refusal(head), reason);
 }
 
+TEST(MergePlan, OfAnUnknownTiedModelWhatMayBeThePairIsRefused) {
+  const char* reason = "embedding and head of the base are one tensor";
+  const auto refusal = [](const char* config, const std::string& module, const auto& change) {
+    PeftFolder adapter(R"({"modules_to_save": ["saved"]})");
+    change(adapter);
+    adapter.pair("m.q", 2, 4, 4);
+    return Base({{module + ".weight", {7, 4}}, {"m.q.weight", {4, 4}}}, config).refusal(adapter);
+  };
+  const char* tied = R"({"model_type": "bloom", "tie_word_embeddings": true, "vocab_size": 7})";
+  const char* silent = R"({"model_type": "bloom"})";
+  for (const std::string name : {"transformer.word_embeddings", "gpt_neox.embed_in", "m.any"}) {
+    for (const char* config : {tied, silent}) {
+      EXPECT_HAS(refusal(config, name, [&](PeftFolder& a) { a.embedding(name, 2, 7, 4); }), reason);
+    }
+  }
+  EXPECT_HAS(refusal(tied, "saved", [](PeftFolder& a) { a.add("saved.weight", numbered(7, 4)); }),
+             reason);
+  EXPECT_HAS(refusal(tied, "output", [](PeftFolder& a) { a.pair("output", 2, 4, 7); }), reason);
+  // Positions and other layers are changed as ever.
+  const Base base({{"m.wpe.weight", {9, 4}}, {"m.q.weight", {4, 4}}}, tied);
+  PeftFolder others;
+  EXPECT_EQ(base.plan(others.embedding("m.wpe", 2, 9, 4).pair("m.q", 2, 4, 4)).tensors.size(), 2u);
+}
+
+TEST(MergePlan, OfAnUnknownTiedModelACopyTakesThePlaceOfBoth) {
+  const char* tied = R"({"model_type": "bloom", "tie_word_embeddings": true, "vocab_size": 7})";
+  const auto adapter = [](float first) {
+    auto folder = std::make_unique<PeftFolder>();
+    folder->pair("m.q", 2, 4, 4).add("m.word_embeddings.weight", numbered(7, 4, first));
+    return folder;
+  };
+  Shapes shapes{{"m.q.weight", {4, 4}}, {"m.word_embeddings.weight", {7, 4}}};
+  const Base one(shapes, tied);
+  EXPECT_EQ(one.plan(*adapter(1)).tensors.size(), 1u);
+  EXPECT_EQ(one.plan(*adapter(2)).tensors.size(), 2u);
+  // Beside a head that is stored too it would be one of two.
+  shapes.push_back({"lm_head.weight", {7, 4}});
+  const Base both(shapes, tied);
+  EXPECT_EQ(both.plan(*adapter(1)).tensors.size(), 1u);
+  EXPECT_HAS(both.refusal(*adapter(2)), "embedding and head of the base are one tensor");
+}
+
+TEST(MergePlan, RefusesAHeadThatIsNotTheTiedEmbedding) {
+  PeftFolder on_table, on_head, saved(R"({"modules_to_save": ["lm_head"]})"), copy, linear;
+  on_table.embedding("model.embed_tokens", 2, 7, 4);
+  on_head.pair("lm_head", 2, 4, 7);
+  saved.pair("model.q", 2, 4, 4).add("lm_head.weight", numbered(7, 4, 3));
+  copy.pair("model.q", 2, 4, 4).add("lm_head.weight", numbered(7, 4, 3));
+  linear.pair("model.q", 2, 4, 4);
+  for (const auto& [config, differs] : {std::pair(llama_tied, true), std::pair(llama, false)}) {
+    const TemporaryFolder folder;
+    SafetensorsWriter writer;
+    writer.add("model.embed_tokens.weight", numbered(7, 4), DType::F32);
+    writer.add("lm_head.weight", numbered(7, 4, 2), DType::F32);
+    writer.add("model.q.weight", numbered(4, 4), DType::F32);
+    writer.write(folder.path / checkpoint_file);
+    atomic_write(folder.path / "config.json", config);
+    const auto base = CheckpointFiles::open(folder.path);
+    for (const PeftFolder* adapter : {&on_table, &on_head, &saved, &copy}) {
+      const auto plan = [&] { plan_merge(base, adapter->open()); };
+      if (differs) {
+        EXPECT_HAS(message_of<FormatError>(plan),
+                   "lm_head.weight of the base is not model.embed_tokens.weight, though the "
+                   "configuration says that they are one (tie_word_embeddings)");
+      } else {
+        EXPECT_NO_THROW(plan());
+      }
+    }
+    EXPECT_EQ(plan_merge(base, linear.open()).tensors.size(), 1u) << "touches neither";
+  }
+}
+
+TEST(MergePlan, TheEmbeddingOfABaseThatLacksItsHeadIsRefused) {
+  const Shapes shapes{{"model.embed_tokens.weight", {7, 4}}, {"model.q.weight", {4, 4}}};
+  PeftFolder on_table, linear;
+  on_table.embedding("model.embed_tokens", 2, 7, 4);
+  linear.pair("model.q", 2, 4, 4);
+  EXPECT_HAS(Base(shapes, llama).refusal(on_table),
+             "the base has no lm_head.weight (is it the embedding? then the configuration lacks "
+             "tie_word_embeddings)");
+  EXPECT_EQ(Base(shapes, llama).plan(linear).tensors.size(), 1u);
+}
+
 TEST(MergePlan, PartsATiedPairOfAKnownModel) {
   const Base base({{"model.embed_tokens.weight", {7, 4}}, {"model.norm.weight", {4}}}, llama_tied);
   const std::string warning =
@@ -291,7 +375,9 @@ TEST(MergePlan, CopiesOfTheBaseAreNothingWhenEqualAndElseTakeItsPlace) {
     folder->add(copy, numbered(7, 4, first), DType::BF16);
     return folder;
   };
-  const Base untied(shapes, R"({"model_type": "llama", "tie_word_embeddings": false})");
+  Shapes with_head = shapes;
+  with_head.push_back({"lm_head.weight", {7, 4}});
+  const Base untied(with_head, R"({"model_type": "llama", "tie_word_embeddings": false})");
   const auto same = adapter("model.embed_tokens.base_layer.weight", 1),
              other = adapter("model.embed_tokens.base_layer.weight", 2);
   EXPECT_EQ(untied.plan(*same).tensors.at(table).saved_key, "");

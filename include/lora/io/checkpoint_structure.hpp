@@ -8,6 +8,7 @@
 #include <lora/io/peft_directory.hpp>
 
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -31,14 +32,15 @@ class CheckpointStructure {
       for (const auto& one : detail::architecture_names)
         known_ |= find("model_type") == one.model_type;
       conv1d_ = find("model_type") == "gpt2";
+      note_vocabularies(config);
       if (const Json found = find("tie_word_embeddings"); found.is_boolean()) {
         tied = found.get<bool>();
-      } else if (conv1d_) {
-        tied = true;  // transformers' default for this type
+      } else if (known_) {
+        tied = conv1d_;  // transformers' default
       }
     }
     if (known_) embedding_ = conv1d_ ? "transformer.wte" : "model.embed_tokens";
-    tied_ = tied.value_or(!files.contains("lm_head.weight"));
+    tied_ = tied.value_or(!has_head());
   }
 
   const CheckpointFiles& files() const { return files_; }
@@ -48,11 +50,34 @@ class CheckpointStructure {
   /// Whether config.json names an architecture of this library.
   bool known() const { return known_; }
   /// Whether the head is the embedding's own matrix: what config.json says, or its model_type's
-  /// default; without a word of either, a checkpoint without "lm_head.weight".
+  /// default; without a word of either, a checkpoint that has no head.
   bool tied() const { return tied_; }
   /// The modules that may be one matrix. The embedding's is empty unless known().
   const std::string& embedding() const { return embedding_; }
   const std::string& head() const { return head_; }
+  /// Whether the checkpoint has a head's weight under a name that transformers gives it.
+  bool has_head() const {
+    return files_.contains("lm_head.weight") || files_.contains("embed_out.weight");
+  }
+  /// What is wrong with the "lm_head.weight" of a known() tied() checkpoint that is not its
+  /// embedding: one loader takes the two for one matrix, another does not. Empty for every other.
+  /// Reads both when both are there.
+  std::string head_problem() const {
+    if (!known_ || !tied_) return {};
+    return detail::other_head(files_, find(embedding_ + ".weight"));
+  }
+  /// Whether a module with this many outputs, or rows of an embedding, may be one of the two: by
+  /// its name, or since config.json gives its vocabulary that size. Every embedding may be where
+  /// config.json gives none. Source of the names: transformers' _tied_weights_keys.
+  bool may_be_tied(const std::string& module, Index rows, bool embedding) const {
+    const std::string last = last_name(module);
+    for (const char* name :
+         {"lm_head", "embed_tokens", "wte", "word_embeddings", "embed_in", "embed_out",
+          "tok_embeddings", "embeddings", "shared", "tokens_embed"}) {
+      if (last == name) return true;
+    }
+    return vocabularies_.empty() ? embedding : vocabularies_.count(rows) != 0;
+  }
 
   /// How the weight of a linear layer lies in the file: in_out for transformers' Conv1D, of which
   /// GPT-2 is made. For another model than a known() one, a bias beside the weight says how many
@@ -74,6 +99,15 @@ class CheckpointStructure {
   }
 
  private:
+  /// vocab_size, also of the parts that models of several kinds of input have.
+  void note_vocabularies(const Json& config) {
+    if (!config.is_object()) return;
+    for (const auto& [key, value] : config.items()) {
+      if (key == "vocab_size" && value.is_number_integer())
+        vocabularies_.insert(value.get<Index>());
+      if (value.is_object()) note_vocabularies(value);
+    }
+  }
   static bool is_conv1d_name(const std::string& module) {
     const std::string last = last_name(module);
     return last == "c_attn" || last == "q_attn" || last == "c_proj" || last == "c_fc";
@@ -93,6 +127,7 @@ class CheckpointStructure {
   detail::CheckpointNames names_;
   bool known_ = false, conv1d_ = false, tied_ = false;
   std::string embedding_, head_ = "lm_head";
+  std::set<Index> vocabularies_;
 };
 
 namespace detail {

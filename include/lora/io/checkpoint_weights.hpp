@@ -73,6 +73,16 @@ inline bool same_values(const CheckpointFiles& files, const std::string& a, cons
   return same;
 }
 
+/// What is wrong with a stored head beside the table that the configuration says it is; empty when
+/// the two are the same, and where there are no two.
+inline std::string other_head(const CheckpointFiles& files, const std::string& table) {
+  const std::string head = "lm_head.weight";
+  if (table.empty() || !files.contains(head) || same_values(files, head, table)) return {};
+  return "is not " + printable(table) +
+         ", though the configuration says that they are one (tie_word_embeddings); where they are "
+         "two, expected false there";
+}
+
 }  // namespace detail
 
 /// A source of weights for a model that is built only to hear what it asks for: gives empty
@@ -101,9 +111,8 @@ class CheckpointCheck {
       if (used_.count(name) != 0 || detail::is_computed_buffer(name)) continue;
       const std::string table = names_.find(embedding);
       if (name == "lm_head.weight" && !table.empty()) {
-        if (detail::same_values(files_, name, table)) continue;
-        problems_ += "\n  " + name + ": is not " + printable(table) +
-                     ", though the configuration says that they are one (tie_word_embeddings)";
+        const std::string other = detail::other_head(files_, table);
+        if (!other.empty()) problems_ += "\n  " + name + ": " + other;
       } else {
         problems_ += "\n  unexpected: " + printable(name);
       }

@@ -91,17 +91,39 @@ class MergePlanner {
   const std::string& stored_as(const std::string& module) const {
     return is_tied(module) ? structure_.embedding() : module;
   }
-  /// A change of one of two that are one parts them, where it is known how.
-  bool part(const std::string& key, const std::string& module) {
+  /// Whether it is certain what the head of the base is; where not, a change of it or of the
+  /// embedding is a problem.
+  bool is_certain(const std::string& key, const std::string& module) {
+    std::string what;
+    if (is_tied(module)) {
+      what = structure_.head_problem();
+      if (!what.empty()) what = "lm_head.weight of the base " + what;
+    } else if (module == structure_.embedding() && !structure_.has_head()) {
+      what =
+          "the base has no lm_head.weight (is it the embedding? then the configuration lacks "
+          "tie_word_embeddings)";
+    }
+    if (!what.empty()) problem(key, what);
+    return what.empty();
+  }
+  /// A change of one of two that are one parts them, where it is known how. `rows` as for
+  /// CheckpointStructure::may_be_tied.
+  bool part(const std::string& key, const std::string& module, Index rows, bool embedding = false) {
+    if (!is_certain(key, module)) return false;
     if (is_tied(module)) return plan_.untied = true;
-    const std::string last = last_name(module);
-    const bool may_be = last == "lm_head" || last == "embed_tokens" || last == "wte";
-    if (!may_be || !structure_.tied() || structure_.known()) return true;
+    if (structure_.known() || !structure_.tied() ||
+        !structure_.may_be_tied(module, rows, embedding))
+      return true;
     problem(key,
             "embedding and head of the base are one tensor (tie_word_embeddings), which cannot "
             "hold a change of one of them; give the base a head of its own first (save it in "
             "transformers with tie_word_embeddings = False)");
     return false;
+  }
+  /// Of a tensor that stands for a module's weight.
+  Index rows_of(const std::string& key) const {
+    const std::vector<Index>& shape = adapter_.info(key).shape;
+    return shape.size() == 2 ? shape[0] : 0;
   }
   /// A module's weight in the merged checkpoint.
   MergedTensor& planned(const std::string& module, const std::string& in_base) {
@@ -126,7 +148,7 @@ class MergePlanner {
     if (const std::size_t at = name.rfind(own); at != name.npos) name.replace(at, own.size(), ".");
     const std::string module = name.substr(0, name.rfind('.'));
     const bool whole = name.ends_with(weight);
-    if (whole && !part(key, module)) return;
+    if (whole && !part(key, module, rows_of(key))) return;
     const std::string found = find(key, whole ? stored_as(module) + ".weight" : name);
     if (found.empty()) return;
     check_same_shape(key, found);
@@ -150,10 +172,13 @@ class MergePlanner {
   /// and where embedding and head are one, it is both.
   void add_copy(const std::string& key, const std::string& module) {
     const std::string tensor = stored_as(module) + ".weight";
-    if (!structure_.known() && structure_.find(tensor).empty() && !part(key, module)) return;
+    const auto refused = [&] { return !part(key, module, rows_of(key)); };
+    if (is_tied(module) && !is_certain(key, module)) return;
+    if (!structure_.known() && structure_.find(tensor).empty() && refused()) return;
     const std::string found = find(key, tensor);
     if (found.empty() || !check_same_shape(key, found)) return;
     if (same_tensors(*adapter_.file, key, base_.file_of(found), found)) return;
+    if (!structure_.known() && structure_.has_head() && refused()) return;
     const bool adapted = std::any_of(adapter_.modules.begin(), adapter_.modules.end(),
                                      [&](const PeftModule& one) { return one.name == module; });
     if (!is_where_peft_looks(key, adapted)) return problem(key, misplaced_copy(adapted));
@@ -174,12 +199,12 @@ class MergePlanner {
   }
 
   void add_module(const PeftModule& module) {
-    if (!part(module.a_key, module.name)) return;
+    const auto& a = adapter_.info(module.a_key).shape;
+    const auto& b = adapter_.info(module.b_key).shape;
+    if (!part(module.a_key, module.name, module.embedding ? a[1] : b[0], module.embedding)) return;
     const std::string name = find(module.a_key, stored_as(module.name) + ".weight");
     if (name.empty()) return;
     check_float(name, base_.info(name));
-    const auto& a = adapter_.info(module.a_key).shape;
-    const auto& b = adapter_.info(module.b_key).shape;
     if (a.size() > 2 && b[1] != a[0]) {
       return problem(module.b_key, "shape is " + shape_text(b) +
                                        ": an adapter of a convolution with groups "
@@ -265,9 +290,9 @@ class MergePlanner {
 /// the adapter has a use, or it is a problem.
 ///
 /// Throws FormatError that names all problems: tensors that the base has not, other shapes or
-/// types, convolutions with groups, a square weight that lies this way or that, and the embedding
-/// or the head of a base that has both in one tensor and is not of a model_type of this library.
-/// Reads the values of copies alone.
+/// types, convolutions with groups, a square weight that lies this way or that, and what may be the
+/// embedding or the head of a base that has both in one tensor and is not of a model_type of this
+/// library, or that has another head than it says. Reads the values of copies and of such a head.
 inline MergePlan plan_merge(const CheckpointFiles& base, const PeftAdapter& adapter) {
   const SafetensorsFile& file = adapter.tensors();
   const auto info = [&](const std::string& key) -> const TensorInfo& { return file.info(key); };
