@@ -73,7 +73,7 @@ def far(one, two):
 
 
 ids = torch.arange(1, 25).reshape(2, 12)
-save_file({"input_ids": ids, "labels": ids}, work / "ids.safetensors")
+save_file({"input_ids": ids, "labels": ids.clone()}, work / "ids.safetensors")
 print(f"PEFT {peft.__version__}, transformers {transformers.__version__}")
 failed, count, worst = 0, 0, {}
 for name, tied, sharded in itertools.product(CONFIGS, (False, True), (False, True)):
