@@ -5,7 +5,7 @@
 // so that only reading, the products and the sums are left. Counters, over all iterations:
 // bytes_per_second of the base; share_of_read, that over the speed of reading; times_write, the
 // time over that of writing.
-#include <lora/io/checkpoint_merge.hpp>
+#include <lora/io/hf/checkpoint_merge.hpp>
 
 #include <filesystem>
 #include <vector>

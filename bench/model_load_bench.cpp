@@ -4,8 +4,8 @@
 // Names: model_load/<model>/file:<F32|BF16>/weights:<f32|bf16>. Counters: bytes_per_second of the
 // file, which the system has in memory; loaded_mb and peak_mb, resident (the largest of all
 // loadings); peak_of_loaded, their quotient (the goal is 1.15).
-#include <lora/io/hf_checkpoint.hpp>
-#include <lora/io/save_model.hpp>
+#include <lora/io/hf/hf_checkpoint.hpp>
+#include <lora/io/hf/save_model.hpp>
 
 #include <algorithm>
 #include <cstdio>

@@ -4,7 +4,7 @@
 // Names: tokenizer/<open|encode|encode_lines|decode>. Counters: bytes_per_second of text.
 // compare_tokenizers.sh sets HuggingFace's tokenizers beside it.
 #include <lora/io/file.hpp>
-#include <lora/text/tokenizer_files.hpp>
+#include <lora/text/tokenizer/tokenizer_files.hpp>
 
 #include <algorithm>
 #include <cstring>

@@ -1,12 +1,12 @@
 // Fine-tuning a language model with LoRA: a folder as transformers has it and a file of
 // instructions in, an adapter as PEFT has it out.
 //   finetune --model DIR --data FILE --output DIR
-#include <lora/io/checkpoint_merge.hpp>
-#include <lora/io/hf_checkpoint.hpp>
-#include <lora/io/pretrained.hpp>
+#include <lora/io/hf/checkpoint_merge.hpp>
+#include <lora/io/hf/hf_checkpoint.hpp>
+#include <lora/io/peft/pretrained.hpp>
 #include <lora/lora.hpp>
 #include <lora/models/causal_lm.hpp>
-#include <lora/text/tokenizer_files.hpp>
+#include <lora/text/tokenizer/tokenizer_files.hpp>
 #include <lora/train/language_model_task.hpp>
 #include <lora/train/layer_report.hpp>
 #include <lora/train/live_line.hpp>

@@ -1,12 +1,12 @@
 // A small Llama from nothing: learns a vocabulary from text files, trains every weight on them, and
 // writes a folder as transformers has it. examples/data/base was made in examples/data by
 //   make_base --text corpus_en.txt corpus_zh.txt --output base
-#include <lora/io/hf_config.hpp>
-#include <lora/io/save_model.hpp>
+#include <lora/io/hf/hf_config.hpp>
+#include <lora/io/hf/save_model.hpp>
 #include <lora/lora.hpp>
 #include <lora/models/causal_lm.hpp>
-#include <lora/text/tokenizer.hpp>
-#include <lora/text/tokenizer_files.hpp>
+#include <lora/text/tokenizer/tokenizer.hpp>
+#include <lora/text/tokenizer/tokenizer_files.hpp>
 #include <lora/train/language_model_task.hpp>
 #include <lora/train/trainer.hpp>
 

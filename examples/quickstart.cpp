@@ -1,5 +1,5 @@
 // LoRA on matrices of your own: wrap them, train, save the adapter, merge.
-#include <lora/io/adapter_file.hpp>
+#include <lora/io/peft/adapter_file.hpp>
 #include <lora/lora.hpp>
 
 #include <cstdio>

@@ -1,7 +1,7 @@
 // A temporary folder of a benchmark, and a PEFT adapter written into one.
 #pragma once
 
-#include <lora/io/pretrained.hpp>
+#include <lora/io/peft/pretrained.hpp>
 
 #include <chrono>
 #include <filesystem>

@@ -1,7 +1,7 @@
 // The ways to fit a trained network to another task, each measured in the same manner.
 #pragma once
 
-#include <lora/io/adapter_file.hpp>
+#include <lora/io/peft/adapter_file.hpp>
 #include <lora/lora.hpp>
 
 #include "digit_tasks.hpp"

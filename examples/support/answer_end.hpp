@@ -2,7 +2,7 @@
 #pragma once
 
 #include <lora/models/generation_config.hpp>
-#include <lora/text/template_fit.hpp>
+#include <lora/text/data/template_fit.hpp>
 
 #include <algorithm>
 

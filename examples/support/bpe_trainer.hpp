@@ -2,8 +2,8 @@
 #pragma once
 
 #include <lora/io/json.hpp>
-#include <lora/text/byte_spelling.hpp>
-#include <lora/text/pre_tokenizer.hpp>
+#include <lora/text/tokenizer/byte_spelling.hpp>
+#include <lora/text/tokenizer/pre_tokenizer.hpp>
 
 #include <cstdint>
 #include <map>

@@ -3,7 +3,7 @@
 
 #include "digit_set.hpp"
 
-#include <lora/io/safetensors.hpp>
+#include <lora/io/safetensors/safetensors.hpp>
 #include <lora/lora.hpp>
 
 #include <filesystem>

@@ -4,8 +4,8 @@
 #include "finetune_options.hpp"
 #include "ids_file.hpp"
 
-#include <lora/text/packing.hpp>
-#include <lora/text/tokenized_example.hpp>
+#include <lora/text/data/packing.hpp>
+#include <lora/text/data/tokenized_example.hpp>
 #include <lora/train/data_order.hpp>
 
 #include <utility>

@@ -1,9 +1,9 @@
 // The command line of finetune: one list of settings for the command line and the JSON file.
 #pragma once
 
-#include <lora/io/peft_config.hpp>
-#include <lora/text/instruction_data.hpp>
-#include <lora/text/tokenized_example.hpp>
+#include <lora/io/peft/peft_config.hpp>
+#include <lora/text/data/instruction_data.hpp>
+#include <lora/text/data/tokenized_example.hpp>
 #include <lora/train/training_arguments.hpp>
 #include <lora/weights/packed_weight.hpp>
 

@@ -6,7 +6,7 @@
 
 #include <lora/io/file.hpp>
 #include <lora/serve/generate.hpp>
-#include <lora/text/tokenized_example.hpp>
+#include <lora/text/data/tokenized_example.hpp>
 
 #include <filesystem>
 #include <string>

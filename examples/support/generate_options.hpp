@@ -3,7 +3,7 @@
 
 #include "option_spelling.hpp"
 
-#include <lora/io/hf_generation_config.hpp>
+#include <lora/io/hf/hf_generation_config.hpp>
 
 #include <CLI/CLI.hpp>
 

@@ -5,11 +5,11 @@
 #include "generate_options.hpp"
 #include "program.hpp"
 
-#include <lora/io/hf_checkpoint.hpp>
-#include <lora/io/pretrained.hpp>
+#include <lora/io/hf/hf_checkpoint.hpp>
+#include <lora/io/peft/pretrained.hpp>
 #include <lora/serve/generate.hpp>
-#include <lora/text/tokenized_example.hpp>
-#include <lora/text/tokenizer_files.hpp>
+#include <lora/text/data/tokenized_example.hpp>
+#include <lora/text/tokenizer/tokenizer_files.hpp>
 
 #include <chrono>
 #include <iostream>

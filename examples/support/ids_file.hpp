@@ -1,7 +1,7 @@
 // Token ids with labels from a safetensors file, for those who compare engines.
 #pragma once
 
-#include <lora/io/safetensors.hpp>
+#include <lora/io/safetensors/safetensors.hpp>
 
 #include <filesystem>
 #include <string>

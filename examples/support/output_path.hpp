@@ -5,7 +5,7 @@
 #include <lora/core/error.hpp>
 #include <lora/io/file.hpp>
 #include <lora/io/json.hpp>
-#include <lora/io/safetensors_reader.hpp>
+#include <lora/io/safetensors/safetensors_reader.hpp>
 
 #include <algorithm>
 #include <filesystem>

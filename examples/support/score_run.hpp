@@ -6,8 +6,8 @@
 #include "output_path.hpp"
 #include "program.hpp"
 
-#include <lora/io/hf_checkpoint.hpp>
-#include <lora/io/pretrained.hpp>
+#include <lora/io/hf/hf_checkpoint.hpp>
+#include <lora/io/peft/pretrained.hpp>
 #include <lora/models/causal_lm.hpp>
 
 #include <CLI/CLI.hpp>

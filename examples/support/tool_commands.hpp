@@ -5,9 +5,9 @@
 #include "tool_info.hpp"
 #include "tool_options.hpp"
 
-#include <lora/io/checkpoint_merge.hpp>
-#include <lora/io/checkpoint_weights.hpp>
-#include <lora/io/gguf_import.hpp>
+#include <lora/io/gguf/gguf_import.hpp>
+#include <lora/io/hf/checkpoint_merge.hpp>
+#include <lora/io/hf/checkpoint_weights.hpp>
 
 #include <iostream>
 

@@ -6,7 +6,7 @@
 #include <lora/adapters/combined_config.hpp>
 #include <lora/adapters/extract.hpp>
 #include <lora/adapters/target_names.hpp>
-#include <lora/io/checkpoint_structure.hpp>
+#include <lora/io/hf/checkpoint_structure.hpp>
 
 #include <algorithm>
 #include <set>

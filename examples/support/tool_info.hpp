@@ -4,8 +4,8 @@
 #include "tool_output.hpp"
 
 #include <lora/adapters/low_rank_factors.hpp>
-#include <lora/io/checkpoint_files.hpp>
-#include <lora/io/gguf.hpp>
+#include <lora/io/gguf/gguf.hpp>
+#include <lora/io/hf/checkpoint_files.hpp>
 
 #include <map>
 #include <optional>

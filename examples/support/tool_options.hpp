@@ -4,7 +4,7 @@
 #include "tool_combine.hpp"
 #include "tool_extract.hpp"
 
-#include <lora/io/gguf_adapter.hpp>
+#include <lora/io/gguf/gguf_adapter.hpp>
 
 #include <CLI/CLI.hpp>
 

@@ -7,9 +7,9 @@
 
 #include <lora/adapters/low_rank_factors.hpp>
 #include <lora/core/code_points.hpp>
-#include <lora/io/checkpoint_files.hpp>
-#include <lora/io/model_card.hpp>
-#include <lora/io/peft_adapter.hpp>
+#include <lora/io/hf/checkpoint_files.hpp>
+#include <lora/io/peft/model_card.hpp>
+#include <lora/io/peft/peft_adapter.hpp>
 
 #include <cmath>
 #include <cstdint>

@@ -1,6 +1,6 @@
 // adapter_config.json: what is read is, written again, read as the same configuration and then
 // written as the same bytes.
-#include <lora/io/peft_config.hpp>
+#include <lora/io/peft/peft_config.hpp>
 
 #include "fuzz.hpp"
 

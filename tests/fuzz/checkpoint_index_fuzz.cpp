@@ -1,8 +1,8 @@
 // model.safetensors.index.json beside two shards, with files outside of the folder and in one below
 // it: what opens are shards in this very folder, every tensor is in the file that the index says,
 // and a model that asks for the tensors gets them or says what is missing.
-#include <lora/io/checkpoint_weights.hpp>
-#include <lora/io/safetensors_writer.hpp>
+#include <lora/io/hf/checkpoint_weights.hpp>
+#include <lora/io/safetensors/safetensors_writer.hpp>
 
 #include "folder.hpp"
 #include "fuzz.hpp"

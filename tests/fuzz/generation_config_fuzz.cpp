@@ -1,7 +1,7 @@
 // generation_config.json and, behind a zero byte, config.json for the ends of text that it does not
 // name: what is read is a GenerationConfig that is checked, drawing with it from rows of logits of
 // every kind gives probabilities and an id that has one, its stop strings stop.
-#include <lora/io/hf_generation_config.hpp>
+#include <lora/io/hf/hf_generation_config.hpp>
 #include <lora/serve/sampling.hpp>
 #include <lora/serve/stop_strings.hpp>
 

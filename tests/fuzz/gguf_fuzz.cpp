@@ -1,6 +1,6 @@
 // GgufFile: what opens is read to the last element and is, written again, the same bytes; what is
 // an adapter for a small base becomes one of PEFT.
-#include <lora/io/gguf_import.hpp>
+#include <lora/io/gguf/gguf_import.hpp>
 
 #include <algorithm>
 

@@ -1,6 +1,6 @@
 // config.json: what is read can be said again, and then means the same model; a small one is built
 // and gives numbers.
-#include <lora/io/hf_config_fields.hpp>
+#include <lora/io/hf/hf_config_fields.hpp>
 #include <lora/models/causal_lm.hpp>
 
 #include <algorithm>

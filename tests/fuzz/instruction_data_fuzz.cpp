@@ -2,7 +2,7 @@
 // every chat template renders it and makes examples of it, the same ones each time, or says why not;
 // skipping bad records reads no fewer than stopping at them.
 #include <lora/io/file.hpp>
-#include <lora/text/tokenized_example.hpp>
+#include <lora/text/data/tokenized_example.hpp>
 #include <lora/text/unicode.hpp>
 
 #include "fuzz.hpp"

@@ -1,9 +1,9 @@
 // make_seeds FOLDER: small valid files for the fuzz targets to begin with, one folder a target.
-#include <lora/io/gguf.hpp>
-#include <lora/io/hf_config_fields.hpp>
-#include <lora/io/peft_config.hpp>
-#include <lora/io/safetensors.hpp>
-#include <lora/text/byte_spelling.hpp>
+#include <lora/io/gguf/gguf.hpp>
+#include <lora/io/hf/hf_config_fields.hpp>
+#include <lora/io/peft/peft_config.hpp>
+#include <lora/io/safetensors/safetensors.hpp>
+#include <lora/text/tokenizer/byte_spelling.hpp>
 #include <lora/train/run_plan.hpp>
 
 #include <array>

@@ -1,5 +1,5 @@
 // SafetensorsFile: what opens is read to the last element and is, written again, the same tensors.
-#include <lora/io/safetensors.hpp>
+#include <lora/io/safetensors/safetensors.hpp>
 
 #include <algorithm>
 

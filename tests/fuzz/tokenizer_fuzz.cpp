@@ -1,8 +1,8 @@
 // tokenizer.json, tokenizer_config.json, special_tokens_map.json and a text, a zero byte between
 // two; an empty file is left out. Ids are below vocab_size, they end where the text ends, and
 // decoding at once or id by id gives the same UTF-8.
-#include <lora/text/streaming_decoder.hpp>
-#include <lora/text/tokenizer_files.hpp>
+#include <lora/text/tokenizer/streaming_decoder.hpp>
+#include <lora/text/tokenizer/tokenizer_files.hpp>
 #include <lora/text/unicode.hpp>
 
 #include <array>

@@ -1,5 +1,5 @@
 // to_gguf BASE ADAPTER FILE [f32|f16|bf16]: writes a GGUF adapter, for the scripts beside this.
-#include <lora/io/gguf_import.hpp>
+#include <lora/io/gguf/gguf_import.hpp>
 
 #include <cstdio>
 

@@ -1,6 +1,6 @@
 // Adapter files: PEFT's keys and shapes, its own files byte for byte, and what is refused.
-#include <lora/io/adapter_file.hpp>
-#include <lora/io/peft_config.hpp>
+#include <lora/io/peft/adapter_file.hpp>
+#include <lora/io/peft/peft_config.hpp>
 
 #include <gtest/gtest.h>
 

@@ -1,7 +1,7 @@
 // A base model made of the names and shapes of a checkpoint, without the computation.
 #pragma once
 
-#include <lora/io/safetensors.hpp>
+#include <lora/io/safetensors/safetensors.hpp>
 #include <lora/layers/lora_embedding.hpp>
 #include <lora/layers/lora_linear.hpp>
 

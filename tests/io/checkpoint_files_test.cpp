@@ -1,5 +1,5 @@
-#include <lora/io/checkpoint_files.hpp>
-#include <lora/io/safetensors_writer.hpp>
+#include <lora/io/hf/checkpoint_files.hpp>
+#include <lora/io/safetensors/safetensors_writer.hpp>
 
 #include <gtest/gtest.h>
 

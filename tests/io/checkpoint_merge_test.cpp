@@ -1,7 +1,7 @@
-#include <lora/io/checkpoint_merge.hpp>
-#include <lora/io/hf_checkpoint.hpp>
-#include <lora/io/pretrained.hpp>
-#include <lora/io/save_model.hpp>
+#include <lora/io/hf/checkpoint_merge.hpp>
+#include <lora/io/hf/hf_checkpoint.hpp>
+#include <lora/io/hf/save_model.hpp>
+#include <lora/io/peft/pretrained.hpp>
 
 #include <gtest/gtest.h>
 

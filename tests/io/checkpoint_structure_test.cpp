@@ -1,4 +1,4 @@
-#include <lora/io/checkpoint_structure.hpp>
+#include <lora/io/hf/checkpoint_structure.hpp>
 
 #include <gtest/gtest.h>
 

@@ -1,7 +1,7 @@
 // Small configurations of a Llama and a GPT-2 to vary, and reading them.
 #pragma once
 
-#include <lora/io/hf_config_fields.hpp>
+#include <lora/io/hf/hf_config_fields.hpp>
 
 #include <gtest/gtest.h>
 

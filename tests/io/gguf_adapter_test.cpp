@@ -1,5 +1,5 @@
 // Adapters of PEFT as GGUF files: names, layout, scales, and what is refused.
-#include <lora/io/gguf_adapter.hpp>
+#include <lora/io/gguf/gguf_adapter.hpp>
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // Adapters of llama.cpp's GGUF read back for PEFT, bit for bit, and files that are none.
-#include <lora/io/gguf_import.hpp>
+#include <lora/io/gguf/gguf_import.hpp>
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // GGUF's names for the modules of the model families, and what is read from a base's config.json.
-#include <lora/io/gguf_names.hpp>
+#include <lora/io/gguf/gguf_names.hpp>
 
 #include <gtest/gtest.h>
 

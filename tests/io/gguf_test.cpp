@@ -1,5 +1,5 @@
 // GGUF: layout byte by byte, what one half writes the other reads, and files that lie.
-#include <lora/io/gguf.hpp>
+#include <lora/io/gguf/gguf.hpp>
 
 #include <gtest/gtest.h>
 

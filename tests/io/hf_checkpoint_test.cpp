@@ -1,5 +1,5 @@
-#include <lora/io/hf_checkpoint.hpp>
-#include <lora/io/save_model.hpp>
+#include <lora/io/hf/hf_checkpoint.hpp>
+#include <lora/io/hf/save_model.hpp>
 
 #include <gtest/gtest.h>
 

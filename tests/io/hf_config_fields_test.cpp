@@ -1,4 +1,4 @@
-#include <lora/io/hf_config_fields.hpp>
+#include <lora/io/hf/hf_config_fields.hpp>
 
 #include <gtest/gtest.h>
 

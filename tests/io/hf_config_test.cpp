@@ -1,4 +1,4 @@
-#include <lora/io/hf_config.hpp>
+#include <lora/io/hf/hf_config.hpp>
 
 #include <gtest/gtest.h>
 

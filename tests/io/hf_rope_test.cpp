@@ -1,5 +1,5 @@
 // The rotary embedding of config.json: its dialects, its types, and yarn's numbers.
-#include <lora/io/hf_config_fields.hpp>
+#include <lora/io/hf/hf_config_fields.hpp>
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include <lora/io/merge_plan.hpp>
+#include <lora/io/hf/merge_plan.hpp>
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // README.md of an adapter: its front matter, and that nobody's text is overwritten.
-#include <lora/io/model_card.hpp>
+#include <lora/io/peft/model_card.hpp>
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include <lora/io/other_files.hpp>
+#include <lora/io/hf/other_files.hpp>
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // Adapter directories without a model: what opens, and what is refused with which words.
-#include <lora/io/peft_adapter.hpp>
+#include <lora/io/peft/peft_adapter.hpp>
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // adapter_config.json: PEFT's own files byte for byte, every field both ways, and what is refused.
-#include <lora/io/peft_config.hpp>
+#include <lora/io/peft/peft_config.hpp>
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // Replacing an adapter's two files: writers that are killed at every call, and calls that fail.
-#include <lora/io/peft_adapter.hpp>
+#include <lora/io/peft/peft_adapter.hpp>
 
 #include <gtest/gtest.h>
 

@@ -1,8 +1,8 @@
 // Small adapters in PEFT's directory, made by hand, and the golden ones.
 #pragma once
 
-#include <lora/io/gguf_names.hpp>
-#include <lora/io/peft_adapter.hpp>
+#include <lora/io/gguf/gguf_names.hpp>
+#include <lora/io/peft/peft_adapter.hpp>
 
 #include <filesystem>
 #include <string>

@@ -1,5 +1,5 @@
 // The prefix of PEFT's keys.
-#include <lora/io/peft_keys.hpp>
+#include <lora/io/peft/peft_keys.hpp>
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // Models and PEFT's directories: saving, loading, and models that an error leaves as they were.
-#include <lora/io/pretrained.hpp>
+#include <lora/io/peft/pretrained.hpp>
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include <lora/io/safetensors.hpp>
+#include <lora/io/safetensors/safetensors.hpp>
 
 #include <gtest/gtest.h>
 

@@ -1,7 +1,7 @@
 // Whole models against PyTorch, transformers and PEFT: every architecture's logits, loss, gradients
 // of all trained tensors, merged weights and generated ids.
-#include <lora/io/hf_checkpoint.hpp>
-#include <lora/io/pretrained.hpp>
+#include <lora/io/hf/hf_checkpoint.hpp>
+#include <lora/io/peft/pretrained.hpp>
 #include <lora/models/causal_lm.hpp>
 
 #include <gtest/gtest.h>

@@ -1,6 +1,6 @@
 // A whole training step over an MLP: forward, loss, backward, clipping, schedule, AdamW, as a
 // program would write it.
-#include <lora/io/adapter_file.hpp>
+#include <lora/io/peft/adapter_file.hpp>
 #include <lora/lora.hpp>
 #include <lora/models/mlp.hpp>
 #include <lora/nn/losses.hpp>

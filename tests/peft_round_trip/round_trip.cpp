@@ -1,7 +1,7 @@
 // Our half of round_trip.py:
 //   round_trip load  BASE INPUTS ADAPTER OUTPUTS SAVED   loads an adapter, computes, saves it again
 //   round_trip fresh BASE INPUTS ADAPTER OUTPUTS SAVED   makes one of the same config
-#include <lora/io/pretrained.hpp>
+#include <lora/io/peft/pretrained.hpp>
 #include <lora/layers/lora_conv2d.hpp>
 #include <lora/layers/lora_embedding.hpp>
 #include <lora/layers/lora_linear.hpp>

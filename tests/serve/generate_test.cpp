@@ -1,8 +1,8 @@
 // Generation against transformers' ids, alone and side by side, and what it promises for every
 // model.
-#include <lora/io/hf_checkpoint.hpp>
-#include <lora/io/hf_generation_config.hpp>
-#include <lora/io/pretrained.hpp>
+#include <lora/io/hf/hf_checkpoint.hpp>
+#include <lora/io/hf/hf_generation_config.hpp>
+#include <lora/io/peft/pretrained.hpp>
 #include <lora/serve/generate.hpp>
 
 #include <gtest/gtest.h>

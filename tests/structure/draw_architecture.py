@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 WHAT = {
     "core": "matrices, errors, random numbers, threads",
     "kernels": "inner loops, one header an instruction set",
+    "regex": "bounded regular expressions",
     "weights": "frozen matrices and their products",
     "layers": "LoRALinear, LoRAEmbedding, LoRAConv2d",
     "adapters": "LoRAConfig, LoRAModel, matching, combining",
@@ -23,7 +24,7 @@ WHAT = {
     "train": "Trainer, checkpoints, metrics",
     "serve": "generation, key-value cache",
 }
-COLUMN = {"core": 1, "kernels": 2, "weights": 1, "layers": 1, "adapters": 0, "nn": 1, "models": 1, "optim": 2, "io": 0.5,
+COLUMN = {"core": 1, "kernels": 2, "regex": 0, "weights": 1, "layers": 1, "adapters": 0, "nn": 1, "models": 1, "optim": 2, "io": 0.5,
           "text": 0, "train": 2, "serve": 1}
 WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 270, 54, 26, 46, 20
 
@@ -33,8 +34,10 @@ def table():
     body = source[source.index("may_include = {") :]
     body = body[: body.index("\n};")]
     rows = {}
-    for folder, below in re.findall(r'\{"([a-z]+)", \{([^}]*)\}\}', body):
-        rows[folder] = sorted({name.split("/")[0] for name in re.findall(r'"([^"]+)"', below)})
+    for room, below in re.findall(r'\{"([a-z/]+)", \{([^}]*)\}\}', body):
+        folder = room.split("/")[0]
+        targets = {name.split("/")[0] for name in re.findall(r'"([^"]+)"', below)} - {folder}
+        rows[folder] = sorted(targets | set(rows.get(folder, [])))
     return rows
 
 

@@ -84,7 +84,7 @@ int main() {
 }
 END
 cat > "$work/outside/reader.cpp" << 'END'
-#include <lora/io/safetensors.hpp>
+#include <lora/io/safetensors/safetensors.hpp>
 #include <cstdio>
 int main() {
   try {

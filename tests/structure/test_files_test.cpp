@@ -13,14 +13,15 @@ using namespace lora_test;
 
 // Headers whose test has another name, with the reason.
 const std::map<std::string, std::string> tested_elsewhere = {
-    // The two halves of io/safetensors.hpp: what one writes is what the other is tested with.
-    {"io/safetensors_reader.hpp", "io/safetensors_test.cpp"},
-    {"io/safetensors_writer.hpp", "io/safetensors_test.cpp"},
-    // The parts of io/gguf.hpp, in the same way.
-    {"io/gguf_cursor.hpp", "io/gguf_test.cpp"},
-    {"io/gguf_reader.hpp", "io/gguf_test.cpp"},
-    {"io/gguf_types.hpp", "io/gguf_test.cpp"},
-    {"io/gguf_writer.hpp", "io/gguf_test.cpp"},
+    // The two halves of io/safetensors/safetensors.hpp: what one writes is what the other is tested with.
+    {"io/safetensors/safetensors_reader.hpp", "io/safetensors_test.cpp"},
+    {"io/folder.hpp", "io/staged_directory_test.cpp"},
+    {"io/safetensors/safetensors_writer.hpp", "io/safetensors_test.cpp"},
+    // The parts of io/gguf/gguf.hpp, in the same way.
+    {"io/gguf/gguf_cursor.hpp", "io/gguf_test.cpp"},
+    {"io/gguf/gguf_reader.hpp", "io/gguf_test.cpp"},
+    {"io/gguf/gguf_types.hpp", "io/gguf_test.cpp"},
+    {"io/gguf/gguf_writer.hpp", "io/gguf_test.cpp"},
     // The optimiser's test holds the two loops together; a second adamw_test would be the same
     // program.
     {"kernels/adamw.hpp", "optim/adamw_test.cpp"},
@@ -37,7 +38,7 @@ const std::map<std::string, std::string> tested_elsewhere = {
     {"kernels/merge.hpp", "weights/change_test.cpp"},
     {"kernels/elementwise.hpp", "nn/element_kernels_test.cpp"},
     // Parts of one thing, tested through the whole.
-    {"io/config_json.hpp", "io/hf_config_test.cpp"},
+    {"io/hf/config_json.hpp", "io/hf_config_test.cpp"},
     {"models/causal_lm_config.hpp", "models/causal_lm_test.cpp"},
     {"models/decoder_stack.hpp", "models/llama_test.cpp"},
     {"models/gpt2_block.hpp", "models/gpt2_test.cpp"},
@@ -45,25 +46,25 @@ const std::map<std::string, std::string> tested_elsewhere = {
     {"models/self_attention.hpp", "models/causal_lm_test.cpp"},
     {"nn/attention_block.hpp", "nn/attention_test.cpp"},
     {"nn/attention_rows.hpp", "nn/attention_test.cpp"},
-    {"core/code_points.hpp", "adapters/pattern_test.cpp"},
+    {"core/code_points.hpp", "regex/pattern_test.cpp"},
     {"adapters/config_values.hpp", "adapters/config_test.cpp"},
-    {"adapters/pattern_code.hpp", "adapters/pattern_test.cpp"},
-    {"adapters/pattern_parser.hpp", "adapters/pattern_test.cpp"},
+    {"regex/pattern_code.hpp", "regex/pattern_test.cpp"},
+    {"regex/pattern_parser.hpp", "regex/pattern_test.cpp"},
     {"adapters/match_report.hpp", "adapters/matching_test.cpp"},
     {"adapters/name_rules.hpp", "adapters/matching_test.cpp"},
     {"adapters/near_names.hpp", "adapters/matching_test.cpp"},
     {"optim/optimizer_base.hpp", "optim/adamw_test.cpp"},
     {"optim/optimizer_state.hpp", "optim/adamw_test.cpp"},
-    {"text/byte_spelling.hpp", "text/bpe_test.cpp"},
+    {"text/tokenizer/byte_spelling.hpp", "text/bpe_test.cpp"},
     {"text/unicode_tables.hpp", "text/unicode_test.cpp"},
     // Chat templates are told apart by what they render from the same conversations.
-    {"text/chat_input.hpp", "text/chat_template_test.cpp"},
-    {"text/conversation.hpp", "text/chat_template_test.cpp"},
-    {"text/llama_chat.hpp", "text/chat_template_test.cpp"},
-    {"text/other_chat.hpp", "text/chat_template_test.cpp"},
-    {"text/qwen_chat.hpp", "text/chat_template_test.cpp"},
-    {"text/message_fields.hpp", "text/instruction_data_test.cpp"},
-    {"text/template_fit.hpp", "text/tokenized_example_test.cpp"},
+    {"text/chat/chat_input.hpp", "text/chat_template_test.cpp"},
+    {"text/chat/conversation.hpp", "text/chat_template_test.cpp"},
+    {"text/chat/llama_chat.hpp", "text/chat_template_test.cpp"},
+    {"text/chat/other_chat.hpp", "text/chat_template_test.cpp"},
+    {"text/chat/qwen_chat.hpp", "text/chat_template_test.cpp"},
+    {"text/data/message_fields.hpp", "text/instruction_data_test.cpp"},
+    {"text/data/template_fit.hpp", "text/tokenized_example_test.cpp"},
 };
 
 std::filesystem::path tests_dir() { return std::filesystem::path(LORA_SOURCE_DIR) / "tests"; }

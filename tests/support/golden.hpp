@@ -1,7 +1,7 @@
 // Golden numbers made by PyTorch and PEFT: loading them, and holding a result against them.
 #pragma once
 
-#include <lora/io/safetensors.hpp>
+#include <lora/io/safetensors/safetensors.hpp>
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include <lora/text/added_tokens.hpp>
+#include <lora/text/tokenizer/added_tokens.hpp>
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include <lora/text/bpe.hpp>
+#include <lora/text/tokenizer/bpe.hpp>
 
 #include <gtest/gtest.h>
 

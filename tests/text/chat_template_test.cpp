@@ -1,4 +1,4 @@
-#include <lora/text/chat_template.hpp>
+#include <lora/text/chat/chat_template.hpp>
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include <lora/text/instruction_data.hpp>
+#include <lora/text/data/instruction_data.hpp>
 
 #include <gtest/gtest.h>
 

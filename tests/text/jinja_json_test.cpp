@@ -1,4 +1,4 @@
-#include <lora/text/jinja_json.hpp>
+#include <lora/text/chat/jinja_json.hpp>
 
 #include <gtest/gtest.h>
 

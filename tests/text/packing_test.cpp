@@ -1,4 +1,4 @@
-#include <lora/text/packing.hpp>
+#include <lora/text/data/packing.hpp>
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include <lora/text/pre_tokenizer.hpp>
+#include <lora/text/tokenizer/pre_tokenizer.hpp>
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include <lora/text/record_file.hpp>
+#include <lora/text/data/record_file.hpp>
 
 #include <gtest/gtest.h>
 

@@ -1,7 +1,7 @@
 // Tokenizers of a few tokens, for tests that need no vocabulary of a real model.
 #pragma once
 
-#include <lora/text/tokenizer.hpp>
+#include <lora/text/tokenizer/tokenizer.hpp>
 
 #include <string>
 

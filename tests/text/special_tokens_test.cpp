@@ -1,4 +1,4 @@
-#include <lora/text/special_tokens.hpp>
+#include <lora/text/tokenizer/special_tokens.hpp>
 
 #include <gtest/gtest.h>
 

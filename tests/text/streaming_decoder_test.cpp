@@ -1,4 +1,4 @@
-#include <lora/text/streaming_decoder.hpp>
+#include <lora/text/tokenizer/streaming_decoder.hpp>
 
 #include <gtest/gtest.h>
 

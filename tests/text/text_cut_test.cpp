@@ -1,4 +1,4 @@
-#include <lora/text/text_cut.hpp>
+#include <lora/text/tokenizer/text_cut.hpp>
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include <lora/text/text_pattern_parser.hpp>
+#include <lora/text/tokenizer/text_pattern_parser.hpp>
 
 #include <gtest/gtest.h>
 

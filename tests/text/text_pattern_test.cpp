@@ -1,4 +1,4 @@
-#include <lora/text/text_pattern.hpp>
+#include <lora/text/tokenizer/text_pattern.hpp>
 
 #include <gtest/gtest.h>
 

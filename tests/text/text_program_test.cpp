@@ -1,4 +1,4 @@
-#include <lora/text/text_program.hpp>
+#include <lora/text/tokenizer/text_program.hpp>
 
 #include <gtest/gtest.h>
 

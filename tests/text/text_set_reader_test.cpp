@@ -1,4 +1,4 @@
-#include <lora/text/text_set_reader.hpp>
+#include <lora/text/tokenizer/text_set_reader.hpp>
 
 #include <gtest/gtest.h>
 

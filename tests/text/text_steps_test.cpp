@@ -1,4 +1,4 @@
-#include <lora/text/text_steps.hpp>
+#include <lora/text/tokenizer/text_steps.hpp>
 
 #include <gtest/gtest.h>
 

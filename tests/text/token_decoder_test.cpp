@@ -1,4 +1,4 @@
-#include <lora/text/token_decoder.hpp>
+#include <lora/text/tokenizer/token_decoder.hpp>
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include <lora/text/token_table.hpp>
+#include <lora/text/tokenizer/token_table.hpp>
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
-#include <lora/text/tokenized_example.hpp>
-#include <lora/text/tokenizer_files.hpp>
+#include <lora/text/data/tokenized_example.hpp>
+#include <lora/text/tokenizer/tokenizer_files.hpp>
 
 #include <gtest/gtest.h>
 

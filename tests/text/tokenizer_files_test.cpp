@@ -1,4 +1,4 @@
-#include <lora/text/tokenizer_files.hpp>
+#include <lora/text/tokenizer/tokenizer_files.hpp>
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 #include <lora/io/file.hpp>
-#include <lora/text/tokenizer_json.hpp>
+#include <lora/text/tokenizer/tokenizer_json.hpp>
 
 #include <gtest/gtest.h>
 

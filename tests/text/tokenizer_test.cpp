@@ -1,4 +1,4 @@
-#include <lora/text/tokenizer.hpp>
+#include <lora/text/tokenizer/tokenizer.hpp>
 
 #include <gtest/gtest.h>
 

@@ -1,7 +1,7 @@
 // Ids and texts of the strings in a JSON array, one JSON object a line, for check.py.
 //   encode DIRECTORY TEXTS.json
 #include <lora/io/file.hpp>
-#include <lora/text/tokenizer_files.hpp>
+#include <lora/text/tokenizer/tokenizer_files.hpp>
 
 #include <iostream>
 

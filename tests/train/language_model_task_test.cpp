@@ -1,5 +1,5 @@
 // Whole training runs of language models against PyTorch and PEFT.
-#include <lora/io/hf_checkpoint.hpp>
+#include <lora/io/hf/hf_checkpoint.hpp>
 #include <lora/models/causal_lm.hpp>
 #include <lora/train/language_model_task.hpp>
 #include <lora/train/trainer.hpp>

@@ -1,8 +1,8 @@
 // The rules by which PEFT compares a name of a configuration with the dotted path of a module.
 #pragma once
 
-#include <lora/adapters/pattern.hpp>
 #include <lora/core/printable.hpp>
+#include <lora/regex/pattern.hpp>
 
 #include <algorithm>
 #include <map>

@@ -1,7 +1,7 @@
 // A folder that is written aside and appears at once.
 #pragma once
 
-#include <lora/io/peft_directory.hpp>
+#include <lora/io/folder.hpp>
 
 #include <chrono>
 #include <filesystem>

@@ -5,7 +5,7 @@
 #include <lora/models/causal_lm.hpp>
 #include <lora/serve/sampling.hpp>
 #include <lora/serve/stop_strings.hpp>
-#include <lora/text/streaming_decoder.hpp>
+#include <lora/text/tokenizer/streaming_decoder.hpp>
 
 #include <algorithm>
 #include <functional>

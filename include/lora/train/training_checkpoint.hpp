@@ -1,7 +1,7 @@
 // Checkpoints of a training run: all that going on exactly needs, in folders that appear whole.
 #pragma once
 
-#include <lora/io/pretrained.hpp>
+#include <lora/io/peft/pretrained.hpp>
 #include <lora/io/staged_directory.hpp>
 #include <lora/optim/adamw.hpp>
 #include <lora/train/trainer_state.hpp>

@@ -1,5 +1,0 @@
-// GGUF files: llama.cpp's format, for reading and writing.
-#pragma once
-
-#include <lora/io/gguf_reader.hpp>
-#include <lora/io/gguf_writer.hpp>

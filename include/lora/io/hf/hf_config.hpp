@@ -1,0 +1,261 @@
+// config.json of a causal language model, as transformers writes it, read into the models' own
+// configurations and written back.
+#pragma once
+
+#include <lora/io/dtype.hpp>
+#include <lora/io/hf/config_json.hpp>
+#include <lora/io/hf/hf_rope.hpp>
+#include <lora/io/json.hpp>
+#include <lora/io/python_json.hpp>
+#include <lora/models/causal_lm_config.hpp>
+
+#include <array>
+#include <filesystem>
+#include <initializer_list>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace lora {
+
+/// What a checkpoint's config.json says.
+struct HFConfig {
+  CausalLMConfig model;
+  std::optional<DType> dtype;  ///< of the stored weights, when the file names it; informative
+  Json fields;                 ///< the file, for writing it again
+  /// Each a sentence: options that do nothing, in transformers neither.
+  std::vector<std::string> warnings;
+  /// Each a sentence: what training in transformers would do and this library does not.
+  std::vector<std::string> training_warnings;
+};
+
+namespace detail {
+
+inline Activation read_activation(const ConfigFields& fields, const char* key,
+                                  const char* standard) {
+  try {
+    return activation_from_name(fields.text(key, standard));
+  } catch (const ConfigError& error) {
+    fields.refuse(key, error.what());
+  }
+}
+
+/// What no architecture here does, wherever it stands; the rest of transformers' common fields does
+/// nothing to a causal language model (is_decoder, chunk_size_feed_forward, pretraining_tp and so
+/// on) and is not looked at.
+inline void refuse_foreign_options(const ConfigFields& fields) {
+  for (const char* key : {"quantization_config", "compression_config"}) {
+    if (fields.find(key) != nullptr)
+      fields.refuse(key,
+                    "quantised weights are not read; expected a checkpoint in F32, BF16 or F16");
+  }
+  fields.refuse_unless("is_causal", true, "only causal models are");
+  if (fields.object().contains("is_causal") && fields.find("is_causal") == nullptr)
+    fields.refuse("is_causal", "null makes transformers look at later tokens too; expected true");
+  fields.refuse_unless("per_layer_config", Json::object(), "layers of one shape are");
+}
+
+/// Options by which transformers' cache forgets keys while it generates, though nothing else of
+/// these models looks at them.
+inline void refuse_cache_options(const ConfigFields& fields, Index positions,
+                                 std::initializer_list<const char*> keys) {
+  for (const char* key : keys) {
+    const Json* value = fields.find(key);
+    if (value == nullptr) continue;
+    if (fields.integer(key, std::nullopt, 1, most_positions) < positions)
+      fields.refuse(key, "models of type " + fields.text("model_type", "") +
+                             " have no window; expected null, or at least as many as positions");
+  }
+}
+
+/// A sentence for each rate of dropout within the base that is not 0.
+inline void note_dropout(const ConfigFields& fields, std::initializer_list<const char*> keys,
+                         std::vector<std::string>& notes) {
+  for (const char* key : keys) {
+    const Json* value = fields.find(key);
+    if (value == nullptr || *value == 0) continue;
+    notes.push_back(fields.where() + ": " + key + " is " + printable(value->dump(), 60) +
+                    ", which is not applied in training: the base has no dropout here");
+  }
+}
+
+/// From which layer on the window is used; 0 with no window.
+inline void read_sliding_window(const ConfigFields& fields, LlamaConfig& config) {
+  const bool mistral = config.model_type == "mistral";
+  const bool qwen = !mistral && config.model_type != "llama";
+  if (!qwen) refuse_cache_options(fields, config.max_position_embeddings, {"attention_chunk_size"});
+  if (config.model_type == "llama") {
+    refuse_cache_options(fields, config.max_position_embeddings, {"sliding_window"});
+  } else if (mistral || fields.flag("use_sliding_window", false)) {
+    // transformers' default, of Mistral 0.1; null is none.
+    const Index standard = fields.object().contains("sliding_window") ? 0 : 4096;
+    config.sliding_window = fields.integer("sliding_window", standard, 1, most_positions);
+  }
+  const Index layers = config.num_hidden_layers;
+  Index first = qwen && config.sliding_window > 0
+                    ? fields.integer("max_window_layers", 28, 0, most_positions)
+                    : 0;
+  if (const Json* types = fields.find("layer_types")) {
+    if (!types->is_array() || static_cast<Index>(types->size()) != layers)
+      fields.fault("layer_types", "an array with one name a layer, " + std::to_string(layers));
+    first = layers;
+    for (Index i = layers; i-- > 0;) {
+      const Json& type = (*types)[static_cast<std::size_t>(i)];
+      if (type != "full_attention" && type != "sliding_attention")
+        fields.refuse("layer_types", "expected full_attention or sliding_attention");
+      if (type == "full_attention") continue;
+      if (first != i + 1)
+        fields.refuse("layer_types", "layers with a window must be the last ones");
+      first = i;
+    }
+    if (first < layers && config.sliding_window == 0)
+      fields.fault("layer_types", "no sliding_attention where no sliding_window is used");
+  }
+  if (config.sliding_window == 0) return;
+  config.first_sliding_layer = first;
+  if (first >= layers) config.sliding_window = config.first_sliding_layer = 0;
+}
+
+/// Absent it is 8 for Mistral and 32 for Qwen, null (of Llama: absent too) is one for each head.
+inline Index read_key_value_heads(const ConfigFields& fields, const std::string& type,
+                                  Index heads) {
+  Index standard = heads;
+  if (!fields.object().contains("num_key_value_heads") && type != "llama")
+    standard = type == "mistral" ? 8 : 32;
+  const Index count = fields.integer("num_key_value_heads", standard, 1, heads);
+  if (count <= heads) return count;
+  throw FormatError(fields.where() + ": num_key_value_heads is missing, and " +
+                    std::to_string(standard) + " is what transformers takes for it; expected at " +
+                    "most num_attention_heads, which is " + std::to_string(heads));
+}
+
+inline LlamaConfig read_llama_config(const ConfigFields& fields, HFConfig& read) {
+  LlamaConfig config;
+  config.model_type = fields.text("model_type", std::nullopt);
+  config.vocab_size = fields.integer("vocab_size", std::nullopt, 1, most_width);
+  config.hidden_size = fields.integer("hidden_size", std::nullopt, 1, most_width);
+  config.intermediate_size = fields.integer("intermediate_size", std::nullopt, 1, most_width);
+  config.num_hidden_layers = fields.integer("num_hidden_layers", std::nullopt, 1, most_layers);
+  const Index heads = fields.integer("num_attention_heads", std::nullopt, 1, most_width);
+  config.num_attention_heads = heads;
+  config.num_key_value_heads = read_key_value_heads(fields, config.model_type, heads);
+  if (heads % config.num_key_value_heads != 0)
+    fields.fault("num_key_value_heads",
+                 "a divisor of num_attention_heads, which is " + std::to_string(heads));
+  if (fields.find("head_dim") == nullptr && config.model_type != "qwen3" &&
+      config.hidden_size % heads != 0)
+    fields.fault("num_attention_heads", "a divisor of hidden_size, or head_dim beside it");
+  const Index standard = config.model_type == "qwen3" ? 128 : config.hidden_size / heads;
+  config.head_dim = fields.integer("head_dim", standard, 1, most_width / heads);
+  if (config.head_dim % 2 != 0 || config.head_dim == 0) {
+    throw FormatError(fields.where() + ": head_dim is " + std::to_string(config.head_dim) +
+                      ", expected an even number: a rotary embedding turns pairs");
+  }
+  const Index positions = config.model_type == "llama"     ? 2048
+                          : config.model_type == "mistral" ? 131072
+                                                           : 32768;
+  config.max_position_embeddings =
+      fields.integer("max_position_embeddings", positions, 1, most_positions);
+  config.rms_norm_eps = fields.number("rms_norm_eps", 1e-6, 0, 1);
+  config.hidden_act = read_activation(fields, "hidden_act", "silu");
+  config.tie_word_embeddings = fields.flag("tie_word_embeddings", false);
+  read_rope(fields, config, read.warnings);
+  read_sliding_window(fields, config);
+  if (config.model_type == "llama" || config.model_type == "qwen3")
+    config.qkv_bias = config.o_bias = fields.flag("attention_bias", false);
+  if (config.model_type == "qwen2") config.qkv_bias = true;
+  if (config.model_type == "llama") config.mlp_bias = fields.flag("mlp_bias", false);
+  config.qk_norm = config.model_type == "qwen3";
+  note_dropout(fields, {"attention_dropout"}, read.training_warnings);
+  return config;
+}
+
+/// A size under GPT-2's own name or under that of the other models, which transformers takes too.
+inline Index read_gpt2_size(const ConfigFields& fields, const char* key, const char* alias,
+                            Index high) {
+  const char* one = fields.find(key) == nullptr && fields.find(alias) != nullptr ? alias : key;
+  const Index size = fields.integer(one, std::nullopt, 1, high);
+  if (fields.find(alias) != nullptr && fields.integer(alias, std::nullopt, 1, high) != size)
+    fields.fault(alias, std::string("the same as ") + key + ", which is " + std::to_string(size));
+  return size;
+}
+
+inline GPT2Config read_gpt2_config(const ConfigFields& fields, HFConfig& read) {
+  GPT2Config config;
+  config.vocab_size = fields.integer("vocab_size", std::nullopt, 1, most_width);
+  config.n_positions =
+      read_gpt2_size(fields, "n_positions", "max_position_embeddings", most_positions);
+  config.n_embd = read_gpt2_size(fields, "n_embd", "hidden_size", most_width / 4);
+  config.n_layer = read_gpt2_size(fields, "n_layer", "num_hidden_layers", most_layers);
+  config.n_head = read_gpt2_size(fields, "n_head", "num_attention_heads", most_width);
+  if (config.n_embd % config.n_head != 0)
+    fields.fault("n_head", "a divisor of n_embd, which is " + std::to_string(config.n_embd));
+  config.n_inner = fields.integer("n_inner", 4 * config.n_embd, 1, most_width);
+  config.layer_norm_epsilon = fields.number("layer_norm_epsilon", 1e-5, 0, 1);
+  config.activation_function = read_activation(fields, "activation_function", "gelu_new");
+  config.tie_word_embeddings = fields.flag("tie_word_embeddings", true);
+  fields.refuse_unless("scale_attn_weights", true, "scores are always scaled by 1/√(head size)");
+  fields.refuse_unless("scale_attn_by_inverse_layer_idx", false, "layers are scaled alike");
+  fields.refuse_unless("add_cross_attention", false, "there is no cross attention");
+  fields.refuse_unless("pruned_heads", Json::object(), "every layer has all its heads");
+  refuse_cache_options(fields, config.n_positions, {"sliding_window", "attention_chunk_size"});
+  note_dropout(fields, {"attn_pdrop", "embd_pdrop", "resid_pdrop"}, read.training_warnings);
+  return config;
+}
+
+/// The architectures there are: adding one is a line here and in hf_config_fields's.
+struct ArchitectureName {
+  const char* model_type;
+  const char* architecture;
+};
+inline constexpr std::array<ArchitectureName, 5> architecture_names{{
+    {"llama", "LlamaForCausalLM"},
+    {"mistral", "MistralForCausalLM"},
+    {"qwen2", "Qwen2ForCausalLM"},
+    {"qwen3", "Qwen3ForCausalLM"},
+    {"gpt2", "GPT2LMHeadModel"},
+}};
+
+}  // namespace detail
+
+/// config.json's content as a configuration; `where` begins the messages. Its three dialects are
+/// read: rope_theta beside rope_scaling (with type or rope_type), and rope_parameters; dtype or
+/// torch_dtype. Dropout within the base (GPT-2's attn_pdrop and its like, attention_dropout) is not
+/// applied, which training_warnings says; fields that do nothing in transformers for the model, and
+/// those that only tokenizers and generation use, are not looked at. Throws
+/// FormatError, naming field and value, for what is missing, of another kind or out of range
+/// (rope_theta has no default), and ConfigError for a model_type or an option that is not
+/// supported.
+inline HFConfig parse_hf_config(const Json& json, const std::string& where) {
+  const detail::ConfigFields fields(json, where);
+  const std::string type = fields.text("model_type", std::nullopt);
+  std::string known;
+  bool found = false;
+  for (const auto& one : detail::architecture_names) {
+    known += (known.empty() ? "" : ", ") + std::string(one.model_type);
+    found = found || type == one.model_type;
+  }
+  if (!found) fields.refuse("model_type", "expected one of " + known);
+  detail::refuse_foreign_options(fields);
+  HFConfig config;
+  config.fields = json;
+  if (type == "gpt2") {
+    config.model = detail::read_gpt2_config(fields, config);
+  } else {
+    config.model = detail::read_llama_config(fields, config);
+  }
+  const char* key = fields.find("dtype") ? "dtype" : "torch_dtype";
+  const std::string dtype = fields.text(key, "");
+  for (const DType one : {DType::F32, DType::F64, DType::BF16, DType::F16}) {
+    if (dtype == torch_dtype_name(one)) config.dtype = one;
+  }
+  return config;
+}
+
+/// The same from a checkpoint's folder. Throws IoError when there is no config.json.
+inline HFConfig read_hf_config(const std::filesystem::path& directory) {
+  return parse_hf_config(read_config_json(directory), (directory / hf_config_file).string());
+}
+
+}  // namespace lora

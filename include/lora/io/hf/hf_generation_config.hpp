@@ -1,0 +1,137 @@
+// generation_config.json: how a checkpoint wants to be asked.
+#pragma once
+
+#include <lora/io/hf/config_json.hpp>
+#include <lora/io/hf/hf_config.hpp>
+#include <lora/models/generation_config.hpp>
+
+#include <array>
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace lora {
+
+inline constexpr const char* hf_generation_config_file = "generation_config.json";
+
+/// What a checkpoint says of generation.
+struct HFGenerationConfig {
+  GenerationConfig generation;
+  /// Fields that ask for something that this library does not do, each a sentence.
+  std::vector<std::string> warnings;
+};
+
+namespace detail {
+
+/// Fields that would change a text and are not followed, with the values that do nothing.
+inline constexpr std::array<std::pair<const char*, const char*>, 26> ignored_generation_fields{{
+    {"num_beams", "1"},
+    {"num_beam_groups", "1"},
+    {"penalty_alpha", "0"},
+    {"typical_p", "1"},
+    {"top_h", "null"},
+    {"epsilon_cutoff", "0"},
+    {"eta_cutoff", "0"},
+    {"diversity_penalty", "0"},
+    {"encoder_repetition_penalty", "1"},
+    {"no_repeat_ngram_size", "0"},
+    {"encoder_no_repeat_ngram_size", "0"},
+    {"min_length", "0"},
+    {"min_new_tokens", "0"},
+    {"max_time", "null"},
+    {"guidance_scale", "1"},
+    {"bad_words_ids", "null"},
+    {"force_words_ids", "null"},
+    {"constraints", "null"},
+    {"suppress_tokens", "[]"},
+    {"begin_suppress_tokens", "[]"},
+    {"forced_bos_token_id", "null"},
+    {"forced_eos_token_id", "null"},
+    {"sequence_bias", "null"},
+    {"exponential_decay_length_penalty", "null"},
+    {"watermarking_config", "null"},
+    {"remove_invalid_values", "false"},
+}};
+
+/// One id or several.
+inline std::vector<std::int64_t> read_token_ids(const ConfigFields& fields, const char* key) {
+  const Json* value = fields.find(key);
+  if (value == nullptr) return {};
+  const Json all = value->is_array() ? *value : Json::array({*value});
+  std::vector<std::int64_t> ids;
+  for (const Json& one : all) {
+    if (!one.is_number_integer() || one.get<std::uint64_t>() > std::uint64_t{1} << 31)
+      fields.fault(key, "an id or an array of ids, each from 0 to 2^31");
+    ids.push_back(one.get<std::int64_t>());
+  }
+  return ids;
+}
+
+inline std::vector<std::string> read_stop_strings(const ConfigFields& fields) {
+  const Json* value = fields.find("stop_strings");
+  if (value == nullptr) return {};
+  const Json all = value->is_array() ? *value : Json::array({*value});
+  std::vector<std::string> texts;
+  for (const Json& one : all) {
+    if (!one.is_string() || one.get_ref<const std::string&>().empty())
+      fields.fault("stop_strings", "a text or an array of texts, none of them empty");
+    texts.push_back(one.get<std::string>());
+  }
+  return texts;
+}
+
+}  // namespace detail
+
+/// generation_config.json's content; `where` begins the messages. null is absent, absent fields
+/// have transformers' defaults. Throws FormatError, naming field and value, for what is of another
+/// kind or out of range.
+inline HFGenerationConfig parse_generation_config(const Json& json, const std::string& where) {
+  const detail::ConfigFields fields(json, where);
+  constexpr Index most = Index{1} << 31;
+  HFGenerationConfig read;
+  GenerationConfig& config = read.generation;
+  const auto length = [&](const char* key, std::optional<Index>& value) {
+    if (fields.find(key) != nullptr) value = fields.integer(key, std::nullopt, 0, most);
+  };
+  length("max_new_tokens", config.max_new_tokens);
+  length("max_length", config.max_length);
+  config.do_sample = fields.flag("do_sample", false);
+  // Greedy models write a temperature of 0, which then means nothing.
+  const double temperature = fields.number("temperature", 1, 0, 1e30);
+  if (config.do_sample && temperature == 0) fields.fault("temperature", "a positive number");
+  if (temperature > 0) config.temperature = temperature;
+  config.top_k = fields.integer("top_k", 50, 0, most);
+  config.top_p = fields.number("top_p", 1, 0, 1);
+  config.min_p = fields.number("min_p", 0, 0, 1);
+  config.repetition_penalty = fields.number("repetition_penalty", 1, 1e-30, 1e30);
+  config.eos_token_id = detail::read_token_ids(fields, "eos_token_id");
+  config.stop_strings = detail::read_stop_strings(fields);
+  for (const auto& [key, nothing] : detail::ignored_generation_fields) {
+    const Json* value = fields.find(key);
+    if (value == nullptr || *value == Json::parse(nothing)) continue;
+    read.warnings.push_back(where + ": " + key + " is " + printable(value->dump(), 60) +
+                            ", which is not supported and does nothing");
+  }
+  return read;
+}
+
+/// The same from a checkpoint's folder. Without the file, and for ends of text that it does not
+/// name, config.json's eos_token_id is taken, where there is one. Throws IoError when a file cannot
+/// be read. Source: transformers' GenerationConfig.from_pretrained and from_model_config.
+inline HFGenerationConfig read_generation_config(const std::filesystem::path& directory) {
+  const auto json_of = [&](const char* name) {
+    return std::filesystem::exists(directory / name) ? read_config_json(directory, name)
+                                                     : Json::object();
+  };
+  HFGenerationConfig read = parse_generation_config(
+      json_of(hf_generation_config_file), (directory / hf_generation_config_file).string());
+  if (read.generation.eos_token_id.empty()) {
+    const Json json = json_of(hf_config_file);
+    const detail::ConfigFields fields(json, (directory / hf_config_file).string());
+    read.generation.eos_token_id = detail::read_token_ids(fields, "eos_token_id");
+  }
+  return read;
+}
+
+}  // namespace lora

@@ -1,0 +1,40 @@
+// The files of a model's folder that are neither weights nor configuration.
+#pragma once
+
+#include <lora/io/file.hpp>
+#include <lora/io/hf/config_json.hpp>
+
+#include <filesystem>
+#include <string>
+#include <system_error>
+
+namespace lora {
+
+/// Whether a file of a model's folder goes along when its weights are written anew: tokenizer,
+/// generation_config.json, licence and whatever else, but no weights in any format, no index of
+/// them, neither config.json, adapter_config.json nor README.md, no hidden file and no folder.
+inline bool is_other_file(const std::filesystem::directory_entry& entry) {
+  const std::string name = entry.path().filename().string();
+  if (!entry.is_regular_file() || name.starts_with('.') || name.ends_with(".index.json"))
+    return false;
+  for (const char* other : {hf_config_file, "README.md", "adapter_config.json"}) {
+    if (name == other) return false;
+  }
+  for (const char* weights : {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack",
+                              ".ot", ".onnx", ".gguf"}) {
+    if (name.ends_with(weights)) return false;
+  }
+  return true;
+}
+
+/// Copies those files from one folder to another, each atomically. Throws IoError.
+inline void copy_other_files(const std::filesystem::path& from, const std::filesystem::path& to) {
+  std::error_code failure;
+  for (const auto& entry : std::filesystem::directory_iterator(from, failure)) {
+    if (is_other_file(entry))
+      atomic_write(to / entry.path().filename(), MappedFile(entry.path()).bytes());
+  }
+  if (failure) throw_io_error(from, "list this folder", failure.value());
+}
+
+}  // namespace lora

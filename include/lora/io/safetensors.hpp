@@ -1,5 +1,0 @@
-// The safetensors format: reading and writing. See SafetensorsFile and SafetensorsWriter.
-#pragma once
-
-#include <lora/io/safetensors_reader.hpp>
-#include <lora/io/safetensors_writer.hpp>

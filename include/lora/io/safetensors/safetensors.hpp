@@ -1,0 +1,5 @@
+// The safetensors format: reading and writing. See SafetensorsFile and SafetensorsWriter.
+#pragma once
+
+#include <lora/io/safetensors/safetensors_reader.hpp>
+#include <lora/io/safetensors/safetensors_writer.hpp>

@@ -1,0 +1,114 @@
+// What the built-in chat templates share: the conversation they render and what they say of it.
+#pragma once
+
+#include <lora/core/error.hpp>
+#include <lora/text/chat/conversation.hpp>
+#include <lora/text/chat/jinja_json.hpp>
+#include <lora/text/unicode.hpp>
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace lora {
+
+/// What every renderer gets; `name` is the template's, for messages.
+struct ChatInput {
+  const Conversation& conversation;
+  const RenderOptions& options;
+  std::string_view name;
+
+  const std::vector<Message>& messages() const { return conversation.messages; }
+  bool asks() const { return options.generation_prompt == GenerationPrompt::yes; }
+  [[noreturn]] void refuse(const std::string& what) const {
+    throw ConfigError("chat template " + std::string(name) + ": " + what);
+  }
+  [[noreturn]] void refuse_role(const Message& message) const {
+    refuse("role " + in_quotes(message.role) + " is not supported at this place");
+  }
+  void expect_no_tools() const {
+    if (!conversation.tools.empty()) refuse("tools are not supported");
+    for (const Message& message : messages()) {
+      if (!message.tool_calls.empty()) refuse("tool_calls are not supported");
+    }
+  }
+  /// For templates that do not show what an assistant thought.
+  void expect_no_thinking() const {
+    for (const Message& message : messages()) {
+      if (!message.thinking.value_or("").empty())
+        refuse("reasoning_content (thinking) is not supported: the template does not show it");
+    }
+  }
+  /// The end token, which is learned behind an answer.
+  const std::string& eos() const {
+    if (options.eos_token.empty())
+      refuse("ends an answer with the tokenizer's end token, and the tokenizer names none");
+    return options.eos_token;
+  }
+};
+
+namespace chat_formats {
+
+/// Python's str.strip(): the text without white space at its ends.
+inline std::string_view stripped(std::string_view text) {
+  const auto is_space = [](char32_t c) {
+    return Unicode::instance().class_of(c) == CharClass::space || (c >= 0x1C && c <= 0x1F);
+  };
+  while (!text.empty()) {
+    std::size_t end = 0;
+    if (!is_space(detail::next_code_point(text, end))) break;
+    text.remove_prefix(end);
+  }
+  while (!text.empty()) {
+    std::size_t begin = text.size() - 1;
+    while (begin > 0 && (static_cast<unsigned char>(text[begin]) & 0xC0u) == 0x80u) --begin;
+    std::size_t end = begin;
+    if (!is_space(detail::next_code_point(text, end)) || end != text.size()) break;
+    text.remove_suffix(text.size() - begin);
+  }
+  return text;
+}
+
+/// What a user says; Alpaca's input goes below the instruction.
+inline std::string said(const Message& message) {
+  return message.input.empty() ? message.content : message.content + "\n" + message.input;
+}
+
+/// One call of a function.
+struct ToolCall {
+  std::string name;
+  Json arguments;  ///< a JSON object, or a text that holds one
+};
+
+/// The calls of an assistant's message; none where it makes none.
+inline std::vector<ToolCall> calls_of(const ChatInput& in, const Message& message) {
+  std::vector<ToolCall> calls;
+  if (message.tool_calls.empty()) return calls;
+  const Json list =
+      parse_json(message.tool_calls, "chat template " + std::string(in.name) + ": tool_calls");
+  if (!list.is_array()) in.refuse("tool_calls are no JSON array");
+  for (const Json& call : list) {
+    if (!call.is_object() || !call.contains("name") || !call["name"].is_string() ||
+        !call.contains("arguments"))
+      in.refuse("a tool call is no JSON object with name and arguments: " + printable(call.dump()));
+    calls.push_back({call["name"].get<std::string>(), call["arguments"]});
+  }
+  return calls;
+}
+
+/// The arguments of a call as the filter tojson spells them: a text gets quotes, which `out` counts.
+inline std::string spelled_arguments(const ToolCall& call, Rendered& out) {
+  if (call.arguments.is_string()) ++out.quoted_arguments;
+  return jinja_json(call.arguments);
+}
+
+inline Json tools_of(const ChatInput& in) {
+  Json tools =
+      parse_json(in.conversation.tools, "chat template " + std::string(in.name) + ": tools");
+  if (!tools.is_array()) in.refuse("tools are no JSON array");
+  return tools;
+}
+
+}  // namespace chat_formats
+
+}  // namespace lora

@@ -1,0 +1,164 @@
+// What a tokenizer does to a text before it cuts it into words: normalising, marking spaces.
+#pragma once
+
+#include <lora/text/tokenizer/text_pattern.hpp>
+#include <lora/text/unicode.hpp>
+
+#include <algorithm>
+#include <numeric>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace lora {
+
+/// One change of a text.
+struct TextStep {
+  enum class Kind {
+    nfc,                   ///< Unicode's normalisation form C
+    prepend,               ///< `to` before every text that is not empty
+    prepend_unless_there,  ///< the same where the text does not begin with it
+    prepend_first,         ///< the same, and only where the text begins what is encoded
+    replace,               ///< each `from`, or each match of `pattern`, becomes `to`
+    strip_left,            ///< white space at the beginning goes
+    strip_right,           ///< white space at the end goes
+  };
+  Kind kind = Kind::nfc;
+  std::string from, to;
+  std::optional<TextPattern> pattern = {};
+};
+
+/// How large steps may make a text of `size` bytes: 16 MiB, or 16 times as large. A file of a few
+/// lines can ask for more than any memory.
+inline std::size_t largest_stepped_text(std::size_t size) {
+  return std::max(std::size_t{16} << 20, 16 * size);
+}
+
+namespace detail {
+
+// The bytes of white space at one end.
+inline std::size_t spaces_at_begin(std::string_view text) {
+  std::size_t end = 0;
+  for (std::size_t at = 0; at < text.size(); end = at) {
+    if (Unicode::instance().class_of(next_code_point(text, at)) != CharClass::space) break;
+  }
+  return end;
+}
+inline std::size_t spaces_at_end(std::string_view text) {
+  std::size_t begin = text.size();
+  for (std::size_t at = begin; at > 0; begin = at) {
+    do --at;
+    while (at > 0 && (static_cast<unsigned char>(text[at]) & 0xC0u) == 0x80u);
+    std::size_t next = at;
+    if (Unicode::instance().class_of(next_code_point(text, next)) != CharClass::space) break;
+  }
+  return text.size() - begin;
+}
+
+inline bool changes(const TextStep& step, std::string_view text, bool first) {
+  switch (step.kind) {
+    case TextStep::Kind::nfc:
+      return !is_surely_nfc(text);
+    case TextStep::Kind::prepend:
+      return !text.empty();
+    case TextStep::Kind::prepend_first:
+      if (!first) return false;
+      [[fallthrough]];
+    case TextStep::Kind::prepend_unless_there:
+      return text.substr(0, step.to.size()) != step.to;
+    case TextStep::Kind::replace:
+      return step.pattern.has_value() || text.find(step.from) != text.npos;
+    case TextStep::Kind::strip_left:
+      return spaces_at_begin(text) > 0;
+    case TextStep::Kind::strip_right:
+      return spaces_at_end(text) > 0;
+  }
+  return false;
+}
+
+// `limit`: the largest text that may come out.
+inline ChangedText change(const TextStep& step, std::string_view text, std::size_t limit) {
+  if (step.kind == TextStep::Kind::nfc) return to_nfc(text);
+  ChangedText out;
+  const auto copy = [&](std::string_view part, std::size_t from, std::size_t stride) {
+    if (part.size() > limit - std::min(limit, out.text.size())) {
+      throw FormatError("a step of the tokenizer makes a text larger than " +
+                        std::to_string(limit) + " bytes");
+    }
+    out.text += part;
+    for (std::size_t i = 0; i < part.size(); ++i) out.origin.push_back(from + stride * i);
+  };
+  if (step.kind == TextStep::Kind::strip_left || step.kind == TextStep::Kind::strip_right) {
+    const bool left = step.kind == TextStep::Kind::strip_left;
+    const std::size_t from = left ? spaces_at_begin(text) : 0;
+    copy(text.substr(from, left ? text.npos : text.size() - spaces_at_end(text)), from, 1);
+    return out;
+  }
+  if (step.pattern) {
+    std::size_t done = 0;
+    for (PatternScan scan(*step.pattern, text);;) {
+      const auto match = scan.next();
+      const std::size_t begin = match ? match->begin : text.size();
+      copy(text.substr(done, begin - done), done, 1);
+      if (!match) return out;
+      copy(step.to, begin, 0);
+      done = match->end;
+    }
+  }
+  if (step.kind != TextStep::Kind::replace) {
+    out.text.reserve(text.size() + step.to.size());
+    out.origin.reserve(text.size() + step.to.size());
+    copy(step.to, 0, 0);
+    copy(text, 0, 1);
+    return out;
+  }
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t found = std::min(text.find(step.from, at), text.size());
+    copy(text.substr(at, found - at), at, 1);
+    if (found < text.size()) copy(step.to, found, 0);
+    at = found + step.from.size();
+  }
+  return out;
+}
+
+}  // namespace detail
+
+/// A text behind a list of steps: the text itself as long as nothing changes it.
+class SteppedText {
+ public:
+  explicit SteppedText(std::string_view text) : view_(text), size_(text.size()) {}
+  SteppedText(const SteppedText&) = delete;
+  SteppedText& operator=(const SteppedText&) = delete;
+
+  /// `first`: whether the text begins what is encoded. Throws FormatError where a step makes the
+  /// text larger than `limit`, or largest_stepped_text where that is 0.
+  void apply(const std::vector<TextStep>& steps, bool first, std::size_t limit = 0) {
+    if (limit == 0) limit = largest_stepped_text(size_);
+    for (const TextStep& step : steps) {
+      if (!detail::changes(step, view_, first)) continue;
+      ChangedText next = detail::change(step, view_, limit);
+      if (changed_) {
+        for (std::size_t& origin : next.origin) origin = before(origin);
+      }
+      now_ = std::move(next);
+      changed_ = true;
+      view_ = now_.text;
+    }
+  }
+  std::string_view view() const { return view_; }
+  /// The byte of the text as it was given that byte `at` of view() stands for; its size for the
+  /// end.
+  std::size_t before(std::size_t at) const {
+    if (!changed_) return at;
+    return at < now_.origin.size() ? now_.origin[at] : size_;
+  }
+
+ private:
+  std::string_view view_;
+  std::size_t size_;
+  ChangedText now_;
+  bool changed_ = false;
+};
+
+}  // namespace lora

@@ -1,0 +1,307 @@
+// A tokenizer: text to ids and back, as HuggingFace's tokenizers does it.
+#pragma once
+
+#include <lora/core/types.hpp>
+#include <lora/text/tokenizer/added_tokens.hpp>
+#include <lora/text/tokenizer/bpe.hpp>
+#include <lora/text/tokenizer/pre_tokenizer.hpp>
+#include <lora/text/tokenizer/text_cut.hpp>
+#include <lora/text/tokenizer/text_steps.hpp>
+#include <lora/text/tokenizer/token_decoder.hpp>
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace lora {
+
+/// Which of the ids that a tokenizer puts around a text (<s>, </s>) encode() adds.
+enum class SpecialTokens { none, before, add };
+/// Whether decode() leaves out special tokens.
+enum class SkipSpecial { no, yes };
+
+/// All that makes a tokenizer, as plain values; what its files hold, read by open_tokenizer.
+struct TokenizerSpec {
+  BpeSpec model;
+  std::vector<TextStep> normalizer;     ///< before added tokens with `normalized` are searched
+  std::vector<TextCut> cuts;            ///< behind that, each in the pieces of the one before
+  std::vector<TextStep> pre_tokenizer;  ///< in each piece
+  WordSplit split = WordSplit::none;
+  std::vector<TextCut> spelled_cuts;  ///< of words as a byte-level vocabulary spells them
+  std::vector<AddedToken> added;
+  std::vector<std::uint32_t> before, after;  ///< ids around a text
+  DecoderSpec decoder;
+  std::optional<std::string> bos_token, eos_token, pad_token;
+  std::string chat_template;         ///< Jinja text, empty where there is none
+  bool split_special = false;        ///< special tokens in a text are ordinary text
+  std::vector<std::string> notices;  ///< what of the files is not followed, one sentence each
+};
+
+/// Ids and how far in the text each one reaches: token i covers bytes [ends[i-1], ends[i]), the
+/// first from 0 on. A token that was added around the text, or stands for a part of a character,
+/// may cover none. Where normalisation joins characters, they belong to the token behind.
+struct Encoding {
+  std::vector<std::int64_t> ids;
+  std::vector<std::size_t> ends;
+};
+
+/// An immutable tokenizer; copying shares nothing but costs time, const calls are safe from several
+/// threads at once.
+class Tokenizer {
+ public:
+  /// Throws FormatError (model: see Bpe; an added token whose id contradicts the vocabulary).
+  explicit Tokenizer(TokenizerSpec spec)
+      : where_(spec.model.where),
+        model_(std::move(spec.model)),
+        decoder_(spec.decoder),
+        spec_(std::move(spec)) {
+    std::uint32_t limit = model_.id_limit();
+    for (std::uint32_t id = 0; id < model_.id_limit(); ++id) {
+      if (!model_.spelling(id).empty()) decoder_.add(id, model_.spelling(id), false);
+    }
+    std::vector<AddedToken> raw, normalized;
+    std::size_t left = std::size_t{16} << 20;  // of bytes that normalisers may make of them all
+    for (const AddedToken& token : spec_.added) {
+      check(token);
+      limit = std::max(limit, token.id + 1);
+      if (!added_ids_.add(token.content, token.id) && added_ids_.find(token.content) != token.id)
+        refuse(token, "another token has the same content");
+      AddedToken searched = token;
+      if (token.normalized) {
+        SteppedText content(token.content);
+        content.apply(spec_.normalizer, true, left + 1);
+        left -= std::min(left, content.view().size());
+        searched.content = content.view();
+      }
+      // As the library has it: text and the question whether to skip it are of the normalised token.
+      decoder_.add(token.id, searched.content, token.special,
+                   token.special && searched.content == token.content);
+      (token.normalized ? normalized : raw).push_back(std::move(searched));
+    }
+    raw_finder_ = AddedTokenFinder(std::move(raw), spec_.split_special);
+    normalized_finder_ = AddedTokenFinder(std::move(normalized), spec_.split_special);
+    vocab_size_ = static_cast<Index>(limit);
+  }
+
+  /// Reads the tokenizer files of a model's directory; defined in tokenizer_files.hpp.
+  static Tokenizer open(const std::filesystem::path& directory);
+
+  /// One more than the largest id.
+  Index vocab_size() const { return vocab_size_; }
+  /// The id of a token as the files spell it ("<|im_end|>", "Ġthe"), if it is one.
+  std::optional<std::int64_t> id_of(std::string_view token) const {
+    std::uint32_t id = added_ids_.find(token);
+    if (id == no_token) id = model_.id_of(token);
+    return id == no_token ? std::nullopt : std::optional<std::int64_t>(id);
+  }
+  /// The token that begins a text, ends one, fills up; their texts and ids, where there are any.
+  const std::optional<std::string>& bos_token() const { return spec_.bos_token; }
+  const std::optional<std::string>& eos_token() const { return spec_.eos_token; }
+  const std::optional<std::string>& pad_token() const { return spec_.pad_token; }
+  std::optional<std::int64_t> bos_id() const { return id_of_optional(spec_.bos_token); }
+  std::optional<std::int64_t> eos_id() const { return id_of_optional(spec_.eos_token); }
+  std::optional<std::int64_t> pad_id() const { return id_of_optional(spec_.pad_token); }
+  /// What of the tokenizer's files is not followed, or is not as transformers 5 has it: one sentence
+  /// each, for a program to show.
+  const std::vector<std::string>& notices() const { return spec_.notices; }
+  /// The Jinja text of the chat template, empty where the files hold none.
+  const std::string& chat_template() const { return spec_.chat_template; }
+
+  /// The ids of `text` (UTF-8; other bytes are encoded as bytes). Added tokens in it are
+  /// recognised, as HuggingFace does. Time O(n log n), in one thread. Throws ConfigError beyond
+  /// 2^31 - 1 bytes.
+  std::vector<std::int64_t> encode(std::string_view text,
+                                   SpecialTokens special = SpecialTokens::add) const {
+    std::vector<std::int64_t> ids;
+    encode_into(text, special, ids, nullptr);
+    return ids;
+  }
+  /// The same with the place of each token. The stretches of `fixed`, in order and apart, are the
+  /// one token that they name, whatever the tokenizer would make of them.
+  Encoding encode_with_ends(std::string_view text, SpecialTokens special = SpecialTokens::add,
+                            std::span<const TextPart> fixed = {}) const {
+    Encoding out;
+    encode_into(text, special, out.ids, &out.ends, fixed);
+    return out;
+  }
+
+  /// The text of `ids`; what is not UTF-8 becomes U+FFFD, an id without a token nothing. Throws
+  /// ConfigError for a negative id.
+  std::string decode(std::span<const std::int64_t> ids, SkipSpecial skip = SkipSpecial::no) const {
+    std::string bytes, out;
+    const bool byte_level = decoder_.spec().byte_level;
+    const auto end_run = [&] {  // a run of byte tokens is text as a whole or not at all
+      if (first_invalid_utf8(bytes) == bytes.size()) {
+        out += bytes;
+      } else {
+        for (std::size_t i = 0; i < bytes.size(); ++i) out += replacement_character;
+      }
+      bytes.clear();
+    };
+    for (const std::int64_t id : ids) {
+      const TokenDecoder::Piece piece = decoder_.piece(id);
+      if (piece.skipped && skip == SkipSpecial::yes) continue;
+      if (byte_level || piece.byte) {
+        bytes += piece.text;
+      } else {
+        end_run();
+        out += piece.text;
+      }
+    }
+    if (byte_level) {
+      append_repaired_utf8(bytes, Input::complete, out);
+    } else {
+      end_run();
+    }
+    std::size_t cut = 0;
+    while (cut < out.size() && cut < decoder_.spec().strip_left && out[cut] == ' ') ++cut;
+    return out.substr(cut);
+  }
+
+  /// What a StreamingDecoder reads.
+  const TokenDecoder& decoder() const { return decoder_; }
+  /// The ids that SpecialTokens::add puts before and behind a text.
+  const std::vector<std::uint32_t>& ids_before() const { return spec_.before; }
+  const std::vector<std::uint32_t>& ids_after() const { return spec_.after; }
+
+ private:
+  [[noreturn]] void refuse(const AddedToken& token, const std::string& what) const {
+    throw FormatError(where_ + ": added_tokens: " + in_quotes(token.content) + " has id " +
+                      std::to_string(token.id) + ", but " + what);
+  }
+  void check(const AddedToken& token) const {
+    if (token.content.empty()) refuse(token, "no content");
+    if (token.id > Bpe::largest_id)
+      refuse(token, "the largest supported is " + std::to_string(Bpe::largest_id));
+    const std::uint32_t known = model_.id_of(token.content);
+    if (known != no_token && known != token.id)
+      refuse(token, "in the vocabulary it has id " + std::to_string(known));
+    if (known == no_token && token.id < model_.id_limit() && !model_.spelling(token.id).empty())
+      refuse(token, "in the vocabulary that is " + in_quotes(model_.spelling(token.id)));
+  }
+  std::optional<std::int64_t> id_of_optional(const std::optional<std::string>& token) const {
+    return token ? id_of(*token) : std::nullopt;
+  }
+
+  void encode_into(std::string_view text, SpecialTokens special, std::vector<std::int64_t>& ids,
+                   std::vector<std::size_t>* ends, std::span<const TextPart> fixed = {}) const {
+    if (text.size() > 0x7FFFFFFFu) {
+      throw ConfigError("Tokenizer::encode: the text has " + std::to_string(text.size()) +
+                        " bytes, at most 2147483647 are supported; cut it into documents");
+    }
+    TokenSink sink{ids, ends};
+    if (special != SpecialTokens::none) {
+      for (const std::uint32_t id : spec_.before) sink.put(id, 0);
+    }
+    Bpe::Scratch scratch;
+    std::vector<TextPart> parts, inner;
+    std::size_t from = 0;
+    const auto encode_up_to = [&](std::size_t to) {
+      raw_finder_.split(text.substr(from, to - from), parts);
+      for (const TextPart& part : parts) {
+        const std::size_t size = part.end - part.begin;
+        if (part.id != no_token) {
+          sink.put(part.id, size);
+        } else {
+          encode_part(text.substr(from + part.begin, size), from + part.begin, scratch, inner,
+                      sink);
+        }
+      }
+      from = to;
+    };
+    for (const TextPart& token : fixed) {
+      encode_up_to(token.begin);
+      sink.put(token.id, token.end - token.begin);
+      from = token.end;
+    }
+    encode_up_to(text.size());
+    if (special == SpecialTokens::add) {
+      for (const std::uint32_t id : spec_.after) sink.put(id, 0);
+    }
+  }
+
+  // A stretch between two added tokens, which begins at byte `begin` of the whole text.
+  void encode_part(std::string_view text, std::size_t begin, Bpe::Scratch& scratch,
+                   std::vector<TextPart>& parts, TokenSink& sink) const {
+    SteppedText normal(text);
+    normal.apply(spec_.normalizer, begin == 0);
+    if (normalized_finder_.empty()) {
+      encode_piece(normal, {0, normal.view().size()}, 0, begin, scratch, sink);
+    } else {
+      normalized_finder_.split(normal.view(), parts);
+      for (const TextPart& part : parts) {
+        if (part.id == no_token) {
+          encode_piece(normal, {part.begin, part.end}, 0, begin, scratch, sink);
+        } else {
+          sink.put(part.id, begin + normal.before(part.end) - sink.position);
+        }
+      }
+    }
+    sink.position = begin + text.size();
+  }
+  // A piece behind the first `cut` cuts.
+  void encode_piece(const SteppedText& normal, TextRange piece, std::size_t cut, std::size_t begin,
+                    Bpe::Scratch& scratch, TokenSink& sink) const {
+    if (cut == spec_.cuts.size()) {
+      encode_words(normal, piece.begin, piece.end, begin, scratch, sink);
+      return;
+    }
+    const std::string_view text = normal.view().substr(piece.begin, piece.end - piece.begin);
+    for (const TextRange& part : cut_text(spec_.cuts[cut], text)) {
+      encode_piece(normal, {piece.begin + part.begin, piece.begin + part.end}, cut + 1, begin,
+                   scratch, sink);
+    }
+  }
+  // A word as its vocabulary spells it is cut once more (Falcon).
+  void encode_spelled(std::string_view word, std::size_t cut, Bpe::Scratch& scratch,
+                      TokenSink& sink) const {
+    if (cut == spec_.spelled_cuts.size()) {
+      model_.encode(word, scratch, sink);
+      return;
+    }
+    std::string spelled;
+    std::vector<std::size_t> byte_at;  // for each byte of the spelling
+    for (std::size_t i = 0; i < word.size(); ++i) {
+      spelled += ByteSpelling::instance().spelling(static_cast<std::uint8_t>(word[i]));
+      byte_at.resize(spelled.size(), i);
+    }
+    byte_at.push_back(word.size());
+    const std::size_t position = sink.position;
+    for (const TextRange& part : cut_text(spec_.spelled_cuts[cut], spelled)) {
+      const std::size_t from = byte_at[part.begin], to = byte_at[part.end];
+      sink.position = position + from;
+      encode_spelled(word.substr(from, to - from), cut + 1, scratch, sink);
+    }
+    sink.position = position + word.size();
+  }
+  void encode_words(const SteppedText& normal, std::size_t from, std::size_t to, std::size_t begin,
+                    Bpe::Scratch& scratch, TokenSink& sink) const {
+    SteppedText text(normal.view().substr(from, to - from));
+    text.apply(spec_.pre_tokenizer, begin + normal.before(from) == 0);
+    const std::size_t first = sink.ids.size();
+    sink.position = 0;
+    for (WordScanner words(spec_.split, text.view()); !words.done();)
+      encode_spelled(words.next(), 0, scratch, sink);
+    sink.position = begin + normal.before(to);
+    if (sink.ends == nullptr) return;
+    for (std::size_t i = first; i < sink.ids.size(); ++i) {
+      std::size_t& end = (*sink.ends)[i];
+      end = begin + normal.before(from + text.before(end));
+    }
+  }
+
+  std::string where_;
+  Bpe model_;
+  TokenDecoder decoder_;
+  TokenizerSpec spec_;  // without the model
+  TokenTable added_ids_;
+  AddedTokenFinder raw_finder_, normalized_finder_;
+  Index vocab_size_ = 0;
+};
+
+}  // namespace lora
