@@ -88,6 +88,24 @@ TEST(SpecialTokens, ListsOfFurtherTokens) {
             "3 <x> n, 4 <p> s");
 }
 
+// What transformers 5 makes of objects in such a list.
+TEST(SpecialTokens, ATypedObjectInAListSaysItselfWhetherItIsSpecial) {
+  const std::string p = R"({"__type": "AddedToken", "content": "<p>")";
+  for (const std::string list : {"extra_special_tokens", "additional_special_tokens"}) {
+    const auto config = [&](const std::string& entries) {
+      return tokens({.config = R"({")" + list + R"(": [)" + entries + "]}"});
+    };
+    EXPECT_EQ(config(p + "}"), "3 <x> n, 4 <p> n");
+    EXPECT_EQ(config(p + R"(, "normalized": false, "special": false})"), "3 <x> n, 4 <p> ");
+    EXPECT_EQ(config(p + R"(, "special": true})"), "3 <x> n, 4 <p> s");
+    EXPECT_EQ(config(p + R"(}, "<p>")"), "3 <x> n, 4 <p> s");
+    EXPECT_EQ(config(p + R"(}], "pad_token": "<p>", "other": [)"), "3 <x> n, 4 <p> ns");
+    const std::string map =
+        tokens({.map = R"({")" + list + R"(": [)" + p + R"(, "normalized": false}]})"});
+    EXPECT_EQ(map, list[0] == 'e' ? "3 <x> n, 4 <p> s" : "3 <x> n, 4 <p> ");
+  }
+}
+
 TEST(SpecialTokens, AddedTokensDecoderMakesTheOlderFilesMute) {
   const Texts texts{.config = R"({"eos_token": "<e>", "added_tokens_decoder": {
                                   "5": {"content": "<q>", "special": false, "single_word": true},

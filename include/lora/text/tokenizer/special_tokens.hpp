@@ -135,8 +135,8 @@ class NamedTokens {
       if (std::find(standard_parts.begin(), standard_parts.end(), name) == standard_parts.end())
         set(name, read_token(fields, name));
     }
-    if (!read_list(fields, "extra_special_tokens") && extra_.empty() &&
-        read_list(fields, "additional_special_tokens") && file == File::map) {
+    if (!read_list(fields, "extra_special_tokens", file) && extra_.empty() &&
+        read_list(fields, "additional_special_tokens", file) && file == File::map) {
       unmarked_ = true;
     }
   }
@@ -183,7 +183,7 @@ class NamedTokens {
     named_.push_back({part, std::move(token)});
   }
   // Whether there is one that is not empty.
-  bool read_list(JsonFields& fields, const char* name) {
+  bool read_list(JsonFields& fields, const std::string& name, File file) {
     const Json* const list = fields.find(name);
     if (list == nullptr || list->empty()) return false;
     if (list->is_object()) {
@@ -194,16 +194,20 @@ class NamedTokens {
     if (!list->is_array()) fields.refuse(name, "is neither a list nor an object of tokens");
     for (std::size_t i = 0; i < list->size(); ++i) {
       AddedToken token;
+      bool typed = false;
       if ((*list)[i].is_object()) {
         JsonFields object = fields.element(name, i);
         token = read_added_token(object);
-        token.normalized = object.flag("normalized", false);
+        // Such an object says itself whether it is special. Transformers marks all of one list.
+        typed = object.text("__type", "") == "AddedToken" &&
+                !(file == File::map && name == "extra_special_tokens");
+        if (!typed) token.normalized = object.flag("normalized", false);
       } else if ((*list)[i].is_string()) {
         token.content = (*list)[i].get<std::string>();
       } else {
         fields.refuse(name, "holds " + printable((*list)[i].dump()) + ", which is no token");
       }
-      token.special = true;
+      token.special = token.special || !typed;
       extra_contents_.insert(token.content);
       extra_.push_back(std::move(token));
     }
@@ -302,9 +306,14 @@ inline void add_special_tokens(const special_tokens::Files& files,
   for (const auto& [part, content] : defaults) {
     if (vocabulary.find(content)) named.set_default(part, content);
   }
+  std::vector<AddedToken> further;
   named.for_each([&](const AddedToken& token) {
-    if (!vocabulary.is_added(token.content)) vocabulary.add(token, std::nullopt, "");
+    if (!vocabulary.is_added(token.content)) further.push_back(token);
   });
+  for (AddedToken& token : further) {  // one text may stand there twice, with other flags
+    token.special = token.special || named.has_part(token.content);
+    vocabulary.add(std::move(token), std::nullopt, "");
+  }
   const auto take = [&](const char* part, std::optional<std::string>& text) {
     if (const AddedToken* const token = named.find(part); token != nullptr) text = token->content;
   };
