@@ -272,6 +272,13 @@ TEST(TokenizerFiles, TheClassOfLlamaIsANoticeWhereTransformersBuildsAnotherToken
                  R"({"tokenizer_class": "LlamaTokenizerFast", "add_prefix_space": false})");
   EXPECT_EQ(directory.open().encode("a a"), (Ids{3, 4}));
   EXPECT_EQ(directory.open().decode(Ids{4, 4}), " a a");
+  EXPECT_TRUE(directory.open().notices().empty());
+  json["added_tokens"].push_back({{"id", 5}, {"content", "a b"}, {"normalized", true}});
+  directory.with("tokenizer.json", json.dump());
+  EXPECT_EQ(directory.open().notices().size(), 1u);  // such a token is found in the normalised text
+  json["added_tokens"][1]["normalized"] = false;
+  directory.with("tokenizer.json", json.dump());
+  EXPECT_TRUE(directory.open().notices().empty());
   // The pipeline that transformers 5 builds.
   json["normalizer"] = nullptr;
   json["pre_tokenizer"] = lora::Json::parse(R"({"type": "Metaspace", "replacement": "\u2581",

@@ -104,6 +104,23 @@ inline void read_prefix_space(JsonFields& config, const std::string& tokenizer_c
   }
 }
 
+// Whether spaces become marks, and nothing else: as a normalizer, which added tokens may see, or as
+// Metaspace without a prefix.
+inline bool only_marks_spaces(const TokenizerSpec& spec) {
+  const auto marks = [](const std::vector<TextStep>& steps) {
+    return steps.size() == 1 && steps[0].kind == TextStep::Kind::replace && !steps[0].pattern &&
+           steps[0].from == " " && steps[0].to == space_mark;
+  };
+  if (spec.normalizer.empty()) return marks(spec.pre_tokenizer);
+  const auto sees = [](const AddedToken& token) {
+    return token.normalized &&
+           (token.lstrip || token.rstrip || token.content.find(' ') != token.content.npos ||
+            token.content.find(space_mark) != token.content.npos);
+  };
+  return spec.pre_tokenizer.empty() && marks(spec.normalizer) &&
+         std::none_of(spec.added.begin(), spec.added.end(), sees);
+}
+
 // Fields that change what encoding and decoding do.
 inline void read_behavior(JsonFields& config, const std::string& tokenizer_class, bool whole,
                           TokenizerSpec& spec) {
@@ -116,8 +133,9 @@ inline void read_behavior(JsonFields& config, const std::string& tokenizer_class
   const bool legacy = config.flag("legacy", false), prefix = config.flag("add_prefix_space", true);
   const auto kind = legacy ? TextStep::Kind::prepend_unless_there : TextStep::Kind::prepend_first;
   const auto& steps = spec.pre_tokenizer;
-  const bool same = spec.normalizer.empty() && spec.cuts.empty() && spec.split == WordSplit::none &&
-                    (prefix ? steps.size() == 2 && steps[1].kind == kind : steps.size() == 1);
+  const bool same = spec.cuts.empty() && spec.split == WordSplit::none &&
+                    (prefix ? spec.normalizer.empty() && steps.size() == 2 && steps[1].kind == kind
+                            : only_marks_spaces(spec));
   if (!same) {
     spec.notices.push_back(
         config.path("tokenizer_class") + ": " + in_quotes(tokenizer_class) +
