@@ -30,6 +30,16 @@ TEST(TextPatternParser, RefusesByNameWhatItDoesNotKnow) {
   EXPECT_EQ(refusal("(?i:ss)"), "position 5: ss, st, ff, fi and fl under (?i) are not supported");
   EXPECT_EQ(refusal("(?i:\xC3\xA9)"),
             "position 5: a character beyond ASCII under (?i) is not supported");
+  for (const char* escape : {"\\p{Lu}", "\\p{L}", "\\p{M}", "\\P{N}", "\\w", "\\W", "\\D", "\\H"}) {
+    for (const char* begin : {"(?i:[", "(?i:[x", "(?i:[^", "(?i:[^a[b"}) {
+      const std::string text = std::string(begin) + escape;
+      EXPECT_EQ(refusal(text + "])"),
+                "position " + std::to_string(text.size()) +
+                    ": a class with letters or marks within a set under (?i) is not supported");
+    }
+  }
+  EXPECT_EQ(refusal("(?i:[a[^b]])"),
+            "position 7: a negated set within a set under (?i) is not supported");
   EXPECT_EQ(refusal("(?:(?:ab){90}){90}"), "position 18: compiles to more than 4096 steps");
   EXPECT_EQ(refusal(std::string(40, '(')), "position 33: groups are nested deeper than 32");
 }

@@ -15,11 +15,13 @@ namespace lora {
 
 namespace detail {
 
-/// What \w of Oniguruma is: UTS #18's, with ² ³ ¹ ¼ ½ ¾ and without the joiners.
+/// What \w of Oniguruma is within a set: UTS #18's without the joiners.
+inline bool is_set_word(char32_t c) {
+  return c != 0x200C && c != 0x200D && Unicode::instance().is_word(c);
+}
+/// What \w, \W and \b of Oniguruma go by outside of sets: the same with ² ³ ¹ ¼ ½ ¾.
 inline bool is_regex_word(char32_t c) {
-  if (c == 0x200C || c == 0x200D) return false;
-  const Unicode& unicode = Unicode::instance();
-  return unicode.is_word(c) || (c < 256 && unicode.class_of(c) == CharClass::number);
+  return is_set_word(c) || (c < 256 && Unicode::instance().class_of(c) == CharClass::number);
 }
 
 /// Characters: those of ranges, of categories, of sets within; or all but these.
@@ -27,8 +29,10 @@ struct TextSet {
   std::vector<std::pair<char32_t, char32_t>> ranges;
   std::uint32_t categories = 0;  ///< a bit for each category
   bool space = false, word = false, negated = false;
+  bool in_set = false;  ///< \w stands within a set
   std::vector<TextSet> within;
-  std::bitset<128> ascii;  ///< what seal() found
+  std::bitset<128> ascii;             ///< what seal() found
+  std::size_t cost_beyond_ascii = 1;  ///< the same
 
   bool evaluate(char32_t c) const {
     const Unicode& unicode = Unicode::instance();
@@ -36,14 +40,23 @@ struct TextSet {
         std::any_of(ranges.begin(), ranges.end(),
                     [c](const auto& range) { return range.first <= c && c <= range.second; }) ||
         ((categories >> unicode.category(c)) & 1u) != 0 ||
-        (space && unicode.class_of(c) == CharClass::space) || (word && is_regex_word(c)) ||
+        (space && unicode.class_of(c) == CharClass::space) ||
+        (word && (in_set ? is_set_word(c) : is_regex_word(c))) ||
         std::any_of(within.begin(), within.end(),
                     [c](const TextSet& set) { return set.evaluate(c); });
     return in != negated;
   }
   void seal() {
     for (char32_t c = 0; c < 128; ++c) ascii.set(c, evaluate(c));
+    cost_beyond_ascii = 1 + size() / 16;
   }
+  std::size_t size() const {
+    std::size_t all = ranges.size() + 1;
+    for (const TextSet& set : within) all += set.size();
+    return all;
+  }
+  /// The steps that contains() takes.
+  std::size_t cost(char32_t c) const { return c < 128 ? 1 : cost_beyond_ascii; }
   bool contains(char32_t c) const { return c < 128 ? ascii.test(c) : evaluate(c); }
 };
 

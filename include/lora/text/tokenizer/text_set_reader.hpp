@@ -138,6 +138,7 @@ class TextSetReader {
       if (peek() == '[') {
         if (peek(1) == ':') fail("a bracket of POSIX is not supported");
         ++at_;
+        if (fold_ && peek() == '^') fail("a negated set within a set under (?i) is not supported");
         set.within.push_back(set_in_brackets(depth + 1));
         continue;
       }
@@ -145,6 +146,9 @@ class TextSetReader {
       if (first && peek() == ']') fail("an empty set is not supported");
       TextSet escape;
       if (peek() == '\\' && class_escape(escape)) {
+        if (fold_ && !is_without_case(escape))
+          fail("a class with letters or marks within a set under (?i) is not supported");
+        escape.in_set = true;
         set.within.push_back(std::move(escape));
         continue;
       }
@@ -165,6 +169,12 @@ class TextSetReader {
     return set;
   }
 
+  // Whether case folding, which Oniguruma does for a set as a whole, adds nothing to a class. Some
+  // marks fold to letters; \h has both cases.
+  static bool is_without_case(const TextSet& set) {
+    const std::uint32_t cased = Unicode::categories_of("L") | Unicode::categories_of("M");
+    return !set.negated && !set.word && (set.categories & cased) == 0;
+  }
   // Adds a range, and under (?i) the other case of its letters.
   void add(TextSet& set, char32_t low, char32_t high) {
     set.ranges.emplace_back(low, high);
