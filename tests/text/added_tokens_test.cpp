@@ -17,7 +17,8 @@ AddedToken token(std::uint32_t id, std::string content) {
 // "text(7:token)text"
 std::string split(const AddedTokenFinder& finder, std::string_view text) {
   std::vector<lora::TextPart> parts;
-  finder.split(text, parts);
+  lora::TextWork work("t", text.size());
+  finder.split(text, parts, work);
   std::string out;
   for (const lora::TextPart& part : parts) {
     const std::string piece(text.substr(part.begin, part.end - part.begin));
@@ -55,6 +56,32 @@ TEST(AddedTokens, WhiteSpaceGoesToTheTokenThatStripsIt) {
   EXPECT_EQ(split(finder, "  <l>"), "(1:  <l>)");
   EXPECT_EQ(split(finder, "<r>  "), "(2:<r>  )");
   EXPECT_EQ(split(finder, "<r>  <l>"), "(2:<r>  )(1:<l>)");  // the spaces are taken already
+}
+
+TEST(AddedTokens, WhiteSpaceThatIsATokenItselfIsTakenTwice) {
+  AddedToken right = token(1, "<r>"), both = token(3, "\n\n"), space = token(4, " x");
+  right.rstrip = both.rstrip = both.lstrip = space.lstrip = true;
+  EXPECT_EQ(split(AddedTokenFinder({right, token(2, "\n\n")}), "a<r>\n\n\nb"),
+            "a(1:<r>\n\n\n)(2:\n\n)\nb");
+  EXPECT_EQ(split(AddedTokenFinder({right, token(2, "\n\n")}), "<r> \n\n  b"),
+            "(1:<r> \n\n  )(2:\n\n)  b");
+  EXPECT_EQ(split(AddedTokenFinder({both}), "a\n\n\n\nb"), "a(3:\n\n\n\n)b");
+  EXPECT_EQ(split(AddedTokenFinder({both, right}), "<r>\n\n"), "(1:<r>\n\n)");
+  EXPECT_EQ(split(AddedTokenFinder({right, space}), "<r>  xb"), "(1:<r>  )(4:x)b");
+}
+
+TEST(AddedTokens, TheSearchIsBounded) {
+  std::vector<lora::TextPart> parts;
+  const AddedTokenFinder finder({token(1, std::string(2000, 'a') + "b")});
+  const std::string text(4000, 'a');
+  lora::TextWork work("t", text.size());
+  EXPECT_THROW(finder.split(text, parts, work), lora::FormatError);
+  AddedToken line = token(1, "\n");  // its white space is looked at once
+  line.rstrip = true;
+  const std::string lines(200'000, '\n');
+  lora::TextWork enough("t", lines.size());
+  AddedTokenFinder({line}).split(lines, parts, enough);
+  EXPECT_EQ(parts.size(), lines.size());
 }
 
 TEST(AddedTokens, ASingleWordIsNotAPartOfOne) {

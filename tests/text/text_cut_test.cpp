@@ -10,7 +10,8 @@ using Find = TextCut::Find;
 
 std::string pieces(const TextCut& cut, std::string_view text) {
   std::string out;
-  for (const lora::TextRange& range : lora::cut_text(cut, text))
+  lora::TextWork work("t", text.size());
+  for (const lora::TextRange& range : lora::cut_text(cut, text, work))
     out += "[" + std::string(text.substr(range.begin, range.end - range.begin)) + "]";
   return out;
 }
@@ -54,6 +55,19 @@ TEST(TextCut, EachKindOfMatch) {
   cut.literal = "th";
   EXPECT_EQ(pieces(cut, "the truth"), "[th][th]");
   EXPECT_EQ(pieces(cut, ""), "");
+}
+
+TEST(TextCut, EachCutIsPaid) {
+  TextCut cut;
+  cut.find = Find::literal;
+  cut.literal = std::string(640, 'a');
+  const std::string text(100, 'a');
+  lora::TextWork work("t", text.size());
+  const std::size_t before = work.left();
+  lora::cut_text(cut, text, work);
+  EXPECT_GE(before - work.left(), 1000u);
+  lora::TextWork none("t", 0);
+  EXPECT_THROW(while (true) lora::cut_text(cut, "", none), lora::FormatError);
 }
 
 }  // namespace text_cut_test

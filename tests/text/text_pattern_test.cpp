@@ -12,7 +12,8 @@ using lora::TextPattern;
 std::string matches(std::string_view regex, std::string_view text) {
   const TextPattern pattern(regex);
   std::string out;
-  for (PatternScan scan(pattern, text);;) {
+  lora::TextWork work("dir/tokenizer.json", text.size());
+  for (PatternScan scan(pattern, text, work);;) {
     const auto match = scan.next();
     if (!match) return out;
     out += "[" + std::string(text.substr(match->begin, match->end - match->begin)) + "]";
@@ -42,6 +43,22 @@ TEST(TextPattern, MeansWhatOnigurumaMeans) {
   EXPECT_EQ(matches("a{,2}b|{", "aab{"), "[aab][{]");
 }
 
+TEST(TextPattern, WordsInASetHaveNoSuperscriptsAndFractions) {
+  EXPECT_EQ(matches("[\\w'-]+", "x\xC2\xB2y'\xC2\xBDz"), "[x][y'][z]");
+  EXPECT_EQ(matches("[^\\w]+", "x\xC2\xB2y"), "[\xC2\xB2]");
+  EXPECT_EQ(matches("[\\W]+", "x\xC2\xB2y"), "[\xC2\xB2]");
+  EXPECT_EQ(matches("[^\\W]+", "x\xC2\xB2y"), "[x][y]");
+  EXPECT_EQ(matches("[[\\w]]+", "x\xC2\xB2y"), "[x][y]");
+  EXPECT_EQ(matches("\\W+", "x\xC2\xB2y"), "");
+  EXPECT_EQ(matches("x\\b", "x\xC2\xB2 x"), "[x]");
+}
+
+TEST(TextPattern, ClassesWithoutLettersKeepTheirMeaningInASetUnderI) {
+  EXPECT_EQ(matches("(?i:[\\p{N}x])", "1Xa"), "[1][X]");
+  EXPECT_EQ(matches("(?i:[^\\p{P}\\s\\d])+", "aB, 1k"), "[aB][k]");
+  EXPECT_EQ(matches("(?i:\\p{Lu}+)", "abCD1ef"), "[CD]");  // no set
+}
+
 TEST(TextPattern, ShippedPatternsTakeLinearTime) {
   const std::string spaces(200'000, ' ');
   EXPECT_EQ(matches("\\s+$", spaces + "x").size(), 0u);
@@ -51,16 +68,31 @@ TEST(TextPattern, ShippedPatternsTakeLinearTime) {
 std::string refusal(std::string_view regex, std::string_view text = "") {
   try {
     matches(regex, text);
-  } catch (const lora::ConfigError& error) {
+  } catch (const lora::FormatError& error) {
     return error.what();
   }
   return "accepted";
 }
 
 TEST(TextPattern, AnExponentialSearchIsGivenUp) {
-  EXPECT_EQ(refusal("(?:a|aa)+$", std::string(100, 'a') + "b"),
-            "regular expression \"(?:a|aa)+$\" takes more than 1000 steps a character on a text of "
-            "101 characters");
+  EXPECT_EQ(
+      refusal("(?:a|aa)+$", std::string(100, 'a') + "b"),
+      "dir/tokenizer.json: encoding a text of 101 bytes takes more than 1000 steps a byte; the "
+      "last ones are of the regular expression \"(?:a|aa)+$\"");
+}
+
+TEST(TextPattern, AScanOfALittleTextIsPaidToo) {
+  const TextPattern pattern("(?:ab){1000}");
+  lora::TextWork work("t", 1);
+  const std::size_t before = work.left();
+  PatternScan(pattern, "x", work);
+  EXPECT_GE(before - work.left(), 250u);
+  std::string many = "[";
+  for (char32_t c = 0x4E00; c < 0x4E00 + 3200; c += 2) lora::append_code_point(many, c);
+  const TextPattern wide(many + "]");
+  const std::size_t middle = work.left();
+  PatternScan(wide, "\u4E01", work).next();
+  EXPECT_GE(middle - work.left(), 100u);
 }
 
 }  // namespace text_pattern_test

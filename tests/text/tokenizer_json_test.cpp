@@ -321,8 +321,25 @@ TEST(TokenizerJson, AFileThatBlowsATextUpIsRefused) {
     tokenizer.encode("aaaa the cat");
     ADD_FAILURE() << "accepted";
   } catch (const lora::FormatError& error) {
-    EXPECT_STREQ(error.what(), "a step of the tokenizer makes a text larger than 16777216 bytes");
+    EXPECT_STREQ(error.what(),
+                 "tokenizer.json: encoding a text of 12 bytes takes more than 1000 steps a byte; "
+                 "the last ones are of the normalizer and what changes pieces");
   }
+}
+
+TEST(TokenizerJson, SmallPiecesAndManySplitsAreBoundedTogether) {
+  Json json = byte_level();
+  Json all = Json::array();
+  std::string slow = "x";
+  for (int i = 0; i < 300; ++i) slow = "a?" + slow;
+  for (int i = 0; i < 98; ++i) {
+    all.push_back(Json::parse(R"({"type": "Split", "behavior": "Isolated", "invert": false})"));
+    all.back()["pattern"]["Regex"] = i == 0 ? "." : slow;
+  }
+  all.push_back(Json::parse(R"({"type": "ByteLevel", "add_prefix_space": false})"));
+  json["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", all}};
+  const lora::Tokenizer tokenizer(parse(json));
+  EXPECT_THROW(tokenizer.encode(std::string(200, 'a')), lora::FormatError);
 }
 
 }  // namespace tokenizer_json_test

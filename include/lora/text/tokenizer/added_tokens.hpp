@@ -1,6 +1,7 @@
 // Tokens that are found in the text as they stand before the model sees it: <|im_end|>, </s>.
 #pragma once
 
+#include <lora/text/tokenizer/text_work.hpp>
 #include <lora/text/tokenizer/token_table.hpp>
 #include <lora/text/unicode.hpp>
 
@@ -55,15 +56,17 @@ class AddedTokenFinder {
   bool empty() const { return tokens_.empty(); }
 
   /// The parts of `text`, in order and without a gap: of tokens that begin at the same place the
-  /// longest, from left to right. Time linear in the text for each byte of the longest token.
-  void split(std::string_view text, std::vector<TextPart>& parts) const {
+  /// longest, from left to right. As in the tokenizers library, a token in white space that one
+  /// before took (rstrip) stands there once more, and the text goes on behind it. Time linear in the
+  /// text for each byte of the longest token; throws FormatError where `work` is used up.
+  void split(std::string_view text, std::vector<TextPart>& parts, TextWork& work) const {
     parts.clear();
-    std::size_t done = 0;
+    std::size_t done = 0, spaces_end = 0;
     const auto between = [&](std::size_t end) {
       if (done < end) parts.push_back({done, end, no_token});
     };
     for (std::size_t at = 0; at < text.size();) {
-      const std::uint32_t found = longest_at(text, at);
+      const std::uint32_t found = longest_at(text, at, work);
       if (found == no_token) {
         ++at;
         continue;
@@ -74,25 +77,28 @@ class AddedTokenFinder {
       if (token.special && split_special_) continue;
       if (token.single_word && (word_before(text, begin) || word_at(text, end))) continue;
       if (token.lstrip) begin = spaces_before(text, begin, done);
-      if (token.rstrip) end = spaces_behind(text, end);
-      begin = std::max(begin, done);  // rstrip of the token before may reach into this one
-      end = std::max(end, done);
+      if (token.rstrip) {
+        if (end > spaces_end) spaces_end = spaces_behind(text, end);
+        end = spaces_end;
+      }
       between(begin);
-      parts.push_back({begin, end, token.id});
+      if (begin < end) parts.push_back({begin, end, token.id});
       done = end;
     }
     between(text.size());
   }
 
  private:
-  std::uint32_t longest_at(std::string_view text, std::size_t at) const {
+  std::uint32_t longest_at(std::string_view text, std::size_t at, TextWork& work) const {
     if (!first_bytes_[static_cast<unsigned char>(text[at])]) return no_token;
     std::uint32_t node = 0, longest = no_token;
+    const std::size_t begin = at;
     while (at < text.size()) {
       node = children_.find(node, static_cast<unsigned char>(text[at++]), no_token);
       if (node == no_token) break;
       if (ends_[node] != no_token) longest = ends_[node];
     }
+    work.spend(8 * (at - begin), "the search for added tokens");
     return longest;
   }
   static std::size_t previous(std::string_view text, std::size_t at) {

@@ -57,7 +57,8 @@ inline bool is_found(TextCut::Find find, char32_t c) {
 }
 
 // The text as matches and what lies between them, without a gap.
-inline std::vector<FoundRange> find_ranges(const TextCut& cut, std::string_view text) {
+inline std::vector<FoundRange> find_ranges(const TextCut& cut, std::string_view text,
+                                           TextWork& work) {
   std::vector<FoundRange> all;
   std::size_t done = 0;
   const auto add = [&](std::size_t begin, std::size_t end) {
@@ -66,7 +67,7 @@ inline std::vector<FoundRange> find_ranges(const TextCut& cut, std::string_view 
     done = end;
   };
   if (cut.find == TextCut::Find::pattern) {
-    PatternScan scan(*cut.pattern, text);
+    PatternScan scan(*cut.pattern, text, work);
     while (const auto match = scan.next()) add(match->begin, match->end);
   } else if (cut.find == TextCut::Find::literal) {
     for (std::size_t at = text.find(cut.literal); at != text.npos;
@@ -91,12 +92,13 @@ inline std::vector<FoundRange> find_ranges(const TextCut& cut, std::string_view 
 
 }  // namespace detail
 
-/// The pieces of `text`, in order, none of them empty.
-inline std::vector<TextRange> cut_text(const TextCut& cut, std::string_view text) {
+/// The pieces of `text`, in order, none of them empty. Throws FormatError where `work` is used up.
+inline std::vector<TextRange> cut_text(const TextCut& cut, std::string_view text, TextWork& work) {
   using Behavior = TextCut::Behavior;
   std::vector<TextRange> out;
   bool previous = false;
-  std::vector<detail::FoundRange> found = detail::find_ranges(cut, text);
+  work.spend(16 + search_steps(text, cut.literal), "cutting it into pieces");
+  std::vector<detail::FoundRange> found = detail::find_ranges(cut, text, work);
   const bool backwards = cut.behavior == Behavior::with_next;
   if (backwards) std::reverse(found.begin(), found.end());
   for (const detail::FoundRange& range : found) {

@@ -7,6 +7,7 @@
 #include <lora/core/error.hpp>
 #include <lora/core/printable.hpp>
 #include <lora/text/tokenizer/text_pattern_parser.hpp>
+#include <lora/text/tokenizer/text_work.hpp>
 
 #include <algorithm>
 #include <cstdint>
@@ -25,7 +26,8 @@ namespace lora {
 /// \uhhhh), `.`, ^ and $ (at line ends, as Oniguruma has them), \A \z \Z \b \B, sets with ranges
 /// and sets within, groups, (?:...), (?i:...), alternation, greedy, lazy and possessive * + ?,
 /// {m,n}, and look-ahead and look-behind of one character. Refused by name is everything else:
-/// back-references, atomic groups, longer look-around, scripts, letters beyond ASCII under (?i).
+/// back-references, atomic groups, longer look-around, scripts, and under (?i) letters beyond ASCII
+/// and classes of letters within a set.
 class TextPattern {
  public:
   /// Throws ConfigError that says pattern, position and reason.
@@ -42,15 +44,17 @@ class TextPattern {
 
 /// All matches of a pattern in one text, from left to right; the text and the pattern must live as
 /// long. A backtracking search that remembers where a repetition ends and which of its ends have
-/// failed, so that shipped patterns take linear time; throws ConfigError beyond 1000 steps a
-/// character.
+/// failed, so that shipped patterns take linear time; throws FormatError where `work`, which must
+/// live as long, is used up.
 class PatternScan {
  public:
   struct Match {
     std::size_t begin, end;  // in bytes
   };
 
-  PatternScan(const TextPattern& pattern, std::string_view text) : program_(*pattern.program_) {
+  PatternScan(const TextPattern& pattern, std::string_view text, TextWork& work)
+      : program_(*pattern.program_), work_(work) {
+    count(8 + program_.code.size() / 8 + text.size());
     starts_.reserve(text.size() + 1);
     chars_.reserve(text.size());
     for (std::size_t at = 0; at < text.size();) {
@@ -59,7 +63,6 @@ class PatternScan {
     }
     starts_.push_back(text.size());
     runs_.resize(program_.code.size());
-    left_ = 1000 * (chars_.size() + 100);
   }
 
   /// The next match, as onig's find_iter gives it: an empty one not right behind the last.
@@ -96,13 +99,7 @@ class PatternScan {
   };
 
   void count(std::size_t steps) {
-    if (steps <= left_) {
-      left_ -= steps;
-      return;
-    }
-    throw ConfigError("regular expression " + in_quotes(program_.text) +
-                      " takes more than 1000 steps a character on a text of " +
-                      std::to_string(chars_.size()) + " characters");
+    if (!work_.take(steps)) work_.give_up("the regular expression " + in_quotes(program_.text));
   }
 
   std::size_t end_of_run(std::uint32_t pc, std::size_t at) {
@@ -112,9 +109,13 @@ class PatternScan {
     if (open && run.run_from <= at && at <= run.run_to) return run.run_to;
     const std::size_t limit =
         open ? chars_.size() : std::min<std::size_t>(chars_.size(), at + step.most);
-    std::size_t end = at;
-    while (end < limit && program_.sets[step.set].contains(chars_[end])) ++end;
-    count(end - at);
+    const detail::TextSet& set = program_.sets[step.set];
+    std::size_t end = at, steps = 0;
+    for (; end < limit; ++end) {
+      steps += set.cost(chars_[end]);
+      if (!set.contains(chars_[end])) break;
+    }
+    count(steps);
     if (open) run.run_from = at, run.run_to = end;
     return end;
   }
@@ -203,10 +204,13 @@ class PatternScan {
   bool word_at(std::size_t at) const {
     return at < chars_.size() && detail::is_regex_word(chars_[at]);
   }
-  bool holds(const detail::TextStepOp& step, std::size_t at) const {
+  bool holds(const detail::TextStepOp& step, std::size_t at) {
     const std::size_t n = chars_.size();
     const auto is_in = [&](std::size_t i) {
-      return i < n && program_.sets[step.set].contains(chars_[i]);
+      if (i >= n) return false;
+      const detail::TextSet& set = program_.sets[step.set];
+      count(set.cost(chars_[i]));
+      return set.contains(chars_[i]);
     };
     switch (step.op) {
       case Op::ahead:
@@ -229,11 +233,12 @@ class PatternScan {
   }
 
   const detail::TextProgram& program_;
+  TextWork& work_;
   std::vector<char32_t> chars_;
   std::vector<std::size_t> starts_;  // of each character, in bytes
   std::vector<Run> runs_;
   std::vector<Choice> choices_;
-  std::size_t left_ = 0, from_ = 0;
+  std::size_t from_ = 0;
   std::optional<std::size_t> last_end_;
 };
 

@@ -56,6 +56,8 @@ inline std::size_t spaces_at_end(std::string_view text) {
   return text.size() - begin;
 }
 
+inline constexpr std::string_view writing = "the normalizer and what changes pieces";
+
 inline bool changes(const TextStep& step, std::string_view text, bool first) {
   switch (step.kind) {
     case TextStep::Kind::nfc:
@@ -68,7 +70,8 @@ inline bool changes(const TextStep& step, std::string_view text, bool first) {
     case TextStep::Kind::prepend_unless_there:
       return text.substr(0, step.to.size()) != step.to;
     case TextStep::Kind::replace:
-      return step.pattern.has_value() || text.find(step.from) != text.npos;
+      // As the library has it, no expression matches in an empty text.
+      return !text.empty() && (step.pattern.has_value() || text.find(step.from) != text.npos);
     case TextStep::Kind::strip_left:
       return spaces_at_begin(text) > 0;
     case TextStep::Kind::strip_right:
@@ -77,49 +80,77 @@ inline bool changes(const TextStep& step, std::string_view text, bool first) {
   return false;
 }
 
-// `limit`: the largest text that may come out.
-inline ChangedText change(const TextStep& step, std::string_view text, std::size_t limit) {
-  if (step.kind == TextStep::Kind::nfc) return to_nfc(text);
-  ChangedText out;
-  const auto copy = [&](std::string_view part, std::size_t from, std::size_t stride) {
+// A text behind one step, and how many of its bytes stand for the first character (see
+// SteppedText::is_first).
+struct StepResult {
+  ChangedText text;
+  std::size_t first = 0;
+};
+
+// `limit`: the largest text that may come out; `first`: as in the result.
+inline StepResult change(const TextStep& step, std::string_view text, std::size_t first,
+                         std::size_t limit, TextWork& work) {
+  StepResult result;
+  ChangedText& out = result.text;
+  if (step.kind == TextStep::Kind::nfc) {
+    work.spend(4 * text.size(), writing);
+    out = to_nfc(text);
+    const ChangedText begin = to_nfc(text.substr(0, first));
+    for (std::size_t at = 0; at < begin.text.size() && result.first < out.text.size();) {
+      next_code_point(begin.text, at);  // as many characters as the beginning makes alone
+      next_code_point(out.text, result.first);
+    }
+    return result;
+  }
+  const auto put = [&](std::string_view part, std::size_t from, std::size_t stride) {
     if (part.size() > limit - std::min(limit, out.text.size())) {
       throw FormatError("a step of the tokenizer makes a text larger than " +
                         std::to_string(limit) + " bytes");
     }
+    work.spend(8 + part.size(), writing);
     out.text += part;
     for (std::size_t i = 0; i < part.size(); ++i) out.origin.push_back(from + stride * i);
+  };
+  const auto copy = [&](std::string_view part, std::size_t from) {
+    put(part, from, 1);
+    if (from < first) result.first += std::min(part.size(), first - from);
+  };
+  // What stands for [begin, end) is counted as its last character, or the one before nothing.
+  const auto replace = [&](std::size_t begin, std::size_t end) {
+    put(step.to, begin, 0);
+    if (std::max<std::size_t>(end, 1) <= first) result.first += step.to.size();
   };
   if (step.kind == TextStep::Kind::strip_left || step.kind == TextStep::Kind::strip_right) {
     const bool left = step.kind == TextStep::Kind::strip_left;
     const std::size_t from = left ? spaces_at_begin(text) : 0;
-    copy(text.substr(from, left ? text.npos : text.size() - spaces_at_end(text)), from, 1);
-    return out;
+    copy(text.substr(from, left ? text.npos : text.size() - spaces_at_end(text)), from);
+    return result;
   }
   if (step.pattern) {
     std::size_t done = 0;
-    for (PatternScan scan(*step.pattern, text);;) {
+    for (PatternScan scan(*step.pattern, text, work);;) {
       const auto match = scan.next();
       const std::size_t begin = match ? match->begin : text.size();
-      copy(text.substr(done, begin - done), done, 1);
-      if (!match) return out;
-      copy(step.to, begin, 0);
+      copy(text.substr(done, begin - done), done);
+      if (!match) return result;
+      replace(begin, match->end);
       done = match->end;
     }
   }
   if (step.kind != TextStep::Kind::replace) {
     out.text.reserve(text.size() + step.to.size());
     out.origin.reserve(text.size() + step.to.size());
-    copy(step.to, 0, 0);
-    copy(text, 0, 1);
-    return out;
+    replace(0, 0);
+    copy(text, 0);
+    return result;
   }
   for (std::size_t at = 0; at < text.size();) {
     const std::size_t found = std::min(text.find(step.from, at), text.size());
-    copy(text.substr(at, found - at), at, 1);
-    if (found < text.size()) copy(step.to, found, 0);
+    copy(text.substr(at, found - at), at);
+    if (found < text.size()) replace(found, found + step.from.size());
     at = found + step.from.size();
   }
-  return out;
+  return result;
 }
 
 }  // namespace detail
@@ -127,21 +158,26 @@ inline ChangedText change(const TextStep& step, std::string_view text, std::size
 /// A text behind a list of steps: the text itself as long as nothing changes it.
 class SteppedText {
  public:
-  explicit SteppedText(std::string_view text) : view_(text), size_(text.size()) {}
+  explicit SteppedText(std::string_view text) : view_(text), size_(text.size()) {
+    if (!text.empty()) detail::next_code_point(text, first_);
+  }
   SteppedText(const SteppedText&) = delete;
   SteppedText& operator=(const SteppedText&) = delete;
 
-  /// `first`: whether the text begins what is encoded. Throws FormatError where a step makes the
-  /// text larger than `limit`, or largest_stepped_text where that is 0.
-  void apply(const std::vector<TextStep>& steps, bool first, std::size_t limit = 0) {
+  /// `first`: whether the text begins what is encoded. Throws FormatError where `work` is used up,
+  /// or a step makes the text larger than `limit`, or largest_stepped_text where that is 0.
+  void apply(const std::vector<TextStep>& steps, bool first, TextWork& work,
+             std::size_t limit = 0) {
     if (limit == 0) limit = largest_stepped_text(size_);
     for (const TextStep& step : steps) {
+      work.spend(1 + search_steps(view_, step.from) / 4, detail::writing);
       if (!detail::changes(step, view_, first)) continue;
-      ChangedText next = detail::change(step, view_, limit);
+      detail::StepResult next = detail::change(step, view_, first_, limit, work);
       if (changed_) {
-        for (std::size_t& origin : next.origin) origin = before(origin);
+        for (std::size_t& origin : next.text.origin) origin = before(origin);
       }
-      now_ = std::move(next);
+      now_ = std::move(next.text);
+      first_ = next.first;
       changed_ = true;
       view_ = now_.text;
     }
@@ -153,10 +189,14 @@ class SteppedText {
     if (!changed_) return at;
     return at < now_.origin.size() ? now_.origin[at] : size_;
   }
+  /// Whether byte `at` of view() stands for the first character of the text as it was given. As in
+  /// the tokenizers library, what replaces several characters stands for the last of them.
+  bool is_first(std::size_t at) const { return at < first_; }
 
  private:
   std::string_view view_;
   std::size_t size_;
+  std::size_t first_ = 0;  // the bytes of view_ that stand for the first character
   ChangedText now_;
   bool changed_ = false;
 };

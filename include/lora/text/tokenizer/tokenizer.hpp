@@ -9,6 +9,7 @@
 #include <lora/text/tokenizer/text_steps.hpp>
 #include <lora/text/tokenizer/token_decoder.hpp>
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -65,7 +66,9 @@ class Tokenizer {
       if (!model_.spelling(id).empty()) decoder_.add(id, model_.spelling(id), false);
     }
     std::vector<AddedToken> raw, normalized;
-    std::size_t left = std::size_t{16} << 20;  // of bytes that normalisers may make of them all
+    std::size_t left = std::size_t{16} << 20, bytes = 0;  // may be made of them all; of them all
+    for (const AddedToken& token : spec_.added) bytes += token.content.size();
+    TextWork work(where_, bytes);
     for (const AddedToken& token : spec_.added) {
       check(token);
       limit = std::max(limit, token.id + 1);
@@ -74,7 +77,7 @@ class Tokenizer {
       AddedToken searched = token;
       if (token.normalized) {
         SteppedText content(token.content);
-        content.apply(spec_.normalizer, true, left + 1);
+        content.apply(spec_.normalizer, true, work, left + 1);
         left -= std::min(left, content.view().size());
         searched.content = content.view();
       }
@@ -83,6 +86,9 @@ class Tokenizer {
                    token.special && searched.content == token.content);
       (token.normalized ? normalized : raw).push_back(std::move(searched));
     }
+    check_strips(raw);
+    check_strips(normalized);
+    note_one_text(normalized);
     raw_finder_ = AddedTokenFinder(std::move(raw), spec_.split_special);
     normalized_finder_ = AddedTokenFinder(std::move(normalized), spec_.split_special);
     vocab_size_ = static_cast<Index>(limit);
@@ -114,7 +120,7 @@ class Tokenizer {
 
   /// The ids of `text` (UTF-8; other bytes are encoded as bytes). Added tokens in it are
   /// recognised, as HuggingFace does. Time O(n log n), in one thread. Throws ConfigError beyond
-  /// 2^31 - 1 bytes.
+  /// 2^31 - 1 bytes, FormatError where the tokenizer's own rules take too long (see TextWork).
   std::vector<std::int64_t> encode(std::string_view text,
                                    SpecialTokens special = SpecialTokens::add) const {
     std::vector<std::int64_t> ids;
@@ -184,6 +190,37 @@ class Tokenizer {
     if (known == no_token && token.id < model_.id_limit() && !model_.spelling(token.id).empty())
       refuse(token, "in the vocabulary that is " + in_quotes(model_.spelling(token.id)));
   }
+  // The library fails on white space that is taken twice this way.
+  void check_strips(const std::vector<AddedToken>& tokens) const {
+    const auto is_split = [&](const AddedToken& token) {
+      return token.special && spec_.split_special;
+    };
+    const auto taker = std::find_if(tokens.begin(), tokens.end(), [&](const AddedToken& token) {
+      return token.rstrip && !token.content.empty() && !is_split(token);
+    });
+    if (taker == tokens.end()) return;
+    for (const AddedToken& token : tokens) {
+      if (token.lstrip && !token.rstrip && !token.content.empty() && !is_split(token) &&
+          detail::spaces_at_begin(token.content) == token.content.size()) {
+        refuse(token, "white space with lstrip and without rstrip is not supported beside " +
+                          in_quotes(taker->content) + ", which has rstrip");
+      }
+    }
+  }
+  // The library takes either of two tokens with one text, from run to run another one.
+  void note_one_text(const std::vector<AddedToken>& tokens) {
+    TokenTable seen;
+    for (const AddedToken& token : tokens) {
+      if (token.content.empty() || seen.add(token.content, token.id)) continue;
+      const std::uint32_t id = seen.find(token.content);
+      if (id == token.id) continue;
+      spec_.notices.push_back(where_ + ": added_tokens: the normalizer makes " +
+                              in_quotes(token.content) + " of id " + std::to_string(id) +
+                              " and of id " + std::to_string(token.id) +
+                              "; the tokenizers library takes either, here it is the first");
+      return;
+    }
+  }
   std::optional<std::int64_t> id_of_optional(const std::optional<std::string>& token) const {
     return token ? id_of(*token) : std::nullopt;
   }
@@ -195,6 +232,7 @@ class Tokenizer {
                         " bytes, at most 2147483647 are supported; cut it into documents");
     }
     TokenSink sink{ids, ends};
+    TextWork work(where_, text.size());
     if (special != SpecialTokens::none) {
       for (const std::uint32_t id : spec_.before) sink.put(id, 0);
     }
@@ -202,13 +240,14 @@ class Tokenizer {
     std::vector<TextPart> parts, inner;
     std::size_t from = 0;
     const auto encode_up_to = [&](std::size_t to) {
-      raw_finder_.split(text.substr(from, to - from), parts);
+      raw_finder_.split(text.substr(from, to - from), parts, work);
       for (const TextPart& part : parts) {
         const std::size_t size = part.end - part.begin;
         if (part.id != no_token) {
+          sink.position = from + part.begin;
           sink.put(part.id, size);
         } else {
-          encode_part(text.substr(from + part.begin, size), from + part.begin, scratch, inner,
+          encode_part(text.substr(from + part.begin, size), from + part.begin, scratch, inner, work,
                       sink);
         }
       }
@@ -223,22 +262,27 @@ class Tokenizer {
     if (special == SpecialTokens::add) {
       for (const std::uint32_t id : spec_.after) sink.put(id, 0);
     }
+    if (ends == nullptr) return;
+    std::size_t last = 0;  // parts may overlap
+    for (std::size_t& end : *ends) end = last = std::max(last, end);
   }
 
   // A stretch between two added tokens, which begins at byte `begin` of the whole text.
   void encode_part(std::string_view text, std::size_t begin, Bpe::Scratch& scratch,
-                   std::vector<TextPart>& parts, TokenSink& sink) const {
+                   std::vector<TextPart>& parts, TextWork& work, TokenSink& sink) const {
     SteppedText normal(text);
-    normal.apply(spec_.normalizer, begin == 0);
-    if (normalized_finder_.empty()) {
-      encode_piece(normal, {0, normal.view().size()}, 0, begin, scratch, sink);
+    normal.apply(spec_.normalizer, begin == 0, work);
+    if (normal.view().empty()) {  // a space before it would be more than nothing
+    } else if (normalized_finder_.empty()) {
+      encode_piece(normal, {0, normal.view().size()}, 0, begin, scratch, work, sink);
     } else {
-      normalized_finder_.split(normal.view(), parts);
+      normalized_finder_.split(normal.view(), parts, work);
       for (const TextPart& part : parts) {
         if (part.id == no_token) {
-          encode_piece(normal, {part.begin, part.end}, 0, begin, scratch, sink);
+          encode_piece(normal, {part.begin, part.end}, 0, begin, scratch, work, sink);
         } else {
-          sink.put(part.id, begin + normal.before(part.end) - sink.position);
+          sink.position = begin + normal.before(part.end);
+          sink.put(part.id, 0);
         }
       }
     }
@@ -246,19 +290,19 @@ class Tokenizer {
   }
   // A piece behind the first `cut` cuts.
   void encode_piece(const SteppedText& normal, TextRange piece, std::size_t cut, std::size_t begin,
-                    Bpe::Scratch& scratch, TokenSink& sink) const {
+                    Bpe::Scratch& scratch, TextWork& work, TokenSink& sink) const {
     if (cut == spec_.cuts.size()) {
-      encode_words(normal, piece.begin, piece.end, begin, scratch, sink);
+      encode_words(normal, piece.begin, piece.end, begin, scratch, work, sink);
       return;
     }
     const std::string_view text = normal.view().substr(piece.begin, piece.end - piece.begin);
-    for (const TextRange& part : cut_text(spec_.cuts[cut], text)) {
+    for (const TextRange& part : cut_text(spec_.cuts[cut], text, work)) {
       encode_piece(normal, {piece.begin + part.begin, piece.begin + part.end}, cut + 1, begin,
-                   scratch, sink);
+                   scratch, work, sink);
     }
   }
   // A word as its vocabulary spells it is cut once more (Falcon).
-  void encode_spelled(std::string_view word, std::size_t cut, Bpe::Scratch& scratch,
+  void encode_spelled(std::string_view word, std::size_t cut, Bpe::Scratch& scratch, TextWork& work,
                       TokenSink& sink) const {
     if (cut == spec_.spelled_cuts.size()) {
       model_.encode(word, scratch, sink);
@@ -272,21 +316,21 @@ class Tokenizer {
     }
     byte_at.push_back(word.size());
     const std::size_t position = sink.position;
-    for (const TextRange& part : cut_text(spec_.spelled_cuts[cut], spelled)) {
+    for (const TextRange& part : cut_text(spec_.spelled_cuts[cut], spelled, work)) {
       const std::size_t from = byte_at[part.begin], to = byte_at[part.end];
       sink.position = position + from;
-      encode_spelled(word.substr(from, to - from), cut + 1, scratch, sink);
+      encode_spelled(word.substr(from, to - from), cut + 1, scratch, work, sink);
     }
     sink.position = position + word.size();
   }
   void encode_words(const SteppedText& normal, std::size_t from, std::size_t to, std::size_t begin,
-                    Bpe::Scratch& scratch, TokenSink& sink) const {
+                    Bpe::Scratch& scratch, TextWork& work, TokenSink& sink) const {
     SteppedText text(normal.view().substr(from, to - from));
-    text.apply(spec_.pre_tokenizer, begin + normal.before(from) == 0);
+    text.apply(spec_.pre_tokenizer, begin == 0 && normal.is_first(from), work);
     const std::size_t first = sink.ids.size();
     sink.position = 0;
     for (WordScanner words(spec_.split, text.view()); !words.done();)
-      encode_spelled(words.next(), 0, scratch, sink);
+      encode_spelled(words.next(), 0, scratch, work, sink);
     sink.position = begin + normal.before(to);
     if (sink.ends == nullptr) return;
     for (std::size_t i = first; i < sink.ids.size(); ++i) {
