@@ -285,7 +285,9 @@ def combine(cases):
     scaling = {name: layer.scaling[name] for name in configs}
     for i, (adapters, weights, options) in enumerate(COMBINATIONS):
         result = f"m{i}"
+        torch.set_default_dtype(torch.float64)  # PEFT makes tensors of the weights
         model.add_weighted_adapter(adapters, weights, result, **options)
+        torch.set_default_dtype(torch.float32)
         tensors.update(factors_of(layer, result, result + "."))
         tensors[result + ".delta"] = layer.get_delta_weight(result)
         rows.append({"result": result, "adapters": adapters, "weights": weights, **options,
