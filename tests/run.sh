@@ -2,8 +2,13 @@
 # Builds and runs every test; installs what is missing. Arguments go to ctest: bash tests/run.sh -R linear
 # PRESET=asan-ubsan or PRESET=clang chooses another build.
 set -euo pipefail
+[ -z "${LORA_SHARED_DIR:-}" ] || LORA_SHARED_DIR=$(realpath -m "$LORA_SHARED_DIR")
 cd "$(dirname "$0")/.."
 preset=${PRESET:-default}
+
+# A second set of golden numbers and other data, where they are.
+if [ -z "${LORA_SHARED_DIR+set}" ] && [ -d ../shared ]; then LORA_SHARED_DIR=$(realpath ../shared); fi
+export LORA_SHARED_DIR="${LORA_SHARED_DIR:-}"
 
 . cmake/install_packages.sh
 packages=(g++ cmake make libeigen3-dev nlohmann-json3-dev libgtest-dev libbenchmark-dev libcli11-dev zlib1g-dev)

@@ -51,8 +51,8 @@ TEST(Tasks, NoiseOfImagesHeldOutIsAnother) {
 }
 
 TEST(Tasks, TwoKindsOfFilesAreTwoTasksOfOneSize) {
-  const std::filesystem::path data = std::filesystem::path(LORA_SHARED_DIR) / "data/digits";
-  if (!std::filesystem::exists(data)) GTEST_SKIP() << data << " is not there";
+  LORA_NEEDS_SHARED("data/digits");
+  const std::filesystem::path data = lora_test::shared_dir() / "data/digits";
   DigitSources sources{.images = 200};
   sources.mnist_images = {data / "t10k-images-idx3-ubyte.gz"};
   sources.mnist_labels = {data / "t10k-labels-idx1-ubyte.gz"};

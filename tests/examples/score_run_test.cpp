@@ -5,7 +5,6 @@
 
 #include <cmath>
 #include <filesystem>
-#include <set>
 
 #include "support/golden.hpp"
 
@@ -57,28 +56,18 @@ void expect_score(std::vector<std::string> words, double loss,
   expect_close(file.matrix<float>("logits"), expected, 1e-4, "logits");
 }
 
-TEST(Score, LossAndLogitsOfTransformersAndPeft) {
-  LORA_NEEDS_SHARED("golden/models");
-  std::set<fs::path> folders;
-  for (const auto& entry : fs::directory_iterator(shared_dir() / "golden" / "models")) {
-    if (fs::exists(entry.path() / "adapter")) folders.insert(entry.path());
-  }
-  ASSERT_GE(folders.size(), 14u);
-  for (const fs::path& folder : folders) {
-    SCOPED_TRACE(folder.filename());
-    const fs::path own = folder / "base";
-    const fs::path base = fs::exists(own) ? own : shared_dir() / "data" / "stories260K-hf";
-    const auto tensors = lora::SafetensorsFile::open(folder / "golden.safetensors");
-    const auto bytes = lora::read_file(folder / "golden.json", 1 << 26);
-    const lora::Json numbers = lora::parse_json(lora::as_text(bytes), "golden.json");
-    std::vector<std::string> words{"--model", base.string(), "--ids",
-                                   (folder / "batches.safetensors").string()};
+TEST(Score, GoldenLossAndLogitsOfTransformersAndPeft) {
+  for_each_golden_model([](const GoldenModel& golden) {
+    const auto tensors = lora::SafetensorsFile::open(golden.folder / "golden.safetensors");
+    const lora::Json numbers = read_golden_json(golden.folder / "golden.json");
+    std::vector<std::string> words{"--model", golden.base.string(), "--ids",
+                                   (golden.folder / "batches.safetensors").string()};
     expect_score(words, numbers.at("base_loss").get<double>(),
                  tensors.matrix<float>("base_logits"));
-    words.insert(words.end(), {"--adapter", (folder / "adapter").string(), "--dtype=float32"});
+    words.insert(words.end(), {"--adapter", golden.adapter.string(), "--dtype=float32"});
     expect_score(words, numbers.at("adapter_loss").get<double>(),
                  tensors.matrix<float>("adapter_logits"));
-  }
+  });
 }
 
 /// A file of ids and labels.

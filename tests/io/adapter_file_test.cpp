@@ -429,34 +429,25 @@ TEST(AdapterFile, BiasesThatAreLoadedWhileAnotherAdapterIsMergedAct) {
 
 // ---- PEFT's own files ----
 
-TEST(AdapterFile, PeftsOwnFilesAreReadCountedAndWrittenByteForByte) {
-  LORA_NEEDS_SHARED("golden/models");
-  Names models;
-  TemporaryFolder folder;
-  for (const auto& entry :
-       std::filesystem::directory_iterator(shared_dir() / "golden" / "models")) {
-    const auto adapter = entry.path() / "adapter";
-    if (!std::filesystem::exists(entry.path() / "base") || !std::filesystem::exists(adapter))
-      continue;
-    SCOPED_TRACE(entry.path().filename().string());
-    models.push_back(entry.path().filename().string());
-    LoRAConfig config = read_peft_config(adapter / "adapter_config.json").config;
+TEST(AdapterFile, GoldenFilesOfPeftAreReadCountedAndWrittenByteForByte) {
+  for_each_golden_model([](const GoldenModel& one) {
+    const TemporaryFolder folder;
+    LoRAConfig config = read_peft_config(one.adapter / "adapter_config.json").config;
     config.inference_mode = false;
-    LoRAModel<Checkpoint> model(Checkpoint(entry.path() / "base"), config);
-    const auto bytes = read_file(entry.path() / "golden.json", 1 << 20);
-    const Json golden = parse_json(as_text(bytes), "golden.json");
+    LoRAModel<Checkpoint> model(Checkpoint(one.base), config);
+    const Json golden = read_golden_json(one.folder / "golden.json");
     const auto [trained, all] = model.get_nb_trainable_parameters();
     EXPECT_EQ(trained, golden.at("trainable").get<Index>());
     EXPECT_EQ(all, golden.at("all").get<Index>());
-    load_adapter_file(model, adapter / "adapter_model.safetensors");
-    const SafetensorsFile file = SafetensorsFile::open(adapter / "adapter_model.safetensors");
+    load_adapter_file(model, one.adapter / "adapter_model.safetensors");
+    const SafetensorsFile file = SafetensorsFile::open(one.adapter / "adapter_model.safetensors");
     for (const auto& [key, parameter] : adapter_tensors(model)) {
       EXPECT_TRUE(same_bits(parameter->value, file.matrix<float>(key))) << key;
     }
     save_adapter_file(model, folder.path / "written");
-    EXPECT_EQ(bytes_of(folder.path / "written"), bytes_of(adapter / "adapter_model.safetensors"));
-  }
-  EXPECT_GE(models.size(), 12u) << "golden/models has fewer models than it had";
+    EXPECT_EQ(bytes_of(folder.path / "written"),
+              bytes_of(one.adapter / "adapter_model.safetensors"));
+  });
 }
 
 }  // namespace adapter_file_test

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "support/shared.hpp"
+#include "support/golden_sets.hpp"
 
 namespace hf_config_fields_test {
 using namespace lora;
@@ -91,15 +91,12 @@ TEST(HFConfigFields, RefuseToSayAnotherThing) {
 }
 
 TEST(HFConfigFields, AreThoseOfTheGoldenModels) {
-  LORA_NEEDS_SHARED("golden/models");
-  const auto models = lora_test::shared_dir() / "golden" / "models";
-  for (const auto& entry : std::filesystem::directory_iterator(models)) {
-    if (!std::filesystem::exists(entry.path() / "base")) continue;
-    const HFConfig read = read_hf_config(entry.path() / "base");
-    EXPECT_EQ(hf_config_fields(read.model, *read.dtype, read.fields), read.fields) << entry;
+  lora_test::for_each_golden_model([](const lora_test::GoldenModel& golden) {
+    const HFConfig read = read_hf_config(golden.base);
+    EXPECT_EQ(hf_config_fields(read.model, *read.dtype, read.fields), read.fields);
     const Json written = hf_config_fields(read.model, *read.dtype);
-    EXPECT_EQ(parse_hf_config(written, "x").model, read.model) << entry;
-  }
+    EXPECT_EQ(parse_hf_config(written, "x").model, read.model);
+  });
 }
 
 }  // namespace hf_config_fields_test

@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "io/config_fields.hpp"
-#include "support/shared.hpp"
+#include "support/golden_sets.hpp"
 
 namespace hf_config_test {
 using namespace lora;
@@ -388,20 +388,64 @@ TEST(ConfigJson, ReadsAFileOfTheFolder) {
   EXPECT_THROW(read_config_json(folder.path, "absent.json"), IoError);
 }
 
+void expect_rope(const RopeScaling& scaling, const Json& rope) {
+  const auto type = rope.at("rope_type").get<std::string>();
+  EXPECT_EQ(scaling.type, type == "llama3"   ? RopeScaling::Type::llama3
+                          : type == "linear" ? RopeScaling::Type::linear
+                                             : RopeScaling::Type::none);
+  if (type == "default") return;
+  EXPECT_EQ(scaling.factor, rope.at("factor").get<double>());
+  if (type != "llama3") return;
+  EXPECT_EQ(scaling.low_freq_factor, rope.at("low_freq_factor").get<double>());
+  EXPECT_EQ(scaling.high_freq_factor, rope.at("high_freq_factor").get<double>());
+  EXPECT_EQ(scaling.original_max_position_embeddings,
+            rope.at("original_max_position_embeddings").get<Index>());
+}
+
 TEST(HFConfig, ReadsTheGoldenModels) {
-  LORA_NEEDS_SHARED("golden/models");
-  const auto base = [](const char* name) {
-    return read_hf_config(lora_test::shared_dir() / "golden" / "models" / name / "base");
-  };
-  const LlamaConfig llama3 = std::get<LlamaConfig>(base("llama3_gqa_tied").model);
-  EXPECT_EQ(llama3.rope_scaling, (RopeScaling{RopeScaling::Type::llama3, 8, 1, 4, 32}));
-  EXPECT_TRUE(llama3.tie_word_embeddings);
-  EXPECT_EQ(llama3.rope_theta, 500000);
-  EXPECT_EQ(base("llama_bf16_sharded").dtype, DType::BF16);
-  EXPECT_EQ(std::get<LlamaConfig>(base("mistral").model).sliding_window, 7);
-  EXPECT_EQ(std::get<LlamaConfig>(base("qwen3").model).head_dim, 16);
-  EXPECT_EQ(std::get<LlamaConfig>(base("qwen2").model).head_dim, 12);
-  EXPECT_EQ(std::get<GPT2Config>(base("gpt2").model).n_inner, 192);
+  lora_test::for_each_golden_model([](const lora_test::GoldenModel& golden) {
+    const Json file = read_config_json(golden.base);
+    const HFConfig read = read_hf_config(golden.base);
+    const auto number = [&](const char* field) { return file.at(field).get<Index>(); };
+    if (file.contains("dtype")) {
+      const auto dtype = file.at("dtype").get<std::string>();
+      EXPECT_EQ(read.dtype, dtype == "bfloat16"  ? DType::BF16
+                            : dtype == "float16" ? DType::F16
+                                                 : DType::F32);
+    }
+    if (const auto* gpt2 = std::get_if<GPT2Config>(&read.model)) {
+      EXPECT_EQ(file.at("model_type"), "gpt2");
+      EXPECT_EQ(gpt2->vocab_size, number("vocab_size"));
+      EXPECT_EQ(gpt2->n_embd, number("n_embd"));
+      EXPECT_EQ(gpt2->n_layer, number("n_layer"));
+      EXPECT_EQ(gpt2->n_head, number("n_head"));
+      EXPECT_EQ(gpt2->n_inner, file.at("n_inner").is_null() ? 4 * gpt2->n_embd : number("n_inner"));
+      return;
+    }
+    const auto& llama = std::get<LlamaConfig>(read.model);
+    EXPECT_EQ(llama.model_type, file.at("model_type").get<std::string>());
+    EXPECT_EQ(llama.vocab_size, number("vocab_size"));
+    EXPECT_EQ(llama.hidden_size, number("hidden_size"));
+    EXPECT_EQ(llama.intermediate_size, number("intermediate_size"));
+    EXPECT_EQ(llama.num_hidden_layers, number("num_hidden_layers"));
+    EXPECT_EQ(llama.num_attention_heads, number("num_attention_heads"));
+    EXPECT_EQ(llama.num_key_value_heads, number("num_key_value_heads"));
+    EXPECT_EQ(llama.head_dim,
+              file.value("head_dim", llama.hidden_size / llama.num_attention_heads));
+    EXPECT_EQ(llama.tie_word_embeddings, file.at("tie_word_embeddings").get<bool>());
+    EXPECT_EQ(llama.rms_norm_eps, file.at("rms_norm_eps").get<double>());
+    EXPECT_EQ(llama.qkv_bias, llama.model_type == "qwen2");
+    EXPECT_EQ(llama.qk_norm, llama.model_type == "qwen3");
+    const bool windowed = llama.model_type == "mistral";
+    EXPECT_EQ(llama.sliding_window, windowed ? number("sliding_window") : 0);
+    if (!file.contains("rope_parameters")) return;
+    const Json& rope = file.at("rope_parameters");
+    EXPECT_EQ(llama.rope_theta, rope.at("rope_theta").get<double>());
+    expect_rope(llama.rope_scaling, rope);
+  });
+}
+
+TEST(HFConfig, ReadsStories260K) {
   LORA_NEEDS_SHARED("data/stories260K-hf");
   const HFConfig stories = read_hf_config(lora_test::shared_dir() / "data" / "stories260K-hf");
   EXPECT_EQ(std::get<LlamaConfig>(stories.model).head_dim, 8);

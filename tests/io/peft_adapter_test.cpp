@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "layers/layer_tools.hpp"
-#include "support/shared.hpp"
+#include "support/golden_sets.hpp"
 
 namespace peft_adapter_test {
 using namespace lora;
@@ -410,27 +410,20 @@ TEST(PeftAdapter, EverySafetensorsFileOfTheManifestIsJudgedAsItSays) {
 }
 
 TEST(PeftAdapter, GoldenAdaptersAreWrittenAgainByteForByte) {
-  LORA_NEEDS_SHARED("golden/models");
-  const TemporaryFolder folder;
-  std::size_t count = 0;
-  for (const auto& entry : fs::directory_iterator(shared_dir() / "golden" / "models")) {
-    const fs::path source = entry.path() / "adapter";
-    if (!fs::exists(source)) continue;
-    SCOPED_TRACE(source.string());
-    const PeftAdapter adapter = PeftAdapter::open(source);
+  for_each_golden_model([](const GoldenModel& golden) {
+    const TemporaryFolder folder;
+    const PeftAdapter adapter = PeftAdapter::open(golden.adapter);
     SafetensorsWriter writer;
     const SafetensorsFile& file = adapter.tensors();
     for (const auto& [key, value] : file.metadata()) writer.set_metadata(key, value);
     for (const std::string& name : file.names())
       writer.add(name, file.info(name).dtype, file.info(name).shape, file.bytes(name));
-    const fs::path target = folder.path / entry.path().filename();
+    const fs::path target = folder.path / golden.name;
     write_peft_adapter(target, peft_config_fields(adapter.config(), adapter.fields()), writer);
     for (const char* name : {peft_config_file, peft_weights_file})
-      EXPECT_EQ(bytes_of(target / name), bytes_of(source / name)) << name;
+      EXPECT_EQ(bytes_of(target / name), bytes_of(golden.adapter / name)) << name;
     EXPECT_EQ(PeftAdapter::open(target).modules().size(), adapter.modules().size());
-    ++count;
-  }
-  EXPECT_GE(count, 14u);
+  });
 }
 
 }  // namespace peft_adapter_test

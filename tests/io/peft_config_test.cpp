@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "layers/layer_tools.hpp"
-#include "support/shared.hpp"
+#include "support/golden_sets.hpp"
 
 namespace peft_config_test {
 using namespace lora;
@@ -22,22 +22,15 @@ PeftConfig with(const std::string& fields) {
 }
 
 TEST(PeftConfig, GoldenFilesAreWrittenByteForByte) {
-  LORA_NEEDS_SHARED("golden/models");
-  std::size_t count = 0;
-  for (const auto& entry :
-       std::filesystem::directory_iterator(shared_dir() / "golden" / "models")) {
-    const auto path = entry.path() / "adapter" / "adapter_config.json";
-    if (!std::filesystem::exists(path)) continue;
-    SCOPED_TRACE(path.string());
+  for_each_golden_model([](const GoldenModel& golden) {
+    const auto path = golden.adapter / "adapter_config.json";
     const PeftConfig read = read_peft_config(path);
     const auto bytes = read_file(path, 1 << 20);
     EXPECT_EQ(read.unknown_fields, Names{});
     EXPECT_EQ(peft_config_text(peft_config_fields(read.config, read.fields)), as_text(bytes));
     // The config alone, without the fields that were read, says everything.
     EXPECT_EQ(peft_config_text(peft_config_fields(read.config)), as_text(bytes));
-    ++count;
-  }
-  EXPECT_GE(count, 14u) << "golden/models has fewer adapters than it had";
+  });
 }
 
 TEST(PeftConfig, TheListOfFieldsIsLoRAConfigs) {

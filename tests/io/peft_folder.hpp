@@ -1,4 +1,4 @@
-// Small adapters in PEFT's directory, made by hand, and the golden ones.
+// Small adapters in PEFT's directory, made by hand.
 #pragma once
 
 #include <lora/io/gguf/gguf_names.hpp>
@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "support/shared.hpp"
+#include "support/golden_sets.hpp"
 
 namespace lora_test {
 
@@ -60,22 +60,5 @@ class PeftFolder {
   lora::Json fields_;
   lora::SafetensorsWriter tensors_;
 };
-
-/// A golden adapter's folder and that of its base.
-struct GoldenAdapter {
-  std::string name;
-  std::filesystem::path adapter, base;
-};
-inline std::vector<GoldenAdapter> golden_adapters() {
-  std::vector<GoldenAdapter> all;
-  const auto models = shared_dir() / "golden" / "models";
-  for (const auto& entry : std::filesystem::directory_iterator(models)) {
-    if (!std::filesystem::exists(entry.path() / "adapter" / "adapter_config.json")) continue;
-    const auto own = entry.path() / "base";
-    all.push_back({entry.path().filename().string(), entry.path() / "adapter",
-                   std::filesystem::exists(own) ? own : shared_dir() / "data" / "stories260K-hf"});
-  }
-  return all;
-}
 
 }  // namespace lora_test

@@ -13,7 +13,7 @@
 #include "adapters/small_model.hpp"
 #include "io/checkpoint.hpp"
 #include "support/file_calls.hpp"
-#include "support/shared.hpp"
+#include "support/golden.hpp"
 
 namespace pretrained_test {
 using namespace lora;
@@ -59,28 +59,10 @@ Model saved(const fs::path& directory, const LoRAConfig& config,
 
 // ---- PEFT's own adapters ----
 
-/// (base, adapter, its folder) of each model of golden/models that has one.
-struct Golden {
-  fs::path folder, base, adapter;
-};
-std::vector<Golden> golden_adapters() {
-  std::vector<Golden> found;
-  for (const auto& entry : fs::directory_iterator(shared_dir() / "golden" / "models")) {
-    Golden one{entry.path(), entry.path() / "base", entry.path() / "adapter"};
-    if (!fs::exists(one.adapter)) continue;
-    if (!fs::exists(one.base)) one.base = shared_dir() / "data" / "stories260K-hf";
-    if (fs::exists(one.base)) found.push_back(one);
-  }
-  EXPECT_GE(found.size(), 12u) << "golden/models has fewer adapters than it had";
-  return found;
-}
-
 TEST(Pretrained, GoldenAdaptersLoadOverTheirBaseAndAreWrittenAgainByteForByte) {
-  LORA_NEEDS_SHARED("golden/models");
-  const TemporaryFolder folder;
-  for (const Golden& golden : golden_adapters()) {
+  for_each_golden_model([](const GoldenModel& golden) {
+    const TemporaryFolder folder;
     const fs::path source = golden.adapter;
-    SCOPED_TRACE(source.string());
     auto [model, report] = from_pretrained(Checkpoint(golden.base), source);
     EXPECT_EQ(report.unknown_fields, Names{});
     EXPECT_EQ(report.warnings, Names{});
@@ -91,7 +73,7 @@ TEST(Pretrained, GoldenAdaptersLoadOverTheirBaseAndAreWrittenAgainByteForByte) {
     EXPECT_EQ(adapter_tensors(model).size(), file.names().size());
     for (const auto& [key, parameter] : adapter_tensors(model))
       EXPECT_TRUE(same_bits(parameter->value, file.matrix<float>(key))) << key;
-    const fs::path target = folder.path / golden.folder.filename();
+    const fs::path target = folder.path / golden.name;
     SavePretrainedOptions options;
     options.fields["default"] = report.fields;
     save_pretrained(model, target, options);
@@ -101,15 +83,13 @@ TEST(Pretrained, GoldenAdaptersLoadOverTheirBaseAndAreWrittenAgainByteForByte) {
     LoadOptions trainable;
     trainable.is_trainable = true;
     auto [again, same] = from_pretrained(Checkpoint(golden.base), target, trainable);
-    const Json numbers = parse_json(bytes_of(golden.folder / "golden.json"), "golden.json");
+    const Json numbers = read_golden_json(golden.folder / "golden.json");
     EXPECT_EQ(again.get_nb_trainable_parameters().first, numbers.at("trainable").get<Index>());
-  }
+  });
 }
 
 TEST(Pretrained, GoldenAdaptersMergeToTheSumWithinOneRounding) {
-  LORA_NEEDS_SHARED("golden/models");
-  for (const Golden& golden : golden_adapters()) {
-    SCOPED_TRACE(golden.folder.string());
+  for_each_golden_model([](const GoldenModel& golden) {
     const Checkpoint base(golden.base);
     auto [model, report] = from_pretrained(base, golden.adapter);
     const PeftAdapter adapter = PeftAdapter::open(golden.adapter);
@@ -142,7 +122,7 @@ TEST(Pretrained, GoldenAdaptersMergeToTheSumWithinOneRounding) {
       ++checked;
     }
     EXPECT_GT(checked, 0u);
-  }
+  });
 }
 
 // ---- round trips of our own ----

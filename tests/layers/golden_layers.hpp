@@ -15,8 +15,8 @@ struct GoldenAdapter {
   lora::Json config = lora::Json::object();
   double scaling = 0;
 };
-inline GoldenAdapter golden_adapter(const lora::Json& one) {
-  return {one.value("config", lora::Json::object()), one.at("scaling").get<double>()};
+inline GoldenAdapter golden_adapter(const GoldenCase& one) {
+  return {one.fields.value("config", lora::Json::object()), one.at("scaling").get<double>()};
 }
 
 /// The options that a configuration asks for. Without one, the rank is that of A, and alpha makes

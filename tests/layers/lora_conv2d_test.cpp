@@ -20,11 +20,8 @@ Conv2dOptions same_both_ways(Index kernel, Index stride, Index padding, Index di
 }
 
 TEST(GoldenLayers, EveryConvolution) {
-  LORA_NEEDS_SHARED("golden/layers");
-  int cases = 0;
-  for (const Json& one : golden_cases("conv2d")) {
-    SCOPED_TRACE(one.at("name").get<std::string>());
-    const SafetensorsFile file = load_golden(one.at("file").get<std::string>());
+  for_each_golden_case("conv2d", [](const GoldenCase& one) {
+    const SafetensorsFile file = one.tensors();
     const auto number = [&](const char* field) { return one.at(field).get<Index>(); };
     EXPECT_EQ(number("A_groups"), 1);
     EXPECT_EQ(number("B_groups"), number("groups"));
@@ -61,9 +58,7 @@ TEST(GoldenLayers, EveryConvolution) {
       expect_close(zero.prepare_merge({"default"}).weight.dense(), file.matrix<double>("delta"),
                    golden_bound(r), "delta");
     }
-    ++cases;
-  }
-  EXPECT_GE(cases, 1);
+  });
 }
 
 /// A layer and the size of its images, with the functions of a layer from rows to rows.

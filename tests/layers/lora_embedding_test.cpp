@@ -12,8 +12,8 @@ using namespace lora;
 using namespace lora_test;
 using Ids = std::vector<std::int64_t>;
 
-void check_golden(const Json& one) {
-  const SafetensorsFile file = load_golden(one.at("file").get<std::string>());
+void check_golden(const GoldenCase& one) {
+  const SafetensorsFile file = one.tensors();
   const Index d = file.info("W").shape[1];
   LoRAEmbedding<double> layer(file.matrix<double>("W"));
   const Adapter<double>& adapter = add_golden_adapter(layer, golden_adapter(one), file);
@@ -33,13 +33,7 @@ void check_golden(const Json& one) {
   expect_close(adapter.B.grad, file.matrix<double>("dB"), bound, "dB");
 }
 
-TEST(GoldenLayers, Embedding) {
-  LORA_NEEDS_SHARED("golden/layers");
-  for (const Json& one : golden_cases("embedding")) {
-    SCOPED_TRACE(one.at("name").get<std::string>());
-    check_golden(one);
-  }
-}
+TEST(GoldenLayers, EveryEmbedding) { for_each_golden_case("embedding", check_golden); }
 
 const Ids some_ids = {3, 0, 12, 3, 3, 7, 0};
 

@@ -40,28 +40,29 @@ constexpr KindOfCase kinds[] = {
     {"merge", "layers/merging_test"},
     {"combine", "adapters/combine_test"},
     {"init", "layers/adapter_init_test"},
-    {"optimiser", "optim"},
-    {"clip", "optim"},
-    {"schedule", "optim"},
-    {"loss", "nn"},
-    {"activation", "nn"},
-    {"matching", "adapters"},
+    {"optimiser", "optim/adamw_test"},
+    {"clip", "optim/clip_grad_test"},
+    {"schedule", "optim/schedule_test"},
+    {"loss", "nn/losses_test"},
+    {"activation", "nn/activations_test"},
+    {"matching", "adapters/matching_test"},
 };
 
 TEST(GoldenLayers, NoCaseIsLeftOutInSilence) {
-  LORA_NEEDS_SHARED("golden/layers");
-  std::map<std::string, int> count;
-  for (const Json& one : golden_cases()) ++count[one.at("kind").get<std::string>()];
+  for_each_golden_set([](const GoldenSet& set) {
+    std::map<std::string, int> count;
+    for (const GoldenCase& one : golden_cases(set)) ++count[one.at("kind").get<std::string>()];
+    for (const KindOfCase& kind : kinds) {
+      EXPECT_GE(count[kind.kind], 1) << kind.kind;
+      count.erase(kind.kind);
+    }
+    for (const auto& [kind, cases] : count)
+      ADD_FAILURE() << cases << " cases of kind " << kind << " are proved nowhere";
+  });
   for (const KindOfCase& kind : kinds) {
-    EXPECT_GE(count[kind.kind], 1) << kind.kind;
-    count.erase(kind.kind);
-    const std::string where = kind.where == nullptr ? "" : kind.where;
-    if (where.find('/') == std::string::npos) continue;
-    EXPECT_TRUE(std::filesystem::exists(std::string(LORA_SOURCE_DIR) + "/tests/" + where + ".cpp"))
-        << where;
+    const auto file = std::string(LORA_SOURCE_DIR) + "/tests/" + kind.where + ".cpp";
+    EXPECT_TRUE(std::filesystem::exists(file)) << file;
   }
-  for (const auto& [kind, cases] : count)
-    ADD_FAILURE() << cases << " cases of kind " << kind << " are proved nowhere";
 }
 
 /// A golden tensor as rows of `cols` numbers.
@@ -74,12 +75,8 @@ Matrix<double> optional_matrix(const SafetensorsFile& file, const std::string& n
 }
 
 TEST(GoldenLayers, EveryLinearCase) {
-  LORA_NEEDS_SHARED("golden/layers");
-  int cases = 0;
-  for (const Json& one : golden_cases("linear")) {
-    const std::string name = one.at("name").get<std::string>();
-    SCOPED_TRACE(name);
-    const SafetensorsFile file = load_golden(one.at("file").get<std::string>());
+  for_each_golden_case("linear", [](const GoldenCase& one) {
+    const SafetensorsFile file = one.tensors();
     const Json& config = one.at("config");
     const Layout layout = config.value("fan_in_fan_out", false) ? Layout::in_out : Layout::out_in;
     LoRALinear<double> layer(FrozenWeight<double>(file.matrix<double>("W"), layout),
@@ -106,16 +103,14 @@ TEST(GoldenLayers, EveryLinearCase) {
     EXPECT_EQ(!adapter.bias.empty(), file.contains("dbB"));
     if (!adapter.bias.empty())
       expect_close(adapter.bias.grad, file.matrix<double>("dbB"), bound, "dbB");
-    ++cases;
-  }
-  EXPECT_GE(cases, 1);
+  });
 }
 
 /// The same cases in float over weights that are packed, on each instruction set. Stored as
 /// bfloat16, W is off by at most 2⁻⁸ of itself, and so is x beside it where pairs are multiplied;
 /// the gradients of A and B do not depend on W.
-void check_packed(const Json& one, Precision precision) {
-  const SafetensorsFile file = load_golden(one.at("file").get<std::string>());
+void check_packed(const GoldenCase& one, Precision precision) {
+  const SafetensorsFile file = one.tensors();
   const Json& config = one.at("config");
   const Layout layout = config.value("fan_in_fan_out", false) ? Layout::in_out : Layout::out_in;
   const auto floats = [&](const std::string& name) {
@@ -154,21 +149,19 @@ void check_packed(const Json& one, Precision precision) {
 }
 
 TEST(GoldenLayers, EveryLinearCaseOverPackedWeights) {
-  LORA_NEEDS_SHARED("golden/layers");
   for_each_isa([](const char* isa_name) {
     SCOPED_TRACE(isa_name);
-    for (const Json& one : golden_cases("linear")) {
-      SCOPED_TRACE(one.at("name").get<std::string>());
+    for_each_golden_case("linear", [](const GoldenCase& one) {
       check_packed(one, Precision::float32);
       check_packed(one, Precision::bfloat16);
-    }
+    });
   });
 }
 
 // PEFT's mask cannot be given to a layer whose masks are its own, so the two paths are two layers:
 // the base sees x, the adapter alone (over W = 0) sees x · mask / (1 - p).
-void check_dropout_mask(const Json& one) {
-  const SafetensorsFile file = load_golden(one.at("file").get<std::string>());
+void check_dropout_mask(const GoldenCase& one) {
+  const SafetensorsFile file = one.tensors();
   const Matrix<double> x = file.matrix<double>("x"), dy = file.matrix<double>("dy"),
                        w = file.matrix<double>("W");
   const Matrix<double> kept = file.matrix<double>("mask") / (1.0 - one.at("p").get<double>());
@@ -189,13 +182,12 @@ void check_dropout_mask(const Json& one) {
 }
 
 TEST(GoldenLayers, LinearWithDropoutMask) {
-  LORA_NEEDS_SHARED("golden/layers");
-  for (const Json& one : golden_cases("linear_dropout")) check_dropout_mask(one);
+  for_each_golden_case("linear_dropout", check_dropout_mask);
 }
 
-void check_used_twice(const Json& one) {
-  const SafetensorsFile file = load_golden(one.at("file").get<std::string>());
-  LoRALinear<double> layer(file.matrix<double>("a.W"), file.matrix<double>("a.b"));
+void check_used_twice(const GoldenCase& one) {
+  const SafetensorsFile file = one.tensors();
+  LoRALinear<double> layer(file.matrix<double>("a.W"), optional_matrix(file, "a.b"));
   const Index n = layer.in_features();
   const Adapter<double>& adapter = add_golden_adapter(layer, golden_adapter(one), file, "a.");
   const Matrix<double> x = file.matrix<double>("x"), dy = file.matrix<double>("dy");
@@ -214,15 +206,12 @@ void check_used_twice(const Json& one) {
   expect_close(adapter.B.grad, file.matrix<double>("a.dB"), bound, "dB");
 }
 
-TEST(GoldenLayers, OneLayerUsedTwiceInAGraph) {
-  LORA_NEEDS_SHARED("golden/layers");
-  for (const Json& one : golden_cases("shared")) check_used_twice(one);
-}
+TEST(GoldenLayers, OneLayerUsedTwiceInAGraph) { for_each_golden_case("shared", check_used_twice); }
 
-void check_several(const Json& one) {
-  const SafetensorsFile file = load_golden(one.at("file").get<std::string>());
-  LoRALinear<double> layer(file.matrix<double>("W"), file.matrix<double>("b"));
-  const Json configs = one.value("configs", Json::object());
+void check_several(const GoldenCase& one) {
+  const SafetensorsFile file = one.tensors();
+  LoRALinear<double> layer(file.matrix<double>("W"), optional_matrix(file, "b"));
+  const Json configs = one.fields.value("configs", Json::object());
   Index ranks = 0;
   for (const auto& [name, scaling] : one.at("scaling").items()) {
     const GoldenAdapter golden{configs.value(name, Json::object()), scaling.get<double>()};
@@ -253,10 +242,7 @@ void check_several(const Json& one) {
   EXPECT_GE(outputs, 1);
 }
 
-TEST(GoldenLayers, SeveralAdapters) {
-  LORA_NEEDS_SHARED("golden/layers");
-  for (const Json& one : golden_cases("several")) check_several(one);
-}
+TEST(GoldenLayers, SeveralAdapters) { for_each_golden_case("several", check_several); }
 
 // ---- properties ----
 

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <map>
 
 #include "layers/golden_layers.hpp"
 #include "layers/layer_tools.hpp"
@@ -14,34 +15,31 @@ using namespace lora;
 using namespace lora_test;
 using Names = std::vector<std::string>;
 
-/// The golden case `name`, merged into a weight that `store` made of its W, and what PEFT made of
-/// it.
+/// A golden case, merged into a weight that holds its W in W's own type, and what PEFT made of it.
 struct GoldenMerged {
   Matrix<float> W, A, B, expected, merged;
+  DType dtype{};
   float scaling = 0;
 };
-template <class Store>
-GoldenMerged merge_golden(const std::string& name, Store store) {
-  const SafetensorsFile file = load_golden(name);
+GoldenMerged merge_golden(const GoldenCase& one) {
+  const SafetensorsFile file = one.tensors();
   GoldenMerged g{file.matrix<float>("W"),
                  file.matrix<float>("A"),
                  file.matrix<float>("B"),
                  file.matrix<float>("merged"),
-                 {}};
-  LoRALinear<float> layer(store(g.W));
-  g.scaling = add_golden_adapter(layer, golden_adapter(golden_case(name)), file).scale();
+                 {},
+                 file.info("W").dtype};
+  LoRALinear<float> layer(g.dtype == DType::BF16
+                              ? FrozenWeight<float>::pack(g.W, Precision::bfloat16)
+                              : FrozenWeight<float>(g.W));
+  g.scaling = add_golden_adapter(layer, golden_adapter(one), file).scale();
   g.merged = layer.prepare_merge({"default"}).weight.stored();
   return g;
 }
 
 // W + s B A is summed in another order there, and multiplied and added in one rounding here where
 // the processor can: each side is within γ_{r+2} (|W| + s |B| |A|) of the exact sum.
-TEST(GoldenMerge, Float32WithinTheRoundingOfTheSum) {
-  LORA_NEEDS_SHARED("golden/layers");
-  const GoldenMerged g =
-      merge_golden("merge_float32", [](const auto& w) { return FrozenWeight<float>(w); });
-  ASSERT_EQ(g.merged.rows(), g.expected.rows());
-  ASSERT_EQ(g.merged.cols(), g.expected.cols());
+void expect_rounding_of_the_sum(const GoldenMerged& g) {
   const float bound =
       static_cast<float>(2 * (g.A.rows() + 2)) * std::numeric_limits<float>::epsilon() / 2;
   const Matrix<float> size =
@@ -52,23 +50,27 @@ TEST(GoldenMerge, Float32WithinTheRoundingOfTheSum) {
 }
 
 // The sum is made in float32 and rounded once; PEFT's, rounded before, may be the next bfloat16.
-TEST(GoldenMerge, BFloat16WithinOneUnitInTheLastPlace) {
-  LORA_NEEDS_SHARED("golden/layers");
-  const GoldenMerged g = merge_golden("merge_bfloat16", [](const auto& w) {
-    return FrozenWeight<float>::pack(w, Precision::bfloat16);
-  });
-  ASSERT_EQ(g.merged.rows(), g.expected.rows());
-  ASSERT_EQ(g.merged.cols(), g.expected.cols());
-  Index different = 0;
+void expect_one_unit_in_the_last_place(const GoldenMerged& g) {
   for (Index i = 0; i < g.merged.size(); ++i) {
     const float got = g.merged.data()[i], want = g.expected.data()[i];
     const std::uint16_t bits = float_to_bf16(std::abs(want));
     EXPECT_LE(std::abs(got - want),
               bf16_to_float(static_cast<std::uint16_t>(bits + 1)) - bf16_to_float(bits))
         << i;
-    different += got != want;
   }
-  RecordProperty("different", static_cast<int>(different));
+}
+
+TEST(GoldenMerge, WithinTheRoundingOfTheWeightsType) {
+  std::map<DType, int> count;
+  for_each_golden_case("merge", [&](const GoldenCase& one) {
+    const GoldenMerged g = merge_golden(one);
+    ASSERT_EQ(g.merged.rows(), g.expected.rows());
+    ASSERT_EQ(g.merged.cols(), g.expected.cols());
+    ++count[g.dtype];
+    g.dtype == DType::BF16 ? expect_one_unit_in_the_last_place(g) : expect_rounding_of_the_sum(g);
+  });
+  EXPECT_GE(count[DType::F32], 1);
+  EXPECT_GE(count[DType::BF16], 1);
 }
 
 /// A layer of odd sizes with adapters of three ranks, scales and signs, two of them with a bias.

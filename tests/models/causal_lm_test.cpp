@@ -297,27 +297,31 @@ TEST(CausalLM, TiedHeadsShareTheTableAndAdaptersActByThemselves) {
 }
 
 // golden/layers/matching.json has the module names and types of transformers' own models.
-TEST(CausalLM, ModulesAreTransformers) {
-  LORA_NEEDS_SHARED("golden/layers/matching.json");
-  for (const Json& row : load_golden_json("matching.json")) {
+void check_modules(const GoldenSet& set) {
+  std::set<std::string> trees;
+  for (const Json& row : read_golden_json(set.folder / "layers" / "matching.json")) {
     if (!row.contains("modules")) continue;
     const std::string tree = row.at("tree").get<std::string>();
+    std::vector<std::string> expected, found;
+    Index layers = 0;
+    for (const Json& one : row.at("modules")) {
+      const auto name = one.at("name").get<std::string>();
+      expected.push_back(name + " " + one.at("type").get<std::string>());
+      layers += name.ends_with("mlp.down_proj") || name.ends_with("mlp.c_proj");
+    }
     CausalLMConfig config;
     if (tree == "gpt2") {
       GPT2Config c = tiny_gpt2();
-      c.n_layer = 3;
+      c.n_layer = layers;
       config = c;
     } else if (tree == "llama" || tree == "qwen2") {
       LlamaConfig c = tiny_llama();
-      c.model_type = tree, c.num_hidden_layers = 3;
+      c.model_type = tree, c.num_hidden_layers = layers;
       config = c;
     } else {
       continue;
     }
-    std::vector<std::string> expected, found;
-    for (const Json& one : row.at("modules"))
-      expected.push_back(one.at("name").get<std::string>() + " " +
-                         one.at("type").get<std::string>());
+    trees.insert(tree);
     CausalLM<float> model = tiny_model<float>(config);
     model.for_each_module("", [&](const NamePath& path, auto& module) {
       found.push_back(path.str() + " " + module.module_type());
@@ -326,7 +330,10 @@ TEST(CausalLM, ModulesAreTransformers) {
     EXPECT_EQ(model.model_type(), tree);
     EXPECT_EQ(model.output_module(), "lm_head");
   }
+  EXPECT_EQ(trees, (std::set<std::string>{"gpt2", "llama", "qwen2"}));
 }
+
+TEST(CausalLM, ModulesAreThoseOfTheGoldenTrees) { for_each_golden_set(check_modules); }
 
 TEST(CausalLM, LoRAModelAdaptsAllLinearLayersButTheHead) {
   static_assert(Adaptable<CausalLM<float>>);

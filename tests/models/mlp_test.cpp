@@ -14,8 +14,8 @@ namespace mlp_test {
 using namespace lora;
 using namespace lora_test;
 
-void check_stacked(const Json& one) {
-  const SafetensorsFile file = load_golden(one.at("file").get<std::string>());
+void check_stacked(const GoldenCase& one) {
+  const SafetensorsFile file = one.tensors();
   Index terms = file.info("x").shape[0] + file.info("x").shape[1];
   std::vector<LoRALinear<double>> layers;
   for (const std::string name : {"a.", "b."}) {
@@ -41,10 +41,7 @@ void check_stacked(const Json& one) {
   }
 }
 
-TEST(GoldenLayers, StackedSilu) {
-  LORA_NEEDS_SHARED("golden/layers");
-  for (const Json& one : golden_cases("stacked")) check_stacked(one);
-}
+TEST(GoldenLayers, StackedSilu) { for_each_golden_case("stacked", check_stacked); }
 
 const std::vector<Index> widths = {7, 9, 5, 11, 3};
 

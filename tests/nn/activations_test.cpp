@@ -59,24 +59,26 @@ void expect_near_each(const Matrix<S>& got, const Matrix<double>& expected, cons
 }
 
 TEST(Activations, GoldenValuesAndDerivatives) {
-  LORA_NEEDS_SHARED("golden/layers/activations.safetensors");
-  const auto file = lora_test::load_golden("activations");
-  const auto x = file.matrix<double>("x");
   const std::vector<std::pair<const char*, Activation>> golden{
       {"relu", Activation::relu},           {"gelu", Activation::gelu},
       {"gelu_tanh", Activation::gelu_tanh}, {"silu", Activation::silu},
       {"sigmoid", Activation::sigmoid},     {"tanh", Activation::tanh}};
-  const Matrix<double> ones = Matrix<double>::Ones(x.rows(), x.cols());
-  for (const auto& [name, kind] : golden) {
-    const auto y = file.matrix<double>(name), dy = file.matrix<double>(std::string("d") + name);
-    expect_near_each<double>(forward<double>(kind, x), y, x, u, name);
-    expect_near_each<double>(backward<double>(kind, x, ones), dy, x, u, std::string("d") + name);
-    const Matrix<float> xf = x.cast<float>(), ones_f = ones.cast<float>();
-    // A float input is off by 2^-24 |x|, which a slope of at most 1.13 (and a curvature below 1)
-    // hands on.
-    expect_near_each<float>(forward<float>(kind, xf), y, x, 0x1.0p-24, name);
-    expect_near_each<float>(backward<float>(kind, xf, ones_f), dy, x, 0x1.0p-24, name);
-  }
+  lora_test::for_each_golden_case("activation", [&](const lora_test::GoldenCase& one) {
+    const auto file = one.tensors();
+    const auto x = file.matrix<double>("x");
+    ASSERT_GE(x.size(), 1);
+    const Matrix<double> ones = Matrix<double>::Ones(x.rows(), x.cols());
+    for (const auto& [name, kind] : golden) {
+      const auto y = file.matrix<double>(name), dy = file.matrix<double>(std::string("d") + name);
+      expect_near_each<double>(forward<double>(kind, x), y, x, u, name);
+      expect_near_each<double>(backward<double>(kind, x, ones), dy, x, u, std::string("d") + name);
+      const Matrix<float> xf = x.cast<float>(), ones_f = ones.cast<float>();
+      // A float input is off by 2^-24 |x|, which a slope of at most 1.13 (and a curvature below 1)
+      // hands on.
+      expect_near_each<float>(forward<float>(kind, xf), y, x, 0x1.0p-24, name);
+      expect_near_each<float>(backward<float>(kind, xf, ones_f), dy, x, 0x1.0p-24, name);
+    }
+  });
 }
 
 TEST(Activations, GradientsByComplexStep) {

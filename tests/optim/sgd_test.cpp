@@ -18,7 +18,7 @@ using lora_test::three_tensors;
 namespace sgd_test {
 
 template <class S>
-int replay_case(const lora::Json& one) {
+void replay_case(const lora_test::GoldenCase& one) {
   const auto& d = one.at("defaults");
   SGDOptions options;
   options.lr = d.at("lr");
@@ -27,21 +27,12 @@ int replay_case(const lora::Json& one) {
   options.weight_decay = d.at("weight_decay");
   options.nesterov = d.at("nesterov");
   options.maximize = d.at("maximize");
-  return lora_test::replay<S>(one.at("name"), SGD<S>(options), options.lr);
+  lora_test::replay<S>(one, SGD<S>(options), options.lr);
 }
 
 TEST(SGD, EveryGoldenCaseInBothPrecisions) {
-  LORA_NEEDS_SHARED("golden/layers/cases.json");
-  int cases = 0, compared = 0;
-  for (const auto& one : lora_test::golden_cases("optimiser")) {
-    const std::string name = one.at("name");
-    if (name.rfind("sgd_", 0) != 0) continue;
-    const bool single = name.find("float32") != std::string::npos;
-    compared += single ? replay_case<float>(one) : replay_case<double>(one);
-    ++cases;
-  }
-  EXPECT_EQ(cases, 4);
-  EXPECT_EQ(compared, 4 * 10 * (15 + 7 + 16));
+  lora_test::for_each_golden_optimiser(
+      "sgd", [](const auto& one, auto scalar) { replay_case<decltype(scalar)>(one); });
 }
 
 TEST(SGD, PlainIsOneLine) {

@@ -110,40 +110,63 @@ bool same_states(const lora::OptimizerState<S>& a, const lora::OptimizerState<S>
     EXPECT_NE(text_.find(part), std::string::npos) << text_;                   \
   } while (false)
 
-/// Replays one golden optimiser case: ten steps on three tensors, each value held against
-/// PyTorch's. The bound adds up 8 roundings of the value and 8 of the update a step. Returns the
-/// number of values compared.
+/// Replays the steps of one golden optimiser case, each value held against PyTorch's. The bound
+/// adds up 8 roundings of the value and 8 of the update a step.
 template <class S, class Optimizer>
-int replay(const std::string& name, Optimizer optimizer, double lr) {
-  const auto file = load_golden(name);
+void replay(const GoldenCase& one, Optimizer optimizer, double lr) {
+  const auto file = one.tensors();
   ToyModel<S> model;
-  for (int i = 0; i < 3; ++i) {
-    const std::string key = tensor_name('p', i);
-    model.add(key, file.matrix<S>(key + ".0"), file.info(key + ".0").shape);
+  int tensors = 0;
+  for (; file.contains(tensor_name('p', tensors, 0)); ++tensors) {
+    const std::string start = tensor_name('p', tensors, 0);
+    model.add(tensor_name('p', tensors), file.matrix<S>(start), file.info(start).shape);
   }
+  const auto count = static_cast<std::size_t>(tensors);
   const double unit = std::numeric_limits<S>::epsilon() / 2;
-  std::vector<lora::Matrix<double>> bound(3);
-  int compared = 0;
-  for (int step = 1; step <= 10; ++step) {
-    std::vector<lora::Matrix<S>> before(3);
-    for (int i = 0; i < 3; ++i) {
+  std::vector<lora::Matrix<double>> bound(count);
+  int step = 1;
+  for (; file.contains(tensor_name('g', 0, step)); ++step) {
+    std::vector<lora::Matrix<S>> before(count);
+    for (int i = 0; i < tensors; ++i) {
       auto& p = model[tensor_name('p', i)];
       p.grad = file.matrix<S>(tensor_name('g', i, step));
       before[static_cast<std::size_t>(i)] = p.value;
     }
     optimizer.step(model);
-    for (std::size_t i = 0; i < 3; ++i) {
+    for (std::size_t i = 0; i < count; ++i) {
       const auto& p = model[tensor_name('p', static_cast<int>(i))].value;
       const auto expected = file.matrix<S>(tensor_name('p', static_cast<int>(i), step));
       if (step == 1) bound[i].setZero(p.rows(), p.cols());
       bound[i].array() += 8 * unit * (before[i].template cast<double>().array().abs() + lr);
-      for (lora::Index k = 0; k < p.size(); ++k, ++compared) {
+      ASSERT_EQ(p.size(), expected.size());
+      for (lora::Index k = 0; k < p.size(); ++k) {
         const double error = std::abs(static_cast<double>(p.data()[k]) - expected.data()[k]);
-        EXPECT_LE(error, bound[i].data()[k]) << name << " tensor " << i << " step " << step;
+        EXPECT_LE(error, bound[i].data()[k]) << " tensor " << i << " step " << step;
       }
     }
   }
-  return compared;
+  EXPECT_GE(tensors, 1);
+  EXPECT_GT(step, 1) << "no gradient";
+}
+
+/// check(one, S{}) for each golden case of an optimiser, S being the type of its tensors; every set
+/// has some in both types.
+template <class Check>
+void for_each_golden_optimiser(const std::string& name, Check check) {
+  for_each_golden_set([&](const GoldenSet& set) {
+    int single = 0, both = 0;
+    for (const GoldenCase& one : golden_cases(set, "optimiser")) {
+      if (!one.name().starts_with(name + "_")) continue;
+      check_golden_part(one.name(), [&] {
+        const bool is_single = one.tensors().info("p0.0").dtype == lora::DType::F32;
+        is_single ? check(one, float{}) : check(one, double{});
+        single += is_single;
+      });
+      ++both;
+    }
+    EXPECT_GE(single, 1);
+    EXPECT_GT(both, single);
+  });
 }
 
 }  // namespace lora_test

@@ -1,4 +1,4 @@
-// Golden numbers made by PyTorch and PEFT: loading them, and holding a result against them.
+// Golden numbers made by PyTorch and PEFT: the cases of every set, and comparing a result with them.
 #pragma once
 
 #include <lora/io/safetensors/safetensors.hpp>
@@ -6,42 +6,51 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 #include <string>
+#include <vector>
 
-#include "support/shared.hpp"
+#include "support/golden_sets.hpp"
 
 namespace lora_test {
 
-/// The tensors of one case. `file` is cases.json's field of that name, or the name without its
-/// ending.
-inline lora::SafetensorsFile load_golden(std::string file) {
-  if (file.find(".safetensors") == std::string::npos) file += ".safetensors";
-  return lora::SafetensorsFile::open(shared_dir() / "golden" / "layers" / file);
-}
-
-/// A JSON file of golden/layers: "matching.json", "schedules.json", ...
-inline lora::Json load_golden_json(const std::string& file) {
-  const auto path = shared_dir() / "golden" / "layers" / file;
+/// A JSON file: "layers/cases.json" of a set, "golden.json" of a model, ...
+inline lora::Json read_golden_json(const std::filesystem::path& path) {
   const auto bytes = lora::read_file(path, std::uint64_t{1} << 30);
   return lora::parse_json(lora::as_text(bytes), path.string());
 }
 
-/// The cases of cases.json, those of one kind when it is given; a test that asks for a kind that is
-/// not there fails.
-inline std::vector<lora::Json> golden_cases(const std::string& kind = "") {
-  const lora::Json all = load_golden_json("cases.json");
-  std::vector<lora::Json> chosen;
+/// A case of layers/cases.json.
+struct GoldenCase {
+  lora::Json fields;
+  std::filesystem::path layers;  // the folder of its file
+
+  std::string name() const { return fields.at("name").get<std::string>(); }
+  const lora::Json& at(const std::string& field) const { return fields.at(field); }
+  std::filesystem::path path() const { return layers / fields.at("file").get<std::string>(); }
+  lora::SafetensorsFile tensors() const { return lora::SafetensorsFile::open(path()); }
+  lora::Json json() const { return read_golden_json(path()); }
+};
+
+/// The cases of a set, those of one kind when it is given; a set without any fails.
+inline std::vector<GoldenCase> golden_cases(const GoldenSet& set, const std::string& kind = "") {
+  const auto layers = set.folder / "layers";
+  const lora::Json all = read_golden_json(layers / "cases.json");
+  std::vector<GoldenCase> chosen;
   for (const lora::Json& one : all.at("cases")) {
-    if (kind.empty() || one.at("kind").get<std::string>() == kind) chosen.push_back(one);
+    if (kind.empty() || one.at("kind").get<std::string>() == kind) chosen.push_back({one, layers});
   }
-  if (chosen.empty()) ADD_FAILURE() << "cases.json has no case of kind " << kind;
+  if (chosen.empty()) ADD_FAILURE() << layers << " has no case of kind \"" << kind << '"';
   return chosen;
 }
-inline lora::Json golden_case(const std::string& name) {
-  for (const lora::Json& one : golden_cases()) {
-    if (one.at("name").get<std::string>() == name) return one;
-  }
-  throw std::runtime_error("cases.json has no case " + name);
+
+/// check(one) for every case of a kind in every set.
+template <class Check>
+void for_each_golden_case(const std::string& kind, Check check) {
+  for_each_golden_set([&](const GoldenSet& set) {
+    for (const GoldenCase& one : golden_cases(set, kind))
+      check_golden_part(one.name(), [&] { check(one); });
+  });
 }
 
 /// golden/README.md's bound in double for sums of n terms: 10 · n · 2^-53, relative to the largest

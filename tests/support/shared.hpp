@@ -1,4 +1,4 @@
-// Where golden numbers and data lie; tests that need them skip with a message when they are absent.
+// Data that lie outside the repository, found as the tests run, and folders for one test.
 #pragma once
 
 #include <cstdlib>
@@ -8,12 +8,19 @@
 
 namespace lora_test {
 
-inline std::filesystem::path shared_dir() { return LORA_SHARED_DIR; }
+/// The folder that LORA_SHARED_DIR names in the environment; empty without it.
+inline std::filesystem::path shared_dir() {
+  const char* const named = std::getenv("LORA_SHARED_DIR");
+  return named == nullptr ? "" : named;
+}
+inline bool has_shared(const std::string& path) {
+  return !shared_dir().empty() && std::filesystem::exists(shared_dir() / path);
+}
 
-/// Skips the running test unless shared/<path> is there.
-#define LORA_NEEDS_SHARED(path)                                                                   \
-  if (!std::filesystem::exists(lora_test::shared_dir() / (path)))                                 \
-  GTEST_SKIP() << "needs " << (path) << " in " << lora_test::shared_dir() << " (LORA_SHARED_DIR)"
+/// Skips the running test unless <path> is in that folder.
+#define LORA_NEEDS_SHARED(path)       \
+  if (!lora_test::has_shared((path))) \
+  GTEST_SKIP() << "needs " << (path) << " in the folder that LORA_SHARED_DIR names"
 
 /// A fresh folder for one test, removed at the end of its life.
 struct TemporaryFolder {

@@ -13,26 +13,46 @@ using lora::SpecialTokens;
 using lora::Tokenizer;
 using lora_test::shared_dir;
 
-lora::Json golden_texts() {
-  const auto path = shared_dir() / "golden/text/tokenizers.json";
-  const auto bytes = lora::read_file(path, std::uint64_t{1} << 30);
-  return lora::parse_json(lora::as_text(bytes), path.string());
+/// The folder of a golden tokenizer: in the set itself, or in the data beside it.
+std::filesystem::path golden_tokenizer(const lora_test::GoldenSet& set, const std::string& name) {
+  const auto data = set.data();
+  for (const auto& folder : {set.folder / "text" / "tokenizers" / name, data / "tokenizers" / name,
+                             data / (name + "-hf")}) {
+    if (std::filesystem::exists(folder)) return folder;
+  }
+  throw std::runtime_error("there is no tokenizer " + name);
 }
 
-void expect_golden(const std::string& name, const std::filesystem::path& directory) {
-  const lora::Json golden = golden_texts();
-  const Tokenizer tokenizer = Tokenizer::open(directory);
-  const lora::Json& rows = golden.at("tokenizers").at(name);
-  ASSERT_EQ(rows.size(), golden.at("texts").size());
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    const auto text = golden.at("texts")[i].get<std::string>();
-    const auto ids = rows[i].at("ids").get<std::vector<std::int64_t>>();
-    EXPECT_EQ(tokenizer.encode(text, SpecialTokens::none), ids) << text;
-    EXPECT_EQ(tokenizer.encode(text),
-              rows[i].at("ids_with_special").get<std::vector<std::int64_t>>())
-        << text;
-    EXPECT_EQ(tokenizer.decode(ids), rows[i].at("decoded").get<std::string>()) << text;
-  }
+/// check(folder, texts, rows) for every tokenizer of every set; rows have the ids of each text.
+template <class Check>
+void for_each_golden_tokenizer(Check check) {
+  lora_test::for_each_golden_set([&](const lora_test::GoldenSet& set) {
+    const auto golden = lora_test::read_golden_json(set.folder / "text" / "tokenizers.json");
+    const auto texts = golden.at("texts").get<std::vector<std::string>>();
+    ASSERT_FALSE(golden.at("tokenizers").empty());
+    for (const auto& [name, rows] : golden.at("tokenizers").items()) {
+      lora_test::check_golden_part(name, [&, &name = name, &rows = rows] {
+        ASSERT_FALSE(texts.empty());
+        ASSERT_EQ(rows.size(), texts.size());
+        check(golden_tokenizer(set, name), texts, rows);
+      });
+    }
+  });
+}
+
+TEST(TokenizerFiles, EqualsTheGoldenIds) {
+  for_each_golden_tokenizer([](const auto& folder, const auto& texts, const lora::Json& rows) {
+    const Tokenizer tokenizer = Tokenizer::open(folder);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      const auto ids = rows[i].at("ids").template get<std::vector<std::int64_t>>();
+      EXPECT_EQ(tokenizer.encode(texts[i], SpecialTokens::none), ids) << texts[i];
+      EXPECT_EQ(tokenizer.encode(texts[i]),
+                rows[i].at("ids_with_special").template get<std::vector<std::int64_t>>())
+          << texts[i];
+      EXPECT_EQ(tokenizer.decode(ids), rows[i].at("decoded").template get<std::string>())
+          << texts[i];
+    }
+  });
 }
 
 // llama.cpp's files: texts between marker lines, and a line of ids for each.
@@ -62,27 +82,6 @@ TEST(TokenizerFiles, EqualsLlamaCppsIds) {
   expect_llama_cpp("llama-spm", shared_dir() / "data/tokenizers/llama2");
 }
 
-TEST(TokenizerFiles, EqualsTheGoldenIdsOfGpt2) {
-  LORA_NEEDS_SHARED("golden/text/tokenizers.json");
-  expect_golden("gpt2", shared_dir() / "data/tokenizers/gpt2");
-}
-TEST(TokenizerFiles, EqualsTheGoldenIdsOfQwen2) {
-  LORA_NEEDS_SHARED("golden/text/tokenizers.json");
-  expect_golden("qwen2", shared_dir() / "data/tokenizers/qwen2");
-}
-TEST(TokenizerFiles, EqualsTheGoldenIdsOfLlama2) {
-  LORA_NEEDS_SHARED("golden/text/tokenizers.json");
-  expect_golden("llama2", shared_dir() / "data/tokenizers/llama2");
-}
-TEST(TokenizerFiles, EqualsTheGoldenIdsOfLlama2WithMetaspace) {
-  LORA_NEEDS_SHARED("golden/text/tokenizers.json");
-  expect_golden("llama2_metaspace", shared_dir() / "data/tokenizers/llama2_metaspace");
-}
-TEST(TokenizerFiles, EqualsTheGoldenIdsOfStories) {
-  LORA_NEEDS_SHARED("golden/text/tokenizers.json");
-  expect_golden("stories260K", shared_dir() / "data/stories260K-hf");
-}
-
 // A directory with the given files.
 struct Directory {
   lora_test::TemporaryFolder folder;
@@ -90,8 +89,12 @@ struct Directory {
     std::ofstream(folder.path / name, std::ios::binary) << text;
     return *this;
   }
-  Directory& with_shared(const char* from, const char* name) {
-    std::filesystem::copy_file(shared_dir() / "data/tokenizers" / from / name, folder.path / name);
+  /// The files of another directory that a vocabulary without tokenizer.json needs.
+  Directory& with_vocabulary(const std::filesystem::path& from) {
+    for (const char* name : {"vocab.json", "merges.txt", "tokenizer_config.json"}) {
+      if (std::filesystem::exists(from / name))
+        std::filesystem::copy_file(from / name, folder.path / name);
+    }
     return *this;
   }
   std::string path(const char* name) const { return (folder.path / name).string(); }
@@ -115,37 +118,37 @@ std::string small_vocab() {
 }
 const char* const small_merges = "#version: 0.2\r\na b\r\n\r\n\u0120 a\r\n";
 
-// The same ids from vocab.json and merges.txt as from tokenizer.json.
-void expect_golden_without_json(const char* name, Directory& directory) {
-  const lora::Json golden = golden_texts();
-  const Tokenizer tokenizer = directory.open();
-  for (std::size_t i = 0; i < golden.at("texts").size(); ++i) {
-    const auto text = golden.at("texts")[i].get<std::string>();
-    ASSERT_EQ(tokenizer.encode(text),
-              golden.at("tokenizers").at(name)[i].at("ids").get<std::vector<std::int64_t>>())
-        << text;
-  }
+TEST(TokenizerFiles, VocabularyAndMergesGiveTheGoldenIds) {
+  int seen = 0;
+  for_each_golden_tokenizer([&](const auto& folder, const auto& texts, const lora::Json& rows) {
+    if (!std::filesystem::exists(folder / "vocab.json")) return;
+    Directory directory;
+    const Tokenizer tokenizer = directory.with_vocabulary(folder).open();
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      ASSERT_EQ(tokenizer.encode(texts[i]),
+                rows[i].at("ids").template get<std::vector<std::int64_t>>())
+          << texts[i];
+    }
+    ++seen;
+  });
+  EXPECT_GE(seen, 2) << "GPT-2's class and Qwen2's";
 }
 
-TEST(TokenizerFiles, VocabularyAndMergesOfGpt2) {
-  LORA_NEEDS_SHARED("golden/text/tokenizers.json");
+TEST(TokenizerFiles, SpecialTokensOfGpt2sVocabularyAndMerges) {
+  LORA_NEEDS_SHARED("data/tokenizers/gpt2");
   Directory directory;
-  directory.with_shared("gpt2", "vocab.json").with_shared("gpt2", "merges.txt");
-  expect_golden_without_json("gpt2", directory);
-  const Tokenizer tokenizer = directory.open();
+  const Tokenizer tokenizer =
+      directory.with_vocabulary(shared_dir() / "data/tokenizers/gpt2").open();
   EXPECT_EQ(tokenizer.eos_id(), 50256);
   EXPECT_EQ(tokenizer.encode("a<|endoftext|>"), (std::vector<std::int64_t>{64, 50256}));
   EXPECT_EQ(tokenizer.vocab_size(), 50257);
 }
 
-TEST(TokenizerFiles, VocabularyAndMergesOfQwen2) {
-  LORA_NEEDS_SHARED("golden/text/tokenizers.json");
+TEST(TokenizerFiles, SpecialTokensOfQwen2sVocabularyAndMerges) {
+  LORA_NEEDS_SHARED("data/tokenizers/qwen2");
   Directory directory;
-  directory.with_shared("qwen2", "vocab.json")
-      .with_shared("qwen2", "merges.txt")
-      .with_shared("qwen2", "tokenizer_config.json");
-  expect_golden_without_json("qwen2", directory);
-  const Tokenizer tokenizer = directory.open();
+  const Tokenizer tokenizer =
+      directory.with_vocabulary(shared_dir() / "data/tokenizers/qwen2").open();
   EXPECT_EQ(tokenizer.eos_token(), "<|im_end|>");
   EXPECT_EQ(tokenizer.eos_id(), 151645);
   EXPECT_EQ(tokenizer.pad_id(), 151643);

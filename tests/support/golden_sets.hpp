@@ -1,0 +1,81 @@
+// The sets of golden numbers that the tests run over: the repository's own, always, and the set of
+// $LORA_SHARED_DIR when that variable names a folder as the tests run.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <exception>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "support/shared.hpp"
+
+namespace lora_test {
+
+/// A folder that holds layers/, models/ and text/, as tests/golden/README.md says. Data that are no
+/// golden numbers, but that golden numbers are about, lie in data/ beside it.
+struct GoldenSet {
+  std::filesystem::path folder;
+  std::filesystem::path data() const { return folder.parent_path() / "data"; }
+};
+
+inline std::vector<GoldenSet> golden_sets() {
+  std::vector<GoldenSet> sets{{std::filesystem::path(LORA_SOURCE_DIR) / "tests" / "golden"}};
+  if (std::filesystem::is_directory(shared_dir())) sets.push_back({shared_dir() / "golden"});
+  return sets;
+}
+
+/// check(), traced with `what`; an exception is a failure that does not hide the other cases.
+template <class Check>
+void check_golden_part(const std::string& what, Check check) {
+  SCOPED_TRACE(what);
+  try {
+    check();
+  } catch (const std::exception& error) {
+    ADD_FAILURE() << error.what();
+  }
+}
+
+/// check(set) for every set.
+template <class Check>
+void for_each_golden_set(Check check) {
+  for (const GoldenSet& set : golden_sets())
+    check_golden_part(set.folder.string(), [&] { check(set); });
+}
+
+/// A folder of models/ that holds an adapter. A model without a base of its own is one of
+/// stories260K.
+struct GoldenModel {
+  std::string name;
+  std::filesystem::path folder, base, adapter;
+};
+
+/// The models of a set by name; a set without any fails.
+inline std::vector<GoldenModel> golden_models(const GoldenSet& set) {
+  std::vector<GoldenModel> found;
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator(set.folder / "models", none)) {
+    const auto& folder = entry.path();
+    if (!std::filesystem::exists(folder / "adapter")) continue;
+    const bool own = std::filesystem::exists(folder / "base");
+    found.push_back({folder.filename().string(), folder,
+                     own ? folder / "base" : set.data() / "stories260K-hf", folder / "adapter"});
+  }
+  std::sort(found.begin(), found.end(),
+            [](const auto& a, const auto& b) { return a.name < b.name; });
+  if (found.empty()) ADD_FAILURE() << set.folder << " has no models";
+  return found;
+}
+
+/// check(model) for every model of every set.
+template <class Check>
+void for_each_golden_model(Check check) {
+  for_each_golden_set([&](const GoldenSet& set) {
+    for (const GoldenModel& model : golden_models(set))
+      check_golden_part(model.name, [&] { check(model); });
+  });
+}
+
+}  // namespace lora_test
