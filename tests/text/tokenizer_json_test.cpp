@@ -288,7 +288,7 @@ TEST(TokenizerJson, EveryMutantIsATokenizerOrRefusedByOurError) {
 
 // 500 texts for each pipeline, made by tests/tokenizers_check/run.sh --golden with the tokenizers
 // library: text, ids, ids without special tokens, text again, text without special tokens.
-TEST(TokenizerJson, EqualsTheTokenizersLibraryForThePipelinesOfPublishedModels) {
+TEST(TokenizerJson, EqualsTheGoldenIdsOfPublishedPipelines) {
   const std::string path = LORA_SOURCE_DIR "/tests/text/golden/tokenizers.json";
   const auto bytes = lora::read_file(path, std::uint64_t{1} << 24);
   const Json golden = lora::parse_json(lora::as_text(bytes), path);
