@@ -186,6 +186,7 @@ CONVERSATIONS = {
 # TRL's files, whose texts stay there: the library's name for each, and the tokens that its models have.
 SHIPPED = {
     "qwen2_5": ("qwen2.5", "", "<|im_end|>"),
+    "qwen3": ("qwen3", "", "<|im_end|>"),
     "deepseek_r1_distill": ("deepseek-r1", "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"),
     "gemma": ("gemma", "<bos>", "<eos>"),
     "llama3": ("llama3", "<|begin_of_text|>", "<|eot_id|>"),
