@@ -39,7 +39,7 @@ void expect_refused(const std::vector<std::string>& words, const std::string& re
   EXPECT_NE(run.err.find(reason), std::string::npos) << run.err;
 }
 
-// golden/README.md's bounds: logits 1e-4 of the largest, the loss likewise.
+// Logits agree to 1e-4 of the largest, the loss likewise.
 void expect_score(std::vector<std::string> words, double loss,
                   const lora::Matrix<float>& expected) {
   const TemporaryFolder folder;

@@ -53,8 +53,7 @@ void for_each_golden_case(const std::string& kind, Check check) {
   });
 }
 
-/// golden/README.md's bound in double for sums of n terms: 10 · n · 2^-53, relative to the largest
-/// element.
+/// The bound in double for sums of n terms: 10 · n · 2^-53, relative to the largest element.
 inline double golden_bound(lora::Index n) { return 10.0 * static_cast<double>(n) * 0x1.0p-53; }
 
 /// Whether |actual - expected| <= bound · max|expected| everywhere; a NaN on either side fails, an

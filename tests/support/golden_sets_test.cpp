@@ -4,6 +4,8 @@
 
 #include <fstream>
 #include <optional>
+#include <set>
+#include <string>
 
 #include "support/golden.hpp"
 
@@ -76,6 +78,26 @@ TEST(GoldenSets, ASetWithoutCasesFails) {
   std::ofstream(folder.path / "golden" / "layers" / "cases.json")
       << R"({"cases": [{"name": "a", "kind": "merge"}]})";
   EXPECT_NONFATAL_FAILURE(linear(), "has no case of kind \"linear\"");
+}
+
+// Their names give them the label.
+TEST(GoldenSets, EveryTestOverThemIsCalledGolden) {
+  int found = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(own.parent_path())) {
+    if (!entry.path().filename().string().ends_with("_test.cpp")) continue;
+    std::ifstream file(entry.path());
+    std::string test;
+    for (std::string line; std::getline(file, line);) {
+      const bool begins = line.starts_with("TEST") || line.starts_with("TYPED_TEST(");
+      if (begins) test = line;
+      if (!test.empty() && line.find("for_each_golden") != line.npos) {
+        EXPECT_NE(test.find("Golden"), test.npos) << entry.path() << ": " << test;
+        ++found;
+      }
+      if (line == "}" || (begins && line.ends_with("}"))) test.clear();
+    }
+  }
+  EXPECT_GT(found, 30);
 }
 
 }  // namespace golden_sets_test

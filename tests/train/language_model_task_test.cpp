@@ -68,7 +68,7 @@ TrainerOptions<Model> decay_of_everything() {
   return options;
 }
 
-// golden/README.md: 1e-4 relative per step. AdamW's first steps go by the sign of a gradient, also
+// Loss, norm and rate agree to 1e-4 in each step. AdamW's first steps go by the sign of a gradient, also
 // of one that is nearly zero, so single elements of the adapter may be off by more: a tenth of a
 // percent of its largest.
 void check_training(const lora_test::GoldenModel& golden) {
