@@ -4,6 +4,7 @@
 #include <lora/io/file.hpp>
 #include <lora/text/tokenizer/tokenizer_json.hpp>
 
+#include <algorithm>
 #include <filesystem>
 #include <optional>
 #include <string>
