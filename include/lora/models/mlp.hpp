@@ -114,9 +114,9 @@ class MLP {
       layers_[i].prepare_backward(tape.layers[i], below != nullptr);
     }
     for (std::size_t i = layers_.size(); i-- > lowest;) {
-      using Input = Eigen::Ref<const Matrix<S>>;
-      const Input input = i == 0 ? Input(x) : Input(tape.after[i - 1]);
-      const Input g = i + 1 == layers_.size() ? Input(dy) : Input(tape.gradients[i]);
+      using MatrixRef = Eigen::Ref<const Matrix<S>>;
+      const MatrixRef input = i == 0 ? MatrixRef(x) : MatrixRef(tape.after[i - 1]);
+      const MatrixRef g = i + 1 == layers_.size() ? MatrixRef(dy) : MatrixRef(tape.gradients[i]);
       if (i == lowest) {
         layers_[i].backward(input, g, tape.layers[i], i == 0 ? dx : nullptr);
         break;
