@@ -354,6 +354,11 @@ std::size_t threads_in_a_loop(Index ranges) {
   return who.size();
 }
 
+// The leak sanitizer asks this at exit. A child of fork() does not look for leaks: it would wait for
+// a lock that another thread of its parent held.
+bool is_child_of_fork = false;
+extern "C" int __lsan_is_turned_off() { return is_child_of_fork; }
+
 /// The exit status of a child that runs `body` and then leaves by exit(0); 1000 + the signal that
 /// ended it.
 template <class Body>
@@ -361,6 +366,7 @@ int status_of_child(Body body) {
   std::fflush(nullptr);
   const pid_t child = fork();
   if (child == 0) {
+    is_child_of_fork = true;
     body();
     std::exit(0);  // with the destructors of static objects
   }
