@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../.."
 compiler=${CXX:-g++} eigen=${EIGEN3_INCLUDE_DIR:-/usr/include/eigen3}
 programs=("$@")
 [ $# -gt 0 ] || programs=(quickstart)
-[ "${1:-}" != all ] || programs=(quickstart adapt_digits finetune generate score lora_tool make_base)
+[ "${1:-}" != all ] || programs=(quickstart own_model adapt_digits finetune generate score lora_tool make_base)
 failed=0
 for program in "${programs[@]}"; do
   for level in ${LEVELS:-0 1 2 3}; do
