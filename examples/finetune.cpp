@@ -116,7 +116,7 @@ class Finetune {
       const lora::PeftConfig config = lora::parse_peft_config(options_.adapter.dump(), "adapter");
       if (!config.unknown_fields.empty())
         throw lora::ConfigError(lora::in_quotes(config.unknown_fields[0]) +
-                                " is no field of LoraConfig");
+                                " is not a field of LoraConfig");
       model_.emplace(std::move(base));
       warn(model_->add_adapter("default", config.config).warnings);
     }
@@ -128,7 +128,7 @@ class Finetune {
   void check_output() const {
     std::error_code ignored;
     if (std::filesystem::exists(output(), ignored) && !std::filesystem::is_directory(output()))
-      throw lora::IoError(output().string() + ": is no folder");
+      throw lora::IoError(output().string() + ": is not a folder");
     refuse_own_input();
     if (!options_.merge) return;
     if (std::filesystem::exists(merged_next(), ignored))

@@ -47,7 +47,8 @@ inline lora::DataOptions data_options(const FinetuneOptions& options) {
     if (known == names.end()) {
       std::string all;
       for (const auto& [one, ignored] : names) all += (all.empty() ? "" : ", ") + one;
-      throw lora::ConfigError("fields: " + lora::in_quotes(name) + " is no field, expected " + all);
+      throw lora::ConfigError("fields: " + lora::in_quotes(name) + " is not a field; expected " +
+                              all);
     }
     *known->second = column;
   }

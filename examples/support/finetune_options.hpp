@@ -263,7 +263,7 @@ class FinetuneSettings {
     if (!config_.empty()) {
       const auto bytes = lora::read_file(config_, std::uint64_t{1} << 24);
       all = lora::parse_json(lora::as_text(bytes), config_);
-      if (!all.is_object()) throw lora::ConfigError(config_ + ": is no object");
+      if (!all.is_object()) throw lora::ConfigError(config_ + ": expected an object");
     }
     const std::string where = config_.empty() ? "command line" : config_ + " or command line";
     for (const auto& [name, words] : given_) {

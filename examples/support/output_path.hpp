@@ -129,8 +129,8 @@ inline void check_file_output(const std::filesystem::path& output, const FileKin
   std::error_code failure;
   if (!std::filesystem::is_regular_file(output, failure)) return;
   if (std::filesystem::file_size(output, failure) == 0 || kind.is(output)) return;
-  throw lora::ConfigError(output.string() + ": is there and is no " + kind.name +
-                          ", which alone is replaced; choose another output, or remove it");
+  throw lora::ConfigError(output.string() + ": exists and is not a " + kind.name +
+                          "; only such a file is replaced, choose another output or remove it");
 }
 
 }  // namespace examples

@@ -163,7 +163,7 @@ TEST(FinetuneData, FieldsAreMappedAndUnknownOnesNamed) {
     detail::data_options(options);
     ADD_FAILURE() << "nothing thrown";
   } catch (const lora::ConfigError& error) {
-    EXPECT_NE(std::string(error.what()).find("\"instrution\" is no field"), std::string::npos);
+    EXPECT_NE(std::string(error.what()).find("\"instrution\" is not a field"), std::string::npos);
   }
 }
 

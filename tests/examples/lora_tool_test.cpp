@@ -533,7 +533,8 @@ TEST(LoraTool, ReplacesFilesOfTheKindThatItWritesAlone) {
   };
   const std::string notes = work.out("notes.txt"), gguf = work.out("a.gguf");
   lora::atomic_write(notes, "do not lose this");
-  expect_refused(words(notes), "notes.txt: is there and is no GGUF file, which alone is replaced");
+  expect_refused(words(notes),
+                 "notes.txt: exists and is not a GGUF file; only such a file is replaced");
   EXPECT_EQ(lora::as_text(content(notes)), "do not lose this");
   lora::atomic_write(gguf, "");
   expect_done(words(gguf));  // an empty file holds nothing to lose

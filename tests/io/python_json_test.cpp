@@ -62,7 +62,7 @@ TEST(PythonJson, WhatJsonCannotSayIsRefused) {
         [&] {
           python_json(Json{{"a", {1, x}}}, "here");
         },
-        {"here: ", " is no number of JSON"}));
+        {"here: ", " is not a number of JSON"}));
   }
 }
 

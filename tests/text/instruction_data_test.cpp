@@ -200,7 +200,7 @@ TEST(InstructionData, WhatChangesTheTrainingIsFollowedOrRefused) {
       {"\"weight\": 1, \"train\": false", "train: contradicts another field"},
       {"\"train_detail\": [{\"begin_offset\": 0}]",
        "train_detail: is not supported, only whole messages are left out (\"train\")"},
-      {"\"reasoning_content\": 3", "reasoning_content: is no text"},
+      {"\"reasoning_content\": 3", "reasoning_content: expected a string"},
       {"\"reasoning_content\": \"x\", \"thinking\": \"y\"", "thinking: contradicts another field"},
       {"\"tool_calls\": [{\"name\": \"f\", \"arguments\": {}}], \"function_call\": {\"name\": "
        "\"f\"}",
@@ -219,7 +219,7 @@ TEST(InstructionData, WhatChangesTheTrainingIsFollowedOrRefused) {
        "chat_template: is not supported for one record, only one template for all"},
       {"\"chat_template_kwargs\": {\"builtin_tools\": []}",
        "chat_template_kwargs.builtin_tools: is not supported"},
-      {"\"tools\": \"{}\"", "tools: is no array"},
+      {"\"tools\": \"{}\"", "tools: expected an array"},
       {"\"tools\": [1], \"functions\": [2]", "functions: beside tools is not supported"}};
   for (const auto& [field, reason] : records)
     EXPECT_EQ(refusal(with_field(field)), "data: line 1: " + std::string(reason));
@@ -298,12 +298,12 @@ TEST(InstructionData, ABadRecordIsNamedByFileLineAndField) {
   EXPECT_EQ(refusal(good + "{\"output\": \"B\"}"),
             "data: line 2: instruction: is missing or empty, and so is input");
   EXPECT_EQ(refusal(good + "{\"instruction\": 3, \"output\": \"B\"}"),
-            "data: line 2: instruction: is no text");
+            "data: line 2: instruction: expected a string");
   EXPECT_EQ(refusal(good + "{\"instruction\": \"A\", \"output\": \"\"}"),
             "data: line 2: answer: is missing: no message of the assistant that is not empty");
   EXPECT_EQ(refusal(good + "{\"instruction\": \"A\", \"output\": \"B\", \"history\": [[\"x\"]]}"),
             "data: line 2: history: is no list of [instruction, answer]");
-  EXPECT_EQ(refusal(good + "[1]"), "data: line 2: is no object");
+  EXPECT_EQ(refusal(good + "[1]"), "data: line 2: expected an object");
   EXPECT_EQ(refusal(good + "{\"instruction\": \"A\", \"output\": \"\xFF\"}").substr(0, 46),
             "data: line 2: not valid JSON: byte 32: syntax ");
   EXPECT_EQ(refusal(good + "{\"instruction\"").substr(0, 29), "data: line 2: not valid JSON:");
@@ -344,9 +344,9 @@ TEST(InstructionData, BadRecordsMayBeSkippedAndAreReported) {
   EXPECT_EQ(shown(data), "text=A |text=B |");
   EXPECT_EQ(data.skipped, 2u);
   ASSERT_EQ(data.problems.size(), 2u);
-  EXPECT_EQ(data.problems[1], "data: line 3: text: is no text");
+  EXPECT_EQ(data.problems[1], "data: line 3: text: expected a string");
   EXPECT_EQ(refusal("{\"text\": 3}", options),
-            "data: every record was skipped; the first: data: line 1: text: is no text");
+            "data: every record was skipped; the first: data: line 1: text: expected a string");
   std::string many = "{\"text\": \"A\"}\n";
   for (int i = 0; i < 30; ++i) many += "{}\n";
   EXPECT_EQ(parse(many, options).skipped, 30u);

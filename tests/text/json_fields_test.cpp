@@ -41,18 +41,18 @@ TEST(JsonFields, RefusalsNameThePath) {
   const lora::Json json =
       lora::parse_json("{\"t\":1,\"n\":2147483648,\"m\":-1,\"o\":[3],\"z\":null}", "file");
   JsonFields fields(json, "file");
-  EXPECT_EQ(refusal([&] { fields.text("t"); }), "file: t: is no text");
+  EXPECT_EQ(refusal([&] { fields.text("t"); }), "file: t: expected a string");
   EXPECT_EQ(refusal([&] { fields.text("u"); }), "file: u: is missing");
   EXPECT_EQ(refusal([&] { fields.number("n"); }),
-            "file: n: is no whole number from 0 to 2147483647");
+            "file: n: expected a whole number from 0 to 2147483647");
   EXPECT_EQ(refusal([&] { fields.number("m"); }),
-            "file: m: is no whole number from 0 to 2147483647");
-  EXPECT_EQ(refusal([&] { fields.flag("t", true); }), "file: t: is neither true nor false");
-  EXPECT_EQ(refusal([&] { fields.array("t"); }), "file: t: is no array");
-  EXPECT_EQ(refusal([&] { fields.object("t"); }), "file: t: is no object");
-  EXPECT_EQ(refusal([&] { fields.element("o", 0); }), "file: o[0]: is no object");
+            "file: m: expected a whole number from 0 to 2147483647");
+  EXPECT_EQ(refusal([&] { fields.flag("t", true); }), "file: t: expected true or false");
+  EXPECT_EQ(refusal([&] { fields.array("t"); }), "file: t: expected an array");
+  EXPECT_EQ(refusal([&] { fields.object("t"); }), "file: t: expected an object");
+  EXPECT_EQ(refusal([&] { fields.element("o", 0); }), "file: o[0]: expected an object");
   EXPECT_EQ(refusal([&] { fields.object("z"); }), "file: z: is missing");
-  EXPECT_EQ(refusal([&] { JsonFields(lora::Json(3), "file"); }), "file: is no object");
+  EXPECT_EQ(refusal([&] { JsonFields(lora::Json(3), "file"); }), "file: expected an object");
 }
 
 TEST(JsonFields, WhatNobodyAskedForIsRefusedUnlessItIsNull) {

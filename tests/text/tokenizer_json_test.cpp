@@ -174,14 +174,14 @@ TEST(TokenizerJson, RefusesWhatItDoesNotKnowInAByteLevelFile) {
             "model.end_of_word_suffix: \"</w>\" is not supported");
   EXPECT_EQ(refused("/model/continuing_subword_prefix", "\"##\""),
             "model.continuing_subword_prefix: \"##\" is not supported");
-  EXPECT_EQ(refused("/model/vocab", "[]"), "model.vocab: is no object");
+  EXPECT_EQ(refused("/model/vocab", "[]"), "model.vocab: expected an object");
   EXPECT_EQ(refused("/model/vocab/ab", "-1"),
             "model.vocab: \"ab\" has id -1, expected a whole number up to 4194303");
   EXPECT_EQ(refused("/model/merges/0", "\"a  b\""),
             "model.merges[0]: is neither \"left right\" nor [\"left\", \"right\"]");
   EXPECT_EQ(refused("/model/merges/0", "[\"a\"]"),
             "model.merges[0]: is neither \"left right\" nor [\"left\", \"right\"]");
-  EXPECT_EQ(refused("/model/fuse_unk", "1"), "model.fuse_unk: is neither true nor false");
+  EXPECT_EQ(refused("/model/fuse_unk", "1"), "model.fuse_unk: expected true or false");
   EXPECT_EQ(refused("/normalizer/type", "\"NFKC\""),
             "normalizer.type: \"NFKC\" is not supported, only NFC, Prepend, Replace, Strip and "
             "Sequence");
@@ -219,9 +219,9 @@ TEST(TokenizerJson, RefusesWhatItDoesNotKnowAroundAText) {
   EXPECT_EQ(refused("/post_processor/processors/1/special_tokens/<b>/ids/0", "-3"),
             "post_processor.processors[1].special_tokens.<b>.ids: holds -3, which is no id");
   EXPECT_EQ(refused("/added_tokens/0/id", "\"x\""),
-            "added_tokens[0].id: is no whole number from 0 to 2147483647");
+            "added_tokens[0].id: expected a whole number from 0 to 2147483647");
   EXPECT_EQ(refused("/added_tokens/0/extra", "1"), "added_tokens[0].extra: is not supported");
-  EXPECT_EQ(refused("/added_tokens", "{}"), "added_tokens: is no array");
+  EXPECT_EQ(refused("/added_tokens", "{}"), "added_tokens: expected an array");
 }
 
 TEST(TokenizerJson, RefusesWhatItDoesNotKnowInASentencePieceFile) {

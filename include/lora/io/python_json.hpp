@@ -60,7 +60,7 @@ inline void append_python_json(std::string& text, const Json& value, std::size_t
 inline std::string python_json(const Json& value, const std::string& where) {
   const auto check = [&](const auto& self, const Json& one) -> void {
     if (one.is_number_float() && !std::isfinite(one.get<double>()))
-      throw ConfigError(where + ": " + number_text(one.get<double>()) + " is no number of JSON");
+      throw ConfigError(where + ": " + number_text(one.get<double>()) + " is not a number of JSON");
     if (one.is_structured()) {
       for (const Json& entry : one) self(self, entry);
     }

@@ -44,12 +44,12 @@ class JsonFields {
   }
   const Json& array(const std::string& name) {
     const Json& field = need(name);
-    if (!field.is_array()) refuse(name, "is no array");
+    if (!field.is_array()) refuse(name, "expected an array");
     return field;
   }
   std::string text(const std::string& name) {
     const Json& field = need(name);
-    if (!field.is_string()) refuse(name, "is no text");
+    if (!field.is_string()) refuse(name, "expected a string");
     return field.get<std::string>();
   }
   /// The text, or `fallback` where there is none.
@@ -59,13 +59,13 @@ class JsonFields {
   bool flag(const std::string& name, bool fallback) {
     const Json* const field = find(name);
     if (field == nullptr) return fallback;
-    if (!field->is_boolean()) refuse(name, "is neither true nor false");
+    if (!field->is_boolean()) refuse(name, "expected true or false");
     return field->get<bool>();
   }
   std::uint32_t number(const std::string& name) {
     const Json& field = need(name);
     if (!field.is_number_unsigned() || field.get<std::uint64_t>() > 0x7FFFFFFFu)
-      refuse(name, "is no whole number from 0 to 2147483647");
+      refuse(name, "expected a whole number from 0 to 2147483647");
     return field.get<std::uint32_t>();
   }
   /// A field that is known not to matter.
@@ -88,7 +88,7 @@ class JsonFields {
  private:
   JsonFields(const Json& object, const std::string& where, std::string prefix)
       : object_(&object), prefix_(std::move(prefix)) {
-    if (!object.is_object()) throw FormatError(where + ": is no object");
+    if (!object.is_object()) throw FormatError(where + ": expected an object");
   }
 
   // Json looks at one key after another: in a large object, asked for much, that would be quadratic.

@@ -234,7 +234,7 @@ inline std::uint32_t token_id(const JsonFields& fields, const char* name, const 
 inline ById read_added_tokens_decoder(JsonFields& config) {
   ById all;
   if (!config.need("added_tokens_decoder").is_object())
-    config.refuse("added_tokens_decoder", "is no object");
+    config.refuse("added_tokens_decoder", "expected an object");
   JsonFields list = config.object("added_tokens_decoder");
   for (const auto& [id, value] : config.need("added_tokens_decoder").items()) {
     JsonFields fields = list.object(id);
@@ -250,7 +250,7 @@ inline ById read_added_tokens_decoder(JsonFields& config) {
 inline ById read_added_tokens_file(const Json& json, const std::string& where,
                                    const NamedTokens& named) {
   ById all;
-  if (!json.is_object()) throw FormatError(where + ": is no object");
+  if (!json.is_object()) throw FormatError(where + ": expected an object");
   for (const auto& [content, id] : json.items()) {
     AddedToken token;
     token.content = content;

@@ -216,7 +216,7 @@ inline void read_ids(const Json& vocab, const std::string& where, BpeSpec& model
 
 inline void read_vocabulary(JsonFields& fields, BpeSpec& model) {
   const Json& vocab = fields.need("vocab");
-  if (!vocab.is_object()) fields.refuse("vocab", "is no object");
+  if (!vocab.is_object()) fields.refuse("vocab", "expected an object");
   read_ids(vocab, fields.path("vocab"), model);
   const Json& merges = fields.array("merges");
   model.merges.reserve(merges.size());
