@@ -540,7 +540,7 @@ TEST(LoraTool, ReplacesFilesOfTheKindThatItWritesAlone) {
   expect_done(words(gguf));  // an empty file holds nothing to lose
   expect_done(words(gguf));
   fs::copy(work.base(), work.out("another"));
-  expect_refused(words(work.out("another") + "/model.safetensors"), "is no GGUF file");
+  expect_refused(words(work.out("another") + "/model.safetensors"), "is not a GGUF file");
 }
 
 TEST(OutputPath, KnowsLogsAndLogits) {

@@ -154,7 +154,7 @@ TEST(Score, SaysWhatDoesNotFit) {
   weights.add("w", lora::Matrix<float>::Ones(1, 1), DType::F32);
   weights.write(model);
   expect_refused({"--model", "m", "--ids", ids, "--logits", model},
-                 "is no safetensors file of logits alone");
+                 "is not a safetensors file of logits alone");
   EXPECT_EQ(score({"--help"}).code, 0);
   EXPECT_NE(score({"--help"}).out.find("Exit status: 0 "), std::string::npos);
 }
