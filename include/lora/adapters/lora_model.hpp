@@ -2,6 +2,7 @@
 #pragma once
 
 #include <lora/adapters/activation.hpp>
+#include <lora/adapters/name_checks.hpp>
 #include <lora/adapters/selection.hpp>
 #include <lora/adapters/status.hpp>
 #include <lora/core/on_use.hpp>
@@ -19,7 +20,8 @@ namespace lora {
 /// value: copying it copies the adapters and shares the frozen weights. The base is run as before,
 /// through base(). Names, rules and texts are PEFT's. Every function either does all of what it
 /// says or throws and changes nothing, whatever throws: this library, an allocation, or the base's
-/// own for_each_module. Not thread-safe, but for base()'s forward. Source: PEFT's LoraModel.
+/// own for_each_module. For that the new gradients of all layers are there before the old ones are
+/// freed. Not thread-safe, but for base()'s forward. Source: PEFT's LoraModel and PeftModel.
 template <Adaptable Base>
 class LoRAModel {
  public:
@@ -114,7 +116,7 @@ class LoRAModel {
   /// ConfigError for an unknown or repeated name.
   void set_adapter(std::vector<std::string> names) {
     check_known(names, "set_adapter");
-    check_named_once(names, "set_adapter");
+    detail::expect_named_once(names, "set_adapter");
     change_at_once([&](Transaction& change) {
       prepare_unmerge(change);
       prepare_active(std::move(names), change);
@@ -169,9 +171,11 @@ class LoRAModel {
     });
   }
 
-  /// While the guard lives, the model is the base model with the biases that were trained.
+  /// While the guard lives, the model is the base model, merged or not, but for biases of the base
+  /// that were trained: { auto off = model.disable_adapters(); … }
   DisableGuard<LoRAModel> disable_adapters() { return DisableGuard<LoRAModel>(*this); }
-  /// Lets adapters and their trained copies act or not. Which are active or merged stays as it is.
+  /// Lets adapters and their trained copies act or not, on every layer; which are active or merged
+  /// stays as it is. See disable_adapters.
   void set_enabled(bool on) {
     change_at_once([&](Transaction& change) { prepare_enabled(on, change); });
   }
@@ -215,7 +219,7 @@ class LoRAModel {
     const std::vector<std::string>& asked = names.empty() ? active_ : names;
     if (asked.empty())
       throw Error("LoRAModel::merge_adapter: no adapter is named and none is active");
-    check_named_once(asked, "merge_adapter");
+    detail::expect_named_once(asked, "merge_adapter");
     check_not_merged(asked, "merge_adapter");
     change_at_once([&](Transaction& change) {
       for_each_layer([&](const NamePath& path, auto& layer) {
@@ -265,10 +269,11 @@ class LoRAModel {
   std::pair<Index, Index> get_nb_trainable_parameters() const {
     return count_with_frozen(const_cast<LoRAModel*>(this)->base_);
   }
-  /// The line that PEFT prints, see trainable_text; and writing it to a stream.
+  /// The line that PEFT prints; see trainable_text.
   std::string trainable_parameters_text() const {
     return std::apply(trainable_text<>, get_nb_trainable_parameters());
   }
+  /// Writes that line to a stream.
   template <class Stream>
   void print_trainable_parameters(Stream& out) const {
     out << trainable_parameters_text() << '\n';
@@ -309,28 +314,10 @@ class LoRAModel {
     return nullptr;
   }
   void check_known(const std::vector<std::string>& names, const char* where) const {
-    for (const std::string& name : names) {
-      if (has_adapter(name)) continue;
-      std::string known;
-      for (const auto& entry : adapters_) known += " " + entry.name;
-      throw ConfigError("LoRAModel::" + std::string(where) + ": no adapter is called \"" + name +
-                        "\"; there are:" + (known.empty() ? " none" : known));
-    }
+    detail::expect_known(names, adapter_names(), where);
   }
   void check_not_merged(const std::vector<std::string>& names, const char* where) const {
-    const std::vector<std::string> merged = merged_adapters();
-    for (const std::string& name : names) {
-      if (std::count(merged.begin(), merged.end(), name) == 0) continue;
-      throw Error("LoRAModel::" + std::string(where) + ": adapter \"" + name +
-                  "\" is merged; call unmerge_adapter first");
-    }
-  }
-  static void check_named_once(const std::vector<std::string>& names, const char* where) {
-    for (const std::string& name : names) {
-      if (std::count(names.begin(), names.end(), name) == 1) continue;
-      throw ConfigError("LoRAModel::" + std::string(where) + ": adapter \"" + name +
-                        "\" is named twice");
-    }
+    detail::expect_not_merged(names, merged_adapters(), where);
   }
   /// Throws ConfigError unless `name` is a valid one that neither this model nor, behind its back,
   /// a layer has.
