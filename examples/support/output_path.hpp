@@ -55,9 +55,9 @@ inline std::vector<std::filesystem::path> files_read(const InputPaths& inputs) {
 inline void refuse_input_as_output(const InputPaths& outputs, const InputPaths& inputs) {
   const std::vector<std::filesystem::path> read = detail::files_read(inputs);
   for (const std::filesystem::path& output : outputs) {
+    const std::filesystem::path place = detail::resolved(output);
     for (const std::filesystem::path& input : read) {
       std::error_code failure;  // of a path that is not there, and so is nothing that is read
-      const std::filesystem::path place = detail::resolved(output);
       if (!std::filesystem::equivalent(place, input, failure) || failure) continue;
       throw lora::ConfigError(output.string() + ": is " + input.string() +
                               ", which is read; nothing is written onto its own input, choose "

@@ -150,7 +150,8 @@ TrainOutput Trainer<Model, Example>::train(const std::filesystem::path& resume) 
   AdamW<S> optimizer = training_optimizer<S>(arguments_, options_.groups);
   const LRSchedule schedule = training_schedule(arguments_, plan_);
   // Everything that can be refused is refused before anything is changed.
-  task_.release_memory();  // what it holds is not free, and would be asked for again
+  task_.release_memory();  // what is held is not free, and would be asked for again
+  gradients_ = {};
   needs().check();
   std::optional<FolderLock> lock;
   if (saves()) {

@@ -82,8 +82,8 @@ inline TrainerState state_from_json(const Json& json, const std::string& where) 
       field = value.get<double>();
     } else {
       // A run goes on counting. A negative number is far too large as an unsigned one.
-      const bool whole = value.is_number_integer() && value.get<std::uint64_t>() <= std::uint64_t{1}
-                                                                                        << 53;
+      constexpr std::uint64_t most = std::uint64_t{1} << 53;
+      const bool whole = value.is_number_integer() && value.get<std::uint64_t>() <= most;
       if (!whole) refuse(name, "a whole number from 0 to 2^53");
       field = value.get<Index>();
     }

@@ -22,7 +22,12 @@ inline const Json* find_filled(const ConfigFields& fields, const char* key) {
   return value != nullptr && *value == Json::object() ? nullptr : value;
 }
 
-/// The rotary embedding's object in the dialect of the file: rope_parameters, rope_scaling, or none.
+/// Which field has the rotary embedding in the dialect of the file.
+inline const char* rope_key(const ConfigFields& fields) {
+  return find_filled(fields, "rope_parameters") != nullptr ? "rope_parameters" : "rope_scaling";
+}
+
+/// The rotary embedding's object: rope_parameters, rope_scaling, or none.
 inline Json rope_object(const ConfigFields& fields) {
   const Json* parameters = find_filled(fields, "rope_parameters");
   const Json* scaling = find_filled(fields, "rope_scaling");
@@ -30,7 +35,7 @@ inline Json rope_object(const ConfigFields& fields) {
     fields.fault("rope_scaling", "no other values than those of rope_parameters");
   if (parameters == nullptr) parameters = scaling;
   if (parameters == nullptr) return Json::object();
-  const char* key = parameters == scaling ? "rope_scaling" : "rope_parameters";
+  const char* key = rope_key(fields);
   if (!parameters->is_object()) fields.fault(key, "an object");
   for (const auto& [name, value] : parameters->items()) {
     if (value.is_object())
@@ -174,9 +179,7 @@ inline void read_rope_scaling(const ConfigFields& fields, const ConfigFields& ro
 inline void read_rope(const ConfigFields& fields, LlamaConfig& config,
                       std::vector<std::string>& warnings) {
   const Json object = rope_object(fields);
-  const ConfigFields rope(
-      object, fields.where() + ": " +
-                  (find_filled(fields, "rope_parameters") ? "rope_parameters" : "rope_scaling"));
+  const ConfigFields rope(object, fields.where() + ": " + rope_key(fields));
   read_rope_scaling(fields, rope, config, warnings);
   const bool inside = rope.find("rope_theta") != nullptr;
   const bool outside = fields.find("rope_theta") != nullptr;

@@ -306,8 +306,9 @@ inline void note(const Conversation& conversation, const ChatTemplate& chat,
 /// given instead is for all that have turns. Longer ones than max_length are cut from the right;
 /// those that keep no answer are left out and counted, or refused. A document (a "text" message) is
 /// not cut but divided into examples of max_length. What a record says of a message (train, weight)
-/// holds whatever the loss is on, or is refused where the template has no choice. Throws ConfigError naming the record (its place,
-/// or its number from 1 on): what the template refuses, an id that the model does not have.
+/// holds whatever the loss is on, or is refused where the template has no choice. Throws ConfigError
+/// naming the record (its place, or its number from 1 on): what the template refuses, an id that the
+/// model does not have.
 inline TokenizedData tokenize_all(std::span<const Conversation> conversations,
                                   const RecordTemplates& templates, const Tokenizer& tokenizer,
                                   const TokenizeOptions& options = {}) {

@@ -56,7 +56,7 @@ inline std::size_t spaces_at_end(std::string_view text) {
   return text.size() - begin;
 }
 
-inline constexpr std::string_view writing = "the normalizer and what changes pieces";
+inline constexpr std::string_view text_steps_name = "the normalizer and what changes pieces";
 
 inline bool changes(const TextStep& step, std::string_view text, bool first) {
   switch (step.kind) {
@@ -93,7 +93,7 @@ inline StepResult change(const TextStep& step, std::string_view text, std::size_
   StepResult result;
   ChangedText& out = result.text;
   if (step.kind == TextStep::Kind::nfc) {
-    work.spend(4 * text.size(), writing);
+    work.spend(4 * text.size(), text_steps_name);
     out = to_nfc(text);
     const ChangedText begin = to_nfc(text.substr(0, first));
     for (std::size_t at = 0; at < begin.text.size() && result.first < out.text.size();) {
@@ -107,7 +107,7 @@ inline StepResult change(const TextStep& step, std::string_view text, std::size_
       throw FormatError("a step of the tokenizer makes a text larger than " +
                         std::to_string(limit) + " bytes");
     }
-    work.spend(8 + part.size(), writing);
+    work.spend(8 + part.size(), text_steps_name);
     out.text += part;
     for (std::size_t i = 0; i < part.size(); ++i) out.origin.push_back(from + stride * i);
   };
@@ -170,7 +170,7 @@ class SteppedText {
              std::size_t limit = 0) {
     if (limit == 0) limit = largest_stepped_text(size_);
     for (const TextStep& step : steps) {
-      work.spend(1 + search_steps(view_, step.from) / 4, detail::writing);
+      work.spend(1 + search_steps(view_, step.from) / 4, detail::text_steps_name);
       if (!detail::changes(step, view_, first)) continue;
       detail::StepResult next = detail::change(step, view_, first_, limit, work);
       if (changed_) {
