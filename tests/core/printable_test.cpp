@@ -22,7 +22,7 @@ TEST(Printable, EscapesWhatATerminalDoesNotShow) {
             "a\\xc2\\x9b31m");
   EXPECT_EQ(printable("\x9B[\xFF"), "\\x9b[\\xff");
   EXPECT_EQ(printable("\xE2\x80\xAE\xE2\x81\xA6"), "\\xe2\\x80\\xae\\xe2\\x81\\xa6");
-  // ALM, LRM, RLM and a deprecated one; not the joiner beside them, of which emoji are made.
+  // Escapes ALM, LRM, RLM and a deprecated mark. Keeps the zero-width joiner, which emoji need.
   EXPECT_EQ(printable("\xD8\x9C|\xE2\x80\x8E|\xE2\x80\x8F|\xE2\x81\xAF"),
             "\\xd8\\x9c|\\xe2\\x80\\x8e|\\xe2\\x80\\x8f|\\xe2\\x81\\xaf");
   EXPECT_EQ(printable("\xE2\x80\x8D"), "\xE2\x80\x8D");

@@ -259,7 +259,7 @@ TEST(InstructionData, PreferencesAreNotLearnedAsGoodAnswers) {
   EXPECT_TRUE(
       parse(with_field("\"label\": true, \"kto_tag\": true, \"chosen\": \"\", \"rejected\": []"))
           .unused_fields.empty());
-  // A class is no mark.
+  // A label that names a class does not mark a bad answer.
   const std::map<std::string, std::size_t> label = {{"label", 1}};
   EXPECT_EQ(parse("{" + alpaca + "\"label\": 0}").unused_fields, label);
   EXPECT_EQ(parse("{\"text\": \"T\", \"label\": false}").unused_fields, label);

@@ -241,7 +241,7 @@ TEST(TokenizedExample, ExamplesKnowTheirRecordAndTheirEndsAndAreCountedAnew) {
     EXPECT_EQ(data.examples[i].record, records[i]);
     EXPECT_EQ(data.examples[i].ends, ends[i]);
   }
-  EXPECT_EQ(data.report.without_label, 1);  // a token alone, of which nothing was cut
+  EXPECT_EQ(data.report.without_label, 1);  // a single token; nothing was cut
   EXPECT_EQ(data.report.without_answer, 0);
   EXPECT_EQ(data.report.ends, 2);
   EXPECT_EQ(data.report.tokens, 8);

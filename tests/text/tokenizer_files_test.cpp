@@ -20,7 +20,7 @@ std::filesystem::path golden_tokenizer(const lora_test::GoldenSet& set, const st
                              data / (name + "-hf")}) {
     if (std::filesystem::exists(folder)) return folder;
   }
-  throw std::runtime_error("there is no tokenizer " + name);
+  throw std::runtime_error("unknown tokenizer: " + name);
 }
 
 /// check(folder, texts, rows) for every tokenizer of every set; rows have the ids of each text.
