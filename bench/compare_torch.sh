@@ -4,6 +4,7 @@
 # transformers: about 1 GB) unless VENV names one.
 #   bash bench/compare_torch.sh                     width 2048, rank 16, 1 thread, float32
 #   THREADS=2 DTYPE=bfloat16 TOKENS="16 512" bash bench/compare_torch.sh
+#   VARIANT=dora TOKENS=512 bash bench/compare_torch.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 width=${WIDTH:-2048} rank=${RANK:-16} threads=${THREADS:-1} dtype=${DTYPE:-float32}
@@ -13,7 +14,9 @@ turns=${TURNS:-3}
 set_up lora_linear_bench torch peft transformers
 
 case=step
-[ "$dtype" = bfloat16 ] && case=step_bf16
+variant=${VARIANT:-}
+case=step${variant:+_$variant}
+[ "$dtype" = bfloat16 ] && case+=_bf16
 ours() {  # ours TOKENS: milliseconds, and the benchmark's exit code (2: the machine's peak changed meanwhile)
   local csv code=0
   csv=$(LORA_NUM_THREADS=$threads ./build-bench/bench/lora_linear_bench --benchmark_format=csv \
@@ -21,9 +24,9 @@ ours() {  # ours TOKENS: milliseconds, and the benchmark's exit code (2: the mac
   echo "$(awk -F, '/^"lora_linear/ { print $3 }' <<< "$csv") $code"
 }
 theirs() {  # theirs TOKENS
-  peer bench/torch_lora_linear.py "$width" "$rank" "$threads" "$dtype" "$1"
+  peer bench/torch_lora_linear.py "$width" "$rank" "$threads" "$dtype" "$1" ${variant:+"$variant"}
 }
-echo "$width x $width, rank $rank, $dtype, $threads thread(s), least of $turns turns"
+echo "$width x $width, rank $rank${variant:+, $variant}, $dtype, $threads thread(s), least of $turns turns"
 printf '%8s %12s %12s %8s\n' tokens "ours, ms" "PyTorch, ms" ratio
 for tokens in ${TOKENS:-1 2 4 8 16 64 128 512}; do
   least_ours=inf least_theirs=inf disturbed=0

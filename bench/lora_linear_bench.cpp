@@ -23,6 +23,7 @@ struct Setting {
   lora::Orientations orientations = lora::Orientations::one;
   Index out = 0;  ///< 0: as wide as the input
   float dropout = 0;
+  bool dora = false;
 
   Index out_width() const { return out > 0 ? out : width; }
 };
@@ -40,10 +41,12 @@ struct LayerSetup {
         y(s.tokens, s.out_width()),
         dy(Matrix::Random(s.tokens, s.out_width())) {
     if (s.rank == 0) return;
-    layer.add_adapter("default", {.r = s.rank,
-                                  .lora_alpha = 16,
-                                  .lora_dropout = s.dropout,
-                                  .init = lora::AdapterInit::torch_default});
+    lora::AdapterOptions options = {.r = s.rank,
+                                    .lora_alpha = 16,
+                                    .lora_dropout = s.dropout,
+                                    .init = lora::AdapterInit::torch_default};
+    if (s.dora) options.variant = lora::DoRA{};
+    layer.add_adapter("default", options);
     layer.adapters().set_active({"default"});
   }
   void forward() { layer.forward(x, y, &tape, {.training = true}); }
@@ -172,6 +175,13 @@ void register_all() {
       Setting dropping{width, tokens, 16};
       dropping.dropout = 0.1f;
       add("forward_backward_dropout", forward_backward, dropping);
+      add("step_dropout", step, dropping);
+      dropping.dora = true;
+      add("step_dora_dropout", step, dropping);
+      dropping.dropout = 0;
+      add("step_dora", step, dropping);
+      dropping.precision = Precision::bfloat16;
+      add("step_dora_bf16", step, dropping);
     }
     for (const Index rank : {1, 4, 16, 64, 256}) {
       add("merge", merge, {width, 1, rank});

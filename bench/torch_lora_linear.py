@@ -1,6 +1,6 @@
 """One LoRA linear layer under PyTorch + PEFT on the CPU: what compare_torch.sh holds ours against.
 
-    torch_lora_linear.py WIDTH RANK THREADS DTYPE TOKENS
+    torch_lora_linear.py WIDTH RANK THREADS DTYPE TOKENS [dora]
 
 prints the least time of a step (zero gradients, forward, backward with the input's gradient, AdamW
 on A and B) in milliseconds.
@@ -27,7 +27,8 @@ def main():
     dtype, tokens = getattr(torch, sys.argv[4]), int(sys.argv[5])
     torch.manual_seed(0)
     torch.set_num_threads(threads)
-    config = LoraConfig(r=rank, lora_alpha=16, target_modules=["linear"], init_lora_weights=False)
+    config = LoraConfig(r=rank, lora_alpha=16, target_modules=["linear"], init_lora_weights=False,
+                        use_dora="dora" in sys.argv[6:])
     model = get_peft_model(Layer(width).to(dtype), config).to(dtype)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4)

@@ -80,7 +80,6 @@ TEST(LoRAConfig, RefusesEachUnsupportedFieldByNameAndValue) {
           {"lora_ga_config",
            {[](LoRAConfig& c) { c.lora_ga_config = "{\"scale\": \"unit\"}"; },
             "{\"scale\": \"unit\"}"}},
-          {"use_dora", {[](LoRAConfig& c) { c.use_dora = true; }, "true"}},
           {"velora_config", {[](LoRAConfig& c) { c.velora_config = "{}"; }, "{}"}},
           {"kasa_config",
            {[](LoRAConfig& c) { c.kasa_config = "{\"beta\": 1}"; }, "{\"beta\": 1}"}},
@@ -286,6 +285,16 @@ TEST(LoRAConfig, ScalesByRankOrItsRoot) {
   EXPECT_EQ(lora::scaling(5, 3, false), 5.0 / 3.0);
   EXPECT_EQ(lora::scaling(16, 64, true), 2.0);
   EXPECT_EQ(lora::scaling(0.5, 4, true), 0.25);
+}
+
+TEST(LoRAConfig, DoRAGoesWithAllButABiasOnB) {
+  LoRAConfig config;
+  config.use_dora = true;
+  config.use_rslora = true;
+  EXPECT_NO_THROW(config.validate());
+  EXPECT_EQ(refusal([](LoRAConfig& c) { c.use_dora = c.lora_bias = true; }),
+            "LoRAConfig: lora_bias = true with use_dora = true is not valid; expected one of the two "
+            "to be false");
 }
 
 }  // namespace config_test

@@ -55,6 +55,12 @@ TEST(Selection, OptionsAreTheConfigsForThisModule) {
   config.use_rslora = true;
   EXPECT_EQ(adapter_options(config, {"a.b", 3, 12, 4}, 0).variant.index(),
             AdapterVariant(RsLoRA{}).index());
+  for (const bool rslora : {false, true}) {
+    config.use_dora = true;
+    config.use_rslora = rslora;
+    const AdapterVariant chosen = adapter_options(config, {"a.b", 4, 12, 4}, 0).variant;
+    EXPECT_EQ(std::get<DoRA>(chosen).scaling(12, 4), rslora ? 6 : 3);
+  }
 }
 
 TEST(Selection, InitialisationsByTheirNames) {

@@ -71,6 +71,20 @@ TEST(WeightedAdapter, CatIsTheSumOnEveryKindOfLayer) {
 
 // The whole model: the outputs of all layers are linear in the deltas of one layer only, so each is
 // looked at alone.
+TEST(WeightedAdapter, ADoRAAdapterIsRefused) {
+  Model model = two_adapters();
+  LoRAConfig config;
+  config.target_modules = Names{"q"};
+  config.use_dora = true;
+  model.add_adapter("dora", config);
+  EXPECT_TRUE(throws<ConfigError>(
+      [&] {
+        add_weighted_adapter(model, {"a", "dora"}, {1, 1}, "sum", by_cat);
+      },
+      {"adapter \"dora\": a DoRA adapter cannot be combined"}));
+  EXPECT_FALSE(model.has_adapter("sum"));
+}
+
 TEST(WeightedAdapter, ActsAsTheSourcesTogether) {
   for (const char* layer : {"q", "head", "conv", "embed"}) {
     Model model(SmallModel<double>{}, config_for({layer}), "a");

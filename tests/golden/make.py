@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes the golden numbers of this folder with PyTorch, transformers, PEFT and tokenizers.
 
-    python3 tests/golden/make.py [--output FOLDER] [layers|models|sampling|text ...]
+    python3 tests/golden/make.py [--output FOLDER] [layers|variants|models|sampling|text ...]
 
 Each part is written anew. Every case draws from a generator that its own name seeds, so a case that
 is added changes no other. README.md says what the files hold.
@@ -34,8 +34,10 @@ import layers  # noqa: E402
 import models  # noqa: E402
 import sampling  # noqa: E402
 import text  # noqa: E402
+import variants  # noqa: E402
 
-PARTS = {"layers": layers.make, "models": models.make, "sampling": sampling.make, "text": text.make}
+PARTS = {"layers": layers.make, "variants": variants.make, "models": models.make,
+         "sampling": sampling.make, "text": text.make}
 
 
 def main():

@@ -76,6 +76,13 @@ CASES = [
                                          initializer_range=0.2, **SPECIAL),
          {"r": 3, "lora_alpha": 5, "target_modules": ["c_attn", "c_proj", "c_fc"],
           "fan_in_fan_out": True}),
+    Case("llama_dora", llama(num_key_value_heads=1),
+         {"r": 3, "lora_alpha": 7, "use_dora": True, "use_rslora": True,
+          "target_modules": ["q_proj", "v_proj", "down_proj", "embed_tokens"]}),
+    Case("gpt2_dora", transformers.GPT2Config(n_embd=24, n_head=2, n_layer=2, n_positions=48,
+                                              initializer_range=0.2, **SPECIAL),
+         {"r": 2, "lora_alpha": 5, "use_dora": True, "target_modules": ["c_attn", "c_proj"],
+          "fan_in_fan_out": True}),
 ]
 
 

@@ -26,21 +26,30 @@ double unit_roundoff(DType dtype) {
 std::vector<std::byte> content(const fs::path& path) { return read_file(path, 1 << 30); }
 
 // Whether merged is W + s B A: the float32 sum of r products, times s, added, and rounded once to
-// the type; f16 has a spacing of 2^-24 below 2^-14.
+// the type; f16 has a spacing of 2^-24 below 2^-14. With m (of a DoRA adapter) each output has the
+// length that m says; the norm is off by the rounding of its float32 parts.
 void expect_sum(const Wide& merged, const Wide& W, const Wide& B, const Wide& A, double s,
-                bool turned, DType dtype, const std::string& name) {
+                bool turned, DType dtype, const std::string& name, const Wide& m = {}) {
   Wide delta = s * (B * A), size = std::abs(s) * (B.cwiseAbs() * A.cwiseAbs());
   if (turned) {
     delta.transposeInPlace();
     size.transposeInPlace();
   }
+  Wide c = Wide::Ones(1, turned ? W.cols() : W.rows());
+  if (m.size() != 0) {
+    const Wide sum = W + delta;
+    for (Index j = 0; j < c.size(); ++j)
+      c(0, j) = m.data()[j] / (turned ? sum.col(j).norm() : sum.row(j).norm());
+  }
+  const double norm_error = m.size() == 0 ? 0 : 16 * 0x1p-24;
   ASSERT_EQ(merged.size(), W.size());
   ASSERT_EQ(delta.size(), W.size());
   const double floor = dtype == DType::F16 ? 0x1p-25 : 0;
   for (Index i = 0; i < W.size(); ++i) {
-    const double exact = W.data()[i] + delta.data()[i];
-    const double sums =
-        static_cast<double>(A.rows() + 3) * 0x1p-24 * (size.data()[i] + std::abs(W.data()[i]));
+    const double by = c(0, turned ? i % W.cols() : i / W.cols());
+    const double exact = by * (W.data()[i] + delta.data()[i]);
+    const double sums = (static_cast<double>(A.rows() + 3) * 0x1p-24 + norm_error) * by *
+                        (size.data()[i] + std::abs(W.data()[i]));
     const double error = std::abs(merged.data()[i] - exact);
     ASSERT_TRUE(error <= (1 + 0x1p-20) * (unit_roundoff(dtype) * std::abs(exact) + sums) + floor)
         << name << " element " << i << ": " << merged.data()[i] << ", expected " << exact;
@@ -65,7 +74,8 @@ TEST(CheckpointMerge, OfEveryGoldenAdapterIsTheSum) {
       expect_sum(merged.file_of(name).matrix<double>(name), base.file_of(name).matrix<double>(name),
                  adapter.tensors().matrix<double>(module.b_key),
                  adapter.tensors().matrix<double>(module.a_key), module.scaling, turned,
-                 base.info(name).dtype, name);
+                 base.info(name).dtype, name,
+                 module.m_key.empty() ? Wide() : adapter.tensors().matrix<double>(module.m_key));
     }
     ASSERT_EQ(merged.names().size(), base.names().size());
     for (const auto& [name, place] : base.names()) {

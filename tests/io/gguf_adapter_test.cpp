@@ -200,7 +200,7 @@ TEST(GgufAdapter, AllThatCannotBeExpressedIsListed) {
   folder.pair("model.layers.2.mlp.up_proj", 2, 8, 6).pair("model.conv", 2, 8, 8);
   folder.pair(v1, 2, 8, 8);  // rows of another base
   folder.add(q0 + ".lora_B.bias", numbered(1, 8)).add(q0 + ".base_layer.bias", numbered(1, 8));
-  folder.add(q0 + ".lora_magnitude_vector", numbered(1, 8)).add("score.weight", numbered(2, 8));
+  folder.add("score.weight", numbered(2, 8));
   folder.add("model.norm.weight", numbered(1, 8)).add(q0 + ".base_layer.weight", numbered(8, 8));
   const PeftAdapter adapter = folder.open();
   const std::string base_prefix = "\n  base_model.model.";
@@ -214,7 +214,6 @@ TEST(GgufAdapter, AllThatCannotBeExpressedIsListed) {
            base_prefix + q0 +
                ".base_layer.bias: a bias of the base (bias \"all\" or "
                "\"lora_only\") has no place in GGUF",
-           base_prefix + q0 + ".lora_magnitude_vector: DoRA's magnitude has no place in GGUF",
            base_prefix +
                "score.weight: a module that is saved whole (modules_to_save) has no place",
            base_prefix + q0 + ".base_layer.weight: a module that is saved whole (modules_to_save)",
@@ -233,7 +232,15 @@ TEST(GgufAdapter, AllThatCannotBeExpressedIsListed) {
                "neither 0 (llama.cpp takes it for no factor) nor infinite"),
        })
     EXPECT_NE(said.find(line), std::string::npos) << line << "\nin\n" << said;
-  EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 15);
+  EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 14);
+}
+
+TEST(GgufAdapter, ADoRAAdapterIsRefused) {
+  PeftFolder folder(R"({"use_dora": true})");
+  folder.pair(q0, 2, 8, 8).add_vector(q0 + ".lora_magnitude_vector", numbered(1, 8));
+  EXPECT_NE(refusal(folder.open(), base_of("llama"))
+                .find("\n  use_dora = true: DoRA's lora_magnitude_vector has no place in GGUF"),
+            std::string::npos);
 }
 
 TEST(GgufAdapter, MoreRefusals) {
@@ -289,7 +296,8 @@ TEST(GgufAdapter, GoldenAdapters) {
   lora_test::for_each_golden_model([&](const lora_test::GoldenModel& golden) {
     const PeftAdapter adapter = PeftAdapter::open(golden.adapter);
     const GgufBase base = read_gguf_base(golden.base);
-    if (adapter.config().bias != "none" || adapter.config().modules_to_save) {
+    if (adapter.config().bias != "none" || adapter.config().modules_to_save ||
+        adapter.config().use_dora) {
       expect_refused(adapter, base);
       return;
     }

@@ -336,9 +336,9 @@ TEST(PeftAdapter, ConfigurationsThatAreNotThere) {
   fs::resize_file(config, 0);
   EXPECT_TRUE(throws<FormatError>([&] { PeftAdapter::open(folder.path); },
                                   {"adapter_config.json: is empty"}));
-  atomic_write(config, R"({"peft_type": "LORA", "use_dora": true})");
+  atomic_write(config, R"({"peft_type": "LORA", "use_qalora": true})");
   EXPECT_TRUE(throws<ConfigError>([&] { PeftAdapter::open(folder.path); },
-                                  {"adapter_config.json: LoRAConfig: use_dora = true"}));
+                                  {"adapter_config.json: LoRAConfig: use_qalora = true"}));
   fs::remove(config);
   fs::create_directory(config);
   EXPECT_TRUE(

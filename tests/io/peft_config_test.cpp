@@ -291,7 +291,9 @@ TEST(PeftConfig, UnsupportedAndInvalidValuesAreRefusedWithFileFieldAndValue) {
     const char *fields, *message;
   };
   const Row rows[] = {
-      {R"("use_dora": true)", "LoRAConfig: use_dora = true is not supported"},
+      {R"("use_qalora": true)", "LoRAConfig: use_qalora = true is not supported"},
+      {R"("use_dora": true, "lora_bias": true)",
+       "LoRAConfig: lora_bias = true with use_dora = true is not valid"},
       {R"("eva_config": {"rho": 2.0})", R"(eva_config = {"rho":2.0} is not supported)"},
       {R"("loftq_config": {"loftq_bits": 4})",
        R"(loftq_config = {"loftq_bits":4} is not supported)"},

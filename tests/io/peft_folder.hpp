@@ -38,6 +38,10 @@ class PeftFolder {
     tensors_.add("base_model.model." + key, values, dtype);
     return *this;
   }
+  PeftFolder& add_vector(const std::string& key, const lora::Matrix<float>& values) {
+    tensors_.add("base_model.model." + key, values, lora::DType::F32, {values.size()});
+    return *this;
+  }
   /// A (r, in) and B (out, r) of a module.
   PeftFolder& pair(const std::string& module, lora::Index r, lora::Index in, lora::Index out,
                    lora::DType dtype = lora::DType::F32) {

@@ -74,17 +74,16 @@ TEST(Adapter, DropoutIsOfTrainingAlone) {
   EXPECT_FALSE(make_adapter<double>("a", rank(2)).dropout_of(pass).active());
 }
 
-/// A variant with a forward of its own.
-struct OtherUpdate : PlainLoRA {
-  static constexpr bool plain_update = false;
-};
-TEST(Adapter, LayersWithThePlainUpdateWrittenOutRefuseAnother) {
-  using Variants = std::variant<PlainLoRA, RsLoRA, OtherUpdate>;
-  EXPECT_NO_THROW(expect_plain_update(Variants(PlainLoRA{}), "a", "an embedding"));
-  EXPECT_NO_THROW(expect_plain_update(Variants(RsLoRA{}), "a", "an embedding"));
-  EXPECT_TRUE(
-      throws<ConfigError>([] { expect_plain_update(Variants(OtherUpdate{}), "a", "an embedding"); },
-                          {"adapter \"a\": its variant is not supported for an embedding"}));
+TEST(Adapter, OnlyOneThatScalesTheOutputIsMoreThanItsFactors) {
+  AdapterOptions options = rank(2);
+  for (const AdapterVariant& variant : {AdapterVariant(PlainLoRA{}), AdapterVariant(RsLoRA{})}) {
+    options.variant = variant;
+    EXPECT_NO_THROW(expect_low_rank_alone(make_adapter<double>("a", options), "combined"));
+  }
+  options.variant = DoRA{};
+  EXPECT_TRUE(throws<ConfigError>(
+      [&] { expect_low_rank_alone(make_adapter<double>("a", options), "combined"); },
+      {"adapter \"a\": a DoRA adapter cannot be combined", "merge it instead"}));
 }
 
 TEST(Adapter, SizeTrainabilityAndFiniteness) {

@@ -26,7 +26,9 @@ inline lora::AdapterOptions golden_options(const GoldenAdapter& golden, lora::In
   options.r = golden.config.value("r", r);
   options.lora_alpha =
       golden.config.value("lora_alpha", golden.scaling * static_cast<double>(options.r));
-  if (golden.config.value("use_rslora", false)) options.variant = lora::RsLoRA{};
+  const bool rslora = golden.config.value("use_rslora", false);
+  if (rslora) options.variant = lora::RsLoRA{};
+  if (golden.config.value("use_dora", false)) options.variant = lora::DoRA{{}, rslora};
   options.lora_bias = golden.config.value("lora_bias", false);
   EXPECT_EQ(options.r, r) << "the configuration's rank, beside A's";
   return options;
@@ -52,6 +54,8 @@ auto& add_golden_adapter(Layer& layer, const GoldenAdapter& golden,
   adapter.A.value = tensor("A");
   adapter.B.value = tensor("B");
   if (options.lora_bias) adapter.bias.value = tensor("bB");
+  for (auto& own : adapter.own)
+    own.parameter.value = tensor("m").reshaped(1, adapter.own[0].parameter.size());
   layer.adapters().set_active({name});
   return adapter;
 }

@@ -53,6 +53,22 @@ testing::AssertionResult throws(Fn&& fn, std::initializer_list<const char*> part
   return testing::AssertionFailure() << "nothing was thrown";
 }
 
+/// Sizes at which a linear layer's gradients are checked.
+struct LayerShape {
+  const char* what;
+  Index rows, in, out, r;
+};
+inline constexpr LayerShape edge_shapes[] = {
+    {"odd and unequal", 5, 7, 11, 3},
+    {"one token", 1, 7, 11, 3},
+    {"no token", 0, 7, 11, 3},
+    {"rank 1", 4, 9, 5, 1},
+    {"rank above both", 3, 5, 7, 13},
+    {"one feature in and out", 6, 1, 1, 2},
+    {"more rows than a chunk", 67, 3, 2, 2},
+    {"wider than a block", 3, 2, 300, 2},
+};
+
 /// The options most tests want: r and alpha with an s that is not 1.
 inline lora::AdapterOptions rank(Index r, double alpha = 5, double dropout = 0) {
   lora::AdapterOptions options;

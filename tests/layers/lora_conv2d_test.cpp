@@ -8,6 +8,7 @@
 
 #include "layers/golden_layers.hpp"
 #include "layers/layer_tools.hpp"
+#include "layers/over_images.hpp"
 #include "support/allocations.hpp"
 
 namespace lora_conv2d_test {
@@ -60,31 +61,6 @@ TEST(GoldenLayers, EveryConvolution) {
     }
   });
 }
-
-/// A layer and the size of its images, with the functions of a layer from rows to rows.
-template <class S>
-struct OverImages {
-  using Scalar = S;
-  using Tape = typename LoRAConv2d<S>::Tape;
-  LoRAConv2d<S> conv;
-  ImageSize in;
-
-  Index in_features() const { return conv.in_channels() * in.pixels(); }
-  Index out_features() const {
-    return conv.out_channels() * conv2d_output(conv.options(), in).pixels();
-  }
-  void forward(In<S> x, Out<S> y, Tape* tape = nullptr, const Pass& pass = {}) const {
-    conv.forward(x, in, y, tape, pass);
-  }
-  void backward(In<S> x, In<S> dy, Tape& tape, Matrix<S>* dx,
-                Accumulate accumulate = Accumulate::no) {
-    conv.backward(x, dy, tape, dx, accumulate);
-  }
-  template <class Fn>
-  void for_each_parameter(const NamePath& prefix, Fn&& fn) {
-    conv.for_each_parameter(prefix, fn);
-  }
-};
 
 struct Case {
   const char* what;

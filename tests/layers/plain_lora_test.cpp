@@ -10,22 +10,8 @@ namespace plain_lora_test {
 using namespace lora;
 using namespace lora_test;
 
-struct Shape {
-  const char* what;
-  Index rows, in, out, r;
-};
-constexpr Shape shapes[] = {
-    {"odd and unequal", 5, 7, 11, 3},
-    {"one token", 1, 7, 11, 3},
-    {"no token", 0, 7, 11, 3},
-    {"rank 1", 4, 9, 5, 1},
-    {"rank above both", 3, 5, 7, 13},
-    {"one feature in and out", 6, 1, 1, 2},
-    {"more rows than a chunk", 67, 3, 2, 2},
-};
-
 template <class S>
-LoRALinear<S> layer_of(const Shape& shape, Layout layout, double dropout, bool biases) {
+LoRALinear<S> layer_of(const LayerShape& shape, Layout layout, double dropout, bool biases) {
   const Matrix<S> w = random_matrix<S>(shape.out, shape.in, "W");
   const Matrix<S> stored = layout == Layout::out_in ? w : Matrix<S>(w.transpose());
   LoRALinear<S> layer(FrozenWeight<S>(stored, layout),
@@ -39,7 +25,7 @@ LoRALinear<S> layer_of(const Shape& shape, Layout layout, double dropout, bool b
 }
 
 TEST(PlainLoRA, GradientsAtEveryShape) {
-  for (const Shape& shape : shapes) {
+  for (const LayerShape& shape : edge_shapes) {
     for (const Layout layout : {Layout::out_in, Layout::in_out}) {
       SCOPED_TRACE(std::string(shape.what) +
                    (layout == Layout::out_in ? "" : ", stored (in, out)"));
@@ -54,7 +40,7 @@ TEST(PlainLoRA, GradientsThroughDropoutUseForwardsMask) {
   pass.training = true;
   pass.seed = 77;
   pass.first_row = 3;
-  for (const Shape& shape : shapes) {
+  for (const LayerShape& shape : edge_shapes) {
     SCOPED_TRACE(shape.what);
     const auto make = [&](auto s) {
       return layer_of<decltype(s)>(shape, Layout::out_in, 0.4, true);
@@ -65,11 +51,11 @@ TEST(PlainLoRA, GradientsThroughDropoutUseForwardsMask) {
 
 TEST(PlainLoRA, WithoutTrainingThereIsNoDropout) {
   const auto make = [&](auto s) {
-    return layer_of<decltype(s)>(shapes[0], Layout::out_in, 0.4, false);
+    return layer_of<decltype(s)>(edge_shapes[0], Layout::out_in, 0.4, false);
   };
   EXPECT_EQ(check_gradients(make, 5), 2);
   const LoRALinear<double> with = make(double{}),
-                           without = layer_of<double>(shapes[0], Layout::out_in, 0, false);
+                           without = layer_of<double>(edge_shapes[0], Layout::out_in, 0, false);
   const Matrix<double> x = random_matrix(5, 7, "x");
   Matrix<double> y(5, 11), expected(5, 11);
   with.forward(x, y);
@@ -125,7 +111,7 @@ TEST(PlainLoRA, AFrozenTensorGetsNoGradientAndTheOthersAreAsBefore) {
 
 TEST(PlainLoRA, GradientsAddUpUntilTheyAreZeroedAndDxWhenAsked) {
   for (const double dropout : {0.0, 0.3}) {
-    LoRALinear<double> layer = layer_of<double>(shapes[0], Layout::out_in, dropout, true);
+    LoRALinear<double> layer = layer_of<double>(edge_shapes[0], Layout::out_in, dropout, true);
     const Matrix<double> x = random_matrix(5, 7, "x"), dy = random_matrix(5, 11, "dy");
     Matrix<double> y(5, 11), dx;
     Pass pass;
@@ -155,7 +141,7 @@ TEST(PlainLoRA, GradientsAddUpUntilTheyAreZeroedAndDxWhenAsked) {
 TEST(PlainLoRA, ScaleIsAlphaOverR) {
   EXPECT_EQ(PlainLoRA::scaling(8, 3), 8.0 / 3.0);
   EXPECT_EQ(PlainLoRA::scaling(-2, 1), -2.0);
-  const LoRALinear<double> layer = layer_of<double>(shapes[0], Layout::out_in, 0, false);
+  const LoRALinear<double> layer = layer_of<double>(edge_shapes[0], Layout::out_in, 0, false);
   const Adapter<double>& adapter = layer.adapters().get("a");
   const LowRankDelta<double> delta = PlainLoRA::delta(adapter);
   EXPECT_EQ(delta.scale, 5.0 / 3.0);

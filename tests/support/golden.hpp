@@ -20,35 +20,37 @@ inline lora::Json read_golden_json(const std::filesystem::path& path) {
   return lora::parse_json(lora::as_text(bytes), path.string());
 }
 
-/// A case of layers/cases.json.
+/// A case of layers/cases.json or variants/cases.json.
 struct GoldenCase {
   lora::Json fields;
-  std::filesystem::path layers;  // the folder of its file
+  std::filesystem::path folder;  // of its file
 
   std::string name() const { return fields.at("name").get<std::string>(); }
   const lora::Json& at(const std::string& field) const { return fields.at(field); }
-  std::filesystem::path path() const { return layers / fields.at("file").get<std::string>(); }
+  std::filesystem::path path() const { return folder / fields.at("file").get<std::string>(); }
   lora::SafetensorsFile tensors() const { return lora::SafetensorsFile::open(path()); }
   lora::Json json() const { return read_golden_json(path()); }
 };
 
-/// The cases of a set, those of one kind when it is given; a set without any fails.
-inline std::vector<GoldenCase> golden_cases(const GoldenSet& set, const std::string& kind = "") {
-  const auto layers = set.folder / "layers";
-  const lora::Json all = read_golden_json(layers / "cases.json");
+/// The cases of a part of a set, those of one kind when it is given; a set without any fails.
+inline std::vector<GoldenCase> golden_cases(const GoldenSet& set, const std::string& kind = "",
+                                            const std::string& part = "layers") {
+  const auto folder = set.folder / part;
+  const lora::Json all = read_golden_json(folder / "cases.json");
   std::vector<GoldenCase> chosen;
   for (const lora::Json& one : all.at("cases")) {
-    if (kind.empty() || one.at("kind").get<std::string>() == kind) chosen.push_back({one, layers});
+    if (kind.empty() || one.at("kind").get<std::string>() == kind) chosen.push_back({one, folder});
   }
-  if (chosen.empty()) ADD_FAILURE() << layers << " has no case of kind \"" << kind << '"';
+  if (chosen.empty()) ADD_FAILURE() << folder << " has no case of kind \"" << kind << '"';
   return chosen;
 }
 
 /// check(one) for every case of a kind in every set.
 template <class Check>
-void for_each_golden_case(const std::string& kind, Check check) {
+void for_each_golden_case(const std::string& kind, Check check,
+                          const std::string& part = "layers") {
   for_each_golden_set([&](const GoldenSet& set) {
-    for (const GoldenCase& one : golden_cases(set, kind))
+    for (const GoldenCase& one : golden_cases(set, kind, part))
       check_golden_part(one.name(), [&] { check(one); });
   });
 }

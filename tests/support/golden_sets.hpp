@@ -56,8 +56,12 @@ struct GoldenModel {
 inline std::vector<GoldenModel> golden_models(const GoldenSet& set) {
   std::vector<GoldenModel> found;
   std::error_code none;
-  for (const auto& entry : std::filesystem::directory_iterator(set.folder / "models", none)) {
-    const auto& folder = entry.path();
+  std::vector<std::filesystem::path> folders;
+  for (const auto& entry : std::filesystem::directory_iterator(set.folder / "models", none))
+    folders.push_back(entry.path());
+  // Of the variants those whose adapters are read here, over bases that are.
+  folders.push_back(set.folder / "models_variants" / "llama_dora");
+  for (const auto& folder : folders) {
     if (!std::filesystem::exists(folder / "adapter")) continue;
     const bool own = std::filesystem::exists(folder / "base");
     found.push_back({folder.filename().string(), folder,

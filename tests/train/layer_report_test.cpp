@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "support/gradcheck.hpp"
 #include "support/shared.hpp"
 #include "train/toy.hpp"
 
@@ -32,6 +33,31 @@ TEST(LayerReport, MeasuresTheChangeOfTheWeight) {
     EXPECT_NEAR(changes[i].grad_norm, gradient, 1e-5 * gradient);
     EXPECT_NEAR(norms["layers." + std::to_string(i)], weight, 1e-12);
   }
+}
+
+TEST(LayerReport, OfDoRAMeasuresWhatMergingChanges) {
+  LoRAConfig config;
+  config.target_modules = std::vector<std::string>{"layers.0"};
+  config.r = 2;
+  config.use_dora = true;
+  LoRAModel<MLP<float>> model(toy_model().unload(), config);
+  model.for_each_parameter("", [](const NamePath& name, Parameter<float>& p) {
+    if (!p.trainable) return;
+    p.value += random_matrix<float>(p.value.rows(), p.value.cols(), name.str(), 0.5);
+    fill_normal(p.grad, RandomStream(2, name.str()), 1.0);
+  });
+  std::map<std::string, double> norms;
+  const std::vector<LayerChange> changes = layer_changes(model, norms);
+  ASSERT_EQ(changes.size(), 1u);
+  const auto& layer = model.base().layers()[0];
+  const Matrix<double> W = layer.weight().dense().template cast<double>();
+  const Matrix<double> merged = layer.prepare_merge().weight.dense().template cast<double>();
+  EXPECT_NEAR(changes[0].relative_change, (merged - W).norm() / W.norm(), 1e-5);
+  double squares = 0;
+  for (const auto& tensor : {layer.adapters().get("default").A, layer.adapters().get("default").B,
+                             layer.adapters().get("default").own[0].parameter})
+    squares += tensor.grad.template cast<double>().squaredNorm();
+  EXPECT_NEAR(changes[0].grad_norm, std::sqrt(squares), 1e-5 * std::sqrt(squares));
 }
 
 TEST(LayerReport, IsWrittenAsARunGoes) {

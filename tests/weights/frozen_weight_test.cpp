@@ -282,6 +282,48 @@ TYPED_TEST(Frozen, PlusNothingIsAnEqualCopy) {
   }
 }
 
+// scale ∘ W + the changes, rounded once to what is stored.
+TEST(FrozenWeight, PlusScalesRowsOrColumns) {
+  for (const auto& [O, D] : {std::pair<Index, Index>{5, 3}, {67, 130}, {48, 64}}) {
+    const Matrix<float> w = random<float>(O, D, "w"), b = random<float>(O, 3, "b"),
+                        a = random<float>(3, D, "a"), rows = random<float>(1, O, "rows"),
+                        columns = random<float>(1, D, "columns");
+    const LowRankDelta<float> delta{0.5f, b, a};
+    for (const Layout layout : {Layout::out_in, Layout::in_out}) {
+      const Matrix<float> stored = layout == Layout::out_in ? w : Matrix<float>(w.transpose());
+      constexpr double fine = 0x1p-24, coarse = 0x1p-8;
+      for (const auto& [weight, unit] :
+           {std::pair{FrozenWeight<float>(stored, layout), fine},
+            {FrozenWeight<float>::pack(stored, Precision::float32, layout), fine},
+            {FrozenWeight<float>::pack(stored, Precision::bfloat16, layout), coarse},
+            {FrozenWeight<float>::pack(stored, Precision::float32, layout, Orientations::both),
+             fine}}) {
+        for (const Side side : {Side::outputs, Side::inputs}) {
+          const Matrix<float>& scale = side == Side::outputs ? rows : columns;
+          const Matrix<double> got =
+              weight
+                  .plus(std::span(&delta, 1),
+                        {{scale.data(), static_cast<std::size_t>(scale.size())}, side})
+                  .dense()
+                  .cast<double>();
+          const Matrix<double> W = weight.dense().cast<double>(),
+                               change = 0.5 * (b.cast<double>() * a.cast<double>());
+          for (Index i = 0; i < got.size(); ++i) {
+            const double by = static_cast<double>(scale(0, side == Side::outputs ? i / D : i % D));
+            const double scaled = by * W.data()[i], exact = scaled + change.data()[i];
+            ASSERT_LE(std::abs(got.data()[i] - exact),
+                      unit * std::abs(exact) + 16 * 0x1p-24 * (std::abs(scaled) + 2))
+                << O << " x " << D << " element " << i;
+          }
+        }
+      }
+    }
+  }
+  const std::vector<float> three(3);
+  EXPECT_THROW(FrozenWeight<float>(Matrix<float>::Zero(2, 4)).plus({}, {three, Side::outputs}),
+               ShapeError);
+}
+
 TYPED_TEST(Frozen, PlusLetsNonFiniteNumbersBeSeen) {
   using S = TypeParam;
   const Matrix<S> b = random<S>(4, 2, "b");

@@ -79,7 +79,7 @@ struct BasicLoRAConfig {
   std::optional<String> trainable_token_indices;  // JSON
   std::optional<String> loftq_config;             // JSON; null and {} are the default
   std::optional<String> eva_config, corda_config, lora_ga_config;  // JSON
-  bool use_dora = false;
+  bool use_dora = false;  // a trained length for each output; see DoRA
   std::optional<String> velora_config, kasa_config, monteclora_config;      // JSON
   std::optional<String> alora_invocation_tokens, arrow_config, use_bdlora;  // JSON
   bool use_qalora = false;
@@ -151,7 +151,7 @@ void visit_lora_config(Config& c, Visit&& visit) {
   visit(ConfigField{"eva_config", refused, "null"}, json(c.eva_config));
   visit(ConfigField{"corda_config", refused, "null"}, json(c.corda_config));
   visit(ConfigField{"lora_ga_config", refused, "null"}, json(c.lora_ga_config));
-  visit(ConfigField{"use_dora", refused, "false"}, c.use_dora);
+  visit(ConfigField{"use_dora", supported, "false"}, c.use_dora);
   visit(ConfigField{"velora_config", refused, "null"}, json(c.velora_config));
   visit(ConfigField{"kasa_config", refused, "null"}, json(c.kasa_config));
   visit(ConfigField{"monteclora_config", refused, "null"}, json(c.monteclora_config));
@@ -251,6 +251,8 @@ void BasicLoRAConfig<Tag>::validate_numbers() const {
     bad_field("r", std::to_string(r), "a rank from 1 to " + std::to_string(most));
   const char* in_float32 = "a finite number, in float32 too";
   if (!fits_float32(lora_alpha)) bad_field("lora_alpha", number_text(lora_alpha), in_float32);
+  if (use_dora && lora_bias)
+    bad_field("lora_bias", "true with use_dora = true", "one of the two to be false");
   if (!(lora_dropout >= 0 && lora_dropout < 1)) {
     bad_field("lora_dropout", number_text(lora_dropout), "a probability in [0, 1)");
   }

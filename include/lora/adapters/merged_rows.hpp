@@ -19,22 +19,25 @@ LowRankDelta<S> rows_of_change(const LowRankDelta<S>& change, Layout layout, Ind
   return {change.scale, change.left, change.right.middle_cols(first, count)};
 }
 
-/// to = from + Σ scale · left · right for row-major `from` and `to` of (rows, cols), which may be
-/// the same: the changes, already cut to these rows, are summed in S, added and rounded once. On
-/// all threads; allocates nothing. The caller answers for the shapes. Not finite results are the
-/// caller's to find.
+/// to = c ∘ from + Σ scale · left · right for row-major `from` and `to` of (rows, cols), which may
+/// be the same: the changes, already cut to these rows, are summed in S, added and rounded once. `c`
+/// has a factor for each output of these rows, none: 1. On all threads. Does not check shapes or
+/// finiteness. Allocates: nothing.
 template <class S>
 void merge_rows(std::span<const LowRankDelta<S>> changes, Layout layout, Index rows, Index cols,
-                const S* from, S* to) {
-  detail::add_changes(changes, rows, cols, layout == Layout::in_out, from, to);
+                const S* from, S* to, std::span<const S> c = {}) {
+  detail::scale_and_add_changes<S>({c, Side::outputs}, changes, rows, cols,
+                                   layout == Layout::in_out, from, to);
 }
 /// The same for values that are stored as bfloat16.
 inline void merge_rows(std::span<const LowRankDelta<float>> changes, Layout layout, Index rows,
-                       Index cols, const std::uint16_t* from, std::uint16_t* to) {
+                       Index cols, const std::uint16_t* from, std::uint16_t* to,
+                       std::span<const float> c = {}) {
   using kernels::BF16;
   static_assert(sizeof(BF16) == sizeof(std::uint16_t) && alignof(BF16) == alignof(std::uint16_t));
-  detail::add_changes(changes, rows, cols, layout == Layout::in_out,
-                      reinterpret_cast<const BF16*>(from), reinterpret_cast<BF16*>(to));
+  detail::scale_and_add_changes<float>(
+      {c, Side::outputs}, changes, rows, cols, layout == Layout::in_out,
+      reinterpret_cast<const BF16*>(from), reinterpret_cast<BF16*>(to));
 }
 
 }  // namespace lora

@@ -71,6 +71,7 @@ AdapterOptions adapter_options(const BasicLoRAConfig<Tag>& config, const Matched
   options.init = adapter_init(config);
   options.lora_bias = config.lora_bias;
   if (config.use_rslora) options.variant = RsLoRA{};
+  if (config.use_dora) options.variant = DoRA{{}, config.use_rslora};
   options.seed = seed;
   options.path = module.name;
   return options;
@@ -89,7 +90,7 @@ void prepare_add_to_layer(const NamePath& path, Layer& layer, const std::string&
     if (target.name != module) continue;
     AdapterOptions options = adapter_options(config, target, seed);
     options.init = init;
-    layer.adapters().prepare_add(layer.new_adapter(name, options), change);
+    layer.prepare_add_adapter(layer.new_adapter(name, options), change);
   }
 }
 

@@ -53,9 +53,10 @@ LayerStatus layer_status(const std::string& name, const Layer& layer) {
   for (const auto& adapter : adapters.all()) {
     std::optional<bool>& trained = status.requires_grad[adapter.name];
     trained = adapter.A.trainable;
-    if (adapter.B.trainable != *trained ||
-        (!adapter.bias.empty() && adapter.bias.trainable != *trained))
-      trained.reset();
+    bool alike = true;
+    adapter.for_each_tensor(
+        [&](const auto& tensor) { alike = alike && tensor.trainable == *trained; });
+    if (!alike) trained.reset();
   }
   return status;
 }

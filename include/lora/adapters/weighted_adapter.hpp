@@ -26,7 +26,7 @@ struct CombinedLayer {
 template <class Layer>
 LowRankFactors<typename Layer::Scalar> factors_of(const Layer& layer,
                                                   const Adapter<typename Layer::Scalar>& adapter) {
-  expect_plain_update(adapter.variant, adapter.name, "a weighted sum");
+  expect_low_rank_alone(adapter, "combined");
   LowRankFactors<typename Layer::Scalar> factors{adapter.A.value, adapter.B.value, adapter.scaling};
   if constexpr (requires { layer.options().groups; }) factors.groups = layer.options().groups;
   return factors;

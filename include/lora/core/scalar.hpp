@@ -47,6 +47,17 @@ constexpr R real_part(const std::complex<R>& x) {
   return x.real();
 }
 
+/// x as a constant, through which no derivative goes: PyTorch's detach(). A complex x loses its
+/// imaginary part.
+template <class R>
+constexpr R detached(R x) {
+  return x;
+}
+template <class R>
+constexpr std::complex<R> detached(const std::complex<R>& x) {
+  return x.real();
+}
+
 /// Neither infinite nor NaN; of a complex number, both parts.
 template <class R>
 bool is_finite(R x) {

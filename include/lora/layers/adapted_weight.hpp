@@ -4,6 +4,7 @@
 
 #include <lora/core/printable.hpp>
 #include <lora/layers/adapter_set.hpp>
+#include <lora/layers/base_map.hpp>
 #include <lora/layers/merging.hpp>
 #include <lora/layers/trained_copy.hpp>
 #include <lora/weights/frozen_weight.hpp>
@@ -31,6 +32,23 @@ class AdaptedWeight {
   const AdapterSet<S>& adapters() const { return adapters_; }
   TrainedCopies<S>& trained_copies() { return copies_; }
   const TrainedCopies<S>& trained_copies() const { return copies_; }
+
+  /// The frozen weight as variants of adapters see it; good while the weight stays.
+  BaseMap<S> base_map() const { return {weight_, kind_}; }
+
+  /// Adds an adapter that the layer's new_adapter() made; what was done to it since counts. With a
+  /// weight, that takes the frozen one's place, for beginnings that move a part of W into B A
+  /// (PiSSA and the like). Throws as add_adapter() and set_weight().
+  void prepare_add_adapter(Adapter<S> adapter, Transaction& change,
+                           std::optional<FrozenWeight<S>> weight = std::nullopt) {
+    if (weight) {
+      prepare_set_weight(*weight, change);
+      adapter.if_scales_output([&](const auto& one) {
+        adapter.of_weight = one.remember(BaseMap<S>{*weight, kind_});
+      });
+    }
+    adapters_.prepare_add(std::move(adapter), change);
+  }
 
   /// Whether an adapter or a trained copy is called that.
   bool knows(const std::string& name) const {
@@ -121,27 +139,25 @@ class AdaptedWeight {
   }
 
   /// W + Σ s B A and Σ s bias over the named adapters (none named: the active ones), together with
-  /// those merged already. Nothing is changed. Throws Error when an adapter is merged already or,
+  /// those merged already, in order: a DoRA adapter scales what is there by then. Nothing is changed. Throws Error when an adapter is merged already or,
   /// with SafeMerge::yes, when the result is not finite; ConfigError for an unknown name, when an
   /// adapter has a bias and the layer has none, or cannot be merged. Allocates the result and two
   /// matrices of W's size.
   MergedWeight<S> prepare_merge(const std::vector<std::string>& asked = {},
                                 SafeMerge safe = SafeMerge::no) const {
     MergedWeight<S> merged{names_to_merge(adapters_, asked), weight_, {}};
-    std::vector<LowRankDelta<S>> deltas;
+    MergeSum<S> sum;
     for (const std::string& name : merged.names) {
       if (not_mergeable_ != nullptr) throw ConfigError(std::string("merge: ") + not_mergeable_);
       const Adapter<S>& adapter = adapters_.get(name);
-      deltas.push_back(delta(adapter));
-      if (adapter.bias.empty()) continue;
-      if (bias_.empty()) {
+      if (!adapter.bias.empty() && bias_.empty()) {
         throw ConfigError("merge: adapter \"" + name +
                           "\" has a lora_bias, but the layer has no bias to merge it into");
       }
-      if (merged.bias.size() == 0) set_zero(merged.bias, 1, bias_.size());
-      merged.bias += adapter.scale() * adapter.bias.value;
+      sum.add(adapter, base_map());
     }
-    if (!deltas.empty()) merged.weight = weight_.plus(deltas);
+    if (!merged.names.empty()) merged.weight = sum.applied_to(base_map());
+    merged.bias = sum.take_bias();
     check_merge(merged, bias_.value, safe);
     return merged;
   }
@@ -186,7 +202,7 @@ class AdaptedWeight {
     if (!bias_.empty() && !base_trained()) {
       fn(NamePath(NamePath(prefix, adapters_.empty() ? "" : "base_layer"), "bias"), bias_);
     }
-    const bool embedding = kind_ == Kind::embedding;
+    const bool embedding = kind_ == LayerKind::embedding;
     const NamePath a(prefix, embedding ? "lora_embedding_A" : "lora_A"),
         b(prefix, embedding ? "lora_embedding_B" : "lora_B");
     const std::string_view last = embedding ? "" : "weight";
@@ -194,6 +210,10 @@ class AdaptedWeight {
       fn(NamePath(NamePath(a, adapter.name), last), adapter.A);
       fn(NamePath(NamePath(b, adapter.name), last), adapter.B);
       if (!adapter.bias.empty()) fn(NamePath(NamePath(b, adapter.name), "bias"), adapter.bias);
+      for (OwnTensor<S>& own : adapter.own) {
+        const NamePath kind(prefix, own.name), named(kind, adapter.name);
+        fn(NamePath(named, "weight"), own.parameter);
+      }
     }
     for (TrainedCopy<S>& copy : copies_.all()) {
       const bool base = copy.name == base_adapter_name;
@@ -209,12 +229,14 @@ class AdaptedWeight {
   const std::vector<Index>& weight_shape() const { return weight_shape_; }
 
  protected:
-  /// An embedding's A and B stand the other way round: its weight (V, D) changes by s (B A)ᵀ.
-  enum class Kind { linear, embedding };
-
   AdaptedWeight() = default;
-  AdaptedWeight(Kind kind, FrozenWeight<S> weight, std::vector<Index> weight_shape, Matrix<S> bias)
-      : weight_(std::move(weight)), weight_shape_(std::move(weight_shape)), kind_(kind) {
+  /// `groups`: how many maps of their own W (O, D) is cut into by its rows, as a convolution's is.
+  AdaptedWeight(LayerKind kind, FrozenWeight<S> weight, std::vector<Index> weight_shape,
+                Matrix<S> bias, Index groups = 1)
+      : weight_(std::move(weight)),
+        groups_(cut_into_groups(weight_, groups)),
+        weight_shape_(std::move(weight_shape)),
+        kind_(kind) {
     if (bias.size() != 0) bias_ = Parameter<S>::vector(std::move(bias));
   }
   ~AdaptedWeight() = default;
@@ -223,20 +245,19 @@ class AdaptedWeight {
   AdaptedWeight& operator=(const AdaptedWeight&) = default;
   AdaptedWeight& operator=(AdaptedWeight&&) noexcept = default;
 
-  /// Give the weight that will be the frozen one, for layers that keep more of it than it.
-  FrozenWeight<S> prepare_freeze_base(Transaction& change) {
+  void prepare_freeze_base(Transaction& change) {
     if (!base_trained()) throw Error("freeze_base: the base is not being trained");
     copies_.prepare_remove(base_adapter_name, change);
-    return prepare_base(nullptr, copies_.find(base_adapter_name), change);
+    prepare_base(nullptr, copies_.find(base_adapter_name), change);
   }
-  FrozenWeight<S> prepare_unload(const std::string& keep_copy, Transaction& change) {
+  void prepare_unload(const std::string& keep_copy, Transaction& change) {
     if (!bias_.empty()) bias_.prepare_trainable(false, change);
     change.then([this]() noexcept {
       end_merge();
       adapters_.clear();
       copies_.clear();
     });
-    return prepare_base(merged_ ? &*merged_ : nullptr, copies_.find(keep_copy), change);
+    prepare_base(merged_ ? &*merged_ : nullptr, copies_.find(keep_copy), change);
   }
 
   /// The reason, when merging is not possible for this layer.
@@ -253,6 +274,10 @@ class AdaptedWeight {
 
   bool merged_acts() const { return merged_.has_value() && adapters_.enabled(); }
   const FrozenWeight<S>& acting_weight() const { return merged_acts() ? merged_->weight : weight_; }
+  /// Group g of the weight; the acting one where there is one group.
+  const FrozenWeight<S>& group_weight(Index g) const {
+    return groups_.empty() ? acting_weight() : groups_[static_cast<std::size_t>(g)];
+  }
   const TrainedCopy<S>* acting_copy() const {
     return adapters_.enabled() ? copies_.acting() : copies_.find(base_adapter_name);
   }
@@ -316,38 +341,38 @@ class AdaptedWeight {
   }
 
  private:
-  LowRankDelta<S> delta(const Adapter<S>& adapter) const {
-    if (kind_ == Kind::embedding) {
-      return {adapter.scale(), View<S>(adapter.A.value).transposed(),
-              View<S>(adapter.B.value).transposed()};
-    }
-    return std::visit([&](const auto& variant) { return variant.delta(adapter); }, adapter.variant);
-  }
   void end_merge() noexcept {
     adapters_.set_merged({});
     merged_.reset();
   }
   /// Prepares that weight and bias become those of `copy`, else what is merged, else stay.
-  FrozenWeight<S> prepare_base(const MergedWeight<S>* merged, const TrainedCopy<S>* copy,
-                               Transaction& change) {
-    if (merged == nullptr && copy == nullptr) return weight_;
-    const FrozenWeight<S> weight =
-        copy != nullptr ? FrozenWeight<S>(copy->weight.value, weight_.layout()) : merged->weight;
-    prepare_weight(weight, change);
+  void prepare_base(const MergedWeight<S>* merged, const TrainedCopy<S>* copy,
+                    Transaction& change) {
+    if (merged == nullptr && copy == nullptr) return;
+    prepare_weight(
+        copy != nullptr ? FrozenWeight<S>(copy->weight.value, weight_.layout()) : merged->weight,
+        change);
     if (copy != nullptr && !bias_.empty()) {
       change.set(bias_.value, copy->bias.value);
     } else if (copy == nullptr && merged->bias.size() != 0) {
       change.set(bias_.value, bias_.value + merged->bias);
     }
-    return weight;
   }
 
   void prepare_weight(FrozenWeight<S> weight, Transaction& change) {
+    for (Adapter<S>& adapter : adapters_.all()) {
+      adapter.if_scales_output([&](const auto& one) {
+        change.set(adapter.of_weight, one.remember(BaseMap<S>{weight, kind_}));
+      });
+    }
+    if (!groups_.empty())
+      change.set(groups_, cut_into_groups(weight, static_cast<Index>(groups_.size())));
     change.set(weight_, std::move(weight));
     change.set(weights_before_, weights_before_ + 1);
   }
 
   FrozenWeight<S> weight_;
+  std::vector<FrozenWeight<S>> groups_;  ///< empty where there is one group
   std::vector<Index> weight_shape_;
   Parameter<S> bias_;
   AdapterSet<S> adapters_;
@@ -355,7 +380,7 @@ class AdaptedWeight {
   std::optional<MergedWeight<S>> merged_;
   std::shared_ptr<const char> identity_ = std::make_shared<const char>();  ///< shared by copies
   std::uint64_t weights_before_ = 0;  ///< how often the frozen weight was replaced
-  Kind kind_ = Kind::linear;
+  LayerKind kind_ = LayerKind::linear;
   const char* not_mergeable_ = nullptr;
 };
 

@@ -7,17 +7,19 @@
 #include <lora/layers/adapter_init.hpp>
 #include <lora/layers/dropout.hpp>
 #include <lora/layers/pass.hpp>
+#include <lora/layers/variants/dora.hpp>
 #include <lora/layers/variants/plain_lora.hpp>
 #include <lora/layers/variants/rslora.hpp>
 #include <lora/weights/low_rank.hpp>
 
 #include <string>
 #include <variant>
+#include <vector>
 
 namespace lora {
 
 /// The kinds of adapter there are. A kind is a header in layers/variants/ and a name in this list.
-using AdapterVariant = std::variant<PlainLoRA, RsLoRA>;
+using AdapterVariant = std::variant<PlainLoRA, RsLoRA, DoRA>;
 
 /// What an adapter is made from; PEFT's names and defaults.
 struct AdapterOptions {
@@ -34,6 +36,13 @@ struct AdapterOptions {
   std::string path = {};
 };
 
+/// A tensor that a variant has beside A and B.
+template <class S>
+struct OwnTensor {
+  std::string_view name;  ///< PEFT's, "lora_magnitude_vector"
+  Parameter<S> parameter;
+};
+
 /// A (R, D), B (O, R) and what belongs to them: the layer adds scaling · drop(x) Aᵀ Bᵀ
 /// (+ scaling · bias).
 template <class S>
@@ -41,9 +50,11 @@ struct Adapter {
   std::string name;
   Index r = 0;
   double alpha = 0, dropout = 0;
-  double initial_scaling = 0;  ///< alpha / r, or what the variant makes of them
-  double scaling = 0;          ///< s in force: initial_scaling times what set_scale() asked for
-  Parameter<S> A, B, bias;     ///< bias (1, O) belongs to B and is empty without lora_bias
+  double initial_scaling = 0;     ///< alpha / r, or what the variant makes of them
+  double scaling = 0;             ///< s in force: initial_scaling times what set_scale() asked for
+  Parameter<S> A, B, bias;        ///< bias (1, O) belongs to B and is empty without lora_bias
+  std::vector<OwnTensor<S>> own;  ///< the variant's
+  Matrix<S> of_weight;            ///< what the variant keeps of the layer's frozen weight
   AdapterVariant variant;
   std::uint64_t dropout_stream = 0;
   std::uint64_t id =
@@ -56,20 +67,57 @@ struct Adapter {
     return Dropout(pass.training ? dropout : 0.0,
                    mix64(dropout_stream ^ mix64(pass.seed ^ mix64(pass.use))));
   }
-  Index size() const { return A.size() + B.size() + bias.size(); }
+  /// fn(Parameter&) for each tensor: the one list of them.
+  template <class Fn>
+  void for_each_tensor(Fn&& fn) {
+    fn(A);
+    fn(B);
+    if (!bias.empty()) fn(bias);
+    for (OwnTensor<S>& tensor : own) fn(tensor.parameter);
+  }
+  template <class Fn>
+  void for_each_tensor(Fn&& fn) const {
+    const_cast<Adapter*>(this)->for_each_tensor([&](const Parameter<S>& tensor) { fn(tensor); });
+  }
+  Index size() const {
+    Index elements = 0;
+    for_each_tensor([&](const Parameter<S>& tensor) { elements += tensor.size(); });
+    return elements;
+  }
   void set_trainable(bool train) {
     change_at_once([&](Transaction& change) { prepare_trainable(train, change); });
   }
   /// The same at the commit of `change`; see Parameter::prepare_trainable.
   void prepare_trainable(bool train, Transaction& change) {
-    A.prepare_trainable(train, change);
-    B.prepare_trainable(train, change);
-    if (!bias.empty()) bias.prepare_trainable(train, change);
+    for_each_tensor([&](Parameter<S>& tensor) { tensor.prepare_trainable(train, change); });
   }
-  bool trainable() const { return A.trainable || B.trainable || bias.trainable; }
+  /// Whether a tensor is trained.
+  bool trainable() const {
+    bool any = false;
+    for_each_tensor([&](const Parameter<S>& tensor) { any = any || tensor.trainable; });
+    return any;
+  }
+  /// What merging adds to W, left (outputs, R) and right (R, inputs).
+  LowRankDelta<S> delta() const {
+    return std::visit([&](const auto& one) { return one.delta(*this); }, variant);
+  }
   /// Whether every value is finite.
   bool finite() const {
-    return A.value.allFinite() && B.value.allFinite() && bias.value.allFinite();
+    bool all = true;
+    for_each_tensor([&](const Parameter<S>& tensor) { all = all && tensor.value.allFinite(); });
+    return all;
+  }
+  /// fn(variant) when the variant scales the output (DoRA).
+  template <class Fn>
+  void if_scales_output(Fn&& fn) const {
+    std::visit(
+        [&](const auto& one) {
+          if constexpr (std::remove_cvref_t<decltype(one)>::scales_output) fn(one);
+        },
+        variant);
+  }
+  bool scales_output() const {
+    return std::visit([](const auto& one) { return one.scales_output; }, variant);
   }
 };
 
@@ -94,11 +142,13 @@ Adapter<S> make_adapter(const std::string& name, const AdapterOptions& options) 
                       ", expected 0 <= p < 1");
   }
   Adapter<S> adapter;
+  adapter.variant = options.variant;
+  if (options.lora_bias && adapter.scales_output())
+    throw ConfigError(where + "lora_bias does not go with DoRA, which scales the layer's output");
   adapter.name = name;
   adapter.r = options.r;
   adapter.alpha = options.lora_alpha;
   adapter.dropout = options.lora_dropout;
-  adapter.variant = options.variant;
   adapter.initial_scaling = adapter.scaling = std::visit(
       [&](const auto& variant) { return variant.scaling(options.lora_alpha, options.r); },
       options.variant);
@@ -106,13 +156,13 @@ Adapter<S> make_adapter(const std::string& name, const AdapterOptions& options) 
   return adapter;
 }
 
-/// Throws ConfigError when a layer of this kind has the plain update written out and the variant
-/// has another.
-template <class... Variant>
-void expect_plain_update(const std::variant<Variant...>& variant, const std::string& name,
-                         const char* kind) {
-  if (std::visit([](const auto& one) { return one.plain_update; }, variant)) return;
-  throw ConfigError("adapter \"" + name + "\": its variant is not supported for " + kind);
+/// Throws ConfigError unless the adapter is its A, B and s alone; `what` is what cannot be done.
+template <class S>
+void expect_low_rank_alone(const Adapter<S>& adapter, const char* what) {
+  if (!adapter.scales_output()) return;
+  throw ConfigError(
+      "adapter \"" + adapter.name + "\": a DoRA adapter cannot be " + what +
+      ", since its lora_magnitude_vector scales the layer's output; merge it instead");
 }
 
 /// Fills A and B of a linear or convolution adapter as `options` asks, from streams named after
@@ -125,15 +175,27 @@ void initialize_linear_adapter(Adapter<S>& adapter, const AdapterOptions& option
              adapter.variant);
 }
 
+/// Lets a new adapter's variant look at W and add its own tensors, once A and B are filled.
+template <class S>
+void begin_variant(Adapter<S>& adapter, const AdapterOptions& options, const BaseMap<S>& base) {
+  adapter.if_scales_output([&](const auto& variant) {
+    adapter.of_weight = variant.remember(base);
+    variant.begin(adapter, base, options.init);
+  });
+}
+
 /// What backward needs of one adapter's forward, and its scratch. Owned by the caller's tape,
 /// reused from step to step.
 template <class S>
 struct AdapterTape {
   std::uint64_t id = 0;
-  Matrix<S> h;        ///< scaling · drop(x) Aᵀ, (T, R)
-  Matrix<S> dh;       ///< scaling · dy B, (T, R)
-  Matrix<S> dB_t;     ///< hᵀ dy, (R, O)
-  Matrix<S> dropped;  ///< a few rows of drop(x), when there is dropout
+  Matrix<S> h;           ///< scaling · drop(x) Aᵀ, (T, R)
+  Matrix<S> dh;          ///< scaling · dy B, (T, R)
+  Matrix<S> dB_t;        ///< hᵀ dy, (R, O)
+  Matrix<S> dropped;     ///< a few rows of drop(x), when there is dropout
+  OutputTape<S> output;  ///< of a variant that scales the output
+  View<S> dy,
+      g;  ///< in backward: the gradients of what it made of y and of its term, see scaled_gradients
 };
 
 }  // namespace lora

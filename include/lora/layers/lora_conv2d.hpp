@@ -4,6 +4,7 @@
 #include <lora/core/overlap.hpp>
 #include <lora/layers/adapted_weight.hpp>
 #include <lora/layers/image_columns.hpp>
+#include <lora/layers/output_scaling.hpp>
 
 namespace lora {
 
@@ -27,9 +28,11 @@ class LoRAConv2d : public AdaptedWeight<S> {
     std::size_t used = 0;
     Index rows = -1;
     std::uint64_t state = 0;  ///< as LoRALinear's
+    bool spent = false;       ///< as LoRALinear's
     ImageSize in, out;
     Pass pass;
     Matrix<S> columns, dropped_columns, d_columns, dropped, y_t, dy_t;
+    View<S> base_gradient;  ///< in backward: of the base's output for one image
   };
 
   LoRAConv2d() = default;
@@ -37,31 +40,12 @@ class LoRAConv2d : public AdaptedWeight<S> {
   /// Throws ConfigError for options below 1 (padding: below 0) or that do not fit W, ShapeError for
   /// the bias.
   explicit LoRAConv2d(Matrix<S> weight, const Conv2dOptions& options, Matrix<S> bias = {})
-      : Base(Base::Kind::linear, FrozenWeight<S>(weight), checked_shape(weight, options, bias),
-             bias),
-        options_(options),
-        groups_(cut(this->weight())) {
+      : Base(LayerKind::convolution, FrozenWeight<S>(weight), checked_shape(weight, options, bias),
+             bias, options.groups),
+        options_(options) {
     if (options_.groups == 1) return;
     this->refuse_merging(
         "a convolution with groups cannot take up an adapter that looks across them");
-  }
-
-  /// As AdaptedWeight's, which change the base weight.
-  void set_weight(FrozenWeight<S> weight) {
-    change_at_once([&](Transaction& change) { prepare_set_weight(std::move(weight), change); });
-  }
-  void prepare_set_weight(FrozenWeight<S> weight, Transaction& change) {
-    Base::prepare_set_weight(weight, change);
-    change.set(groups_, cut(weight));
-  }
-  void freeze_base() {
-    change_at_once(
-        [&](Transaction& change) { change.set(groups_, cut(Base::prepare_freeze_base(change))); });
-  }
-  void unload(std::string keep_copy = {}) {
-    change_at_once([&](Transaction& change) {
-      change.set(groups_, cut(Base::prepare_unload(keep_copy, change)));
-    });
   }
 
   Index in_channels() const { return this->weight().cols() / kernel_size() * options_.groups; }
@@ -70,15 +54,20 @@ class LoRAConv2d : public AdaptedWeight<S> {
   const char* module_type() const { return "Conv2d"; }
 
   /// Adds an adapter, neither active nor trainable. Throws as LoRALinear's; r must be a multiple of
-  /// groups, and variants with another update than the plain one are not defined here.
+  /// groups, and DoRA is not defined with several groups.
   void add_adapter(std::string name, const AdapterOptions& options = {}) {
     this->adapters().add(new_adapter(name, options));
   }
   /// See LoRALinear::new_adapter.
   Adapter<S> new_adapter(const std::string& name, const AdapterOptions& options = {}) const {
     this->expect_frozen_base("LoRAConv2d::add_adapter");
-    expect_plain_update(options.variant, name, "a convolution");
     Adapter<S> adapter = make_adapter<S>(name, options);
+    if (options_.groups != 1 && adapter.scales_output()) {
+      throw ConfigError(
+          "adapter \"" + name +
+          "\": DoRA is not defined for a convolution with groups, where A looks across "
+          "them and W does not");
+    }
     if (options.r % options_.groups != 0) {
       throw ConfigError("adapter \"" + name + "\": r is " + std::to_string(options.r) +
                         ", expected a multiple of the " + std::to_string(options_.groups) +
@@ -93,6 +82,7 @@ class LoRAConv2d : public AdaptedWeight<S> {
                              std::vector<Index>{out_channels(), r_group, 1, 1});
     if (options.lora_bias) adapter.bias = Parameter<S>::vector(Matrix<S>::Zero(1, out_channels()));
     initialize_linear_adapter(adapter, options, fan_in);
+    begin_variant(adapter, options, this->base_map());
     return adapter;
   }
 
@@ -107,20 +97,22 @@ class LoRAConv2d : public AdaptedWeight<S> {
     expect_apart<S>("LoRAConv2d::forward", "y", y, "x", x);
     if (!pass.adapter_names.empty())
       throw Error("LoRAConv2d::forward: adapter_names is not supported");
-    if (tape == nullptr) {
-      Tape scratch;
-      return forward(x, in, y, &scratch, pass);
-    }
-    start(*tape, x.rows(), in, out, pass);
-    for (Index n = 0; n < x.rows(); ++n) {
-      image_to_columns<S>(options_, in_channels(), in, out, x.row(n).data(), tape->columns);
-      set_size(tape->y_t, out.pixels(), out_channels());
-      for (Index g = 0; g < options_.groups; ++g) base_forward(g, *tape);
-      for (std::size_t i = 0; i < tape->used; ++i) adapter_forward(i, x.row(n).data(), n, *tape);
-      this->add_bias(tape->y_t, this->acting_copy());
-      Eigen::Map<Matrix<S>>(y.row(n).data(), out_channels(), out.pixels()) = tape->y_t.transpose();
-    }
-    tape->rows = x.rows();
+    const auto run = [&](Tape& used, bool keep) {
+      start(used, x.rows(), in, out, pass, keep);
+      for (Index n = 0; n < x.rows(); ++n) {
+        image_to_columns<S>(options_, in_channels(), in, out, x.row(n).data(), used.columns);
+        set_size(used.y_t, out.pixels(), out_channels());
+        for (Index g = 0; g < options_.groups; ++g) base_forward(g, used);
+        for (std::size_t i = 0; i < used.used; ++i)
+          adapter_forward(i, x.row(n).data(), n, used, keep);
+        this->add_bias(used.y_t, this->acting_copy());
+        Eigen::Map<Matrix<S>>(y.row(n).data(), out_channels(), out.pixels()) = used.y_t.transpose();
+      }
+      used.rows = x.rows();
+    };
+    if (tape != nullptr) return run(*tape, true);
+    Tape scratch;
+    run(scratch, false);
   }
 
   /// The gradients of LoRALinear::backward over the columns of each image; dx (N, C·height·width)
@@ -132,6 +124,7 @@ class LoRAConv2d : public AdaptedWeight<S> {
     expect_shape("LoRAConv2d::backward", "x", x, tape.rows, in_channels() * tape.in.pixels());
     expect_shape("LoRAConv2d::backward", "dy", dy, tape.rows, out_channels() * tape.out.pixels());
     this->check_state("LoRAConv2d::backward", tape.state);
+    expect_unspent("LoRAConv2d::backward", tape.spent);
     if (dx != nullptr) {
       expect_apart<S>("LoRAConv2d::backward", "dx", *dx, "x", x);
       expect_apart<S>("LoRAConv2d::backward", "dx", *dx, "dy", dy);
@@ -150,6 +143,9 @@ class LoRAConv2d : public AdaptedWeight<S> {
       tape.dy_t = Eigen::Map<const Matrix<S>>(dy.row(n).data(), out_channels(), tape.out.pixels())
                       .transpose();
       if (bias.trainable) bias.grad += tape.dy_t.colwise().sum();
+      const Index pixels = tape.out.pixels();
+      tape.base_gradient =
+          scaled_gradients<S>(this->adapters(), tape, n * pixels, tape.dy_t, tape.pass);
       S* image_gradient = dx != nullptr ? dx->data() + n * dx->cols() : nullptr;
       for (Index g = 0; g < options_.groups; ++g)
         base_backward(g, copy, image_gradient != nullptr, tape);
@@ -185,19 +181,10 @@ class LoRAConv2d : public AdaptedWeight<S> {
     return {weight.rows(), weight.cols() / kernel, o.kernel[0], o.kernel[1]};
   }
 
-  /// The groups of a weight; one group needs no copy.
-  std::vector<FrozenWeight<S>> cut(const FrozenWeight<S>& weight) const {
-    std::vector<FrozenWeight<S>> groups;
-    if (options_.groups == 1) return groups;
-    const Matrix<S> values = weight.stored();
-    const Index rows = values.rows() / options_.groups;
-    for (Index g = 0; g < options_.groups; ++g)
-      groups.emplace_back(Matrix<S>(values.middleRows(g * rows, rows)));
-    return groups;
-  }
-
-  void start(Tape& tape, Index images, ImageSize in, ImageSize out, const Pass& pass) const {
+  void start(Tape& tape, Index images, ImageSize in, ImageSize out, const Pass& pass,
+             bool keep) const {
     tape.used = 0;
+    tape.spent = false;
     tape.in = in;
     tape.out = out;
     tape.state = this->acting_state();
@@ -209,6 +196,10 @@ class LoRAConv2d : public AdaptedWeight<S> {
       AdapterTape<S>& own = tape.adapters[tape.used++];
       own.id = adapter.id;
       set_size(own.h, images * out.pixels(), adapter.r);
+      adapter.if_scales_output([&](const auto& variant) {
+        variant.start(adapter, this->base_map(), images * out.pixels(),
+                      keep || adapter.dropout_of(pass).active(), own.output);
+      });
     }
   }
 
@@ -219,7 +210,7 @@ class LoRAConv2d : public AdaptedWeight<S> {
     set_size(tape.dy_t, pixels, out_channels());
     if (need_dx) {
       set_size(tape.d_columns, pixels, all);
-      if (this->acting_copy() == nullptr) group_weight(0).prepare_multiply_transposed(pixels);
+      if (this->acting_copy() == nullptr) this->group_weight(0).prepare_multiply_transposed(pixels);
     }
     for (std::size_t i = 0; i < tape.used; ++i) {
       const Adapter<S>& adapter = this->adapters().by_id(tape.adapters[i].id);
@@ -238,11 +229,8 @@ class LoRAConv2d : public AdaptedWeight<S> {
       product<S>(Eigen::Ref<const Matrix<S>>(columns), w.transposed(),
                  MutableView<S>(tape.y_t).middle_cols(g * group_rows(), group_rows()));
     } else {
-      group_weight(g).multiply(columns, y);
+      this->group_weight(g).multiply(columns, y);
     }
-  }
-  const FrozenWeight<S>& group_weight(Index g) const {
-    return groups_.empty() ? this->acting_weight() : groups_[static_cast<std::size_t>(g)];
   }
 
   /// What the adapter sees: the image's columns, or those of the image after dropout.
@@ -257,8 +245,8 @@ class LoRAConv2d : public AdaptedWeight<S> {
     return tape.dropped_columns;
   }
 
-  /// h = s · columns Aᵀ; y's group g += h's group g · B_gᵀ.
-  void adapter_forward(std::size_t i, const S* image, Index n, Tape& tape) const {
+  /// h = s · columns Aᵀ; y's group g += h's group g · B_gᵀ; then what the variant does to y.
+  void adapter_forward(std::size_t i, const S* image, Index n, Tape& tape, bool keep) const {
     AdapterTape<S>& own = tape.adapters[i];
     const Adapter<S>& adapter = this->adapters().by_id(own.id);
     const Matrix<S>& columns = adapter_columns(adapter.dropout_of(tape.pass), image, n, tape);
@@ -272,13 +260,23 @@ class LoRAConv2d : public AdaptedWeight<S> {
                  MutableView<S>(tape.y_t).middle_cols(g * group_rows(), group_rows()),
                  Accumulate::yes);
     }
-    if (adapter.bias.empty()) return;
-    for (Index p = 0; p < pixels; ++p) tape.y_t.row(p) += adapter.scale() * adapter.bias.value;
+    if (!adapter.bias.empty()) {
+      for (Index p = 0; p < pixels; ++p) tape.y_t.row(p) += adapter.scale() * adapter.bias.value;
+    }
+    adapter.if_scales_output([&](const auto& variant) {
+      const bool dropped = adapter.dropout_of(tape.pass).active();
+      if (dropped) {  // u = W drop(x) + the term
+        const LowRank<S> term{View<S>(own.h).middle_rows(n * pixels, pixels),
+                              View<S>(adapter.B.value).transposed(), 0};
+        this->weight().multiply(columns, own.output.u.middleRows(n * pixels, pixels), {&term, 1});
+      }
+      variant.finish(own.output, n * pixels, dropped, keep, MutableView<S>(tape.y_t));
+    });
   }
 
   void base_backward(Index g, TrainedCopy<S>* copy, bool need_dx, Tape& tape) {
-    const auto dy = tape.dy_t.middleCols(g * group_rows(), group_rows());
-    const View<S> dy_view = View<S>(tape.dy_t).middle_cols(g * group_rows(), group_rows());
+    const View<S> all = tape.base_gradient;
+    const View<S> dy_view = all.middle_cols(g * group_rows(), group_rows());
     if (copy != nullptr && copy->weight.trainable) {
       product<S>(dy_view.transposed(),
                  View<S>(tape.columns).middle_cols(g * group_columns(), group_columns()),
@@ -291,8 +289,10 @@ class LoRAConv2d : public AdaptedWeight<S> {
       product<S>(dy_view, View<S>(copy->weight.value).middle_rows(g * group_rows(), group_rows()),
                  MutableView<S>(tape.d_columns).middle_cols(g * group_columns(), group_columns()));
     } else {
-      group_weight(g).multiply_transposed(
-          dy, tape.d_columns.middleCols(g * group_columns(), group_columns()));
+      this->group_weight(g).multiply_transposed(
+          Eigen::Map<const Matrix<S>>(all.data, all.rows, all.cols)
+              .middleCols(g * group_rows(), group_rows()),
+          tape.d_columns.middleCols(g * group_columns(), group_columns()));
     }
   }
 
@@ -305,7 +305,7 @@ class LoRAConv2d : public AdaptedWeight<S> {
     const Index pixels = tape.out.pixels(), r = adapter.r / options_.groups;
     set_size(own.dh, pixels, adapter.r);
     for (Index g = 0; g < options_.groups; ++g) {
-      const View<S> dy = View<S>(tape.dy_t).middle_cols(g * group_rows(), group_rows());
+      const View<S> dy = own.g.middle_cols(g * group_rows(), group_rows());
       const View<S> h = View<S>(own.h).middle_rows(n * pixels, pixels).middle_cols(g * r, r);
       if (adapter.B.trainable) {
         product<S>(dy.transposed(), h,
@@ -316,7 +316,10 @@ class LoRAConv2d : public AdaptedWeight<S> {
                  MutableView<S>(own.dh).middle_cols(g * r, r));
     }
     own.dh *= adapter.scale();
-    if (adapter.bias.trainable) adapter.bias.grad += adapter.scale() * tape.dy_t.colwise().sum();
+    if (adapter.bias.trainable) {
+      const Eigen::Map<const Matrix<S>> dy(own.g.data, own.g.rows, own.g.cols);
+      adapter.bias.grad += adapter.scale() * dy.colwise().sum();
+    }
     if (adapter.A.trainable) {
       product<S>(View<S>(own.dh).transposed(), adapter_columns(dropout, image, n, tape),
                  adapter.A.grad, Accumulate::yes);
@@ -324,6 +327,13 @@ class LoRAConv2d : public AdaptedWeight<S> {
     if (image_gradient == nullptr) return;
     set_size(tape.d_columns, pixels, adapter.A.value.cols());
     product<S>(own.dh, adapter.A.value, tape.d_columns);
+    if (dropout.active()) {
+      adapter.if_scales_output([&](const auto& variant) {
+        variant.dropped_gradient(own.output, n * pixels, own.dy);
+        this->weight().multiply_transposed(own.output.u.middleRows(n * pixels, pixels),
+                                           tape.d_columns, Accumulate::yes);
+      });
+    }
     if (!dropout.active()) {
       add_columns_to_image<S>(options_, in_channels(), tape.in, tape.out, tape.d_columns,
                               image_gradient);
@@ -337,7 +347,6 @@ class LoRAConv2d : public AdaptedWeight<S> {
   }
 
   Conv2dOptions options_;
-  std::vector<FrozenWeight<S>> groups_;
 };
 
 }  // namespace lora

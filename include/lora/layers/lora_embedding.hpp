@@ -2,11 +2,12 @@
 #pragma once
 
 #include <lora/layers/adapted_weight.hpp>
+#include <lora/layers/output_scaling.hpp>
 
 namespace lora {
 
 /// y_t = W[id_t] + Σ s_a · B_a A_a[:, id_t] over the active adapters a; ids (T), W (V, D),
-/// y (T, D).
+/// y (T, D). A DoRA adapter then scales y by dimension, see DoRA.
 ///
 /// A (R, V) and B (D, R) as PEFT keeps them; at the start A = 0 and B is normal. There is no
 /// dropout, as in PEFT. The rest is as for LoRALinear. Source: PEFT's lora.Embedding.
@@ -18,8 +19,8 @@ class LoRAEmbedding : public AdaptedWeight<S> {
   /// What backward needs of one forward; the ids are handed to it again.
   struct Tape {
     std::vector<AdapterTape<S>> adapters;
-    std::vector<LowRank<S>> terms;
     std::size_t used = 0;
+    bool spent = false;  ///< as LoRALinear's
     Index rows = -1;
     std::uint64_t state = 0;  ///< as LoRALinear's
   };
@@ -29,7 +30,7 @@ class LoRAEmbedding : public AdaptedWeight<S> {
   /// such row. Throws ConfigError for a padding_idx outside -1 … V-1 and for a table stored
   /// as (D, V).
   explicit LoRAEmbedding(FrozenWeight<S> weight, std::int64_t padding_idx = -1)
-      : Base(Base::Kind::embedding, weight, {weight.rows(), weight.cols()}, {}),
+      : Base(LayerKind::embedding, weight, {weight.rows(), weight.cols()}, {}),
         padding_idx_(padding_idx) {
     if (weight.layout() == Layout::in_out)
       throw ConfigError("LoRAEmbedding: the table must be stored as (V, D)");
@@ -45,16 +46,14 @@ class LoRAEmbedding : public AdaptedWeight<S> {
   Index embedding_dim() const { return this->weight().cols(); }
   const char* module_type() const { return "Embedding"; }
 
-  /// Adds an adapter, neither active nor trainable. Throws as LoRALinear's; lora_bias, the
-  /// orthogonal initialisation and variants with another update than the plain one are not defined
-  /// here.
+  /// Adds an adapter, neither active nor trainable. Throws as LoRALinear's; lora_bias and
+  /// the orthogonal initialisation are not defined here.
   void add_adapter(std::string name, const AdapterOptions& options = {}) {
     this->adapters().add(new_adapter(name, options));
   }
   /// See LoRALinear::new_adapter.
   Adapter<S> new_adapter(const std::string& name, const AdapterOptions& options = {}) const {
     this->expect_frozen_base("LoRAEmbedding::add_adapter");
-    expect_plain_update(options.variant, name, "an embedding");
     if (options.lora_bias)
       throw ConfigError("adapter \"" + name + "\": lora_bias is not defined for an embedding");
     Adapter<S> adapter = make_adapter<S>(name, options);
@@ -63,6 +62,7 @@ class LoRAEmbedding : public AdaptedWeight<S> {
     const RandomStream a(options.seed, options.path + ".lora_embedding_A." + name);
     const RandomStream b(options.seed, options.path + ".lora_embedding_B." + name);
     initialize_embedding_adapter(options.init, adapter.A.value, adapter.B.value, a, b);
+    begin_variant(adapter, options, this->base_map());
     return adapter;
   }
 
@@ -76,21 +76,9 @@ class LoRAEmbedding : public AdaptedWeight<S> {
     check_ids(ids);
     if (!pass.adapter_names.empty())
       throw Error("LoRAEmbedding::forward: adapter_names is not supported");
-    if (tape == nullptr) {
-      Tape scratch;
-      return forward(ids, y, &scratch, pass);
-    }
-    tape->used = 0;
-    tape->terms.clear();
-    tape->state = this->acting_state();
-    look_up(ids, y);
-    if (this->adapters_act()) {
-      for (const std::string& name : this->adapters().active())
-        add_adapter_term(this->adapters().get(name), ids, *tape);
-    }
-    for (const LowRank<S>& term : tape->terms)
-      product<S>(term.left, term.right, MutableView<S>(y), Accumulate::yes);
-    tape->rows = rows;
+    if (tape != nullptr) return forward(ids, y, *tape, true);
+    Tape scratch;
+    forward(ids, y, scratch, false);
   }
 
   /// With h_t = s A[:, id_t] and dh = s dy B:
@@ -107,10 +95,12 @@ class LoRAEmbedding : public AdaptedWeight<S> {
     }
     check_ids(ids);
     this->check_state("LoRAEmbedding::backward", tape.state);
+    expect_unspent("LoRAEmbedding::backward", tape.spent);
     for (std::size_t i = 0; i < tape.used; ++i) prepare_gradient(tape.adapters[i], tape.rows);
+    scaled_gradients<S>(this->adapters(), tape, 0, dy, Pass{});
     for (std::size_t i = 0; i < tape.used; ++i) {
       AdapterTape<S>& own = tape.adapters[i];
-      adapter_gradient(this->adapters().by_id(own.id), ids, dy, own);
+      adapter_gradient(this->adapters().by_id(own.id), ids, own.g, own);
     }
     TrainedCopy<S>* copy = this->acting_copy();
     if (copy == nullptr || !copy->weight.trainable) return;
@@ -140,8 +130,20 @@ class LoRAEmbedding : public AdaptedWeight<S> {
       }
     }
   }
-  void add_adapter_term(const Adapter<S>& adapter, std::span<const std::int64_t> ids,
-                        Tape& tape) const {
+  /// forward(); `keep`: the tape is for backward.
+  void forward(std::span<const std::int64_t> ids, Out<S> y, Tape& tape, bool keep) const {
+    tape.used = 0;
+    tape.spent = false;
+    tape.state = this->acting_state();
+    look_up(ids, y);
+    if (this->adapters_act()) {
+      for (const std::string& name : this->adapters().active())
+        add_adapter_term(this->adapters().get(name), ids, y, keep, tape);
+    }
+    tape.rows = y.rows();
+  }
+  void add_adapter_term(const Adapter<S>& adapter, std::span<const std::int64_t> ids, Out<S> y,
+                        bool keep, Tape& tape) const {
     if (tape.adapters.size() == tape.used) tape.adapters.emplace_back();
     AdapterTape<S>& own = tape.adapters[tape.used++];
     own.id = adapter.id;
@@ -150,7 +152,11 @@ class LoRAEmbedding : public AdaptedWeight<S> {
       own.h.row(t) =
           adapter.scale() * adapter.A.value.col(ids[static_cast<std::size_t>(t)]).transpose();
     }
-    tape.terms.push_back({own.h, View<S>(adapter.B.value).transposed(), 0});
+    product<S>(own.h, View<S>(adapter.B.value).transposed(), MutableView<S>(y), Accumulate::yes);
+    adapter.if_scales_output([&](const auto& variant) {
+      variant.start(adapter, this->base_map(), y.rows(), keep, own.output);
+      variant.finish(own.output, 0, false, keep, MutableView<S>(y));
+    });
   }
   /// Allocates before any gradient is added to.
   void prepare_gradient(AdapterTape<S>& own, Index rows) const {
@@ -158,7 +164,7 @@ class LoRAEmbedding : public AdaptedWeight<S> {
     if (adapter.B.trainable) set_size(own.dB_t, adapter.r, embedding_dim());
     if (adapter.A.trainable) set_size(own.dh, rows, adapter.r);
   }
-  void adapter_gradient(Adapter<S>& adapter, std::span<const std::int64_t> ids, In<S> dy,
+  void adapter_gradient(Adapter<S>& adapter, std::span<const std::int64_t> ids, const View<S>& dy,
                         AdapterTape<S>& own) const {
     if (adapter.B.trainable) {
       product<S>(View<S>(own.h).transposed(), dy, own.dB_t);
@@ -167,7 +173,7 @@ class LoRAEmbedding : public AdaptedWeight<S> {
     if (!adapter.A.trainable) return;
     product<S>(dy, adapter.B.value, own.dh);
     own.dh *= adapter.scale();
-    for (Index t = 0; t < dy.rows(); ++t) {
+    for (Index t = 0; t < dy.rows; ++t) {
       const std::int64_t id = ids[static_cast<std::size_t>(t)];
       if (id != padding_idx_) adapter.A.grad.col(id) += own.dh.row(t).transpose();
     }

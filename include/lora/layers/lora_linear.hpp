@@ -3,6 +3,7 @@
 
 #include <lora/core/overlap.hpp>
 #include <lora/layers/adapted_weight.hpp>
+#include <lora/layers/output_scaling.hpp>
 
 namespace lora {
 
@@ -29,12 +30,13 @@ class LoRALinear : public AdaptedWeight<S> {
     std::uint64_t state = 0;  ///< what acted in it; backward needs the same to act still
     Pass pass;
     bool per_row = false;  ///< the last forward chose an adapter for each row
+    bool spent = false;    ///< a DoRA adapter's backward has overwritten what forward kept
   };
 
   LoRALinear() = default;
   /// A layer without adapters. W (O, D); bias (1, O) or empty. Throws ShapeError.
   explicit LoRALinear(FrozenWeight<S> weight, Matrix<S> bias = {})
-      : Base(Base::Kind::linear, weight, shape_of(weight), check_bias(weight, std::move(bias))) {}
+      : Base(LayerKind::linear, weight, shape_of(weight), check_bias(weight, std::move(bias))) {}
   /// The same from W (O, D) as it is.
   explicit LoRALinear(Matrix<S> weight, Matrix<S> bias = {})
       : LoRALinear(FrozenWeight<S>(std::move(weight)), std::move(bias)) {}
@@ -60,6 +62,7 @@ class LoRALinear : public AdaptedWeight<S> {
     adapter.B = Parameter<S>(Matrix<S>(out_features(), options.r));
     if (options.lora_bias) adapter.bias = Parameter<S>::vector(Matrix<S>::Zero(1, out_features()));
     initialize_linear_adapter(adapter, options, in_features());
+    begin_variant(adapter, options, this->base_map());
     return adapter;
   }
 
@@ -74,23 +77,9 @@ class LoRALinear : public AdaptedWeight<S> {
     expect_shape("LoRALinear::forward", "x", x, -1, in_features());
     expect_shape("LoRALinear::forward", "y", y, x.rows(), out_features());
     expect_apart<S>("LoRALinear::forward", "y", y, "x", x);
-    if (tape == nullptr) {
-      Tape scratch;
-      return forward(x, y, &scratch, pass);
-    }
-    start(*tape, pass);
-    if (tape->per_row) {
-      forward_rows(x, y, pass, *tape);
-    } else {
-      if (this->adapters_act()) {
-        for (const std::string& name : this->adapters().active()) {
-          const Adapter<S>& adapter = this->adapters().get(name);
-          tape->terms.push_back(term_of(adapter, x, 0, pass, next_tape(adapter, *tape)));
-        }
-      }
-      apply(x, y, this->acting_copy(), *tape);
-    }
-    tape->rows = x.rows();
+    if (tape != nullptr) return forward(x, y, *tape, pass, true);
+    Tape scratch;
+    forward(x, y, scratch, pass, false);
   }
 
   /// Adds the gradients of the trainable tensors to their grad, and with dx ≠ nullptr computes
@@ -107,23 +96,14 @@ class LoRALinear : public AdaptedWeight<S> {
     if (dx != nullptr && accumulate == Accumulate::no) set_size(*dx, x.rows(), in_features());
     prepare_backward(tape, dx != nullptr);
     tape.terms.clear();
-    for (std::size_t i = 0; i < tape.used; ++i) {
-      AdapterTape<S>& own = tape.adapters[i];
-      Adapter<S>& adapter = this->adapters().by_id(own.id);
-      const Dropout dropout = adapter.dropout_of(tape.pass);
-      const auto term = std::visit(
-          [&](const auto& variant) {
-            return variant.template backward<S>(adapter, x, dy, dropout, tape.pass.first_row, own,
-                                                dx != nullptr);
-          },
-          adapter.variant);
-      if (term) tape.terms.push_back(*term);
-    }
+    const View<S> base_gradient = scaled_gradients<S>(this->adapters(), tape, 0, dy, tape.pass);
+    for (std::size_t i = 0; i < tape.used; ++i)
+      adapter_backward(x, dx != nullptr, tape.adapters[i], tape);
     TrainedCopy<S>* copy = this->acting_copy();
     Parameter<S>& bias = copy != nullptr ? copy->bias : this->bias();
     if (bias.trainable && dy.rows() > 0) bias.grad += dy.colwise().sum();
     if (copy != nullptr && copy->weight.trainable) add_weight_gradient(x, dy, copy->weight);
-    if (dx != nullptr) input_gradient(dy, tape, *dx, accumulate);
+    if (dx != nullptr) input_gradient(base_gradient, tape, *dx, accumulate);
   }
 
   /// Throws the Error that backward() would throw for this tape: a model of several layers asks
@@ -133,6 +113,7 @@ class LoRALinear : public AdaptedWeight<S> {
       throw Error("LoRALinear::backward: the tape has seen no forward");
     if (tape.per_row)
       throw Error("LoRALinear::backward: a forward with adapter_names has no backward");
+    expect_unspent("LoRALinear::backward", tape.spent);
     this->check_state("LoRALinear::backward", tape.state);
   }
 
@@ -150,6 +131,7 @@ class LoRALinear : public AdaptedWeight<S> {
                                                  adapter.dropout_of(tape.pass), own, need_dx);
           },
           adapter.variant);
+      if (need_dx) prepare_dropped_gradient(adapter, this->weight(), tape.rows, tape.pass, own);
     }
     if (need_dx && this->acting_copy() == nullptr)
       this->acting_weight().prepare_multiply_transposed(tape.rows);
@@ -170,8 +152,46 @@ class LoRALinear : public AdaptedWeight<S> {
     return this->weight().layout() == Layout::out_in ? values : values.transposed();
   }
 
+  /// forward(); `keep`: the tape is for backward.
+  void forward(In<S> x, Out<S> y, Tape& tape, const Pass& pass, bool keep) const {
+    start(tape, pass);
+    if (tape.per_row) {
+      forward_rows(x, y, pass, tape);
+    } else {
+      bool based = false;
+      if (this->adapters_act()) {
+        for (const std::string& name : this->adapters().active()) {
+          const Adapter<S>& adapter = this->adapters().get(name);
+          AdapterTape<S>& own = next_tape(adapter, tape);
+          tape.terms.push_back(term_of(adapter, x, 0, pass, own));
+          if (!adapter.scales_output()) continue;
+          add_terms(x, y, nullptr, based, tape);
+          based = true;
+          scale_output<S>(adapter, this->base_map(), x, pass, keep, own, y);
+        }
+      }
+      apply(x, y, this->acting_copy(), based, tape);
+    }
+    tape.rows = x.rows();
+  }
+
+  /// The gradients of one adapter's tensors; adds its term of dx to the tape's, but for what goes
+  /// through dropout.
+  void adapter_backward(In<S> x, bool need_dx, AdapterTape<S>& own, Tape& tape) {
+    Adapter<S>& adapter = this->adapters().by_id(own.id);
+    const Dropout dropout = adapter.dropout_of(tape.pass);
+    const auto term = std::visit(
+        [&](const auto& variant) {
+          return variant.template backward<S>(adapter, x, own.g, dropout, tape.pass.first_row, own,
+                                              need_dx);
+        },
+        adapter.variant);
+    if (term) tape.terms.push_back(*term);
+  }
+
   void start(Tape& tape, const Pass& pass) const {
     tape.used = 0;
+    tape.spent = false;
     tape.terms.clear();
     tape.state = this->acting_state();
     tape.pass = pass;
@@ -197,14 +217,30 @@ class LoRALinear : public AdaptedWeight<S> {
   }
 
   /// y = x Wᵀ + b + the tape's terms and the biases that belong to them; W and b are those of
-  /// `copy` unless it is null.
-  void apply(In<S> x, Out<S> y, const TrainedCopy<S>* copy, const Tape& tape) const {
-    if (copy != nullptr) {
+  /// `copy` unless it is null. `based`: y holds x Wᵀ and more already.
+  void apply(In<S> x, Out<S> y, const TrainedCopy<S>* copy, bool based, Tape& tape) const {
+    add_products(x, y, copy, based, tape);
+    this->add_bias(y, copy);
+    add_adapter_biases(y, tape);
+  }
+  /// The same without b, after which the tape has no terms.
+  void add_terms(In<S> x, Out<S> y, const TrainedCopy<S>* copy, bool based, Tape& tape) const {
+    add_products(x, y, copy, based, tape);
+    add_adapter_biases(y, tape);
+    tape.terms.clear();
+  }
+  void add_products(In<S> x, Out<S> y, const TrainedCopy<S>* copy, bool based,
+                    const Tape& tape) const {
+    if (based) {
+      for (const LowRank<S>& term : tape.terms)
+        product<S>(term.left, term.right, MutableView<S>(y), Accumulate::yes);
+    } else if (copy != nullptr) {
       product<S>(x, copied_weight(*copy).transposed(), MutableView<S>(y));
     } else {
       this->acting_weight().multiply(x, y, tape.terms);
     }
-    this->add_bias(y, copy);
+  }
+  void add_adapter_biases(Out<S> y, const Tape& tape) const {
     const std::size_t first = tape.used - tape.terms.size();
     for (std::size_t i = 0; i < tape.terms.size(); ++i) {
       const Adapter<S>& adapter = this->adapters().by_id(tape.adapters[first + i].id);
@@ -227,7 +263,7 @@ class LoRALinear : public AdaptedWeight<S> {
       for (end = begin + 1; end < x.rows() && copy_of(end) == copy;) ++end;
       tape.terms.clear();
       if (copy == nullptr && this->adapters().enabled()) add_row_terms(x, begin, end, pass, tape);
-      apply(x.middleRows(begin, end - begin), y.middleRows(begin, end - begin), copy, tape);
+      apply(x.middleRows(begin, end - begin), y.middleRows(begin, end - begin), copy, false, tape);
     }
   }
 
@@ -257,6 +293,11 @@ class LoRALinear : public AdaptedWeight<S> {
       for (end = begin + 1; end < last && name_of(end) == name_of(begin);) ++end;
       const Adapter<S>* adapter = this->adapters().find(name_of(begin));
       if (adapter == nullptr) continue;
+      if (adapter->scales_output()) {
+        throw Error("LoRALinear::forward: adapter_names names \"" + adapter->name +
+                    "\", a DoRA adapter, which cannot act on some rows alone; set it active, or "
+                    "merge it");
+      }
       next_tape(*adapter, tape);
       LowRank<S>& term = tape.terms.emplace_back();
       term.first_row = begin - first;
@@ -297,16 +338,20 @@ class LoRALinear : public AdaptedWeight<S> {
     }
   }
 
-  void input_gradient(In<S> dy, Tape& tape, Matrix<S>& dx, Accumulate accumulate) {
+  void input_gradient(const View<S>& dy, Tape& tape, Matrix<S>& dx, Accumulate accumulate) {
     if (const TrainedCopy<S>* copy = this->acting_copy()) {
       product<S>(dy, copied_weight(*copy), MutableView<S>(dx), accumulate);
     } else {
-      this->acting_weight().multiply_transposed(dy, dx, accumulate, tape.terms);
+      this->acting_weight().multiply_transposed(mapped(dy), dx, accumulate, tape.terms);
     }
     for (std::size_t i = 0; i < tape.used; ++i) {
       Adapter<S>& adapter = this->adapters().by_id(tape.adapters[i].id);
       const Dropout dropout = adapter.dropout_of(tape.pass);
       if (!dropout.active()) continue;
+      if (adapter.scales_output()) {
+        add_dropped_gradient(adapter, this->weight(), tape.pass, tape.adapters[i], dx);
+        continue;
+      }
       std::visit(
           [&](const auto& variant) {
             variant.template add_input_gradient<S>(adapter, dropout, tape.pass.first_row,
@@ -314,6 +359,11 @@ class LoRALinear : public AdaptedWeight<S> {
           },
           adapter.variant);
     }
+  }
+
+  /// Rows that lie side by side as a matrix.
+  static Eigen::Map<const Matrix<S>, 0, Eigen::OuterStride<>> mapped(const View<S>& view) {
+    return {view.data, view.rows, view.cols, Eigen::OuterStride<>(view.row_stride)};
   }
 };
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <lora/layers/adapter_set.hpp>
+#include <lora/layers/base_map.hpp>
 #include <lora/weights/frozen_weight.hpp>
 
 namespace lora {
@@ -17,6 +18,62 @@ struct MergedWeight {
   std::vector<std::string> names;
   FrozenWeight<S> weight;
   Matrix<S> bias;  ///< Σ s bias (1, O), what is added to the layer's bias; empty: nothing
+};
+
+/// What merging adapters one after the other makes of W and the bias: each adds s B A (and s bias),
+/// and one that scales the output then multiplies all that is there by its c. Refers to the adapters.
+template <class S>
+class MergeSum {
+ public:
+  void add(const Adapter<S>& adapter, const BaseMap<S>& base) {
+    terms_.push_back({adapter.delta(), {}});
+    if (!adapter.bias.empty()) {
+      if (bias_.size() == 0) set_zero(bias_, 1, adapter.bias.size());
+      bias_ += adapter.scale() * adapter.bias.value;
+    }
+    adapter.if_scales_output([&](const auto& one) { scale_by(one.output_scale(adapter, base)); });
+  }
+  /// Summed and rounded once. Allocates as FrozenWeight::plus.
+  FrozenWeight<S> applied_to(const BaseMap<S>& base) const {
+    std::vector<LowRankDelta<S>> deltas;
+    for (const Term& term : terms_) {
+      const View<S> left = term.scaled.size() != 0 ? View<S>(term.scaled) : term.delta.left;
+      const View<S> right = term.delta.right;
+      const S s = term.delta.scale;
+      deltas.push_back(base.table() ? LowRankDelta<S>{s, right.transposed(), left.transposed()}
+                                    : LowRankDelta<S>{s, left, right});
+    }
+    return base.weight.plus(deltas, {{scale_.data(), static_cast<std::size_t>(scale_.size())},
+                                     base.table() ? Side::inputs : Side::outputs});
+  }
+  /// Σ s bias (1, O), or empty.
+  Matrix<S> take_bias() { return std::move(bias_); }
+
+ private:
+  struct Term {
+    LowRankDelta<S> delta;  ///< left (outputs, R), right (R, inputs)
+    Matrix<S> scaled;       ///< c ∘ left where a scale came after; empty before
+  };
+  static Matrix<S> copied(const View<S>& view) {
+    Matrix<S> values(view.rows, view.cols);
+    for (Index i = 0; i < view.rows; ++i) {
+      for (Index j = 0; j < view.cols; ++j)
+        values(i, j) = view.data[i * view.row_stride + j * view.col_stride];
+    }
+    return values;
+  }
+  void scale_by(const Matrix<S>& c) {
+    if (scale_.size() == 0) scale_ = Matrix<S>::Ones(1, c.cols());
+    scale_ = scale_.cwiseProduct(c).eval();
+    for (Term& term : terms_) {
+      if (term.scaled.size() == 0) term.scaled = copied(term.delta.left);
+      for (Index j = 0; j < c.cols(); ++j) term.scaled.row(j) *= c(0, j);
+    }
+    if (bias_.size() != 0) bias_ = bias_.cwiseProduct(c).eval();
+  }
+
+  std::vector<Term> terms_;
+  Matrix<S> scale_, bias_;
 };
 
 /// The names to merge: those asked for, after the ones already merged. Without names the active

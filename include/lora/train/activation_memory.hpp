@@ -53,7 +53,8 @@ std::uint64_t activation_bytes(CausalLM<S>& model, Index T, Keep keep = Keep::ev
   Index low_rank = 0;
   for_each_adapter_layer(model, [&](const NamePath&, auto& layer) {
     for (const auto& adapter : layer.adapters().all())
-      low_rank += (backward ? 2 : 1) * adapter.A.value.rows();
+      low_rank += (backward ? 2 : 1) * adapter.A.value.rows() +
+                  (backward && adapter.scales_output() ? layer.base_map().outputs() : 0);
   });
   // Inputs of the blocks and of the last norm, its result, their gradients, and the head's rows.
   const Index stack =

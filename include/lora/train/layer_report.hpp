@@ -17,8 +17,8 @@ namespace lora {
 /// One adapter on one layer.
 struct LayerChange {
   std::string layer, adapter;
-  double grad_norm = 0;        ///< of its A and B together
-  double relative_change = 0;  ///< ‖s B A‖ / ‖W‖ (Frobenius); 0 when W is
+  double grad_norm = 0;        ///< of its tensors together
+  double relative_change = 0;  ///< ‖merged W - W‖ / ‖W‖ (Frobenius); 0 when W is
 };
 
 namespace detail {
@@ -50,10 +50,13 @@ std::vector<LayerChange> layer_changes(LoRAModel<Base>& model,
       const auto [norm, fresh] = weight_norms.emplace(name, 0.0);
       if (fresh) norm->second = detail::frobenius_norm(layer.weight());
       LayerChange change{name, adapter};
-      change.grad_norm = std::hypot(static_cast<double>(one->A.grad.norm()),
-                                    static_cast<double>(one->B.grad.norm()));
-      const double moved =
+      one->for_each_tensor([&](const auto& tensor) {
+        change.grad_norm = std::hypot(change.grad_norm, static_cast<double>(tensor.grad.norm()));
+      });
+      double moved =
           std::abs(static_cast<double>(one->scale())) * product_norm(one->A.value, one->B.value);
+      one->if_scales_output(
+          [&](const auto& variant) { moved = variant.change_norm(*one, layer.base_map()); });
       if (norm->second > 0) change.relative_change = moved / norm->second;
       changes.push_back(std::move(change));
     }

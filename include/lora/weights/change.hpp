@@ -1,12 +1,14 @@
 // What low-rank deltas add to a weight, block by block, so that merging reads and writes it once.
 #pragma once
 
+#include <lora/core/half.hpp>
 #include <lora/core/parallel.hpp>
 #include <lora/weights/low_rank.hpp>
 #include <lora/weights/slab.hpp>
 
 #include <algorithm>
 #include <span>
+#include <type_traits>
 
 namespace lora::detail {
 
@@ -85,6 +87,40 @@ void add_changes(std::span<const LowRankDelta<S>> deltas, Index rows, Index cols
     const Index at = change.i * cols + change.j;
     with.add({change.rows, change.cols, from + at, cols}, change.data, kernels::slab_columns,
              to + at, cols);
+  });
+}
+
+/// to = scale ∘ from + change for a block as for_changes brings it; `factors` has one number for each
+/// row of the block, or for each column of it. from and to are row-major with rows `stride` apart.
+template <class S, class Stored>
+void add_scaled(const Change<S>& change, const S* factors, bool by_row, const Stored* from,
+                Stored* to, Index stride) {
+  for (Index a = 0; a < change.rows; ++a) {
+    const S* added = change.data + a * kernels::slab_columns;
+    for (Index b = 0; b < change.cols; ++b) {
+      const Index at = a * stride + b;
+      const S value = factors[by_row ? a : b] * kernels::to_scalar<S>(from[at]) + added[b];
+      if constexpr (std::is_same_v<Stored, kernels::BF16>) {
+        to[at] = {float_to_bf16(value)};
+      } else {
+        to[at] = value;
+      }
+    }
+  }
+}
+
+/// add_changes with from scaled first: `scale` is of the (out, in) weight, whose outputs are the
+/// columns when it is `transposed`. Rounded once.
+template <class S, class Stored>
+void scale_and_add_changes(const SideScale<S>& scale, std::span<const LowRankDelta<S>> deltas,
+                           Index rows, Index cols, bool transposed, const Stored* from,
+                           Stored* to) {
+  if (scale.factors.empty()) return add_changes(deltas, rows, cols, transposed, from, to);
+  const bool by_row = (scale.side == Side::outputs) != transposed;
+  for_changes(deltas, rows, cols, transposed, BlockOrder::rows, [&](const Change<S>& change) {
+    const Index at = change.i * cols + change.j;
+    add_scaled(change, scale.factors.data() + (by_row ? change.i : change.j), by_row, from + at,
+               to + at, cols);
   });
 }
 

@@ -1,6 +1,7 @@
 // The plain storage of a frozen weight: its values as they came.
 #pragma once
 
+#include <lora/core/scalar.hpp>
 #include <lora/weights/change.hpp>
 #include <lora/weights/low_rank.hpp>
 #include <lora/weights/product.hpp>
@@ -30,12 +31,14 @@ class DenseWeight {
   const Matrix<S>& stored() const { return values_; }
   bool all_finite() const { return values_.allFinite(); }
 
-  void multiply(In<S> x, Out<S> y, std::span<const LowRank<S>> terms) const {
+  void multiply(In<S> x, Out<S> y, std::span<const LowRank<S>> terms,
+                InputRounding = InputRounding::allowed) const {
     product<S>(x, out_in().transposed(), y);
     add_terms(terms, y);
   }
   void multiply_transposed(In<S> dy, Out<S> dx, Accumulate accumulate,
-                           std::span<const LowRank<S>> terms) const {
+                           std::span<const LowRank<S>> terms,
+                           InputRounding = InputRounding::allowed) const {
     product<S>(dy, out_in(), dx, accumulate);
     add_terms(terms, dx);
   }
@@ -43,11 +46,17 @@ class DenseWeight {
     const View<S> w = out_in();
     for (Index j = 0; j < w.cols; ++j) out[j] = w.data[row * w.row_stride + j * w.col_stride];
   }
-  DenseWeight plus(std::span<const LowRankDelta<S>> deltas) const {
+  DenseWeight plus(std::span<const LowRankDelta<S>> deltas, const SideScale<S>& scale = {}) const {
     Matrix<S> sum(values_.rows(), values_.cols());
-    detail::add_changes(deltas, sum.rows(), sum.cols(), layout_ == Layout::in_out, values_.data(),
-                        sum.data());
+    detail::scale_and_add_changes(scale, deltas, sum.rows(), sum.cols(), layout_ == Layout::in_out,
+                                  values_.data(), sum.data());
     return {std::move(sum), layout_};
+  }
+  Matrix<WideOf<S>> squares(Side side) const {
+    const auto wide = values_.template cast<WideOf<S>>();
+    if ((side == Side::outputs) == (layout_ == Layout::out_in))
+      return wide.cwiseProduct(wide).rowwise().sum().transpose();
+    return wide.cwiseProduct(wide).colwise().sum();
   }
 
  private:

@@ -106,12 +106,13 @@ class FrozenWeight {
   /// right (R, O). Each element is summed in an order that depends on D and the ranks alone. y must
   /// not overlap x. Throws ShapeError, and Error when y overlaps x. Allocates nothing once the
   /// workers run.
-  void multiply(In<S> x, Out<S> y, std::span<const LowRank<S>> terms = {}) const {
+  void multiply(In<S> x, Out<S> y, std::span<const LowRank<S>> terms = {},
+                InputRounding rounding = InputRounding::allowed) const {
     expect_shape("FrozenWeight::multiply", "x", x, -1, cols());
     expect_shape("FrozenWeight::multiply", "y", y, x.rows(), rows());
     expect_apart<S>("FrozenWeight::multiply", "y", y, "x", x);
     check_terms("FrozenWeight::multiply", terms, y.rows(), y.cols());
-    visit([&](const auto& w) { w.multiply(x, y, terms); });
+    visit([&](const auto& w) { w.multiply(x, y, terms, rounding); });
   }
 
   /// dx = dy W + Σ left · right, added to what dx holds with Accumulate::yes; dy (T, O), dx (T, D),
@@ -119,12 +120,13 @@ class FrozenWeight {
   /// the first call allocates unless T is small; throws std::bad_alloc before dx is touched. Otherwise
   /// as multiply().
   void multiply_transposed(In<S> dy, Out<S> dx, Accumulate accumulate = Accumulate::no,
-                           std::span<const LowRank<S>> terms = {}) const {
+                           std::span<const LowRank<S>> terms = {},
+                           InputRounding rounding = InputRounding::allowed) const {
     expect_shape("FrozenWeight::multiply_transposed", "dy", dy, -1, rows());
     expect_shape("FrozenWeight::multiply_transposed", "dx", dx, dy.rows(), cols());
     expect_apart<S>("FrozenWeight::multiply_transposed", "dx", dx, "dy", dy);
     check_terms("FrozenWeight::multiply_transposed", terms, dx.rows(), dx.cols());
-    visit([&](const auto& w) { w.multiply_transposed(dy, dx, accumulate, terms); });
+    visit([&](const auto& w) { w.multiply_transposed(dy, dx, accumulate, terms, rounding); });
   }
 
   /// Allocates what multiply_transposed() of so many rows needs, so that it cannot fail afterwards on
@@ -155,10 +157,22 @@ class FrozenWeight {
     return stored().transpose();
   }
 
-  /// A new weight W + Σ scale · left · right in the same storage and orientation: the changes are
-  /// summed in S, added and rounded once. This one is not touched. Throws ShapeError. Allocates the
-  /// result and up to three dense matrices of its shape.
-  FrozenWeight plus(std::span<const LowRankDelta<S>> deltas) const {
+  /// The sum of the squares of each row of W (1, O), or with Side::inputs of each column (1, D).
+  /// Allocates the result.
+  Matrix<WideOf<S>> squares(Side side = Side::outputs) const {
+    return visit([&](const auto& w) { return w.squares(side); });
+  }
+
+  /// A new weight scale ∘ W + Σ delta.scale · left · right in the same storage and orientation: the
+  /// changes are summed in S, added and rounded once. `scale` multiplies the rows or the columns of
+  /// W; none is the default. This one is not touched. Throws ShapeError. Allocates the result and up
+  /// to three dense matrices of its shape.
+  FrozenWeight plus(std::span<const LowRankDelta<S>> deltas, const SideScale<S>& scale = {}) const {
+    const Index factors = static_cast<Index>(scale.factors.size());
+    check_shape(factors == 0 || factors == (scale.side == Side::outputs ? rows() : cols()),
+                "FrozenWeight::plus", "scale", 1, factors,
+                scale.side == Side::outputs ? "a factor for each row of W"
+                                            : "a factor for each column of W");
     for (const LowRankDelta<S>& delta : deltas) {
       check_shape(delta.left.rows == rows(), "FrozenWeight::plus", "left", delta.left.rows,
                   delta.left.cols, "(" + std::to_string(rows()) + ", R)");
@@ -167,7 +181,7 @@ class FrozenWeight {
                   shape_text(delta.left.cols, cols()));
     }
     return visit([&](const auto& w) {
-      return FrozenWeight(std::make_shared<const Storage>(w.plus(deltas)));
+      return FrozenWeight(std::make_shared<const Storage>(w.plus(deltas, scale)));
     });
   }
 

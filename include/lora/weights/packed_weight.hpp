@@ -101,15 +101,37 @@ class PackedWeight {
   void copy_row(Index row, S* out) const {
     for (Index d = 0; d < cols_; ++d) out[d] = at(row, d);
   }
+  Matrix<WideOf<S>> squares(Side side) const {
+    using Wide = WideOf<S>;
+    const bool by_input = side == Side::inputs;
+    Matrix<Wide> sums = Matrix<Wide>::Zero(1, by_input ? cols_ : rows_);
+    const auto add = [&](Index p, Index d) {
+      const Index used = std::min(wide, rows_ - p * wide);
+      const Stored* values = values_.data() + p * stride_ + d * panel_width(p);
+      for (Index j = 0; j < used; ++j) {
+        const auto value = static_cast<Wide>(kernels::to_scalar<S>(values[j]));
+        sums(0, by_input ? d : p * wide + j) += value * value;
+      }
+    };
+    // Shared by what is summed for, never within a sum.
+    const Index outer = by_input ? cols_ : panels(), inner = by_input ? panels() : cols_;
+    parallel_for(outer, by_input ? 64 : 1, [&](Index begin, Index end) {
+      for (Index a = begin; a < end; ++a) {
+        for (Index b = 0; b < inner; ++b) by_input ? add(b, a) : add(a, b);
+      }
+    });
+    return sums;
+  }
 
   void multiply(In<S> x, Out<S> y, std::span<const LowRank<S>> terms,
+                InputRounding rounding = InputRounding::allowed,
                 Accumulate accumulate = Accumulate::no) const {
     const bool add = accumulate == Accumulate::yes;
     const View<S> in(x);
     const MutableView<S> out(y);
     if constexpr (is_bf16) {
       const auto pairs = detail::pair_kernels<>();
-      if (pairs.multiply != nullptr && cols_ > 0) {
+      if (pairs.multiply != nullptr && cols_ > 0 && rounding == InputRounding::allowed) {
         detail::multiply_pairs(
             pairs, in, out, terms, add, [&](Index k, Index depth, Index p, kernels::BF16Pair* to) {
               const Index width = panel_width(p);
@@ -150,13 +172,14 @@ class PackedWeight {
   }
 
   void multiply_transposed(In<S> dy, Out<S> dx, Accumulate accumulate,
-                           std::span<const LowRank<S>> terms) const {
-    if (transposed_) return transposed_->multiply(dy, dx, terms, accumulate);
+                           std::span<const LowRank<S>> terms,
+                           InputRounding rounding = InputRounding::allowed) const {
+    if (transposed_) return transposed_->multiply(dy, dx, terms, rounding, accumulate);
     const View<S> in(dy);
     const MutableView<S> out(dx);
     if constexpr (is_bf16) {
       const auto pairs = detail::pair_kernels<>();
-      if (pairs.multiply != nullptr && rows_ > 0) {
+      if (pairs.multiply != nullptr && rows_ > 0 && rounding == InputRounding::allowed) {
         const bool add = accumulate == Accumulate::yes;
         detail::multiply_pairs(pairs, in, out, terms, add,
                                [&](Index o, Index depth, Index block, kernels::BF16Pair* to) {
@@ -203,7 +226,7 @@ class PackedWeight {
   }
 
   /// W + Σ changes, summed in float32 and rounded once.
-  PackedWeight plus(std::span<const LowRankDelta<S>> deltas) const {
+  PackedWeight plus(std::span<const LowRankDelta<S>> deltas, const SideScale<S>& scale = {}) const {
     PackedWeight sum(rows_, cols_, layout_);
     const auto with = detail::merge_kernels<S, Stored>();
     constexpr auto order = detail::BlockOrder::panels;
@@ -211,8 +234,14 @@ class PackedWeight {
       const Index p = change.j / wide, width = panel_width(p);
       const Index at = p * stride_ + change.i * width;
       Stored* to = sum.values_.data() + at;
-      with.add({change.rows, change.cols, values_.data() + at, width}, change.data, wide, to,
-               width);
+      if (scale.factors.empty()) {
+        with.add({change.rows, change.cols, values_.data() + at, width}, change.data, wide, to,
+                 width);
+      } else {
+        const bool by_input = scale.side == Side::inputs;
+        detail::add_scaled(change, scale.factors.data() + (by_input ? change.i : change.j),
+                           by_input, values_.data() + at, to, width);
+      }
       for (Index i = 0; i < change.rows; ++i)
         std::fill(to + i * width + change.cols, to + (i + 1) * width, Stored{});
     });

@@ -54,7 +54,6 @@ inline std::vector<std::byte> transposed(std::span<const std::byte> bytes, Index
 // Why a tensor beside the pairs of A and B keeps an adapter out of GGUF.
 inline std::string reason_against(const std::string& key) {
   const auto holds = [&](std::string_view part) { return key.find(part) != key.npos; };
-  if (holds("lora_magnitude_vector")) return "DoRA's magnitude has no place in GGUF";
   if (key.ends_with(".lora_B.bias")) return "the bias of lora_bias has no place in GGUF";
   if (key.ends_with(".bias"))
     return "a bias of the base (bias \"all\" or \"lora_only\") has no place in GGUF";
@@ -123,6 +122,8 @@ class Exporter {
     if (config.bias != "none")
       problem("bias = " + in_quotes(config.bias), "trained biases have no place in GGUF");
     if (config.lora_bias) problem("lora_bias = true", "a bias of B has no place in GGUF");
+    if (config.use_dora)
+      problem("use_dora = true", "DoRA's lora_magnitude_vector has no place in GGUF");
     for (const std::string& name : config.effective_modules_to_save())
       problem("modules_to_save", in_quotes(name) + ", a whole module, has no place in GGUF");
     if (adapter_.modules().empty()) problem("no layer", "the file holds no pair of A and B");

@@ -22,6 +22,7 @@ struct MergedTensor {
   std::string saved_key;     ///< W's key in the adapter's file; empty: the base's
   std::string base_key;      ///< the base's tensor that it comes from; empty: the one of its name
   std::string b_key, a_key;  ///< keys of the factors; no b_key: no change; no a_key: A is (1)
+  std::string m_key;         ///< of DoRA's magnitudes: c ∘ (W + scale · B A); empty: no scaling
   double scale = 0;
   Layout layout = Layout::out_in;  ///< in_out: W holds (B A)ᵀ
 };
@@ -220,6 +221,7 @@ class MergePlanner {
     MergedTensor& merged = planned(module.name, name);
     merged.b_key = module.b_key;
     merged.a_key = module.a_key;
+    merged.m_key = module.m_key;
     merged.scale = module.scaling;
     merged.layout = turned ? Layout::in_out : Layout::out_in;
   }

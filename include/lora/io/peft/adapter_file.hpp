@@ -25,13 +25,15 @@ namespace detail {
 /// "lora_A.default.weight" is "lora_A.weight", "modules_to_save.default.weight" is "weight". Empty
 /// for a tensor that does not belong to the adapter.
 inline std::string adapter_file_name(const std::string& name, const std::string& adapter) {
-  for (const char* part :
-       {"lora_A.", "lora_B.", "lora_embedding_A.", "lora_embedding_B.", "modules_to_save."}) {
+  for (const char* part : {"lora_A.", "lora_B.", "lora_embedding_A.", "lora_embedding_B.",
+                           "lora_magnitude_vector.", "modules_to_save."}) {
     const std::string head = part + adapter;  // an adapter's name has no dot
     if (!name.starts_with(head) || (name.size() > head.size() && name[head.size()] != '.'))
       continue;
     const std::string rest = name.substr(head.size());  // ".weight", ".bias" or nothing
     if (head.starts_with("modules_to_save.")) return rest.substr(1);
+    // The only one that is called ".weight" in memory and not in files.
+    if (head.starts_with("lora_magnitude_vector.")) return "lora_magnitude_vector";
     return std::string(part).substr(0, std::string(part).size() - 1) + rest;
   }
   return {};

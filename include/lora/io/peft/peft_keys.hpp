@@ -27,23 +27,25 @@ struct NamedPeftKey {
 /// Nothing for a key that PEFT's files have. Names of adapters have no dot. Source: PEFT's
 /// _remove_adapter_name_from_state_dict_key and ModulesToSaveWrapper.adapter_state_dict_load_map.
 inline std::optional<NamedPeftKey> named_peft_key(std::string_view key) {
-  for (const std::string_view end : {".lora_A.weight", ".lora_B.weight", ".lora_B.bias",
-                                     ".lora_embedding_A", ".lora_embedding_B"}) {
+  for (const std::string_view end :
+       {".lora_A.weight", ".lora_B.weight", ".lora_B.bias", ".lora_embedding_A",
+        ".lora_embedding_B", ".lora_magnitude_vector"}) {
     if (key.ends_with(end)) return std::nullopt;
   }
   struct Form {
-    std::string_view part, end;
+    std::string_view part, end, end_in_file;
   };
   for (const Form& form :
-       {Form{".lora_A.", ".weight"}, Form{".lora_B.", ".weight"}, Form{".lora_B.", ".bias"},
-        Form{".lora_embedding_A.", ""}, Form{".lora_embedding_B.", ""}}) {
+       {Form{".lora_A.", ".weight", ".weight"}, Form{".lora_B.", ".weight", ".weight"},
+        Form{".lora_B.", ".bias", ".bias"}, Form{".lora_embedding_A.", "", ""},
+        Form{".lora_embedding_B.", "", ""}, Form{".lora_magnitude_vector.", ".weight", ""}}) {
     if (!key.ends_with(form.end)) continue;
     const std::string_view head = key.substr(0, key.size() - form.end.size());
     const std::size_t dot = head.rfind('.');
     if (dot == head.npos || dot + 1 == head.size()) continue;
     if (!head.substr(0, dot + 1).ends_with(form.part)) continue;
     return NamedPeftKey{std::string(head.substr(dot + 1)),
-                        std::string(head.substr(0, dot)) + std::string(form.end)};
+                        std::string(head.substr(0, dot)) + std::string(form.end_in_file)};
   }
   // A module that is trained whole, or one within it: its key is the base's own.
   constexpr std::string_view saved = ".modules_to_save.";

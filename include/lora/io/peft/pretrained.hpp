@@ -106,6 +106,9 @@ void warn_of_loaded(LoRAModel<Base>& model, const std::string& name, const PeftA
     const auto* one = layer.adapters().find(name);
     if (one == nullptr || acts) return;
     acts = !one->A.value.isZero(0) && (!one->B.value.isZero(0) || !one->bias.value.isZero(0));
+    one->if_scales_output([&](const auto& variant) {
+      acts = acts || variant.change_norm(*one, layer.base_map()) != 0;
+    });
   });
   if (!acts)
     report.warnings.push_back(

@@ -17,12 +17,13 @@ template <class S>
 struct AdapterTape;
 
 /// A variant of an adapter over rows x (T, D) of a linear map: how it begins, what it adds to
-/// y = x Wᵀ, its gradients, and what merging adds to W. It has no state of its own; another variant
-/// has the same functions. Source: Hu et al., "LoRA", 2021, equation 3; PEFT's lora.Linear.
+/// y = x Wᵀ, its gradients, and what merging adds to W. Its tensors are in the Adapter; another
+/// variant has the same functions. Source: Hu et al., "LoRA", 2021, equation 3; PEFT's lora.Linear.
 struct PlainLoRA {
-  /// Whether the update is s · B A x as here, so that the layers that have it written out
-  /// (embedding, convolution) can use the variant. One with a forward of its own says false.
-  static constexpr bool plain_update = true;
+  /// Whether it changes the layer's output beyond adding s · B A x, as DoRA does, which says what
+  /// such a variant has. One that does not is its A, B and s alone: it can be combined with others,
+  /// written in formats that know no more, and chosen row by row.
+  static constexpr bool scales_output = false;
 
   /// s = alpha / r.
   static double scaling(double alpha, Index r) { return alpha / static_cast<double>(r); }

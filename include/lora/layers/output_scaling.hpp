@@ -1,0 +1,107 @@
+// How the layers run an adapter whose variant scales their output (DoRA).
+#pragma once
+
+#include <lora/layers/adapter_set.hpp>
+#include <lora/layers/base_map.hpp>
+
+#include <algorithm>
+#include <string>
+
+namespace lora {
+
+namespace detail {
+/// Rows of drop(x) that go through W at a time.
+inline constexpr Index dropped_rows = 512;
+}  // namespace detail
+
+/// Lets the adapter scale y (T, O), to which its term was added, of a linear map of x (T, D). With
+/// dropout u = W drop(x) + the term is made here. `keep`: the tape is for backward. Does nothing for
+/// other variants. Allocates when T changes.
+template <class S>
+void scale_output(const Adapter<S>& adapter, const BaseMap<S>& base, In<S> x, const Pass& pass,
+                  bool keep, AdapterTape<S>& tape, Out<S> y) {
+  using detail::dropped_rows;
+  const Dropout dropout = adapter.dropout_of(pass);
+  const bool dropped = dropout.active();
+  adapter.if_scales_output([&](const auto& variant) {
+    variant.start(adapter, base, x.rows(), keep || dropped, tape.output);
+    Matrix<S>& some = tape.output.rows;
+    for (Index first = 0; dropped && first < x.rows(); first += dropped_rows) {
+      const Index rows = std::min(dropped_rows, x.rows() - first);
+      set_size(some, std::min(x.rows(), dropped_rows), x.cols());
+      parallel_for(rows, 8, [&](Index begin, Index end) {
+        for (Index t = begin; t < end; ++t) {
+          dropout.row(pass.first_row + first + t, x.cols(),
+                      x.data() + (first + t) * x.outerStride(), some.row(t).data(), Accumulate::no);
+        }
+      });
+      const LowRank<S> term{View<S>(tape.h).middle_rows(first, rows),
+                            View<S>(adapter.B.value).transposed(), 0};
+      base.weight.multiply(some.topRows(rows), tape.output.u.middleRows(first, rows), {&term, 1});
+    }
+    variant.finish(tape.output, 0, dropped, keep, MutableView<S>(y));
+  });
+}
+
+/// Takes g, the gradient of rows first … of y, back through the adapters of a layer's tape, the last
+/// one first, and says in each AdapterTape what reaches its term: g, or c ∘ g where the variant
+/// scales the output, whose tape is spent then. Returns the gradient of the base's output. With
+/// Pass{} there is no dropout, whatever the adapters ask. Allocates: nothing.
+template <class S, class Tape>
+View<S> scaled_gradients(AdapterSet<S>& adapters, Tape& tape, Index first, View<S> g,
+                         const Pass& pass) {
+  for (std::size_t i = tape.used; i-- > 0;) {
+    AdapterTape<S>& own = tape.adapters[i];
+    own.dy = own.g = g;
+    Adapter<S>& adapter = adapters.by_id(own.id);
+    adapter.if_scales_output([&](const auto& variant) {
+      tape.spent = true;
+      own.g = variant.output_gradient(adapter, own.output, first, g);
+      if (!adapter.dropout_of(pass).active()) g = own.g;
+    });
+  }
+  return g;
+}
+
+/// Throws Error for a tape that scaled_gradients has used up.
+inline void expect_unspent(const char* where, bool spent) {
+  if (!spent) return;
+  throw Error(std::string(where) +
+              ": the tape has served a backward already, in which a DoRA adapter used up what it "
+              "kept; run forward again");
+}
+
+/// Allocates what add_dropped_gradient() needs for T rows, when it has anything to do.
+template <class S>
+void prepare_dropped_gradient(const Adapter<S>& adapter, const FrozenWeight<S>& weight, Index T,
+                              const Pass& pass, AdapterTape<S>& tape) {
+  if (!adapter.scales_output() || !adapter.dropout_of(pass).active()) return;
+  set_size(tape.output.rows, std::min(T, detail::dropped_rows), weight.cols());
+  weight.prepare_multiply_transposed(tape.output.rows.rows());
+}
+
+/// dx += mask / (1 - p) ∘ (((c - 1) ∘ g) W + dh A): what goes through an active dropout of an adapter
+/// that scales the output. dx (T, D).
+template <class S>
+void add_dropped_gradient(const Adapter<S>& adapter, const FrozenWeight<S>& weight,
+                          const Pass& pass, AdapterTape<S>& tape, Matrix<S>& dx) {
+  using detail::dropped_rows;
+  const Dropout dropout = adapter.dropout_of(pass);
+  adapter.if_scales_output(
+      [&](const auto& variant) { variant.dropped_gradient(tape.output, 0, tape.dy); });
+  for (Index first = 0; first < dx.rows(); first += dropped_rows) {
+    const Index rows = std::min(dropped_rows, dx.rows() - first);
+    auto part = tape.output.rows.topRows(rows);
+    const LowRank<S> term{View<S>(tape.dh).middle_rows(first, rows), adapter.A.value, 0};
+    weight.multiply_transposed(tape.output.u.middleRows(first, rows), part, Accumulate::no,
+                               {&term, 1});
+    parallel_for(rows, 8, [&](Index begin, Index end) {
+      for (Index t = begin; t < end; ++t) {
+        dropout.row(pass.first_row + first + t, dx.cols(), part.row(t).data(),
+                    dx.row(first + t).data(), Accumulate::yes);
+      }
+    });
+  }
+}
+
+}  // namespace lora

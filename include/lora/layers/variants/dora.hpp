@@ -1,0 +1,211 @@
+// DoRA: the update changes the direction of each output's weights, and a vector holds their length.
+#pragma once
+
+#include <lora/core/parallel.hpp>
+#include <lora/core/parameter.hpp>
+#include <lora/core/scalar.hpp>
+#include <lora/layers/base_map.hpp>
+#include <lora/layers/variants/plain_lora.hpp>
+#include <lora/layers/variants/rslora.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+namespace lora {
+
+/// What a variant that scales the output keeps of one forward, and its scratch.
+template <class S>
+struct OutputTape {
+  Matrix<S> u;          ///< (W + s B A) drop(x) of each row, (T, O); backward puts c ∘ dy here
+  Matrix<S> c;          ///< m / n, (1, O)
+  Matrix<S> inverse_n;  ///< 1 / n, (1, O)
+  Matrix<S> projected, gram, turned;  ///< A Wᵀ (R, O), A Aᵀ (R, R), B A Aᵀ (O, R)
+  Matrix<S> rows;                     ///< some rows of drop(x), then of their gradient
+};
+
+/// Weight-decomposed low-rank adaptation. With n_j = ‖W_j + s (B A)_j‖ over the inputs of output j,
+/// taken as a constant by every derivative, c = m / n and u = (W + s B A) drop(x):
+///   without dropout  y = c ∘ u,  with it  y = W x + s B A drop(x) + (c - 1) ∘ u.
+/// m (1, O), "lora_magnitude_vector", is trained beside A and B and begins as n, so that a fresh
+/// adapter changes no bit. n² = ‖W_j‖² + 2 s (W Aᵀ)_j · B_j + s² B_j A Aᵀ B_jᵀ: neither B A nor
+/// W + s B A is formed, and ‖W_j‖² is summed once for each weight. With g = dL/dy:
+///   dm = Σ_t g ∘ u / n;  A and B as PlainLoRA with c ∘ g in the place of g;
+///   without dropout  dx = (c ∘ g) (W + s B A),
+///   with it          dx = g W + mask / (1 - p) ∘ (((c - 1) ∘ g) W + s (c ∘ g) B A).
+/// A second adapter on a layer takes what the first makes of y, without the bias, for its base.
+/// Merging gives c ∘ (W + s B A).
+///
+/// A variant that scales the output says `scales_output`, and the layers call start(), finish() once
+/// its term was added to y, output_gradient() before backward(), and output_scale() to merge.
+/// Source: Liu et al., "DoRA", 2024, equations 5 and 11; PEFT's use_dora.
+struct DoRA : PlainLoRA {
+  static constexpr bool scales_output = true;
+  /// s as RsLoRA has it.
+  bool use_rslora = false;
+
+  double scaling(double alpha, Index r) const {
+    return use_rslora ? RsLoRA::scaling(alpha, r) : PlainLoRA::scaling(alpha, r);
+  }
+
+  /// What is kept of a frozen weight as long as the layer has it: ‖W_j‖², (1, outputs).
+  template <class S>
+  static Matrix<S> remember(const BaseMap<S>& base) {
+    return base.squares().template cast<S>();
+  }
+  /// Adds m to a new adapter whose A and B are set: n, or ‖W_j‖ where they hold nothing yet
+  /// (AdapterInit::none).
+  template <class S>
+  static void begin(Adapter<S>& adapter, const BaseMap<S>& base, AdapterInit init) {
+    OutputTape<S> scratch;
+    Matrix<S> m;
+    if (init == AdapterInit::none) {
+      m = adapter.of_weight;
+    } else {
+      squared_norms(adapter, base, scratch, m);
+    }
+    // The roots that start() takes: Eigen's own may differ in the last bit.
+    for (Index j = 0; j < m.cols(); ++j) m(0, j) = std::sqrt(m(0, j));
+    adapter.own.push_back(
+        {"lora_magnitude_vector", Parameter<S>(std::move(m), base.output_shape())});
+  }
+  template <class S>
+  static const Parameter<S>& magnitude(const Adapter<S>& adapter) {
+    return adapter.own.front().parameter;
+  }
+
+  /// c and n for one forward of T rows, and room for u where it is needed: for backward, or with
+  /// dropout. Allocates when sizes change.
+  template <class S>
+  static void start(const Adapter<S>& adapter, const BaseMap<S>& base, Index T, bool keep_u,
+                    OutputTape<S>& tape) {
+    squared_norms(adapter, base, tape, tape.inverse_n);
+    set_size(tape.c, 1, base.outputs());
+    for (Index j = 0; j < tape.c.cols(); ++j) {
+      const S n = std::sqrt(tape.inverse_n(0, j)), m = magnitude(adapter).value(0, j);
+      // A quotient of equal numbers is exactly 1, which m (1 / n) need not be.
+      tape.c(0, j) = m / n;
+      tape.inverse_n(0, j) = S(1) / n;
+    }
+    if (keep_u) set_size(tape.u, T, base.outputs());
+  }
+
+  /// Rows first … of y, which hold the base's output and this adapter's term. Without dropout u is
+  /// y, kept when there is room for it, and y = c ∘ u; with it u is there, and y += (c - 1) ∘ u.
+  template <class S>
+  static void finish(OutputTape<S>& tape, Index first, bool dropped, bool keep_u,
+                     const MutableView<S>& y) {
+    const S* c = tape.c.data();
+    parallel_for(y.rows, rows_at_once, [&](Index begin, Index end) {
+      for (Index t = begin; t < end; ++t) {
+        S* out = y.data + t * y.row_stride;
+        if (dropped) {
+          const S* u = tape.u.data() + (first + t) * y.cols;
+          for (Index j = 0; j < y.cols; ++j) out[j] += (c[j] - S(1)) * u[j];
+          continue;
+        }
+        if (keep_u) std::copy_n(out, y.cols, tape.u.data() + (first + t) * y.cols);
+        for (Index j = 0; j < y.cols; ++j) out[j] *= c[j];
+      }
+    });
+  }
+
+  /// dm += Σ_t g ∘ u / n over rows first … of the tape. Puts c ∘ g in the place of u and returns
+  /// it. Shared between threads by outputs.
+  template <class S>
+  static View<S> output_gradient(Adapter<S>& adapter, OutputTape<S>& tape, Index first,
+                                 const View<S>& g) {
+    Parameter<S>& m = adapter.own.front().parameter;
+    constexpr Index wide = 256;
+    S* u = detail::moved(tape.u.data(), first * g.cols);
+    parallel_for((g.cols + wide - 1) / wide, 1, [&](Index begin, Index end) {
+      for (Index block = begin; block < end; ++block) {
+        const Index j = block * wide, width = std::min(wide, g.cols - j);
+        const S* c = tape.c.data() + j;
+        std::array<S, wide> sums{};
+        for (Index t = 0; t < g.rows; ++t) {
+          const S* dy = g.data + t * g.row_stride + j;
+          S* row = u + t * g.cols + j;
+          for (Index k = 0; k < width; ++k) {
+            sums[static_cast<std::size_t>(k)] += dy[k] * row[k];
+            row[k] = c[k] * dy[k];
+          }
+        }
+        if (!m.trainable) continue;
+        for (Index k = 0; k < width; ++k) {
+          m.grad.data()[j + k] += sums[static_cast<std::size_t>(k)] * tape.inverse_n(0, j + k);
+        }
+      }
+    });
+    return {u, g.rows, g.cols, g.cols, 1};
+  }
+  /// Makes (c - 1) ∘ g of the c ∘ g that output_gradient left, for the path through dropout.
+  template <class S>
+  static void dropped_gradient(OutputTape<S>& tape, Index first, const View<S>& g) {
+    S* scaled = detail::moved(tape.u.data(), first * g.cols);
+    parallel_for(g.rows, rows_at_once, [&](Index begin, Index end) {
+      for (Index t = begin; t < end; ++t) {
+        for (Index j = 0; j < g.cols; ++j) scaled[t * g.cols + j] -= g.data[t * g.row_stride + j];
+      }
+    });
+  }
+
+  /// c (1, outputs), by which merging multiplies W + s B A. Allocates.
+  template <class S>
+  static Matrix<S> output_scale(const Adapter<S>& adapter, const BaseMap<S>& base) {
+    OutputTape<S> tape;
+    start(adapter, base, 0, false, tape);
+    return std::move(tape.c);
+  }
+
+  /// ‖c ∘ (W + s B A) - W‖ (Frobenius), how far the adapter moves the weight. Allocates.
+  template <class S>
+  static double change_norm(const Adapter<S>& adapter, const BaseMap<S>& base) {
+    OutputTape<S> tape;
+    start(adapter, base, 0, false, tape);
+    const auto s = adapter.scale();
+    double sum = 0;
+    for (Index j = 0; j < tape.c.cols(); ++j) {
+      const S c = tape.c(0, j), cross = s * adapter.B.value.row(j).dot(tape.projected.col(j)),
+              own = s * s * adapter.B.value.row(j).dot(tape.turned.row(j));
+      sum += static_cast<double>((c - 1) * (c - 1) * adapter.of_weight(0, j) +
+                                 2 * c * (c - 1) * cross + c * c * own);
+    }
+    return std::sqrt(std::max(sum, 0.0));
+  }
+
+ private:
+  static constexpr Index rows_at_once = 8;
+
+  /// n² into `squared` (1, outputs); `scratch` keeps its parts.
+  template <class S>
+  static void squared_norms(const Adapter<S>& adapter, const BaseMap<S>& base,
+                            OutputTape<S>& scratch, Matrix<S>& squared) {
+    const Matrix<S>&A = adapter.A.value, &B = adapter.B.value;
+    base.project(A, scratch.projected);
+    set_size(scratch.gram, A.rows(), A.rows());
+    product<S>(A, View<S>(A).transposed(), scratch.gram);
+    set_size(scratch.turned, B.rows(), B.cols());
+    product<S>(B, scratch.gram, scratch.turned);
+    combine_norms<S>(adapter.scale(), adapter.of_weight, scratch.projected, B, scratch.turned,
+                     squared);
+  }
+
+ public:
+  /// n² of each output from its parts: w² (1, O), A Wᵀ (R, O), B (O, R) and B A Aᵀ (O, R). What
+  /// rounding takes below zero is zero.
+  template <class S>
+  static void combine_norms(S s, const Matrix<S>& squares, const Matrix<S>& projected,
+                            const Matrix<S>& B, const Matrix<S>& turned, Matrix<S>& squared) {
+    set_size(squared, 1, squares.cols());
+    for (Index j = 0; j < squares.cols(); ++j) {
+      S sum = squares(0, j);
+      for (Index k = 0; k < B.cols(); ++k)
+        sum += s * B(j, k) * (S(2) * projected(k, j) + s * turned(j, k));
+      const S constant = detached(sum);
+      squared(0, j) = real_part(constant) < 0 ? S(0) : constant;
+    }
+  }
+};
+
+}  // namespace lora
