@@ -52,6 +52,18 @@ TEST(Tokenizer, SpecialTokensAreAddedBeforeAndBehind) {
   EXPECT_EQ(tokenizer.ids_after(), (std::vector<std::uint32_t>{260, 258}));
 }
 
+// As in `tokenizers`, which looks the ids of a template up nowhere.
+TEST(Tokenizer, TheSizeCountsIdsOfTheTemplateThatNoTokenHas) {
+  lora::TokenizerSpec spec = byte_level_spec();
+  const std::int64_t plain = Tokenizer(spec).vocab_size();
+  spec.before = {static_cast<std::uint32_t>(plain) + 40};
+  spec.after = {static_cast<std::uint32_t>(plain) + 3};
+  const Tokenizer tokenizer(spec);
+  EXPECT_EQ(tokenizer.vocab_size(), plain + 41);
+  EXPECT_EQ(tokenizer.encode("a"), (Ids{plain + 40, 'a', plain + 3}));
+  EXPECT_EQ(tokenizer.decode(tokenizer.encode("a")), "a");
+}
+
 TEST(Tokenizer, EndsAreThePlacesInTheText) {
   using Ends = std::vector<std::size_t>;
   const lora::Encoding bytes = Tokenizer(byte_level_spec()).encode_with_ends("ab a<|im_end|>x");

@@ -86,6 +86,10 @@ class Tokenizer {
                    token.special && searched.content == token.content);
       (token.normalized ? normalized : raw).push_back(std::move(searched));
     }
+    // A template may put an id around a text that no token has.
+    for (const auto* ids : {&spec_.before, &spec_.after}) {
+      for (const std::uint32_t id : *ids) limit = std::max(limit, id + 1);
+    }
     check_strips(raw);
     check_strips(normalized);
     note_one_text(normalized);
