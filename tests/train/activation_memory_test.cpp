@@ -34,9 +34,15 @@ TEST(ActivationMemory, IsWhatAStepAllocates) {
   for (const CausalLMConfig& config :
        {CausalLMConfig(llama("llama")), CausalLMConfig(llama("qwen3")),
         CausalLMConfig(GPT2Config{300, 1024, 64, 6, 4, 256})}) {
-    for (const Keep keep : {Keep::everything, Keep::inputs, Keep::nothing}) {
+    for (const auto& [keep, dora] : {std::pair{Keep::everything, false},
+                                     {Keep::inputs, false},
+                                     {Keep::nothing, false},
+                                     {Keep::everything, true},
+                                     {Keep::inputs, true},
+                                     {Keep::nothing, true}}) {
       LoRAConfig lora;
       lora.r = 8;
+      lora.use_dora = dora;
       lora.target_modules = std::string("all-linear");
       LoRAModel<CausalLM<float>> model(CausalLM<float>(config, RandomWeights<float>{1}), lora);
       CausalLM<float>::Tape tape;
@@ -48,7 +54,8 @@ TEST(ActivationMemory, IsWhatAStepAllocates) {
       const lora_test::Allocations made = counter.stop();
       const auto said = static_cast<double>(activation_bytes(model.base(), T, keep));
       const double ratio = static_cast<double>(made.bytes) / said;
-      EXPECT_NEAR(ratio, 1, 0.05) << config.index() << static_cast<int>(keep) << " " << made.bytes;
+      EXPECT_NEAR(ratio, 1, 0.05) << config.index() << static_cast<int>(keep) << dora << " "
+                                  << made.bytes;
     }
   }
 }

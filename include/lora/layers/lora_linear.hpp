@@ -131,7 +131,6 @@ class LoRALinear : public AdaptedWeight<S> {
                                                  adapter.dropout_of(tape.pass), own, need_dx);
           },
           adapter.variant);
-      if (need_dx) prepare_dropped_gradient(adapter, this->weight(), tape.rows, tape.pass, own);
     }
     if (need_dx && this->acting_copy() == nullptr)
       this->acting_weight().prepare_multiply_transposed(tape.rows);

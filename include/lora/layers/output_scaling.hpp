@@ -9,26 +9,21 @@
 
 namespace lora {
 
-namespace detail {
-/// Rows of drop(x) that go through W at a time.
-inline constexpr Index dropped_rows = 512;
-}  // namespace detail
-
 /// Lets the adapter scale y (T, O), to which its term was added, of a linear map of x (T, D). With
 /// dropout u = W drop(x) + the term is made here. `keep`: the tape is for backward. Does nothing for
 /// other variants. Allocates when T changes.
 template <class S>
 void scale_output(const Adapter<S>& adapter, const BaseMap<S>& base, In<S> x, const Pass& pass,
                   bool keep, AdapterTape<S>& tape, Out<S> y) {
-  using detail::dropped_rows;
+  constexpr Index dropped_rows = PlainLoRA::piece_rows;
   const Dropout dropout = adapter.dropout_of(pass);
   const bool dropped = dropout.active();
   adapter.if_scales_output([&](const auto& variant) {
     variant.start(adapter, base, x.rows(), keep || dropped, tape.output);
-    Matrix<S>& some = tape.output.rows;
+    Matrix<S>& some = tape.dropped;
     for (Index first = 0; dropped && first < x.rows(); first += dropped_rows) {
       const Index rows = std::min(dropped_rows, x.rows() - first);
-      set_size(some, std::min(x.rows(), dropped_rows), x.cols());
+      set_size(some, dropped_rows, x.cols());
       parallel_for(rows, 8, [&](Index begin, Index end) {
         for (Index t = begin; t < end; ++t) {
           dropout.row(pass.first_row + first + t, x.cols(),
@@ -71,27 +66,18 @@ inline void expect_unspent(const char* where, bool spent) {
               "kept; run forward again");
 }
 
-/// Allocates what add_dropped_gradient() needs for T rows, when it has anything to do.
-template <class S>
-void prepare_dropped_gradient(const Adapter<S>& adapter, const FrozenWeight<S>& weight, Index T,
-                              const Pass& pass, AdapterTape<S>& tape) {
-  if (!adapter.scales_output() || !adapter.dropout_of(pass).active()) return;
-  set_size(tape.output.rows, std::min(T, detail::dropped_rows), weight.cols());
-  weight.prepare_multiply_transposed(tape.output.rows.rows());
-}
-
 /// dx += mask / (1 - p) ∘ (((c - 1) ∘ g) W + dh A): what goes through an active dropout of an adapter
-/// that scales the output. dx (T, D).
+/// that scales the output. dx (T, D). Works in what prepare_backward() of a plain adapter allocates.
 template <class S>
 void add_dropped_gradient(const Adapter<S>& adapter, const FrozenWeight<S>& weight,
                           const Pass& pass, AdapterTape<S>& tape, Matrix<S>& dx) {
-  using detail::dropped_rows;
+  constexpr Index dropped_rows = PlainLoRA::piece_rows;
   const Dropout dropout = adapter.dropout_of(pass);
   adapter.if_scales_output(
       [&](const auto& variant) { variant.dropped_gradient(tape.output, 0, tape.dy); });
   for (Index first = 0; first < dx.rows(); first += dropped_rows) {
     const Index rows = std::min(dropped_rows, dx.rows() - first);
-    auto part = tape.output.rows.topRows(rows);
+    auto part = tape.dropped.topRows(rows);
     const LowRank<S> term{View<S>(tape.dh).middle_rows(first, rows), adapter.A.value, 0};
     weight.multiply_transposed(tape.output.u.middleRows(first, rows), part, Accumulate::no,
                                {&term, 1});

@@ -54,7 +54,7 @@ std::uint64_t activation_bytes(CausalLM<S>& model, Index T, Keep keep = Keep::ev
   for_each_adapter_layer(model, [&](const NamePath&, auto& layer) {
     for (const auto& adapter : layer.adapters().all())
       low_rank += (backward ? 2 : 1) * adapter.A.value.rows() +
-                  (backward && adapter.scales_output() ? layer.base_map().outputs() : 0);
+                  (adapter.scales_output() ? layer.base_map().outputs() : 0);
   });
   // Inputs of the blocks and of the last norm, its result, their gradients, and the head's rows.
   const Index stack =

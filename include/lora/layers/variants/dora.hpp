@@ -21,7 +21,6 @@ struct OutputTape {
   Matrix<S> c;          ///< m / n, (1, O)
   Matrix<S> inverse_n;  ///< 1 / n, (1, O)
   Matrix<S> projected, gram, turned;  ///< A Wᵀ (R, O), A Aᵀ (R, R), B A Aᵀ (O, R)
-  Matrix<S> rows;                     ///< some rows of drop(x), then of their gradient
 };
 
 /// Weight-decomposed low-rank adaptation. With n_j = ‖W_j + s (B A)_j‖ over the inputs of output j,

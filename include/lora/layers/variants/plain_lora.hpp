@@ -24,6 +24,9 @@ struct PlainLoRA {
   /// such a variant has. One that does not is its A, B and s alone: it can be combined with others,
   /// written in formats that know no more, and chosen row by row.
   static constexpr bool scales_output = false;
+  /// Rows that are worked on at a time: so few that a piece of x or dy that two products read stays
+  /// in the second-level cache between them, and that nothing of x's size is made for drop(x).
+  static constexpr Index piece_rows = 128;
 
   /// s = alpha / r.
   static double scaling(double alpha, Index r) { return alpha / static_cast<double>(r); }
@@ -128,10 +131,6 @@ struct PlainLoRA {
   }
 
  private:
-  /// Rows that are worked on at a time: so few that a piece of x or dy that two products read stays
-  /// in the second-level cache between them, and that nothing of x's size is made for drop(x).
-  static constexpr Index piece_rows = 128;
-
   /// drop(x) for rows of x that begin at `first_row` of the batch: x itself without dropout,
   /// otherwise rows of the tape, good until the next call.
   template <class S>
