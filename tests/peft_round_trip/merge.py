@@ -46,6 +46,8 @@ def kinds(name):
     return {
         "linear": dict(target_modules=linear),
         "rslora, biases": dict(target_modules=linear, use_rslora=True, bias="all"),
+        "dora": dict(target_modules=linear, use_dora=True),
+        "dora, embedding": dict(target_modules=[one, table], use_dora=True, use_rslora=True),
         "head": dict(target_modules=[one, "lm_head"]),
         "embedding": dict(target_modules=[one, table]),
         "both": dict(target_modules=[one, table, "lm_head"]),

@@ -50,6 +50,9 @@ KINDS = {
     "conv2d": dict(target_modules=["conv"]),
     "Conv1D": dict(target_modules=["c"], fan_in_fan_out=True),
     "gaussian": dict(target_modules=["q"], init_lora_weights="gaussian", lora_dropout=0.05),
+    "dora": dict(target_modules=["q", "v", "conv", "embed"], use_dora=True),
+    "dora, rslora": dict(target_modules=["c", "head"], use_dora=True, use_rslora=True,
+                         fan_in_fan_out=True, rank_pattern={"head": 3}, bias="lora_only"),
     # Not with bias "all": PEFT then writes the bias of a saved module three times, twice under
     # names of its wrapper ("head.original_module.bias"), which load_adapter refuses.
     "everything": dict(target_modules=["embed", "q", "c", "conv"], modules_to_save=["head"],
