@@ -330,15 +330,6 @@ class AdaptedWeight {
     }
     return state;
   }
-  /// Throws Error unless what acted in the forward of a tape, with its acting_state(), acts still.
-  void check_state(const char* where, std::uint64_t state) const {
-    if (state == acting_state()) return;
-    throw Error(
-        std::string(where) +
-        ": the tape was made by another layer, or what acts in this one was changed since forward "
-        "(adapters or trained copies activated, rescaled, merged, disabled or deleted, or the base "
-        "trained whole or frozen); run forward again");
-  }
 
  private:
   void end_merge() noexcept {

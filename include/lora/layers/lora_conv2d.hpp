@@ -23,12 +23,7 @@ class LoRAConv2d : public AdaptedWeight<S> {
 
  public:
   /// What backward needs of one forward, and the matrices of one image; reused from step to step.
-  struct Tape {
-    std::vector<AdapterTape<S>> adapters;  ///< h (N · out pixels, R)
-    std::size_t used = 0;
-    Index rows = -1;
-    std::uint64_t state = 0;  ///< as LoRALinear's
-    bool spent = false;       ///< as LoRALinear's
+  struct Tape : LayerTape<S> {
     ImageSize in, out;
     Pass pass;
     Matrix<S> columns, dropped_columns, d_columns, dropped, y_t, dy_t;
@@ -119,12 +114,10 @@ class LoRAConv2d : public AdaptedWeight<S> {
   /// as there, with the same errors.
   void backward(In<S> x, In<S> dy, Tape& tape, Matrix<S>* dx,
                 Accumulate accumulate = Accumulate::no) {
-    if (tape.rows < 0 || tape.adapters.size() < tape.used)
-      throw Error("LoRAConv2d::backward: the tape has seen no forward");
+    tape.expect_forward("LoRAConv2d::backward");
     expect_shape("LoRAConv2d::backward", "x", x, tape.rows, in_channels() * tape.in.pixels());
     expect_shape("LoRAConv2d::backward", "dy", dy, tape.rows, out_channels() * tape.out.pixels());
-    this->check_state("LoRAConv2d::backward", tape.state);
-    expect_unspent("LoRAConv2d::backward", tape.spent);
+    tape.expect_current("LoRAConv2d::backward", this->acting_state());
     if (dx != nullptr) {
       expect_apart<S>("LoRAConv2d::backward", "dx", *dx, "x", x);
       expect_apart<S>("LoRAConv2d::backward", "dx", *dx, "dy", dy);
@@ -183,18 +176,14 @@ class LoRAConv2d : public AdaptedWeight<S> {
 
   void start(Tape& tape, Index images, ImageSize in, ImageSize out, const Pass& pass,
              bool keep) const {
-    tape.used = 0;
-    tape.spent = false;
+    tape.begin(this->acting_state());
     tape.in = in;
     tape.out = out;
-    tape.state = this->acting_state();
     tape.pass = pass;
     if (!this->adapters_act()) return;
     for (const std::string& name : this->adapters().active()) {
       const Adapter<S>& adapter = this->adapters().get(name);
-      if (tape.adapters.size() == tape.used) tape.adapters.emplace_back();
-      AdapterTape<S>& own = tape.adapters[tape.used++];
-      own.id = adapter.id;
+      AdapterTape<S>& own = tape.next(adapter);
       set_size(own.h, images * out.pixels(), adapter.r);
       adapter.if_scales_output([&](const auto& variant) {
         variant.start(adapter, this->base_map(), images * out.pixels(),

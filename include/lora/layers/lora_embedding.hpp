@@ -17,13 +17,7 @@ class LoRAEmbedding : public AdaptedWeight<S> {
 
  public:
   /// What backward needs of one forward; the ids are handed to it again.
-  struct Tape {
-    std::vector<AdapterTape<S>> adapters;
-    std::size_t used = 0;
-    bool spent = false;  ///< as LoRALinear's
-    Index rows = -1;
-    std::uint64_t state = 0;  ///< as LoRALinear's
-  };
+  using Tape = LayerTape<S>;
 
   LoRAEmbedding() = default;
   /// W (V, D). Rows of `padding_idx` get no gradient, as in PyTorch's nn.Embedding; -1: there is no
@@ -86,16 +80,14 @@ class LoRAEmbedding : public AdaptedWeight<S> {
   /// Gradients of one id are added in the order of the rows. Throws ShapeError, and Error when tape
   /// and layer do not belong together, as LoRALinear's. Allocates when T changes.
   void backward(std::span<const std::int64_t> ids, In<S> dy, Tape& tape) {
-    if (tape.rows < 0 || tape.adapters.size() < tape.used)
-      throw Error("LoRAEmbedding::backward: the tape has seen no forward");
+    tape.expect_forward("LoRAEmbedding::backward");
     expect_shape("LoRAEmbedding::backward", "dy", dy, tape.rows, embedding_dim());
     if (static_cast<Index>(ids.size()) != tape.rows) {
       throw ShapeError("LoRAEmbedding::backward: there are " + std::to_string(ids.size()) +
                        " ids, expected " + std::to_string(tape.rows));
     }
     check_ids(ids);
-    this->check_state("LoRAEmbedding::backward", tape.state);
-    expect_unspent("LoRAEmbedding::backward", tape.spent);
+    tape.expect_current("LoRAEmbedding::backward", this->acting_state());
     for (std::size_t i = 0; i < tape.used; ++i) prepare_gradient(tape.adapters[i], tape.rows);
     scaled_gradients<S>(this->adapters(), tape, 0, dy, Pass{});
     for (std::size_t i = 0; i < tape.used; ++i) {
@@ -132,9 +124,7 @@ class LoRAEmbedding : public AdaptedWeight<S> {
   }
   /// forward(); `keep`: the tape is for backward.
   void forward(std::span<const std::int64_t> ids, Out<S> y, Tape& tape, bool keep) const {
-    tape.used = 0;
-    tape.spent = false;
-    tape.state = this->acting_state();
+    tape.begin(this->acting_state());
     look_up(ids, y);
     if (this->adapters_act()) {
       for (const std::string& name : this->adapters().active())
@@ -144,9 +134,7 @@ class LoRAEmbedding : public AdaptedWeight<S> {
   }
   void add_adapter_term(const Adapter<S>& adapter, std::span<const std::int64_t> ids, Out<S> y,
                         bool keep, Tape& tape) const {
-    if (tape.adapters.size() == tape.used) tape.adapters.emplace_back();
-    AdapterTape<S>& own = tape.adapters[tape.used++];
-    own.id = adapter.id;
+    AdapterTape<S>& own = tape.next(adapter);
     set_size(own.h, static_cast<Index>(ids.size()), adapter.r);
     for (Index t = 0; t < own.h.rows(); ++t) {
       own.h.row(t) =

@@ -20,17 +20,12 @@ class LoRALinear : public AdaptedWeight<S> {
   using Base = AdaptedWeight<S>;
 
  public:
-  /// What backward needs of one forward. Owned by the caller and reused from step to step; x itself
-  /// is handed to backward again instead of being copied.
-  struct Tape {
-    std::vector<AdapterTape<S>> adapters;
+  /// What backward needs of one forward of T rows. x itself is handed to backward again instead of
+  /// being copied.
+  struct Tape : LayerTape<S> {
     std::vector<LowRank<S>> terms;
-    std::size_t used = 0;     ///< how many of `adapters` the last forward used
-    Index rows = -1;          ///< T of the last forward, -1 before it
-    std::uint64_t state = 0;  ///< what acted in it; backward needs the same to act still
     Pass pass;
     bool per_row = false;  ///< the last forward chose an adapter for each row
-    bool spent = false;    ///< a DoRA adapter's backward has overwritten what forward kept
   };
 
   LoRALinear() = default;
@@ -109,12 +104,10 @@ class LoRALinear : public AdaptedWeight<S> {
   /// Throws the Error that backward() would throw for this tape: a model of several layers asks
   /// each before the first acts.
   void check_tape(const Tape& tape) const {
-    if (tape.rows < 0 || tape.adapters.size() < tape.used)
-      throw Error("LoRALinear::backward: the tape has seen no forward");
+    tape.expect_forward("LoRALinear::backward");
     if (tape.per_row)
       throw Error("LoRALinear::backward: a forward with adapter_names has no backward");
-    expect_unspent("LoRALinear::backward", tape.spent);
-    this->check_state("LoRALinear::backward", tape.state);
+    tape.expect_current("LoRALinear::backward", this->acting_state());
   }
 
   /// Allocates what backward() needs for a tape that fits, but for dx, so that afterwards it cannot
@@ -161,7 +154,7 @@ class LoRALinear : public AdaptedWeight<S> {
       if (this->adapters_act()) {
         for (const std::string& name : this->adapters().active()) {
           const Adapter<S>& adapter = this->adapters().get(name);
-          AdapterTape<S>& own = next_tape(adapter, tape);
+          AdapterTape<S>& own = tape.next(adapter);
           tape.terms.push_back(term_of(adapter, x, 0, pass, own));
           if (!adapter.scales_output()) continue;
           add_terms(x, y, nullptr, based, tape);
@@ -189,21 +182,13 @@ class LoRALinear : public AdaptedWeight<S> {
   }
 
   void start(Tape& tape, const Pass& pass) const {
-    tape.used = 0;
-    tape.spent = false;
+    tape.begin(this->acting_state());
     tape.terms.clear();
-    tape.state = this->acting_state();
     tape.pass = pass;
     tape.pass.adapter_names = {};  // the caller's names need not live until backward
     tape.per_row = !pass.adapter_names.empty();
   }
 
-  static AdapterTape<S>& next_tape(const Adapter<S>& adapter, Tape& tape) {
-    if (tape.adapters.size() == tape.used) tape.adapters.emplace_back();
-    AdapterTape<S>& own = tape.adapters[tape.used++];
-    own.id = adapter.id;
-    return own;
-  }
   /// The term of x, whose first row is first_row of what forward was given.
   static LowRank<S> term_of(const Adapter<S>& adapter, View<S> x, Index first_row, const Pass& pass,
                             AdapterTape<S>& own) {
@@ -297,7 +282,7 @@ class LoRALinear : public AdaptedWeight<S> {
                     "\", a DoRA adapter, which cannot act on some rows alone; set it active, or "
                     "merge it");
       }
-      next_tape(*adapter, tape);
+      tape.next(*adapter);
       LowRank<S>& term = tape.terms.emplace_back();
       term.first_row = begin - first;
       term.left.rows = end - begin;

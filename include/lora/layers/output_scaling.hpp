@@ -3,9 +3,9 @@
 
 #include <lora/layers/adapter_set.hpp>
 #include <lora/layers/base_map.hpp>
+#include <lora/layers/layer_tape.hpp>
 
 #include <algorithm>
-#include <string>
 
 namespace lora {
 
@@ -42,8 +42,8 @@ void scale_output(const Adapter<S>& adapter, const BaseMap<S>& base, In<S> x, co
 /// one first, and says in each AdapterTape what reaches its term: g, or c ∘ g where the variant
 /// scales the output, whose tape is spent then. Returns the gradient of the base's output. With
 /// Pass{} there is no dropout, whatever the adapters ask. Allocates: nothing.
-template <class S, class Tape>
-View<S> scaled_gradients(AdapterSet<S>& adapters, Tape& tape, Index first, View<S> g,
+template <class S>
+View<S> scaled_gradients(AdapterSet<S>& adapters, LayerTape<S>& tape, Index first, View<S> g,
                          const Pass& pass) {
   for (std::size_t i = tape.used; i-- > 0;) {
     AdapterTape<S>& own = tape.adapters[i];
@@ -56,14 +56,6 @@ View<S> scaled_gradients(AdapterSet<S>& adapters, Tape& tape, Index first, View<
     });
   }
   return g;
-}
-
-/// Throws Error for a tape that scaled_gradients has used up.
-inline void expect_unspent(const char* where, bool spent) {
-  if (!spent) return;
-  throw Error(std::string(where) +
-              ": the tape has served a backward already, in which a DoRA adapter used up what it "
-              "kept; run forward again");
 }
 
 /// dx += mask / (1 - p) ∘ (((c - 1) ∘ g) W + dh A): what goes through an active dropout of an adapter

@@ -1,0 +1,61 @@
+// What the tapes of all adapted layers have.
+#pragma once
+
+#include <lora/layers/adapter.hpp>
+
+#include <string>
+#include <vector>
+
+namespace lora {
+
+/// What backward needs of a layer's forward, whatever the layer: the adapters that acted and their
+/// tapes. A layer's own Tape derives from it. Owned by the caller and reused from step to step.
+template <class S>
+struct LayerTape {
+  std::vector<AdapterTape<S>> adapters;
+  std::size_t used = 0;     ///< how many of `adapters` the last forward used
+  Index rows = -1;          ///< of the last forward; -1 before it, and after one that failed
+  std::uint64_t state = 0;  ///< what acted in it; backward needs the same to act still
+  bool spent = false;       ///< a DoRA adapter's backward has overwritten what forward kept
+
+  /// For a forward that begins.
+  void begin(std::uint64_t acting_state) {
+    used = 0;
+    rows = -1;
+    spent = false;
+    state = acting_state;
+  }
+  /// The tape of the next adapter that acts. Allocates when more act than before.
+  AdapterTape<S>& next(const Adapter<S>& adapter) {
+    if (adapters.size() == used) adapters.emplace_back();
+    AdapterTape<S>& own = adapters[used++];
+    own.id = adapter.id;
+    return own;
+  }
+  /// Throws Error unless there was a forward. `where` begins the message, here and below.
+  void expect_forward(const char* where) const {
+    if (rows < 0 || adapters.size() < used) refuse(where, "has seen no forward");
+  }
+  /// Throws Error unless what acted in the forward acts still, and no backward has used up what it
+  /// kept.
+  void expect_current(const char* where, std::uint64_t acting_state) const {
+    if (state != acting_state) {
+      refuse(where,
+             "was made by another layer, or what acts in this one was changed since forward "
+             "(adapters or trained copies activated, rescaled, merged, disabled or deleted, or the "
+             "base trained whole or frozen); run forward again");
+    }
+    if (spent) {
+      refuse(where,
+             "has served a backward already, in which a DoRA adapter used up what it kept; run "
+             "forward again");
+    }
+  }
+
+ private:
+  [[noreturn]] static void refuse(const char* where, const char* what) {
+    throw Error(std::string(where) + ": the tape " + what);
+  }
+};
+
+}  // namespace lora
