@@ -1,5 +1,6 @@
 #include <lora/kernels/tiles.hpp>
 
+#include <support/instruction_sets.hpp>
 #include <support/kernel_tables.hpp>
 #include <support/product_reference.hpp>
 
@@ -366,53 +367,29 @@ TYPED_TEST(Tiles, FewRows) {
   check_few<S>(TypeParam::with.few, TypeParam::with.multiply, values.memory);
 }
 
-struct HalfTable {
-  int isa;
-  kernels::BF16Kernels<> with;
-};
-const HalfTable half_tables[] = {
-    {0,
-     {kernels::portable::multiply<kernels::BF16, float>, kernels::portable::widen<float>,
-      kernels::portable::few<kernels::BF16, float>}},
-#if defined(__x86_64__)
-    {2,
-     {kernels::avx2::multiply<kernels::BF16, float>, kernels::avx2::widen<float>,
-      kernels::avx2::few<kernels::BF16, float>}},
-    {512,
-     {kernels::avx512::multiply<kernels::BF16, float>, kernels::avx512::widen<float>,
-      kernels::avx512::few<kernels::BF16, float>}},
-#endif
-};
-
 TEST(TilesBF16, WidensEveryPatternExactly) {
   std::vector<kernels::BF16> stored(65536 + 16);
   for (std::size_t i = 0; i < stored.size(); ++i) stored[i].bits = static_cast<std::uint16_t>(i);
   std::vector<float> floats(stored.size());
-  for (const HalfTable& table : half_tables) {
-    if (!can_run(table.isa)) continue;
-    table.with.widen(65536, stored.data() + 1, floats.data() + 3);  // no alignment is needed
+  for_each_isa([&](const char* name) {
+    // No alignment is needed.
+    kernels::bf16_kernels<>().widen(65536, stored.data() + 1, floats.data() + 3);
     for (std::size_t i = 0; i < 65536; ++i) {
       const std::uint32_t bits = static_cast<std::uint32_t>(stored[i + 1].bits) << 16;
-      ASSERT_EQ(std::memcmp(&floats[i + 3], &bits, 4), 0) << i;
+      ASSERT_EQ(std::memcmp(&floats[i + 3], &bits, 4), 0) << name << " " << i;
     }
-  }
+  });
 }
 
 TEST(TilesBF16, FewRows) {
   std::vector<kernels::BF16> stored(68 * 49);
   for (std::size_t i = 0; i < stored.size(); ++i)
     stored[i].bits = static_cast<std::uint16_t>(0x3F80 + 7 * i % 300);
-  const decltype(Portable<float>::with.multiply) multiplies[] = {
-    Portable<float>::with.multiply,
-#if defined(__x86_64__)
-    Avx2::with.multiply,
-    Avx512::with.multiply,
-#endif
-  };
-  for (std::size_t i = 0; i < std::size(half_tables); ++i) {
-    if (can_run(half_tables[i].isa))
-      check_few<float>(half_tables[i].with.few, multiplies[i], stored);
-  }
+  for_each_isa([&](const char* name) {
+    SCOPED_TRACE(name);
+    check_few<float>(kernels::bf16_kernels<>().few, kernels::product_kernels<float>().multiply,
+                     stored);
+  });
 }
 
 #if defined(__unix__)

@@ -270,8 +270,8 @@ TEST(AdamW, KernelAndItsPortableTwin) {
       const auto row = [n](Matrix<float>& a, int i) { return a.data() + i * n; };
       lora::kernels::adamw_portable<float>(n, c, row(m, 0), row(m, 1), row(m, 2), row(m, 3),
                                            nullptr);
-      lora::kernels::adamw_update<float>(true, n, c, row(other, 0), row(other, 1), row(other, 2),
-                                         row(other, 3), nullptr);
+      lora::kernels::adamw_update<float, true>(n, c, row(other, 0), row(other, 1), row(other, 2),
+                                               row(other, 3), nullptr);
 #if defined(__FMA__) || !defined(__x86_64__)
       // The compiler may fuse differently in the two. Each of the ten operations loses one rounding
       // at most; the step's own size is bounded by step_size |m| / (root / root_correction2), a few

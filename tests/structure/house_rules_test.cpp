@@ -22,8 +22,10 @@ std::string first_code_line(const Header& header) {
 std::vector<std::string> form_faults(const Header& header) {
   std::vector<std::string> faults;
   const auto fault = [&](const std::string& what) { faults.push_back(header.path + ": " + what); };
-  if (std::filesystem::path(header.path).extension() != ".hpp") fault("does not end in .hpp");
   if (header.text.rfind("// ", 0) != 0) fault("does not begin with a comment that says what it is");
+  const std::filesystem::path kind = std::filesystem::path(header.path).extension();
+  if (kind == ".inc") return faults;  // a part of headers, which include it where they need it
+  if (kind != ".hpp") fault("does not end in .hpp");
   if (first_code_line(header) != "#pragma once") fault("does not begin with #pragma once");
   const std::size_t lines = lines_of(header.text).size();
   if (lines > most_lines) fault("has " + std::to_string(lines) + " lines; split it");
@@ -108,6 +110,7 @@ std::string form(const std::string& text, const std::string& path = "core/a.hpp"
 TEST(HouseRulesReader, Form) {
   EXPECT_EQ(form(good), "");
   EXPECT_EQ(form(good, "core/a.h"), "\n  core/a.h: does not end in .hpp");
+  EXPECT_EQ(form("// The body of a struct.\nint f();\n", "core/a.inc"), "");
   EXPECT_EQ(form(good.substr(13)),
             "\n  core/a.hpp: does not begin with a comment that says what it is");
   EXPECT_EQ(form("// A.\n#include <b>\n#pragma once\nnamespace lora {}\n"),

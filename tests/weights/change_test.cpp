@@ -76,7 +76,7 @@ TEST(MergeKernels, RoundToBfloat16AsTheScalarConversionDoes) {
   const auto n = static_cast<Index>(values.size());
   const std::vector<kernels::BF16> zero(values.size());
   for_each_isa([&](const char* name) {
-    const auto with = detail::merge_kernels<float, kernels::BF16>();
+    const auto with = kernels::merge_kernels<float, kernels::BF16>();
     std::vector<kernels::BF16> to(values.size());
     with.add({1, n, zero.data(), n}, values.data(), n, to.data(), n);
     Index wrong = 0;
@@ -91,7 +91,7 @@ TEST(MergeKernels, RoundToBfloat16AsTheScalarConversionDoes) {
 
 TEST(MergeKernels, TouchTheirBlockAlone) {
   for_each_isa([&](const char* name) {
-    const auto with = detail::merge_kernels<float, float>();
+    const auto with = kernels::merge_kernels<float, float>();
     for (Index cols = 0; cols <= 50; ++cols) {
       const Matrix<float> from = numbers(3, 60, 0), change = numbers(3, 60, 9);
       Matrix<float> to = Matrix<float>::Constant(3, 60, 7);

@@ -1,3 +1,4 @@
+#include <lora/kernels/dispatch.hpp>
 #include <lora/weights/slab.hpp>
 
 #include <support/product_reference.hpp>
@@ -8,7 +9,7 @@ using namespace lora_test;
 
 // Whatever B's strides, the slab holds its values and zeros up to a whole group of columns.
 TEST(Slab, HoldsTheBlock) {
-  const auto with = detail::product_kernels<float>();
+  const auto with = kernels::product_kernels<float>();
   detail::SlabMemory<float> memory;
   for (const Storage storage : all_storages) {
     for (const Index cols : {1, 15, 16, 17, 32, 47, 48}) {
@@ -27,7 +28,7 @@ TEST(Slab, HoldsTheBlock) {
 }
 
 TEST(Slab, IsReadInPlaceWhereThatIsAsGood) {
-  const auto with = detail::product_kernels<float>();
+  const auto with = kernels::product_kernels<float>();
   detail::SlabMemory<float> memory;
   const auto in_place = [&](Index cols, Index row_stride, Index rows_of_a) {
     const std::vector<float> values(static_cast<std::size_t>(21 * row_stride));
@@ -41,7 +42,7 @@ TEST(Slab, IsReadInPlaceWhereThatIsAsGood) {
 }
 
 TEST(Slab, NoDepthMakesZerosUnlessAdded) {
-  const auto with = detail::product_kernels<double>();
+  const auto with = kernels::product_kernels<double>();
   detail::SlabMemory<double> memory;
   Matrix<double> c = Matrix<double>::Constant(3, 5, 7.0);
   const View<double> a(nullptr, 3, 0, 0, 1), b(nullptr, 0, 5, 5, 1);

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstddef>
+#include <type_traits>
 
 // The square root is all that vectors lack as operators; <immintrin.h> for it alone would cost
 // every user's compilation more than the whole of optim/.
@@ -83,23 +84,24 @@ __attribute__((target("avx"))) inline std::ptrdiff_t adamw_avx(
 }
 #endif
 
-/// adamw_portable, on eight floats at once where `vectors` says that AVX may be used.
-template <class S>
-void adamw_update(bool vectors, std::ptrdiff_t n, const AdamWCoefficients<S>& c, const S* g, S* p,
-                  S* m, S* v, S* v_max) {
-  static_cast<void>(vectors);
-  adamw_portable(n, c, g, p, m, v, v_max);
-}
-#if defined(LORA_ADAMW_SQRT)
-template <>
-inline void adamw_update<float>(bool vectors, std::ptrdiff_t n, const AdamWCoefficients<float>& c,
-                                const float* g, float* p, float* m, float* v, float* v_max) {
-  // A compiler cannot vectorise the portable loop itself while std::sqrt may set errno.
+/// adamw_portable, on eight floats at once where `Vectors` says that AVX may be used.
+template <class S, bool Vectors>
+void adamw_update(std::ptrdiff_t n, const AdamWCoefficients<S>& c, const S* g, S* p, S* m, S* v,
+                  S* v_max) {
   std::ptrdiff_t i = 0;
-  if (v_max == nullptr && vectors) i = adamw_avx(n, c, g, p, m, v);
+#if defined(LORA_ADAMW_SQRT)
+  // A compiler cannot vectorise the portable loop itself while std::sqrt may set errno.
+  if constexpr (Vectors && std::is_same_v<S, float>) {
+    if (v_max == nullptr) i = adamw_avx(n, c, g, p, m, v);
+  }
+#endif
   adamw_portable(n - i, c, g + i, p + i, m + i, v + i, v_max == nullptr ? nullptr : v_max + i);
 }
-#endif
+
+/// The update of one instruction set.
+template <class S>
+using AdamWKernel = void (*)(std::ptrdiff_t n, const AdamWCoefficients<S>& c, const S* g, S* p,
+                             S* m, S* v, S* v_max);
 
 }  // namespace lora::kernels
 

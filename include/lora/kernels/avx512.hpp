@@ -2,6 +2,7 @@
 // it. 32 registers of 64 bytes: tiles of 8 x 3.
 #pragma once
 
+#include <lora/kernels/adamw.hpp>
 #include <lora/kernels/dropout.hpp>
 #include <lora/kernels/elementwise.hpp>
 #include <lora/kernels/merge.hpp>
@@ -64,67 +65,14 @@ struct Quarters<float, 64, BF16> {
 
 }  // namespace lora::kernels
 
-namespace lora::kernels::avx512 {
+namespace lora::kernels {
 
-template <class B, class S>
-LORA_TARGET void multiply(const BlockProduct<S, B>& p) {
-  multiply_block<S, 64, 8>(p);
-}
-template <class S>
-LORA_TARGET void panels(const PanelProduct<S>& p) {
-  multiply_panels<S, 64, 8>(p);
-}
-template <class S>
-LORA_TARGET void transpose(Size depth, Size cols, const S* b, Size b_row, S* slab) {
-  transpose_block<S, 64>(depth, cols, b, b_row, slab);
-}
-template <class S>
-LORA_TARGET void transpose_out(Size depth, Size cols, const S* b, Size b_row, S* to, Size to_row) {
-  transpose_part<S, 64>({0, depth, 0, cols}, b, b_row, to, to_row);
-}
-template <class S>
-LORA_TARGET void copy(Size depth, Size cols, const S* b, Size b_row, S* slab) {
-  copy_block<S, 64>(depth, cols, b, b_row, slab);
-}
-template <class B, class S>
-LORA_TARGET void few(const FewRows<S, B>& f) {
-  multiply_few<S, 64, 8>(f);
-}
-template <class S>
-LORA_TARGET void widen(Size n, const BF16* stored, S* floats) {
-  widen_block<64>(n, stored, floats);
-}
-template <class S>
-LORA_TARGET void scale(Size n, const S& factor, const S* change, S* sum, bool add) {
-  scale_elements<S, 64>(n, factor, change, sum, add);
-}
-template <class S, class Stored>
-LORA_TARGET void add_change(const Block<const Stored>& from, const S* change, Size change_stride,
-                            Stored* to, Size to_stride) {
-  kernels::add_change<S, 64>(from, change, change_stride, to, to_stride);
-}
-template <class = void>
-LORA_TARGET void dropout(const DropoutRow& d, Size n, const float* from, float* to, bool add) {
-  dropout_row<64>(d, n, from, to, add);
-}
-template <template <int> class F>
-LORA_TARGET void map(Size n, const float* x, const float* dy, float* out) {
-  map_elements<F, 64>(n, x, dy, out);
-}
-template <class = void>
-LORA_TARGET double exponentials(Size n, const float* x, float shift, float* e) {
-  return kernels::exponentials<64>(n, x, shift, e);
-}
-template <class = void>
-LORA_TARGET float largest(Size n, const float* x) {
-  return kernels::largest<64>(n, x);
-}
-template <class = void>
-LORA_TARGET void scale_and_shift(Size n, float factor, float subtrahend, float* x) {
-  kernels::scale_and_shift<64>(n, factor, subtrahend, x);
-}
+struct Avx512 {
+  static constexpr int register_bytes = 64, tile_rows = 8;
+#include <lora/kernels/isa_functions.inc>
+};
 
-}  // namespace lora::kernels::avx512
+}  // namespace lora::kernels
 
 #undef LORA_TARGET
 #endif

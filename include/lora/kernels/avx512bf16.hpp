@@ -36,29 +36,29 @@ LORA_TARGET void tile(const BlockProduct<S, BF16Pair>& p, Size m, Size n, S* c, 
   t.end(c, c_row);
 }
 
+struct Avx512Bf16 {
+  template <class = void>
+  LORA_TARGET static void multiply(const BlockProduct<float, BF16Pair>& p) {
+    multiply_block<float, 64, 8>(p);
+  }
+  template <class = void>
+  LORA_TARGET static void round(Size rows, Size depth, const float* a, Size a_row, BF16Pair* to,
+                                Size to_row) {
+    round_to_pairs<64>(rows, depth, a, a_row, to, to_row);
+  }
+  template <class = void>
+  LORA_TARGET static void pair_rows(Size depth, Size width, const BF16* panel, BF16Pair* slab) {
+    kernels::pair_rows<64>(depth, width, panel, slab);
+  }
+  template <class = void>
+  LORA_TARGET static void transpose(Size width, Size cols, const BF16* b, BF16Pair* slab) {
+    transpose_pairs<64>(width, cols, b, slab);
+  }
+  template <class = void>
+  static constexpr PairKernels pairs{multiply<>, round<>, pair_rows<>, transpose<>};
+};
+
 }  // namespace lora::kernels
-
-namespace lora::kernels::avx512bf16 {
-
-template <class = void>
-LORA_TARGET void multiply(const BlockProduct<float, BF16Pair>& p) {
-  multiply_block<float, 64, 8>(p);
-}
-template <class = void>
-LORA_TARGET void round(Size rows, Size depth, const float* a, Size a_row, BF16Pair* to,
-                       Size to_row) {
-  round_to_pairs<64>(rows, depth, a, a_row, to, to_row);
-}
-template <class = void>
-LORA_TARGET void pair_rows(Size depth, Size width, const BF16* panel, BF16Pair* slab) {
-  kernels::pair_rows<64>(depth, width, panel, slab);
-}
-template <class = void>
-LORA_TARGET void transpose(Size width, Size cols, const BF16* b, BF16Pair* slab) {
-  transpose_pairs<64>(width, cols, b, slab);
-}
-
-}  // namespace lora::kernels::avx512bf16
 
 #undef LORA_TARGET
 #endif

@@ -3,27 +3,12 @@
 #pragma once
 
 #include <lora/core/error.hpp>
-#include <lora/core/isa.hpp>
 #include <lora/core/random.hpp>
-#include <lora/kernels/avx2.hpp>
-#include <lora/kernels/avx512.hpp>
-#include <lora/kernels/portable.hpp>
+#include <lora/kernels/dispatch.hpp>
 
 #include <type_traits>
 
 namespace lora {
-
-namespace detail {
-/// The kernel of the chosen instruction set; the mask is the same in all. Thread-safe.
-template <class = void>
-kernels::DropoutKernel dropout_kernel() {
-#if defined(__x86_64__) && defined(__GNUC__)
-  if (isa() >= Isa::avx512) return kernels::avx512::dropout<>;
-  if (isa() == Isa::avx2) return kernels::avx2::dropout<>;
-#endif
-  return kernels::portable::dropout<>;
-}
-}  // namespace detail
 
 /// mask(i, j) / (1 - p) with mask = 1 with probability 1 - p; p in [0, 1). A value; safe to share
 /// between threads. The mask depends on the key and on (row, column) in the batch alone: not on the
@@ -47,7 +32,7 @@ class Dropout {
     if constexpr (std::is_same_v<S, float>) {
       const kernels::DropoutRow d = {stream_.key(), static_cast<std::uint64_t>(row), threshold_,
                                      scale};
-      detail::dropout_kernel()(d, n, from, to, accumulate == Accumulate::yes);
+      kernels::dropout_kernel()(d, n, from, to, accumulate == Accumulate::yes);
       return;
     }
     const std::uint32_t row_low = static_cast<std::uint32_t>(row);

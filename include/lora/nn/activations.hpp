@@ -6,7 +6,7 @@
 #include <lora/core/printable.hpp>
 #include <lora/core/scalar.hpp>
 #include <lora/core/types.hpp>
-#include <lora/nn/element_kernels.hpp>
+#include <lora/kernels/dispatch.hpp>
 #include <lora/nn/rows.hpp>
 
 #include <array>
@@ -156,26 +156,26 @@ void visit(Activation kind, const char* where, Fn&& fn) {
 /// The kernels of an activation for float; null: it has none, and the loop over `f` is used.
 template <class F>
 kernels::ElementKernel forward_kernel(F) {
-  if constexpr (std::is_same_v<F, Relu>) return detail::element_kernel<kernels::ReluLanes>();
-  if constexpr (std::is_same_v<F, Gelu>) return detail::element_kernel<kernels::GeluLanes>();
+  if constexpr (std::is_same_v<F, Relu>) return kernels::element_kernel<kernels::ReluLanes>();
+  if constexpr (std::is_same_v<F, Gelu>) return kernels::element_kernel<kernels::GeluLanes>();
   if constexpr (std::is_same_v<F, GeluTanh>)
-    return detail::element_kernel<kernels::GeluTanhLanes>();
-  if constexpr (std::is_same_v<F, Sigmoid>) return detail::element_kernel<kernels::SigmoidLanes>();
-  if constexpr (std::is_same_v<F, Silu>) return detail::element_kernel<kernels::SiluLanes>();
+    return kernels::element_kernel<kernels::GeluTanhLanes>();
+  if constexpr (std::is_same_v<F, Sigmoid>) return kernels::element_kernel<kernels::SigmoidLanes>();
+  if constexpr (std::is_same_v<F, Silu>) return kernels::element_kernel<kernels::SiluLanes>();
   return nullptr;
 }
 template <class F>
 kernels::ElementKernel backward_kernel(F) {
   if constexpr (std::is_same_v<F, Relu>)
-    return detail::element_kernel<kernels::ReluBackwardLanes>();
+    return kernels::element_kernel<kernels::ReluBackwardLanes>();
   if constexpr (std::is_same_v<F, Gelu>)
-    return detail::element_kernel<kernels::GeluBackwardLanes>();
+    return kernels::element_kernel<kernels::GeluBackwardLanes>();
   if constexpr (std::is_same_v<F, GeluTanh>)
-    return detail::element_kernel<kernels::GeluTanhBackwardLanes>();
+    return kernels::element_kernel<kernels::GeluTanhBackwardLanes>();
   if constexpr (std::is_same_v<F, Sigmoid>)
-    return detail::element_kernel<kernels::SigmoidBackwardLanes>();
+    return kernels::element_kernel<kernels::SigmoidBackwardLanes>();
   if constexpr (std::is_same_v<F, Silu>)
-    return detail::element_kernel<kernels::SiluBackwardLanes>();
+    return kernels::element_kernel<kernels::SiluBackwardLanes>();
   return nullptr;
 }
 

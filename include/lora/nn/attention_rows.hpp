@@ -3,7 +3,7 @@
 
 #include <lora/core/scalar.hpp>
 #include <lora/core/types.hpp>
-#include <lora/nn/element_kernels.hpp>
+#include <lora/kernels/dispatch.hpp>
 #include <lora/nn/rows.hpp>
 
 #include <algorithm>
@@ -29,7 +29,7 @@ SoftmaxRow<S> softmax_numerators(S* x, Index n, Index from, Index to) {
   S most = x[from];
   Wide sum = 0;
   if constexpr (std::is_same_v<S, float>) {
-    const auto with = softmax_kernels();
+    const auto with = kernels::softmax_kernels();
     most = with.largest(to - from, x + from);
     sum = with.exponentials(to - from, x + from, most, x + from);
   } else {
@@ -49,7 +49,7 @@ void softmax_backward(S* x, Index n, Index from, Index to, S lse, S level, S* dp
     std::fill(row + to, row + n, S(0));
   }
   if constexpr (std::is_same_v<S, float>) {
-    softmax_kernels().exponentials(to - from, x + from, lse, x + from);
+    kernels::softmax_kernels().exponentials(to - from, x + from, lse, x + from);
   } else {
     for (Index j = from; j < to; ++j) x[j] = exp(x[j] - lse);
   }

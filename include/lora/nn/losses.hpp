@@ -7,7 +7,7 @@
 #include <lora/core/parallel.hpp>
 #include <lora/core/scalar.hpp>
 #include <lora/core/types.hpp>
-#include <lora/nn/element_kernels.hpp>
+#include <lora/kernels/dispatch.hpp>
 
 #include <algorithm>
 #include <array>
@@ -81,7 +81,7 @@ WideOf<S> cross_entropy_row(const S* x, Index V, Index label, double smoothing, 
   const auto keep = static_cast<RealWide>(1 - smoothing);
   const auto spread = static_cast<RealWide>(smoothing / static_cast<double>(V));
   constexpr bool fast = std::is_same_v<S, float>;
-  [[maybe_unused]] const auto with = softmax_kernels();
+  [[maybe_unused]] const auto with = kernels::softmax_kernels();
   S m = x[0];
   if constexpr (fast) {
     m = with.largest(V, x);

@@ -1,9 +1,8 @@
 // AdamW: Adam with decoupled weight decay.
 #pragma once
 
-#include <lora/core/isa.hpp>
 #include <lora/core/parallel.hpp>
-#include <lora/kernels/adamw.hpp>
+#include <lora/kernels/dispatch.hpp>
 #include <lora/optim/optimizer_base.hpp>
 
 #include <array>
@@ -60,14 +59,13 @@ class AdamW : public OptimizerBase<S, AdamWOptions> {
   /// changed its shape; then nothing has changed.
   template <class Model>
   void step(Model& model) {
-    const bool vectors = isa() != Isa::portable;
+    const auto update = kernels::adamw_kernel<S>();
     this->table_.step(model, this->groups_, [&](auto& slot, Parameter<S>& p) {
       const auto c = coefficients(slot.group, slot.step);
       parallel_for(p.value.size(), 1 << 15, [&](Index begin, Index end) {
         S* v_max = this->options_.amsgrad ? slot.moments[2].data() + begin : nullptr;
-        kernels::adamw_update<S>(vectors, end - begin, c, p.grad.data() + begin,
-                                 p.value.data() + begin, slot.moments[0].data() + begin,
-                                 slot.moments[1].data() + begin, v_max);
+        update(end - begin, c, p.grad.data() + begin, p.value.data() + begin,
+               slot.moments[0].data() + begin, slot.moments[1].data() + begin, v_max);
       });
     });
   }

@@ -3,6 +3,7 @@
 
 #include <lora/core/half.hpp>
 #include <lora/core/parallel.hpp>
+#include <lora/kernels/dispatch.hpp>
 #include <lora/weights/low_rank.hpp>
 #include <lora/weights/slab.hpp>
 
@@ -11,19 +12,6 @@
 #include <type_traits>
 
 namespace lora::detail {
-
-/// The kernels of isa() for merging. Thread-safe.
-template <class S, class Stored>
-kernels::MergeKernels<S, Stored> merge_kernels() {
-#if defined(__x86_64__) && defined(__GNUC__)
-  if constexpr (std::is_same_v<S, float>) {
-    if (isa() >= Isa::avx512)
-      return {kernels::avx512::scale<S>, kernels::avx512::add_change<S, Stored>};
-    if (isa() == Isa::avx2) return {kernels::avx2::scale<S>, kernels::avx2::add_change<S, Stored>};
-  }
-#endif
-  return {kernels::portable::scale<S>, kernels::portable::add_change<S, Stored>};
-}
 
 /// Σ scale · left · right at rows i … and columns j … of a weight: element (a, b) at
 /// data[a · slab_columns + b].
@@ -48,8 +36,8 @@ void for_changes(std::span<const LowRankDelta<S>> deltas, Index rows, Index cols
   const bool by_rows = order == BlockOrder::rows;
   // Of so few rows each is read on from where the block before it ended.
   const Index tall = by_rows ? 2 * kernels::few_rows : tallest;
-  const auto with = product_kernels<S>();
-  const auto merge = merge_kernels<S, S>();
+  const auto with = kernels::product_kernels<S>();
+  const auto merge = kernels::merge_kernels<S, S>();
   const Index stripes = (rows + tall - 1) / tall, panels = (cols + wide - 1) / wide;
   const Index outer = by_rows ? stripes : panels, inner = by_rows ? panels : stripes;
   parallel_for(outer, 1, [&](Index begin, Index end) {
@@ -82,7 +70,7 @@ void for_changes(std::span<const LowRankDelta<S>> deltas, Index rows, Index cols
 template <class S, class Stored>
 void add_changes(std::span<const LowRankDelta<S>> deltas, Index rows, Index cols, bool transposed,
                  const Stored* from, Stored* to) {
-  const auto with = merge_kernels<S, Stored>();
+  const auto with = kernels::merge_kernels<S, Stored>();
   for_changes(deltas, rows, cols, transposed, BlockOrder::rows, [&](const Change<S>& change) {
     const Index at = change.i * cols + change.j;
     with.add({change.rows, change.cols, from + at, cols}, change.data, kernels::slab_columns,

@@ -3,6 +3,7 @@
 
 #include <lora/core/aligned_array.hpp>
 #include <lora/core/half.hpp>
+#include <lora/kernels/dispatch.hpp>
 #include <lora/weights/dense_weight.hpp>
 #include <lora/weights/pair_product.hpp>
 #include <lora/weights/pieces.hpp>
@@ -130,7 +131,7 @@ class PackedWeight {
     const View<S> in(x);
     const MutableView<S> out(y);
     if constexpr (is_bf16) {
-      const auto pairs = detail::pair_kernels<>();
+      const auto pairs = kernels::pair_kernels<>();
       if (pairs.multiply != nullptr && cols_ > 0 && rounding == InputRounding::allowed) {
         detail::multiply_pairs(
             pairs, in, out, terms, add, [&](Index k, Index depth, Index p, kernels::BF16Pair* to) {
@@ -141,8 +142,8 @@ class PackedWeight {
         return;
       }
     }
-    const auto with = detail::product_kernels<S>();
-    const auto stored = detail::bf16_kernels<S>();
+    const auto with = kernels::product_kernels<S>();
+    const auto stored = kernels::bf16_kernels<S>();
     Pieces::for_each(rows_, out.rows, [&](Index i, Index count, Index p, Memory& memory) {
       const Index width = panel_width(p), cols = std::min(wide, rows_ - p * wide);
       const auto c = out.middle_rows(i, count).middle_cols(p * wide, cols);
@@ -178,7 +179,7 @@ class PackedWeight {
     const View<S> in(dy);
     const MutableView<S> out(dx);
     if constexpr (is_bf16) {
-      const auto pairs = detail::pair_kernels<>();
+      const auto pairs = kernels::pair_kernels<>();
       if (pairs.multiply != nullptr && rows_ > 0 && rounding == InputRounding::allowed) {
         const bool add = accumulate == Accumulate::yes;
         detail::multiply_pairs(pairs, in, out, terms, add,
@@ -205,7 +206,7 @@ class PackedWeight {
           const Index width = panel_width(p);
           const Stored* from = values_.data() + p * stride_ + d * width;
           if constexpr (is_bf16) {
-            const auto stored = detail::bf16_kernels<S>();
+            const auto stored = kernels::bf16_kernels<S>();
             for (Index q = 0; q < count; ++q)
               stored.widen(rows * width, from + q * stride_, to + q * rows * width);
             return {to, rows * width};
@@ -228,7 +229,7 @@ class PackedWeight {
   /// W + Σ changes, summed in float32 and rounded once.
   PackedWeight plus(std::span<const LowRankDelta<S>> deltas, const SideScale<S>& scale = {}) const {
     PackedWeight sum(rows_, cols_, layout_);
-    const auto with = detail::merge_kernels<S, Stored>();
+    const auto with = kernels::merge_kernels<S, Stored>();
     constexpr auto order = detail::BlockOrder::panels;
     detail::for_changes(deltas, cols_, rows_, true, order, [&](const detail::Change<S>& change) {
       const Index p = change.j / wide, width = panel_width(p);
@@ -278,7 +279,7 @@ class PackedWeight {
   /// Whether it is made by multiply_turned.
   bool turns(Index rows) const {
     if constexpr (is_bf16) {
-      if (detail::pair_kernels<>().multiply != nullptr && rows_ > 0) return false;
+      if (kernels::pair_kernels<>().multiply != nullptr && rows_ > 0) return false;
     }
     return !is_few(rows);
   }
@@ -332,8 +333,8 @@ class PackedWeight {
   /// dx (+)= dy W + Σ terms for at most few_rows rows; O and D are multiples of slab_group.
   void multiply_few_transposed(const View<S>& dy, const MutableView<S>& dx, bool add,
                                std::span<const LowRank<S>> terms) const {
-    const auto with = detail::product_kernels<S>();
-    const auto stored = detail::bf16_kernels<S>();
+    const auto with = kernels::product_kernels<S>();
+    const auto stored = kernels::bf16_kernels<S>();
     Pieces::for_each(cols_, dx.rows, [&](Index, Index count, Index block, Memory& memory) {
       const Index d = block * wide, cols = std::min(wide, cols_ - d);
       const auto c = dx.middle_cols(d, cols);
@@ -378,7 +379,7 @@ class PackedWeight {
       if constexpr (std::is_same_v<B, S>) {
         with.multiply(block);
       } else {
-        detail::bf16_kernels<S>().multiply(block);
+        kernels::bf16_kernels<S>().multiply(block);
       }
     }
     if (!add) {

@@ -1,6 +1,7 @@
 // Products of a bfloat16 weight by an instruction that multiplies pairs of bfloat16.
 #pragma once
 
+#include <lora/kernels/dispatch.hpp>
 #include <lora/weights/pieces.hpp>
 
 namespace lora::detail {
@@ -25,7 +26,7 @@ void multiply_pairs(const kernels::PairKernels& with, const View<float>& a,
                     const MutableView<float>& c, std::span<const LowRank<float>> terms, bool add,
                     Fn&& slab) {
   constexpr Index wide = kernels::slab_columns, tall = piece_rows, most = 8;
-  const auto floats = product_kernels<float>();
+  const auto floats = kernels::product_kernels<float>();
   const Index blocks = (c.cols + wide - 1) / wide, row_pieces = (c.rows + tall - 1) / tall;
   parallel_for(blocks * row_pieces, 1, [&](Index begin, Index end) {
     PairMemory memory;

@@ -3,6 +3,7 @@
 
 #include <lora/core/error.hpp>
 #include <lora/core/parallel.hpp>
+#include <lora/kernels/dispatch.hpp>
 #include <lora/weights/slab.hpp>
 
 #include <algorithm>
@@ -49,7 +50,7 @@ void product(const View<S>& a, const View<S>& b, const MutableView<S>& c,
   const Index row_pieces = (m + tall - 1) / tall;
   const bool small =
       static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(a.cols) < 40000;
-  const auto with = detail::product_kernels<S>();
+  const auto with = kernels::product_kernels<S>();
   parallel_for(column_pieces * row_pieces, small ? column_pieces * row_pieces : 1,
                [&](Index begin, Index end) {
                  detail::SlabMemory<S> memory;

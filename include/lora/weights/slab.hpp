@@ -1,76 +1,14 @@
-// Bringing a block of B to where a product's kernels can read it, and the kernels of the
-// instruction set that is chosen.
+// Brings a block of B to where a product's kernels can read it.
 #pragma once
 
-#include <lora/core/isa.hpp>
 #include <lora/core/types.hpp>
-#include <lora/kernels/avx2.hpp>
-#include <lora/kernels/avx512.hpp>
-#include <lora/kernels/avx512bf16.hpp>
-#include <lora/kernels/portable.hpp>
+#include <lora/kernels/panel_tiles.hpp>
 
 #include <algorithm>
-#include <type_traits>
 
 namespace lora {
 
 namespace detail {
-
-/// The kernels of isa() for products in S; wide ones exist for float.
-template <class S>
-kernels::ProductKernels<S> product_kernels() {
-#if defined(__x86_64__) && defined(__GNUC__)
-  if constexpr (std::is_same_v<S, float>) {
-    switch (isa()) {
-      case Isa::avx512bf16:
-      case Isa::avx512:
-        return {kernels::avx512::multiply<S, S>, kernels::avx512::panels<S>,
-                kernels::avx512::transpose<S>,   kernels::avx512::transpose_out<S>,
-                kernels::avx512::copy<S>,        kernels::avx512::few<S, S>};
-      case Isa::avx2:
-        return {kernels::avx2::multiply<S, S>, kernels::avx2::panels<S>,
-                kernels::avx2::transpose<S>,   kernels::avx2::transpose_out<S>,
-                kernels::avx2::copy<S>,        kernels::avx2::few<S, S>};
-      default:
-        break;
-    }
-  }
-#endif
-  return {kernels::portable::multiply<S, S>, kernels::portable::panels<S>,
-          kernels::portable::transpose<S>,   kernels::portable::transpose_out<S>,
-          kernels::portable::copy<S>,        kernels::portable::few<S, S>};
-}
-
-/// The same for stored bfloat16.
-template <class S = float>
-kernels::BF16Kernels<S> bf16_kernels() {
-#if defined(__x86_64__) && defined(__GNUC__)
-  switch (isa()) {
-    case Isa::avx512bf16:
-    case Isa::avx512:
-      return {kernels::avx512::multiply<kernels::BF16, S>, kernels::avx512::widen<S>,
-              kernels::avx512::few<kernels::BF16, S>};
-    case Isa::avx2:
-      return {kernels::avx2::multiply<kernels::BF16, S>, kernels::avx2::widen<S>,
-              kernels::avx2::few<kernels::BF16, S>};
-    default:
-      break;
-  }
-#endif
-  return {kernels::portable::multiply<kernels::BF16, S>, kernels::portable::widen<S>,
-          kernels::portable::few<kernels::BF16, S>};
-}
-
-/// Those for products of pairs of bfloat16, if isa() has them.
-template <class = void>
-kernels::PairKernels pair_kernels() {
-#if defined(__x86_64__) && defined(__GNUC__)
-  namespace with = kernels::avx512bf16;
-  if (isa() == Isa::avx512bf16)
-    return {with::multiply<>, with::round<>, with::pair_rows<>, with::transpose<>};
-#endif
-  return {};
-}
 
 /// Memory for a slab of `Depth` rows, on the stack of the thread that uses it.
 template <class S, Index Depth = kernels::slab_depth<S>>

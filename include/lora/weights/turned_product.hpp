@@ -3,6 +3,7 @@
 #pragma once
 
 #include <lora/core/aligned_array.hpp>
+#include <lora/kernels/dispatch.hpp>
 #include <lora/weights/pieces.hpp>
 
 #include <algorithm>
@@ -164,7 +165,7 @@ void multiply_turned(const View<S>& dy, const MutableView<S>& dx, std::span<cons
   constexpr Index wide = Memory::wide, deep = Memory::deep;
   const Index O = dy.cols, D = dx.cols, T = dx.rows;
   if (D == 0 || T == 0) return;
-  const auto with = product_kernels<S>();
+  const auto with = kernels::product_kernels<S>();
   const Index threads = num_threads();
   const TurnedPieces<S> pieces(D, T, threads);
 

@@ -1,8 +1,8 @@
 // The kernels of activations and softmax rows, of every instruction set that this processor has,
 // against the same functions in double.
+#include <lora/kernels/dispatch.hpp>
 #include <lora/kernels/elementwise.hpp>
 #include <lora/nn/activations.hpp>
-#include <lora/nn/element_kernels.hpp>
 
 #include <gtest/gtest.h>
 
@@ -14,7 +14,7 @@
 
 #include "support/instruction_sets.hpp"
 
-namespace element_kernels_test {
+namespace elementwise_test {
 using namespace lora;
 using lora_test::for_each_isa;
 constexpr float infinity = std::numeric_limits<float>::infinity();
@@ -48,14 +48,14 @@ struct Case {
   double forward_ulps, backward_ulps;
 };
 std::vector<Case> cases() {
-  return {{Activation::sigmoid, detail::element_kernel<kernels::SigmoidLanes>(),
-           detail::element_kernel<kernels::SigmoidBackwardLanes>(), 4, 6},
-          {Activation::silu, detail::element_kernel<kernels::SiluLanes>(),
-           detail::element_kernel<kernels::SiluBackwardLanes>(), 4, 6},
-          {Activation::gelu_tanh, detail::element_kernel<kernels::GeluTanhLanes>(),
-           detail::element_kernel<kernels::GeluTanhBackwardLanes>(), 6, 12},
-          {Activation::gelu, detail::element_kernel<kernels::GeluLanes>(),
-           detail::element_kernel<kernels::GeluBackwardLanes>(), 6, 12}};
+  return {{Activation::sigmoid, kernels::element_kernel<kernels::SigmoidLanes>(),
+           kernels::element_kernel<kernels::SigmoidBackwardLanes>(), 4, 6},
+          {Activation::silu, kernels::element_kernel<kernels::SiluLanes>(),
+           kernels::element_kernel<kernels::SiluBackwardLanes>(), 4, 6},
+          {Activation::gelu_tanh, kernels::element_kernel<kernels::GeluTanhLanes>(),
+           kernels::element_kernel<kernels::GeluTanhBackwardLanes>(), 6, 12},
+          {Activation::gelu, kernels::element_kernel<kernels::GeluLanes>(),
+           kernels::element_kernel<kernels::GeluBackwardLanes>(), 6, 12}};
 }
 /// What the exponent's own rounding costs: e^u has a relative error of |u| / 2²⁴ more for each
 /// operation that makes u.
@@ -176,7 +176,7 @@ TEST(ElementKernels, EveryLengthTouchesItsElementsAloneAndMayBeInPlace) {
 
 TEST(SoftmaxKernels, MatchPlainLoopsForEveryLength) {
   for_each_isa([&](const char* name) {
-    const auto with = detail::softmax_kernels();
+    const auto with = kernels::softmax_kernels();
     for (std::ptrdiff_t n = 1; n <= 67; ++n) {
       std::vector<float> x(static_cast<std::size_t>(n));
       for (std::size_t i = 0; i < x.size(); ++i)
@@ -207,7 +207,7 @@ TEST(SoftmaxKernels, MatchPlainLoopsForEveryLength) {
 TEST(SoftmaxKernels, ANaNSpoilsTheSumAndMinusInfinityAddsNothing) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   for_each_isa([&](const char* name) {
-    const auto with = detail::softmax_kernels();
+    const auto with = kernels::softmax_kernels();
     for (std::size_t at = 0; at < 35; ++at) {
       std::vector<float> x(35, 1.0f);
       x[at] = -infinity;
@@ -222,4 +222,4 @@ TEST(SoftmaxKernels, ANaNSpoilsTheSumAndMinusInfinityAddsNothing) {
   });
 }
 
-}  // namespace element_kernels_test
+}  // namespace elementwise_test
