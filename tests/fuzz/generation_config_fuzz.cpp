@@ -73,7 +73,7 @@ void read(std::string_view text, std::string_view config) {
   if (read.generation.eos_token_id.empty()) {
     const Json json = parse_json(config, "config.json");
     read.generation.eos_token_id =
-        detail::read_token_ids(detail::ConfigFields(json, "config.json"), "eos_token_id");
+        detail::read_token_ids(JsonFields(json, "config.json"), "eos_token_id");
     check_config(read.generation);
   }
   draw_all(read.generation);

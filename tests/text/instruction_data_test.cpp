@@ -200,7 +200,7 @@ TEST(InstructionData, WhatChangesTheTrainingIsFollowedOrRefused) {
       {"\"weight\": 1, \"train\": false", "train: contradicts another field"},
       {"\"train_detail\": [{\"begin_offset\": 0}]",
        "train_detail: is not supported, only whole messages are left out (\"train\")"},
-      {"\"reasoning_content\": 3", "reasoning_content: expected a string"},
+      {"\"reasoning_content\": 3", "reasoning_content is 3, expected a string"},
       {"\"reasoning_content\": \"x\", \"thinking\": \"y\"", "thinking: contradicts another field"},
       {"\"tool_calls\": [{\"name\": \"f\", \"arguments\": {}}], \"function_call\": {\"name\": "
        "\"f\"}",
@@ -219,7 +219,7 @@ TEST(InstructionData, WhatChangesTheTrainingIsFollowedOrRefused) {
        "chat_template: is not supported for one record, only one template for all"},
       {"\"chat_template_kwargs\": {\"builtin_tools\": []}",
        "chat_template_kwargs.builtin_tools: is not supported"},
-      {"\"tools\": \"{}\"", "tools: expected an array"},
+      {"\"tools\": \"{}\"", "tools is \"{}\", expected an array"},
       {"\"tools\": [1], \"functions\": [2]", "functions: beside tools is not supported"}};
   for (const auto& [field, reason] : records)
     EXPECT_EQ(refusal(with_field(field)), "data: line 1: " + std::string(reason));
@@ -229,7 +229,7 @@ TEST(InstructionData, WhatChangesTheTrainingIsFollowedOrRefused) {
   EXPECT_EQ(refusal(R"({"text": "T", "tools": [1]})"),
             "data: line 1: tools: beside a text is not supported");
   EXPECT_EQ(refusal(R"({"segments": [{"text": "T"}]})"),
-            "data: line 1: segments[0].label: is missing");
+            "data: line 1: segments[0].label is missing");
   // What says nothing is no reason to stop.
   EXPECT_EQ(
       refusal(with_field("\"images\": [], \"thinking\": \"\", \"weight\": 1.0, \"tools\": \"\", "
@@ -293,17 +293,18 @@ TEST(InstructionData, FieldsThatNothingLooksAtAreNamedWithTheirRecords) {
 
 TEST(InstructionData, ABadRecordIsNamedByFileLineAndField) {
   const std::string good = "{\"instruction\": \"A\", \"output\": \"B\"}\n";
-  EXPECT_EQ(refusal(good + "{\"instruction\": \"A\"}"), "data: line 2: output: is missing");
-  EXPECT_EQ(refusal("{\"prompt\": \"A\"}"), "data: line 1: completion: is missing");
+  EXPECT_EQ(refusal(good + "{\"instruction\": \"A\"}"),
+            "data: line 2: output is missing, expected a string");
+  EXPECT_EQ(refusal("{\"prompt\": \"A\"}"), "data: line 1: completion is missing");
   EXPECT_EQ(refusal(good + "{\"output\": \"B\"}"),
             "data: line 2: instruction: is missing or empty, and so is input");
   EXPECT_EQ(refusal(good + "{\"instruction\": 3, \"output\": \"B\"}"),
-            "data: line 2: instruction: expected a string");
+            "data: line 2: instruction is 3, expected a string");
   EXPECT_EQ(refusal(good + "{\"instruction\": \"A\", \"output\": \"\"}"),
             "data: line 2: answer: is missing: no message of the assistant that is not empty");
   EXPECT_EQ(refusal(good + "{\"instruction\": \"A\", \"output\": \"B\", \"history\": [[\"x\"]]}"),
             "data: line 2: history: is no list of [instruction, answer]");
-  EXPECT_EQ(refusal(good + "[1]"), "data: line 2: expected an object");
+  EXPECT_EQ(refusal(good + "[1]"), "data: line 2: is array, expected an object");
   EXPECT_EQ(refusal(good + "{\"instruction\": \"A\", \"output\": \"\xFF\"}").substr(0, 46),
             "data: line 2: not valid JSON: byte 32: syntax ");
   EXPECT_EQ(refusal(good + "{\"instruction\"").substr(0, 29), "data: line 2: not valid JSON:");
@@ -312,13 +313,13 @@ TEST(InstructionData, ABadRecordIsNamedByFileLineAndField) {
             "data: line 1: messages[1].role: \"robot\" is no role that is known: system, "
             "developer, user (human), assistant (gpt), tool (observation), function_call");
   EXPECT_EQ(refusal(chat + "{\"role\": \"assistant\"}]}"),
-            "data: line 1: messages[1].content: is missing");
+            "data: line 1: messages[1].content is missing, expected a string");
   EXPECT_EQ(refusal(chat + "{\"role\": \"assistant\", \"content\": [{\"type\": \"image\"}]}]}"),
             "data: line 1: messages[1].content[0].type: \"image\" is not supported, only \"text\"");
   EXPECT_EQ(refusal(chat + "{\"role\": \"assistant\", \"content\": \"B\", \"weight\": 0.5}]}"),
             "data: line 1: messages[1].weight: 0.5 is not supported, only 0 and 1");
   EXPECT_EQ(refusal(chat + "{\"role\": \"assistant\", \"content\": \"B\", \"tool_calls\": [{}]}]}"),
-            "data: line 1: messages[1].tool_calls[0].name: is missing");
+            "data: line 1: messages[1].tool_calls[0].name is missing, expected a string");
   EXPECT_EQ(refusal(chat + "{\"role\": \"assistant\", \"content\": \"B\", \"weight\": 0}]}"),
             "data: line 1: " + not_trained);
   EXPECT_EQ(refusal(chat + "{\"role\": \"assistant\", \"content\": \"\", \"weight\": 0}]}"),
@@ -344,9 +345,10 @@ TEST(InstructionData, BadRecordsMayBeSkippedAndAreReported) {
   EXPECT_EQ(shown(data), "text=A |text=B |");
   EXPECT_EQ(data.skipped, 2u);
   ASSERT_EQ(data.problems.size(), 2u);
-  EXPECT_EQ(data.problems[1], "data: line 3: text: expected a string");
-  EXPECT_EQ(refusal("{\"text\": 3}", options),
-            "data: every record was skipped; the first: data: line 1: text: expected a string");
+  EXPECT_EQ(data.problems[1], "data: line 3: text is 3, expected a string");
+  EXPECT_EQ(
+      refusal("{\"text\": 3}", options),
+      "data: every record was skipped; the first: data: line 1: text is 3, expected a string");
   std::string many = "{\"text\": \"A\"}\n";
   for (int i = 0; i < 30; ++i) many += "{}\n";
   EXPECT_EQ(parse(many, options).skipped, 30u);

@@ -175,14 +175,14 @@ std::string refusal(const Texts& texts) {
 
 TEST(SpecialTokens, RefusalsNameTheFileAndTheField) {
   EXPECT_EQ(refusal({.config = R"({"eos_token": 3})"}),
-            "dir/tokenizer_config.json: eos_token: expected a string");
+            "dir/tokenizer_config.json: eos_token is 3, expected a string");
   EXPECT_EQ(refusal({.config = R"({"extra_special_tokens": "x"})"}),
             "dir/tokenizer_config.json: extra_special_tokens: is neither a list nor an object of "
             "tokens");
   EXPECT_EQ(refusal({.config = R"({"extra_special_tokens": [3]})"}),
             "dir/tokenizer_config.json: extra_special_tokens: holds 3, which is no token");
-  EXPECT_EQ(refusal({.map = "[]"}), "dir/special_tokens_map.json: expected an object");
-  EXPECT_EQ(refusal({.added = "[]"}), "dir/added_tokens.json: expected an object");
+  EXPECT_EQ(refusal({.map = "[]"}), "dir/special_tokens_map.json: is array, expected an object");
+  EXPECT_EQ(refusal({.added = "[]"}), "dir/added_tokens.json: is array, expected an object");
   EXPECT_EQ(refusal({.added = R"({"a": -1})"}),
             "dir/added_tokens.json: \"a\" has id -1, expected a whole number up to 4194303");
 }

@@ -341,7 +341,7 @@ TEST(TokenizerFiles, RefusalsNameTheFile) {
                 "not supported: save the tokenizer once with transformers' "
                 "AutoTokenizer(...).save_pretrained");
   directory.with("vocab.json", "[]").with("merges.txt", "a b c\n");
-  EXPECT_EQ(directory.refusal(), directory.path("vocab.json") + ": expected an object");
+  EXPECT_EQ(directory.refusal(), directory.path("vocab.json") + ": is array, expected an object");
   directory.with("vocab.json", "{\"a\": 1.5}");
   EXPECT_EQ(directory.refusal(), directory.path("vocab.json") +
                                      ": \"a\" has id 1.5, expected a whole number up to 4194303");
@@ -366,19 +366,19 @@ TEST(TokenizerFiles, RefusalsInTheConfiguration) {
     EXPECT_EQ(message.substr(0, file.size()), file);
     return message.substr(std::min(message.size(), file.size()));
   };
-  EXPECT_EQ(refusal("[]"), ": expected an object");
+  EXPECT_EQ(refusal("[]"), ": is array, expected an object");
   EXPECT_EQ(refusal(R"({"tokenizer_class": "T5Tokenizer"})"),
             ": tokenizer_class: \"T5Tokenizer\" without a tokenizer.json; only GPT2Tokenizer and "
             "Qwen2Tokenizer are known");
   EXPECT_EQ(refusal(R"({"added_tokens_decoder": []})"),
-            ": added_tokens_decoder: expected an object");
+            ": added_tokens_decoder is [], expected an object");
   EXPECT_EQ(refusal(R"({"added_tokens_decoder": {"x": {"content": "y"}}})"),
             ": added_tokens_decoder: \"x\" is no id");
   EXPECT_EQ(refusal(R"({"added_tokens_decoder": {"300": {"content": "y", "z": 1}}})"),
             ": added_tokens_decoder.300.z: is not supported");
   EXPECT_EQ(refusal(R"({"chat_template": [{"name": "a", "template": "b"}]})"),
             ": chat_template: is a list without a template called \"default\"");
-  EXPECT_EQ(refusal(R"({"eos_token": 3})"), ": eos_token: expected a string");
+  EXPECT_EQ(refusal(R"({"eos_token": 3})"), ": eos_token is 3, expected a string");
 }
 
 }  // namespace tokenizer_files_test

@@ -174,14 +174,14 @@ TEST(TokenizerJson, RefusesWhatItDoesNotKnowInAByteLevelFile) {
             "model.end_of_word_suffix: \"</w>\" is not supported");
   EXPECT_EQ(refused("/model/continuing_subword_prefix", "\"##\""),
             "model.continuing_subword_prefix: \"##\" is not supported");
-  EXPECT_EQ(refused("/model/vocab", "[]"), "model.vocab: expected an object");
+  EXPECT_EQ(refused("/model/vocab", "[]"), "model.vocab is [], expected an object");
   EXPECT_EQ(refused("/model/vocab/ab", "-1"),
             "model.vocab: \"ab\" has id -1, expected a whole number up to 4194303");
   EXPECT_EQ(refused("/model/merges/0", "\"a  b\""),
             "model.merges[0]: is neither \"left right\" nor [\"left\", \"right\"]");
   EXPECT_EQ(refused("/model/merges/0", "[\"a\"]"),
             "model.merges[0]: is neither \"left right\" nor [\"left\", \"right\"]");
-  EXPECT_EQ(refused("/model/fuse_unk", "1"), "model.fuse_unk: expected true or false");
+  EXPECT_EQ(refused("/model/fuse_unk", "1"), "model.fuse_unk is 1, expected true or false");
   EXPECT_EQ(refused("/normalizer/type", "\"NFKC\""),
             "normalizer.type: \"NFKC\" is not supported, only NFC, Prepend, Replace, Strip and "
             "Sequence");
@@ -215,13 +215,13 @@ TEST(TokenizerJson, RefusesWhatItDoesNotKnowAroundAText) {
   EXPECT_EQ(refused("/post_processor/processors/1/single", "[]"),
             "post_processor.processors[1].single: has no place for the text");
   EXPECT_EQ(refused("/post_processor/processors/1/single/0/SpecialToken/id", "\"<c>\""),
-            "post_processor.processors[1].special_tokens.<c>: is missing");
+            "post_processor.processors[1].special_tokens.<c> is missing, expected an object");
   EXPECT_EQ(refused("/post_processor/processors/1/special_tokens/<b>/ids/0", "-3"),
             "post_processor.processors[1].special_tokens.<b>.ids: holds -3, which is no id");
   EXPECT_EQ(refused("/added_tokens/0/id", "\"x\""),
-            "added_tokens[0].id: expected a whole number from 0 to 2147483647");
+            "added_tokens[0].id is \"x\", expected a whole number from 0 to 2147483647");
   EXPECT_EQ(refused("/added_tokens/0/extra", "1"), "added_tokens[0].extra: is not supported");
-  EXPECT_EQ(refused("/added_tokens", "{}"), "added_tokens: expected an array");
+  EXPECT_EQ(refused("/added_tokens", "{}"), "added_tokens is {}, expected an array");
 }
 
 TEST(TokenizerJson, RefusesWhatItDoesNotKnowInASentencePieceFile) {
@@ -249,7 +249,7 @@ TEST(TokenizerJson, RefusesWhatItDoesNotKnowInASentencePieceFile) {
   EXPECT_EQ(refused("/decoder/decoders/3", "{\"type\":\"ByteFallback\"}"),
             "decoder.decoders[3].type: \"ByteFallback\" is not supported at this place");
   EXPECT_EQ(refused("/decoder/decoders", "[{\"type\":\"ByteFallback\"}]"), "decoder: has no Fuse");
-  EXPECT_EQ(refused("/decoder", "null"), "decoder: is missing");
+  EXPECT_EQ(refused("/decoder", "null"), "decoder is null, expected an object");
   EXPECT_EQ(refused("/pre_tokenizer", "{\"type\":\"ByteLevel\"}"),
             "decoder: is not ByteLevel, but the pre_tokenizer is");
 }

@@ -51,11 +51,12 @@ TEST(TrainerState, RefusesWhatIsNone) {
     return std::string("accepted");
   };
   const Json absent(Json::value_t::discarded);
-  EXPECT_EQ(fault("global_step", absent), "file: global_step is null, expected it to be there");
+  EXPECT_EQ(fault("global_step", absent),
+            "file: global_step is missing, expected a whole number from 0 to 9007199254740992");
   EXPECT_EQ(fault("global_step", -1),
-            "file: global_step is -1, expected a whole number from 0 to 2^53");
+            "file: global_step is -1, expected a whole number from 0 to 9007199254740992");
   EXPECT_EQ(fault("loss_steps", 1.5),
-            "file: loss_steps is 1.5, expected a whole number from 0 to 2^53");
+            "file: loss_steps is 1.5, expected a whole number from 0 to 9007199254740992");
   EXPECT_HAS(fault("non_finite_in_row", INT64_MAX),
              "non_finite_in_row is 9223372036854775807, exp");
   EXPECT_HAS(fault("num_input_tokens_seen", UINT64_MAX), "num_input_tokens_seen is 18446744073709");

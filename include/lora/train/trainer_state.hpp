@@ -3,10 +3,11 @@
 
 #include <lora/core/error.hpp>
 #include <lora/core/types.hpp>
-#include <lora/io/json.hpp>
+#include <lora/io/json_fields.hpp>
 
 #include <optional>
 #include <string>
+#include <type_traits>
 
 namespace lora {
 
@@ -65,37 +66,19 @@ inline Json state_json(const TrainerState& state) {
 /// Reads it back; other fields are not looked at. Throws FormatError, naming `where` and the field,
 /// for one that is missing, of another kind, or negative where it counts something.
 inline TrainerState state_from_json(const Json& json, const std::string& where) {
-  const auto refuse = [&](const std::string& field, const std::string& expected) {
-    const Json value = json.is_object() && json.contains(field) ? json[field] : Json();
-    throw FormatError(where + ": " + field + " is " + printable(value.dump(), 60) + ", expected " +
-                      expected);
-  };
-  const auto find = [&](const char* name) -> const Json& {
-    if (!json.is_object() || !json.contains(name)) refuse(name, "it to be there");
-    return json[name];
-  };
+  const JsonFields fields(json, where);
   TrainerState state;
   detail::for_each_state_field(state, [&](const char* name, auto& field) {
-    const Json& value = find(name);
     if constexpr (std::is_same_v<std::decay_t<decltype(field)>, double>) {
-      if (!value.is_number()) refuse(name, "a number");
-      field = value.get<double>();
+      field = fields.field(name).number();
     } else {
-      // A run goes on counting. A negative number is far too large as an unsigned one.
-      constexpr std::uint64_t most = std::uint64_t{1} << 53;
-      const bool whole = value.is_number_integer() && value.get<std::uint64_t>() <= most;
-      if (!whole) refuse(name, "a whole number from 0 to 2^53");
-      field = value.get<Index>();
+      field = fields.integer<Index>(name, 0, Index{1} << 53);  // a run goes on counting
     }
   });
-  if (const Json& best = find("best_metric"); !best.is_null()) {
-    if (!best.is_number()) refuse("best_metric", "a number or null");
-    state.best_metric = best.get<double>();
-  }
-  state.log_history = find("log_history");
-  if (!state.log_history.is_array()) refuse("log_history", "an array");
-  state.callbacks = find("callbacks");
-  if (!state.callbacks.is_object()) refuse("callbacks", "an object");
+  if (const JsonField best = fields.field("best_metric"); !best.value().is_null())
+    state.best_metric = best.number("a number or null");
+  state.log_history = fields.array("log_history");
+  state.callbacks = fields.field("callbacks").object();
   return state;
 }
 

@@ -4,7 +4,7 @@
 #include <lora/core/code_points.hpp>
 #include <lora/core/error.hpp>
 #include <lora/core/printable.hpp>
-#include <lora/io/json.hpp>
+#include <lora/io/json_fields.hpp>
 #include <lora/optim/schedule.hpp>
 
 #include <cmath>
@@ -160,54 +160,51 @@ Json argument_to_json(const T& value) {
 }
 
 template <class T>
-void argument_from_json(const std::string& where, const char* name, const Json& json, T& value) {
-  const auto refuse = [&](const std::string& expected) {
-    throw ConfigError(where + ": " + name + " is " + printable(json.dump(), 60) + ", expected " +
-                      expected);
-  };
+void read_argument(const JsonField& field, T& value) {
   if constexpr (IsOptional<T>::value) {
     value.reset();
-    if (json.is_null()) return;
+    if (field.value().is_null()) return;
     value.emplace();
-    argument_from_json(where, name, json, *value);
+    read_argument(field, *value);
   } else if constexpr (std::is_enum_v<T>) {
     std::string known;
     const auto names = names_of(value);
     for (std::size_t i = 0; i < names.size(); ++i) {
-      if (json == names[i]) {
+      if (field.value() == names[i]) {
         value = static_cast<T>(i);
         return;
       }
       known += (i == 0 ? "" : ", ") + std::string(names[i]);
     }
-    refuse("one of " + known);
+    field.fault("one of " + known);
   } else if constexpr (std::is_same_v<T, ScheduleOptions>) {
-    if (!json.is_object()) refuse("an object");
-    std::size_t known = 0;
-    for_each_schedule_option(value, [&](const char* option, auto& field) {
-      const auto found = json.find(option);
-      if (found == json.end()) return;
-      ++known;
-      argument_from_json(where + ": lr_scheduler_kwargs", option, *found, field);
+    const JsonFields options(field.object(), field.path());
+    for_each_schedule_option(value, [&](const char* name, auto& option) {
+      if (options.json().contains(name)) read_argument(options.field(name), option);
     });
-    if (known != json.size()) refuse("options of schedules");
+    options.for_each_other([&](const std::string&) { field.fault("options of schedules"); });
   } else if constexpr (std::is_same_v<T, bool>) {
-    if (!json.is_boolean()) refuse("true or false");
-    value = json.get<bool>();
+    value = field.flag();
   } else if constexpr (std::is_same_v<T, std::string>) {
-    if (!json.is_string()) refuse("a string");
-    value = json.get<std::string>();
+    value = field.text();
   } else if constexpr (std::is_integral_v<T>) {
-    constexpr auto most = static_cast<std::uint64_t>(std::numeric_limits<T>::max());
-    const bool fits =
-        json.is_number_unsigned()
-            ? json.get<std::uint64_t>() <= most
-            : json.is_number_integer() && (std::is_signed_v<T> || json.get<std::int64_t>() >= 0);
-    if (!fits) refuse(std::is_signed_v<T> ? "a whole number" : "a whole number from 0 on");
-    value = json.get<T>();
+    using Limits = std::numeric_limits<T>;
+    if (!field.holds_integer<T>(Limits::min(), Limits::max()))
+      field.fault(std::is_signed_v<T> ? "a whole number" : "a whole number from 0 on");
+    value = field.value().get<T>();
   } else {
-    if (!json.is_number()) refuse("a number");
-    value = json.get<T>();
+    value = field.number();
+  }
+}
+
+/// Throws ConfigError: options are the program's, wherever they are written.
+template <class T>
+void argument_from_json(const std::string& where, const char* name, const Json& json, T& value) {
+  try {
+    const std::string prefix = where + ": ";
+    read_argument(JsonField(prefix, name, &json), value);
+  } catch (const FormatError& error) {
+    throw ConfigError(error.what());
   }
 }
 

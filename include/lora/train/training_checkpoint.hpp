@@ -214,9 +214,7 @@ TrainingCheckpoint<S> read_training_checkpoint(const std::filesystem::path& path
                       "; its adapter can be what a new run begins with (--init-adapter)");
   }
   checkpoint.state = state_from_json(json, json_path.string());
-  if (!json.contains("arguments") || !json["arguments"].is_object())
-    throw FormatError(json_path.string() + ": arguments is missing, expected an object");
-  checkpoint.arguments = json["arguments"];
+  checkpoint.arguments = JsonFields(json, json_path.string()).object("arguments").json();
   const SafetensorsFile file = SafetensorsFile::open(path / training_tensors_file);
   for (const std::string& key : file.names()) {
     const std::size_t dot = key.find('.');

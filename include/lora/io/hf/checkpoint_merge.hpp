@@ -155,8 +155,7 @@ class CheckpointMerger {
     if (!file_exists(path)) return;
     if (!options_.dtype && !plan_.untied) return copy(path, folder / hf_config_file);
     Json config = read_config_json(base_.directory());
-    if (!config.is_object())
-      throw FormatError(path.string() + ": is " + config.type_name() + ", expected an object");
+    expect_object(config, path.string());
     if (options_.dtype) set_config_dtype(config, *options_.dtype);
     if (plan_.untied) config["tie_word_embeddings"] = false;
     atomic_write(folder / hf_config_file, python_json(config, path.string()) + "\n");

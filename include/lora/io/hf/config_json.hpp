@@ -1,16 +1,13 @@
-// A checkpoint's config.json: reading it, its fields one by one, and the type of the weights in it.
+// A checkpoint's config.json: reading it, and the type of the weights in it.
 #pragma once
 
 #include <lora/io/dtype.hpp>
 #include <lora/io/file.hpp>
-#include <lora/io/json.hpp>
+#include <lora/io/json_fields.hpp>
 
-#include <cmath>
 #include <cstdint>
 #include <filesystem>
-#include <optional>
 #include <string>
-#include <utility>
 
 namespace lora {
 
@@ -57,76 +54,6 @@ namespace detail {
 // Large enough for every model there is, small enough that no product of two overflows.
 inline constexpr Index most_width = Index{1} << 24, most_layers = Index{1} << 12,
                        most_positions = Index{1} << 30;
-
-/// The fields of one JSON object, each checked when it is asked for. null is absent.
-class ConfigFields {
- public:
-  ConfigFields(const Json& object, std::string where) : object_(object), where_(std::move(where)) {
-    if (!object.is_object())
-      throw FormatError(where_ + ": is " + object.type_name() + ", expected an object");
-  }
-
-  const std::string& where() const { return where_; }
-  const Json& object() const { return object_; }
-  const Json* find(const char* key) const {
-    const auto found = object_.find(key);
-    return found == object_.end() || found->is_null() ? nullptr : &*found;
-  }
-  [[noreturn]] void fault(const std::string& key, const std::string& expected) const {
-    const Json* value = find(key.c_str());
-    throw FormatError(where_ + ": " + key +
-                      (value ? " is " + printable(value->dump(), 60) : " is missing") +
-                      ", expected " + expected);
-  }
-  [[noreturn]] void refuse(const std::string& key, const std::string& why) const {
-    const Json* value = find(key.c_str());
-    throw ConfigError(where_ + ": " + key + " is " +
-                      (value ? printable(value->dump(), 60) : "not set") +
-                      ", which is not supported: " + why);
-  }
-
-  /// A whole number of [low, high]; without `standard` it must be there.
-  Index integer(const char* key, std::optional<Index> standard, Index low, Index high) const {
-    const Json* value = find(key);
-    if (value == nullptr && standard) return *standard;
-    // A negative number is far too large as an unsigned one.
-    const bool whole = value != nullptr && value->is_number_integer();
-    const std::uint64_t n = whole ? value->get<std::uint64_t>() : 0;
-    if (!whole || n < static_cast<std::uint64_t>(low) || n > static_cast<std::uint64_t>(high))
-      fault(key, "a whole number from " + std::to_string(low) + " to " + std::to_string(high));
-    return static_cast<Index>(n);
-  }
-  /// A finite number of [low, high] that is not 0.
-  double number(const char* key, std::optional<double> standard, double low, double high) const {
-    const Json* value = find(key);
-    if (value == nullptr && standard) return *standard;
-    if (value == nullptr || !value->is_number() || !std::isfinite(value->get<double>()) ||
-        !(value->get<double>() >= low && value->get<double>() <= high))
-      fault(key, "a number from " + number_text(low) + " to " + number_text(high));
-    return value->get<double>();
-  }
-  bool flag(const char* key, bool standard) const {
-    const Json* value = find(key);
-    if (value == nullptr) return standard;
-    if (!value->is_boolean()) fault(key, "true or false");
-    return value->get<bool>();
-  }
-  std::string text(const char* key, const std::optional<std::string>& standard) const {
-    const Json* value = find(key);
-    if (value == nullptr && standard) return *standard;
-    if (value == nullptr || !value->is_string()) fault(key, "a string");
-    return value->get<std::string>();
-  }
-  /// Refuses every value of an option but its neutral one.
-  void refuse_unless(const char* key, const Json& neutral, const char* why) const {
-    const Json* value = find(key);
-    if (value != nullptr && *value != neutral) refuse(key, why);
-  }
-
- private:
-  const Json& object_;
-  std::string where_;
-};
 
 }  // namespace detail
 

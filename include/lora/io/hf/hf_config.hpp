@@ -32,45 +32,46 @@ struct HFConfig {
 
 namespace detail {
 
-inline Activation read_activation(const ConfigFields& fields, const char* key,
-                                  const char* standard) {
+inline Activation read_activation(const JsonFields& fields, const char* key, const char* standard) {
   try {
     return activation_from_name(fields.text(key, standard));
   } catch (const ConfigError& error) {
-    fields.refuse(key, error.what());
+    fields.unsupported(key, error.what());
   }
 }
 
 /// What no architecture here does, wherever it stands; the rest of transformers' common fields does
 /// nothing to a causal language model (is_decoder, chunk_size_feed_forward, pretraining_tp and so
 /// on) and is not looked at.
-inline void refuse_foreign_options(const ConfigFields& fields) {
+inline void refuse_foreign_options(const JsonFields& fields) {
   for (const char* key : {"quantization_config", "compression_config"}) {
     if (fields.find(key) != nullptr)
-      fields.refuse(key,
-                    "quantised weights are not read; expected a checkpoint in F32, BF16 or F16");
+      fields.unsupported(
+          key, "quantised weights are not read; expected a checkpoint in F32, BF16 or F16");
   }
-  fields.refuse_unless("is_causal", true, "only causal models are");
-  if (fields.object().contains("is_causal") && fields.find("is_causal") == nullptr)
-    fields.refuse("is_causal", "null makes transformers look at later tokens too; expected true");
-  fields.refuse_unless("per_layer_config", Json::object(), "layers of one shape are");
+  fields.unsupported_unless("is_causal", true, "only causal models are");
+  if (fields.json().contains("is_causal") && fields.find("is_causal") == nullptr)
+    fields.unsupported("is_causal",
+                       "null makes transformers look at later tokens too; expected true");
+  fields.unsupported_unless("per_layer_config", Json::object(), "layers of one shape are");
 }
 
 /// Options by which transformers' cache forgets keys while it generates, though nothing else of
 /// these models looks at them.
-inline void refuse_cache_options(const ConfigFields& fields, Index positions,
+inline void refuse_cache_options(const JsonFields& fields, Index positions,
                                  std::initializer_list<const char*> keys) {
   for (const char* key : keys) {
     const Json* value = fields.find(key);
     if (value == nullptr) continue;
-    if (fields.integer(key, std::nullopt, 1, most_positions) < positions)
-      fields.refuse(key, "models of type " + fields.text("model_type", "") +
+    if (fields.integer(key, 1, most_positions) < positions)
+      fields.unsupported(key,
+                         "models of type " + fields.text("model_type", "") +
                              " have no window; expected null, or at least as many as positions");
   }
 }
 
 /// A sentence for each rate of dropout within the base that is not 0.
-inline void note_dropout(const ConfigFields& fields, std::initializer_list<const char*> keys,
+inline void note_dropout(const JsonFields& fields, std::initializer_list<const char*> keys,
                          std::vector<std::string>& notes) {
   for (const char* key : keys) {
     const Json* value = fields.find(key);
@@ -81,7 +82,7 @@ inline void note_dropout(const ConfigFields& fields, std::initializer_list<const
 }
 
 /// From which layer on the window is used; 0 with no window.
-inline void read_sliding_window(const ConfigFields& fields, LlamaConfig& config) {
+inline void read_sliding_window(const JsonFields& fields, LlamaConfig& config) {
   const bool mistral = config.model_type == "mistral";
   const bool qwen = !mistral && config.model_type != "llama";
   if (!qwen) refuse_cache_options(fields, config.max_position_embeddings, {"attention_chunk_size"});
@@ -89,7 +90,7 @@ inline void read_sliding_window(const ConfigFields& fields, LlamaConfig& config)
     refuse_cache_options(fields, config.max_position_embeddings, {"sliding_window"});
   } else if (mistral || fields.flag("use_sliding_window", false)) {
     // transformers' default, of Mistral 0.1; null is none.
-    const Index standard = fields.object().contains("sliding_window") ? 0 : 4096;
+    const Index standard = fields.json().contains("sliding_window") ? 0 : 4096;
     config.sliding_window = fields.integer("sliding_window", standard, 1, most_positions);
   }
   const Index layers = config.num_hidden_layers;
@@ -103,10 +104,10 @@ inline void read_sliding_window(const ConfigFields& fields, LlamaConfig& config)
     for (Index i = layers; i-- > 0;) {
       const Json& type = (*types)[static_cast<std::size_t>(i)];
       if (type != "full_attention" && type != "sliding_attention")
-        fields.refuse("layer_types", "expected full_attention or sliding_attention");
+        fields.unsupported("layer_types", "expected full_attention or sliding_attention");
       if (type == "full_attention") continue;
       if (first != i + 1)
-        fields.refuse("layer_types", "layers with a window must be the last ones");
+        fields.unsupported("layer_types", "layers with a window must be the last ones");
       first = i;
     }
     if (first < layers && config.sliding_window == 0)
@@ -118,10 +119,9 @@ inline void read_sliding_window(const ConfigFields& fields, LlamaConfig& config)
 }
 
 /// Absent it is 8 for Mistral and 32 for Qwen, null (of Llama: absent too) is one for each head.
-inline Index read_key_value_heads(const ConfigFields& fields, const std::string& type,
-                                  Index heads) {
+inline Index read_key_value_heads(const JsonFields& fields, const std::string& type, Index heads) {
   Index standard = heads;
-  if (!fields.object().contains("num_key_value_heads") && type != "llama")
+  if (!fields.json().contains("num_key_value_heads") && type != "llama")
     standard = type == "mistral" ? 8 : 32;
   const Index count = fields.integer("num_key_value_heads", standard, 1, heads);
   if (count <= heads) return count;
@@ -130,14 +130,14 @@ inline Index read_key_value_heads(const ConfigFields& fields, const std::string&
                     "most num_attention_heads, which is " + std::to_string(heads));
 }
 
-inline LlamaConfig read_llama_config(const ConfigFields& fields, HFConfig& read) {
+inline LlamaConfig read_llama_config(const JsonFields& fields, HFConfig& read) {
   LlamaConfig config;
-  config.model_type = fields.text("model_type", std::nullopt);
-  config.vocab_size = fields.integer("vocab_size", std::nullopt, 1, most_width);
-  config.hidden_size = fields.integer("hidden_size", std::nullopt, 1, most_width);
-  config.intermediate_size = fields.integer("intermediate_size", std::nullopt, 1, most_width);
-  config.num_hidden_layers = fields.integer("num_hidden_layers", std::nullopt, 1, most_layers);
-  const Index heads = fields.integer("num_attention_heads", std::nullopt, 1, most_width);
+  config.model_type = fields.text("model_type");
+  config.vocab_size = fields.integer("vocab_size", 1, most_width);
+  config.hidden_size = fields.integer("hidden_size", 1, most_width);
+  config.intermediate_size = fields.integer("intermediate_size", 1, most_width);
+  config.num_hidden_layers = fields.integer("num_hidden_layers", 1, most_layers);
+  const Index heads = fields.integer("num_attention_heads", 1, most_width);
   config.num_attention_heads = heads;
   config.num_key_value_heads = read_key_value_heads(fields, config.model_type, heads);
   if (heads % config.num_key_value_heads != 0)
@@ -172,18 +172,18 @@ inline LlamaConfig read_llama_config(const ConfigFields& fields, HFConfig& read)
 }
 
 /// A size under GPT-2's own name or under that of the other models, which transformers takes too.
-inline Index read_gpt2_size(const ConfigFields& fields, const char* key, const char* alias,
+inline Index read_gpt2_size(const JsonFields& fields, const char* key, const char* alias,
                             Index high) {
   const char* one = fields.find(key) == nullptr && fields.find(alias) != nullptr ? alias : key;
-  const Index size = fields.integer(one, std::nullopt, 1, high);
-  if (fields.find(alias) != nullptr && fields.integer(alias, std::nullopt, 1, high) != size)
+  const Index size = fields.integer(one, 1, high);
+  if (fields.find(alias) != nullptr && fields.integer(alias, 1, high) != size)
     fields.fault(alias, std::string("the same as ") + key + ", which is " + std::to_string(size));
   return size;
 }
 
-inline GPT2Config read_gpt2_config(const ConfigFields& fields, HFConfig& read) {
+inline GPT2Config read_gpt2_config(const JsonFields& fields, HFConfig& read) {
   GPT2Config config;
-  config.vocab_size = fields.integer("vocab_size", std::nullopt, 1, most_width);
+  config.vocab_size = fields.integer("vocab_size", 1, most_width);
   config.n_positions =
       read_gpt2_size(fields, "n_positions", "max_position_embeddings", most_positions);
   config.n_embd = read_gpt2_size(fields, "n_embd", "hidden_size", most_width / 4);
@@ -195,10 +195,11 @@ inline GPT2Config read_gpt2_config(const ConfigFields& fields, HFConfig& read) {
   config.layer_norm_epsilon = fields.number("layer_norm_epsilon", 1e-5, 0, 1);
   config.activation_function = read_activation(fields, "activation_function", "gelu_new");
   config.tie_word_embeddings = fields.flag("tie_word_embeddings", true);
-  fields.refuse_unless("scale_attn_weights", true, "scores are always scaled by 1/√(head size)");
-  fields.refuse_unless("scale_attn_by_inverse_layer_idx", false, "layers are scaled alike");
-  fields.refuse_unless("add_cross_attention", false, "there is no cross attention");
-  fields.refuse_unless("pruned_heads", Json::object(), "every layer has all its heads");
+  fields.unsupported_unless("scale_attn_weights", true,
+                            "scores are always scaled by 1/√(head size)");
+  fields.unsupported_unless("scale_attn_by_inverse_layer_idx", false, "layers are scaled alike");
+  fields.unsupported_unless("add_cross_attention", false, "there is no cross attention");
+  fields.unsupported_unless("pruned_heads", Json::object(), "every layer has all its heads");
   refuse_cache_options(fields, config.n_positions, {"sliding_window", "attention_chunk_size"});
   note_dropout(fields, {"attn_pdrop", "embd_pdrop", "resid_pdrop"}, read.training_warnings);
   return config;
@@ -228,15 +229,15 @@ inline constexpr std::array<ArchitectureName, 5> architecture_names{{
 /// (rope_theta has no default), and ConfigError for a model_type or an option that is not
 /// supported.
 inline HFConfig parse_hf_config(const Json& json, const std::string& where) {
-  const detail::ConfigFields fields(json, where);
-  const std::string type = fields.text("model_type", std::nullopt);
+  const JsonFields fields(json, where);
+  const std::string type = fields.text("model_type");
   std::string known;
   bool found = false;
   for (const auto& one : detail::architecture_names) {
     known += (known.empty() ? "" : ", ") + std::string(one.model_type);
     found = found || type == one.model_type;
   }
-  if (!found) fields.refuse("model_type", "expected one of " + known);
+  if (!found) fields.unsupported("model_type", "expected one of " + known);
   detail::refuse_foreign_options(fields);
   HFConfig config;
   config.fields = json;

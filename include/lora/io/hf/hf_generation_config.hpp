@@ -55,7 +55,7 @@ inline constexpr std::array<std::pair<const char*, const char*>, 26> ignored_gen
 }};
 
 /// One id or several.
-inline std::vector<std::int64_t> read_token_ids(const ConfigFields& fields, const char* key) {
+inline std::vector<std::int64_t> read_token_ids(const JsonFields& fields, const char* key) {
   const Json* value = fields.find(key);
   if (value == nullptr) return {};
   const Json all = value->is_array() ? *value : Json::array({*value});
@@ -68,7 +68,7 @@ inline std::vector<std::int64_t> read_token_ids(const ConfigFields& fields, cons
   return ids;
 }
 
-inline std::vector<std::string> read_stop_strings(const ConfigFields& fields) {
+inline std::vector<std::string> read_stop_strings(const JsonFields& fields) {
   const Json* value = fields.find("stop_strings");
   if (value == nullptr) return {};
   const Json all = value->is_array() ? *value : Json::array({*value});
@@ -87,12 +87,12 @@ inline std::vector<std::string> read_stop_strings(const ConfigFields& fields) {
 /// have transformers' defaults. Throws FormatError, naming field and value, for what is of another
 /// kind or out of range.
 inline HFGenerationConfig parse_generation_config(const Json& json, const std::string& where) {
-  const detail::ConfigFields fields(json, where);
+  const JsonFields fields(json, where);
   constexpr Index most = Index{1} << 31;
   HFGenerationConfig read;
   GenerationConfig& config = read.generation;
   const auto length = [&](const char* key, std::optional<Index>& value) {
-    if (fields.find(key) != nullptr) value = fields.integer(key, std::nullopt, 0, most);
+    if (fields.find(key) != nullptr) value = fields.integer(key, 0, most);
   };
   length("max_new_tokens", config.max_new_tokens);
   length("max_length", config.max_length);
@@ -128,7 +128,7 @@ inline HFGenerationConfig read_generation_config(const std::filesystem::path& di
       json_of(hf_generation_config_file), (directory / hf_generation_config_file).string());
   if (read.generation.eos_token_id.empty()) {
     const Json json = json_of(hf_config_file);
-    const detail::ConfigFields fields(json, (directory / hf_config_file).string());
+    const JsonFields fields(json, (directory / hf_config_file).string());
     read.generation.eos_token_id = detail::read_token_ids(fields, "eos_token_id");
   }
   return read;

@@ -17,18 +17,18 @@ namespace lora {
 namespace detail {
 
 /// A field of config.json; an empty object counts as absent.
-inline const Json* find_filled(const ConfigFields& fields, const char* key) {
+inline const Json* find_filled(const JsonFields& fields, const char* key) {
   const Json* value = fields.find(key);
   return value != nullptr && *value == Json::object() ? nullptr : value;
 }
 
 /// Which field has the rotary embedding in the dialect of the file.
-inline const char* rope_key(const ConfigFields& fields) {
+inline const char* rope_key(const JsonFields& fields) {
   return find_filled(fields, "rope_parameters") != nullptr ? "rope_parameters" : "rope_scaling";
 }
 
 /// The rotary embedding's object: rope_parameters, rope_scaling, or none.
-inline Json rope_object(const ConfigFields& fields) {
+inline Json rope_object(const JsonFields& fields) {
   const Json* parameters = find_filled(fields, "rope_parameters");
   const Json* scaling = find_filled(fields, "rope_scaling");
   if (parameters != nullptr && scaling != nullptr && *parameters != *scaling)
@@ -39,7 +39,8 @@ inline Json rope_object(const ConfigFields& fields) {
   if (!parameters->is_object()) fields.fault(key, "an object");
   for (const auto& [name, value] : parameters->items()) {
     if (value.is_object())
-      fields.refuse(key, "models of type " + fields.text("model_type", "") +
+      fields.unsupported(key,
+                         "models of type " + fields.text("model_type", "") +
                              " have one rotary embedding for all layers; expected rope_type and "
                              "its options in this object, not in " +
                              in_quotes(name));
@@ -66,29 +67,30 @@ inline constexpr std::array<RopeTypeName, 5> rope_type_names{{
       "mscale", "mscale_all_dim", "truncate"}},
 }};
 
-inline const RopeTypeName& read_rope_type(const ConfigFields& rope) {
+inline const RopeTypeName& read_rope_type(const JsonFields& rope) {
   const std::string type = rope.text("rope_type", rope.text("type", "default"));
   if (rope.find("type") != nullptr && rope.text("type", "") != type)
     rope.fault("type", "the same as rope_type, which is " + in_quotes(type));
   for (const RopeTypeName& one : rope_type_names) {
     if (type == one.name) return one;
   }
-  rope.refuse(rope.find("rope_type") ? "rope_type" : "type",
-              "expected default, linear, dynamic, llama3 or yarn" +
-                  std::string(type == "longrope" || type == "su"
-                                  ? "; only a checkpoint whose two lists of factors are all 1 and "
-                                    "whose attention_factor is 1 could say \"default\" instead"
-                                  : ""));
+  rope.unsupported(
+      rope.find("rope_type") ? "rope_type" : "type",
+      "expected default, linear, dynamic, llama3 or yarn" +
+          std::string(type == "longrope" || type == "su"
+                          ? "; only a checkpoint whose two lists of factors are all 1 and "
+                            "whose attention_factor is 1 could say \"default\" instead"
+                          : ""));
 }
 
 /// The positions of the first training: those beside the object, else those within it, else all,
 /// as transformers 5 takes them.
-inline Index read_original_positions(const ConfigFields& fields, const ConfigFields& rope,
+inline Index read_original_positions(const JsonFields& fields, const JsonFields& rope,
                                      Index max_positions, std::vector<std::string>& warnings) {
   constexpr const char* key = "original_max_position_embeddings";
   const Index inside = rope.integer(key, max_positions, 1, most_positions);
   if (fields.find(key) == nullptr) return inside;
-  const Index outside = fields.integer(key, std::nullopt, 1, most_positions);
+  const Index outside = fields.integer(key, 1, most_positions);
   if (rope.find(key) != nullptr && inside != outside) {
     warnings.push_back(rope.where() + ": " + key + " is " + std::to_string(inside) +
                        ", which does nothing: the " + std::to_string(outside) +
@@ -100,26 +102,26 @@ inline Index read_original_positions(const ConfigFields& fields, const ConfigFie
 /// yarn's options. Of mscale and mscale_all_dim follows the attention factor, as of the factor
 /// alone where they are not both there; 0 is as not there. Source: transformers'
 /// _compute_yarn_parameters.
-inline void read_yarn(const ConfigFields& rope, Index max_positions, RopeScaling& scaling) {
+inline void read_yarn(const JsonFields& rope, Index max_positions, RopeScaling& scaling) {
   const auto original = static_cast<double>(scaling.original_max_position_embeddings);
   // A factor of null is the stretch of the positions.
-  const bool implied = rope.object().contains("factor") && rope.find("factor") == nullptr;
-  scaling.factor = implied ? static_cast<double>(max_positions) / original
-                           : rope.number("factor", std::nullopt, 1e-6, 1e6);
+  const bool implied = rope.json().contains("factor") && rope.find("factor") == nullptr;
+  scaling.factor =
+      implied ? static_cast<double>(max_positions) / original : rope.number("factor", 1e-6, 1e6);
   const auto given = [&](const char* key, double standard) {
     const double value = rope.number(key, 0, 0, 1e6);
     return value == 0 ? standard : value;
   };
   scaling.beta_fast = given("beta_fast", 32);
   scaling.beta_slow = given("beta_slow", 1);
-  const Json& object = rope.object();
+  const Json& object = rope.json();
   // Python takes a null for false here, and the option's absence for true.
   scaling.truncate = object.contains("truncate") && object["truncate"].is_number()
                          ? object["truncate"] != 0
                          : rope.flag("truncate", !object.contains("truncate"));
   const double mscale = given("mscale", 0), all = given("mscale_all_dim", 0);
   if (rope.find("attention_factor") != nullptr) {
-    scaling.attention_factor = rope.number("attention_factor", std::nullopt, 1e-6, 1e6);
+    scaling.attention_factor = rope.number("attention_factor", 1e-6, 1e6);
   } else if (mscale > 0 && all > 0) {
     const double growth = scaling.factor > 1 ? 0.1 * std::log(scaling.factor) : 0;
     scaling.attention_factor = (mscale * growth + 1) / (all * growth + 1);
@@ -128,13 +130,13 @@ inline void read_yarn(const ConfigFields& rope, Index max_positions, RopeScaling
 
 /// Options that the type does not have are not looked at, as transformers does not; each becomes a
 /// warning.
-inline void warn_of_rope_options(const ConfigFields& rope, const RopeTypeName& type,
+inline void warn_of_rope_options(const JsonFields& rope, const RopeTypeName& type,
                                  std::vector<std::string>& warnings) {
-  for (const auto& [key, value] : rope.object().items()) {
+  for (const auto& [key, value] : rope.json().items()) {
     if (value.is_null() || key == "rope_theta" || key == "rope_type" || key == "type") continue;
     if (key == "partial_rotary_factor") {
       if (type.type != RopeScaling::Type::none && value != 1)
-        rope.refuse(key, "only 1, which rotates whole heads, is");
+        rope.unsupported(key, "only 1, which rotates whole heads, is");
       continue;
     }
     const std::string_view name = key;
@@ -147,39 +149,39 @@ inline void warn_of_rope_options(const ConfigFields& rope, const RopeTypeName& t
   }
 }
 
-inline void read_rope_scaling(const ConfigFields& fields, const ConfigFields& rope,
-                              LlamaConfig& config, std::vector<std::string>& warnings) {
+inline void read_rope_scaling(const JsonFields& fields, const JsonFields& rope, LlamaConfig& config,
+                              std::vector<std::string>& warnings) {
   using Type = RopeScaling::Type;
   const RopeTypeName& type = read_rope_type(rope);
   RopeScaling& scaling = config.rope_scaling;
   scaling.type = type.type;
   warn_of_rope_options(rope, type, warnings);
   if (scaling.type == Type::none) return;
-  fields.refuse_unless("partial_rotary_factor", 1, "only 1, which rotates whole heads, is");
+  fields.unsupported_unless("partial_rotary_factor", 1, "only 1, which rotates whole heads, is");
   if (scaling.type == Type::yarn) {
     const Index positions = config.max_position_embeddings;
     scaling.original_max_position_embeddings =
         read_original_positions(fields, rope, positions, warnings);
     return read_yarn(rope, positions, scaling);
   }
-  scaling.factor = rope.number("factor", std::nullopt, 1e-6, 1e6);
+  scaling.factor = rope.number("factor", 1e-6, 1e6);
   if (scaling.type == Type::dynamic)  // kept, though transformers does not use it
     scaling.original_max_position_embeddings =
         rope.integer("original_max_position_embeddings", 0, 1, most_positions);
   if (scaling.type != Type::llama3) return;
   scaling.original_max_position_embeddings =
       read_original_positions(fields, rope, config.max_position_embeddings, warnings);
-  scaling.low_freq_factor = rope.number("low_freq_factor", std::nullopt, 1e-6, 1e6);
-  scaling.high_freq_factor = rope.number("high_freq_factor", std::nullopt, 1e-6, 1e6);
+  scaling.low_freq_factor = rope.number("low_freq_factor", 1e-6, 1e6);
+  scaling.high_freq_factor = rope.number("high_freq_factor", 1e-6, 1e6);
   if (!(scaling.high_freq_factor > scaling.low_freq_factor))
     rope.fault("high_freq_factor", "more than low_freq_factor");
 }
 
 /// rope_theta and the scaling of positions. max_position_embeddings must have been read.
-inline void read_rope(const ConfigFields& fields, LlamaConfig& config,
+inline void read_rope(const JsonFields& fields, LlamaConfig& config,
                       std::vector<std::string>& warnings) {
   const Json object = rope_object(fields);
-  const ConfigFields rope(object, fields.where() + ": " + rope_key(fields));
+  const JsonFields rope(object, fields.where() + ": " + rope_key(fields));
   read_rope_scaling(fields, rope, config, warnings);
   const bool inside = rope.find("rope_theta") != nullptr;
   const bool outside = fields.find("rope_theta") != nullptr;
@@ -189,8 +191,8 @@ inline void read_rope(const ConfigFields& fields, LlamaConfig& config,
                       "transformers wrote before it knew of it (Llama 1 and 2) means 10000: add "
                       "\"rope_theta\": 10000.0");
   }
-  config.rope_theta = (inside ? rope : fields).number("rope_theta", std::nullopt, 1, 1e15);
-  if (inside && outside && fields.number("rope_theta", std::nullopt, 1, 1e15) != config.rope_theta)
+  config.rope_theta = (inside ? rope : fields).number("rope_theta", 1, 1e15);
+  if (inside && outside && fields.number("rope_theta", 1, 1e15) != config.rope_theta)
     fields.fault("rope_theta", "the same as in rope_parameters, " + number_text(config.rope_theta));
   if (config.rope_scaling.type == RopeScaling::Type::yarn && config.rope_theta <= 1)
     (inside ? rope : fields).fault("rope_theta", "more than 1 with rope_type \"yarn\"");

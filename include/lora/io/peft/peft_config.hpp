@@ -3,6 +3,7 @@
 
 #include <lora/adapters/config.hpp>
 #include <lora/io/file.hpp>
+#include <lora/io/json_fields.hpp>
 #include <lora/io/python_json.hpp>
 
 #include <algorithm>
@@ -58,60 +59,55 @@ void visit_peft_fields(Config& config, Visit&& visit) {
 /// Reads one field; every overload refuses another type than its own.
 class PeftFieldReader {
  public:
-  PeftFieldReader(const std::string& where, const char* field, const Json& value)
-      : where_(where), field_(field), value_(value) {}
+  explicit PeftFieldReader(const JsonField& field) : field_(field) {}
 
-  void read(bool& out) const {
-    if (!value_.is_boolean()) refuse("true or false");
-    out = value_.get<bool>();
-  }
-  void read(std::string& out) const { out = text(value_, "a string"); }
-  void read(double& out) const { out = number(value_, "a number"); }
+  void read(bool& out) const { out = field_.flag(); }
+  void read(std::string& out) const { out = field_.text(); }
+  void read(double& out) const { out = field_.number(); }
   template <class Number>
   void read(IntOrFloat<Number> out) const {
     read(out.value);
   }
-  void read(Index& out) const { out = integer(value_, "an integer"); }
+  void read(Index& out) const { out = integer(value(), "an integer"); }
   void read(std::optional<std::string>& out) const {
     out.reset();
-    if (!value_.is_null()) out = text(value_, "a string or null");
+    if (!value().is_null()) out = field_.text("a string or null");
   }
   template <class Text>
   void read(JsonText<Text> out) const {
     out.text.reset();
-    if (!value_.is_null()) out.text = value_.dump();
+    if (!value().is_null()) out.text = value().dump();
   }
   void read(std::optional<std::vector<std::string>>& out) const {
     out.reset();
-    if (!value_.is_null()) out = texts("a list of strings or null");
+    if (!value().is_null()) out = field_.texts("a list of strings or null");
   }
   void read(NameSelection& out) const {
-    constexpr const char* expected = "a list of strings, a string or null";
-    if (value_.is_null()) {
+    if (value().is_null()) {
       out = NameSelection();
-    } else if (value_.is_string()) {
-      out = value_.get<std::string>();
+    } else if (value().is_string()) {
+      out = value().get<std::string>();
     } else {
-      out = texts(expected);
+      out = field_.texts("a list of strings, a string or null");
     }
   }
   void read(LayerSelection& out) const {
     constexpr const char* expected = "an integer, a list of integers or null";
-    if (value_.is_null()) {
+    if (value().is_null()) {
       out = LayerSelection();
-    } else if (value_.is_array()) {
+    } else if (value().is_array()) {
       std::vector<Index> layers;
-      for (const Json& entry : value_) layers.push_back(integer(entry, expected));
+      for (const Json& entry : value()) layers.push_back(integer(entry, expected));
       out = LayerSelection(std::move(layers));
     } else {
-      out = LayerSelection(integer(value_, expected));
+      out = LayerSelection(integer(value(), expected));
     }
   }
   void read(InitSelection& out) const {
-    if (value_.is_boolean()) {
-      out = value_.get<bool>();
+    if (value().is_boolean()) {
+      out = value().get<bool>();
     } else {
-      out = text(value_, "true, false or a string");
+      out = field_.text("true, false or a string");
     }
   }
   void read(std::vector<std::pair<std::string, Index>>& out) const {
@@ -124,42 +120,26 @@ class PeftFieldReader {
   }
 
  private:
-  [[noreturn]] void refuse(const char* expected) const {
-    throw FormatError(where_ + ": " + field_ + " is " + printable(value_.dump(), 80) +
-                      ", expected " + expected);
-  }
-  std::string text(const Json& value, const char* expected) const {
-    if (!value.is_string()) refuse(expected);
-    return value.get<std::string>();
-  }
-  std::vector<std::string> texts(const char* expected) const {
-    if (!value_.is_array()) refuse(expected);
-    std::vector<std::string> out;
-    for (const Json& entry : value_) out.push_back(text(entry, expected));
-    return out;
-  }
+  const Json& value() const { return field_.value(); }
   double number(const Json& value, const char* expected) const {
-    if (!value.is_number()) refuse(expected);
+    if (!value.is_number()) field_.fault(expected);
     return value.get<double>();
   }
   // Python's 8.0 is taken for 8, as its own arithmetic does.
   Index integer(const Json& value, const char* expected) const {
     const double x = number(value, expected);
-    if (!(std::abs(x) <= 0x1p53) || x != std::floor(x)) refuse(expected);
+    if (!(std::abs(x) <= 0x1p53) || x != std::floor(x)) field_.fault(expected);
     return static_cast<Index>(x);
   }
   template <class Entries, class Read>
   void pattern(Entries& out, const char* expected, Read&& read_entry) const {
     out.clear();
-    if (value_.is_null()) return;
-    if (!value_.is_object()) refuse(expected);
-    for (const auto& [key, entry] : value_.items())
+    if (value().is_null()) return;
+    for (const auto& [key, entry] : field_.object(expected).items())
       out.emplace_back(key, read_entry(entry, expected));
   }
 
-  const std::string& where_;
-  const char* field_;
-  const Json& value_;
+  JsonField field_;
 };
 
 /// The JSON of one field.
@@ -232,9 +212,10 @@ inline Json canonical_peft_fields(const LoRAConfig& config) {
 /// The config that the fields stand for, not validated.
 inline LoRAConfig config_of_peft_fields(const Json& fields, const std::string& where) {
   LoRAConfig config;
+  const std::string prefix = where + ": ";
   visit_peft_fields(config, [&](const char* name, auto&& field) {
     const auto found = fields.find(name);
-    if (found != fields.end()) PeftFieldReader(where, name, *found).read(field);
+    if (found != fields.end()) PeftFieldReader(JsonField(prefix, name, &*found)).read(field);
   });
   return config;
 }
@@ -256,9 +237,7 @@ inline PeftConfig parse_peft_config(std::string_view text, const std::string& wh
                       "run `git lfs pull` in the repository it came from");
   }
   read.fields = parse_json(text, where, peft_config_limits);
-  if (!read.fields.is_object()) {
-    throw FormatError(where + ": is " + read.fields.type_name() + ", expected an object");
-  }
+  expect_object(read.fields, where);
   if (!read.fields.contains("peft_type")) {
     const bool mlx =
         read.fields.contains("fine_tune_type") || read.fields.contains("lora_parameters");

@@ -170,7 +170,7 @@ inline void read_tools(JsonFields& record, const FieldNames& names, Conversation
     const Json list = tools->is_string()
                           ? parse_json(record.text(names.tools), record.path(names.tools))
                           : *tools;
-    if (!list.is_array()) record.refuse(names.tools, "expected an array");
+    if (!list.is_array()) record.fault(names.tools, "an array");
     if (!list.empty()) out.tools = list.dump();
   }
 }

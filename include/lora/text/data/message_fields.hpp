@@ -1,8 +1,8 @@
 // The messages of instruction data in the forms of TRL, LLaMA-Factory, axolotl and OpenAI.
 #pragma once
 
+#include <lora/io/json_fields.hpp>
 #include <lora/text/chat/conversation.hpp>
-#include <lora/text/json_fields.hpp>
 
 #include <algorithm>
 #include <array>

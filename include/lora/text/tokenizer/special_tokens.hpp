@@ -2,7 +2,7 @@
 // fill up): tokenizer_config.json, special_tokens_map.json, added_tokens.json.
 #pragma once
 
-#include <lora/text/json_fields.hpp>
+#include <lora/io/json_fields.hpp>
 #include <lora/text/tokenizer/tokenizer.hpp>
 
 #include <algorithm>
@@ -233,8 +233,6 @@ inline std::uint32_t token_id(const JsonFields& fields, const char* name, const 
 // added_tokens_decoder of tokenizer_config.json.
 inline ById read_added_tokens_decoder(JsonFields& config) {
   ById all;
-  if (!config.need("added_tokens_decoder").is_object())
-    config.refuse("added_tokens_decoder", "expected an object");
   JsonFields list = config.object("added_tokens_decoder");
   for (const auto& [id, value] : config.need("added_tokens_decoder").items()) {
     JsonFields fields = list.object(id);
@@ -250,8 +248,7 @@ inline ById read_added_tokens_decoder(JsonFields& config) {
 inline ById read_added_tokens_file(const Json& json, const std::string& where,
                                    const NamedTokens& named) {
   ById all;
-  if (!json.is_object()) throw FormatError(where + ": expected an object");
-  for (const auto& [content, id] : json.items()) {
+  for (const auto& [content, id] : expect_object(json, where).items()) {
     AddedToken token;
     token.content = content;
     token.special = named.marks(content);

@@ -162,8 +162,7 @@ inline TokenizerSpec read_vocab_and_merges(const std::filesystem::path& director
   const std::filesystem::path vocab = directory / "vocab.json", merges = directory / "merges.txt";
   spec.model.where = vocab.string();
   const Json json = parse_json(read_text(vocab), vocab.string());
-  if (!json.is_object()) throw FormatError(vocab.string() + ": expected an object");
-  tokenizer_json::read_ids(json, vocab.string(), spec.model);
+  tokenizer_json::read_ids(expect_object(json, vocab.string()), vocab.string(), spec.model);
   const std::string text = read_text(merges);
   std::string_view rest = text;
   for (std::size_t number = 1; !rest.empty(); ++number) {

@@ -1,7 +1,7 @@
 // tokenizer.json, as HuggingFace's tokenizers writes it.
 #pragma once
 
-#include <lora/text/json_fields.hpp>
+#include <lora/io/json_fields.hpp>
 #include <lora/text/tokenizer/special_tokens.hpp>
 #include <lora/text/tokenizer/tokenizer.hpp>
 
@@ -215,8 +215,7 @@ inline void read_ids(const Json& vocab, const std::string& where, BpeSpec& model
 }
 
 inline void read_vocabulary(JsonFields& fields, BpeSpec& model) {
-  const Json& vocab = fields.need("vocab");
-  if (!vocab.is_object()) fields.refuse("vocab", "expected an object");
+  const Json& vocab = fields.field("vocab").object();
   read_ids(vocab, fields.path("vocab"), model);
   const Json& merges = fields.array("merges");
   model.merges.reserve(merges.size());
@@ -250,7 +249,7 @@ inline void read_added_tokens(JsonFields& top, TokenizerSpec& spec) {
   for (std::size_t i = 0; i < top.array("added_tokens").size(); ++i) {
     JsonFields fields = top.element("added_tokens", i);
     const AddedToken token = special_tokens::read_added_token(fields);
-    const std::uint32_t id = fields.number("id");
+    const std::uint32_t id = fields.integer<std::uint32_t>("id", 0, 0x7FFFFFFF);
     fields.expect_no_more();
     vocabulary.add(token, id, top.path("added_tokens[" + std::to_string(i) + "]"));
   }
@@ -318,8 +317,8 @@ inline void read_decoder(JsonFields& top, TokenizerSpec& spec) {
       fused = true;
     } else if (type == "Strip" && fused) {
       if (step.text("content") != " ") step.refuse("content", "is not supported, only a space");
-      if (step.number("stop") != 0) step.refuse("stop", "is not supported, only 0");
-      decoder.strip_left = step.number("start");
+      if (step.integer("stop", 0, 0x7FFFFFFF) != 0) step.refuse("stop", "is not supported, only 0");
+      decoder.strip_left = step.integer<std::uint32_t>("start", 0, 0x7FFFFFFF);
     } else {
       refuse_type(step, type, "ByteLevel, or Replace, ByteFallback, Fuse and Strip in this order");
     }
