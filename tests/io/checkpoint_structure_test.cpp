@@ -79,6 +79,8 @@ TEST(CheckpointStructure, TiedIsWhatTheConfigurationSaysOrItsTypeMeans) {
     EXPECT_FALSE(tied(R"({"model_type": "llama"})", head)) << "transformers' default";
     EXPECT_EQ(tied(R"({"model_type": "bloom"})", head), !head);
     EXPECT_EQ(tied("[]", head), !head);
+    EXPECT_EQ(tied(R"({"tie_word_embeddings": null})", head), !head);
+    EXPECT_THROW(tied(R"({"model_type": "bloom", "tie_word_embeddings": 1})", head), FormatError);
   }
 }
 

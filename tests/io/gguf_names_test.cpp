@@ -15,7 +15,7 @@ GgufBase base_of(const std::string& json) { return gguf_base(parse_json(json, "t
 std::string refusal(const std::string& json) {
   try {
     base_of(json);
-  } catch (const ConfigError& error) {
+  } catch (const Error& error) {
     return error.what();
   }
   return "";
@@ -155,9 +155,10 @@ TEST(GgufBase, Refusals) {
   for (const char* value : {"0", "-4", "4.0", "\"4\"", "true", "[4]", "16777217"}) {
     EXPECT_EQ(llama(std::string("\"num_attention_heads\": ") + value),
               std::string("c.json: num_attention_heads is ") + value +
-                  ", expected an integer from 1 to 16777216");
+                  ", expected a whole number from 1 to 16777216");
   }
-  EXPECT_EQ(llama("\"hidden_size\": null"), "c.json: hidden_size is null, expected an integer");
+  EXPECT_EQ(llama("\"hidden_size\": null"),
+            "c.json: hidden_size is null, expected a whole number from 1 to 16777216");
   EXPECT_EQ(llama("\"tie_word_embeddings\": 1"),
             "c.json: tie_word_embeddings is 1, expected true or false");
   EXPECT_EQ(llama("\"head_dim\": 15"), "c.json: the head size is 15, expected an even number");

@@ -32,7 +32,7 @@ struct GgufModule {
   bool interleaved = false;
 };
 
-/// A field of config.json and the value that transformers gives it; 0 stands for "derived".
+/// A field of config.json and the value that transformers gives it where it is absent.
 struct GgufField {
   std::string_view key;
   Index standard;
@@ -43,12 +43,10 @@ struct GgufFamily {
   std::string_view model_type, architecture;
   std::span<const GgufModule> modules;
   std::string_view embedding = "model.embed_tokens", head = "lm_head";
-  bool tied_by_default = false;
   bool always_tied = false;  ///< for GGUF, whatever tie_word_embeddings says
   bool conv1d = false;       ///< the checkpoint's matrices are (in, out)
   GgufField hidden{"hidden_size", 4096}, feed_forward{"intermediate_size", 11008},
       layers{"num_hidden_layers", 32}, heads{"num_attention_heads", 32},
-      key_value_heads{"num_key_value_heads", 0}, head_dim{"head_dim", 0},
       vocabulary{"vocab_size", 32000};
 };
 
@@ -90,34 +88,27 @@ inline constexpr std::array gguf_families{
     GgufFamily{.model_type = "mistral",
                .architecture = "llama",
                .modules = detail::llama_modules,
-               .feed_forward = {"intermediate_size", 14336},
-               .key_value_heads = {"num_key_value_heads", 8}},
+               .feed_forward = {"intermediate_size", 14336}},
     GgufFamily{.model_type = "qwen2",
                .architecture = "qwen2",
                .modules = detail::qwen_modules,
                .feed_forward = {"intermediate_size", 22016},
-               .key_value_heads = {"num_key_value_heads", 32},
                .vocabulary = {"vocab_size", 151936}},
     GgufFamily{.model_type = "qwen3",
                .architecture = "qwen3",
                .modules = detail::qwen_modules,
                .feed_forward = {"intermediate_size", 22016},
-               .key_value_heads = {"num_key_value_heads", 32},
-               .head_dim = {"head_dim", 128},
                .vocabulary = {"vocab_size", 151936}},
     GgufFamily{.model_type = "gpt2",
                .architecture = "gpt2",
                .modules = detail::gpt2_modules,
                .embedding = "transformer.wte",
-               .tied_by_default = true,
                .always_tied = true,
                .conv1d = true,
                .hidden = {"n_embd", 768},
-               .feed_forward = {"n_inner", 0},
+               .feed_forward = {"n_inner", 4 * 768},
                .layers = {"n_layer", 12},
                .heads = {"n_head", 12},
-               .key_value_heads = {"", 0},
-               .head_dim = {"", 0},
                .vocabulary = {"vocab_size", 50257}}};
 
 /// A base model, as far as a GGUF adapter depends on it. A plain value.
@@ -222,72 +213,47 @@ inline std::vector<GgufPlace> gguf_places(const GgufBase& base) {
   return places;
 }
 
-namespace detail {
-
-// A size from config.json, its default when the field is absent, 0 when that or null leaves it to
-// be derived.
-inline Index read_size(const Json& config, const GgufField& field, const std::string& where) {
-  constexpr Index most = Index{1} << 24;  // keeps every product of three far from overflow
-  const auto found = config.find(std::string(field.key));
-  if (field.key.empty()) return 0;
-  if (found == config.end()) return field.standard;
-  if (found->is_null()) return 0;
-  const Index size = found->is_number_unsigned() && found->get<std::uint64_t>() <= most
-                         ? static_cast<Index>(found->get<std::uint64_t>())
-                         : 0;
-  if (size > 0) return size;
-  throw ConfigError(where + ": " + std::string(field.key) + " is " + printable(found->dump(), 40) +
-                    ", expected an integer from 1 to " + std::to_string(most));
-}
-
-}  // namespace detail
-
 /// Reads the base from the content of its config.json; `where` names it in errors. What is absent
-/// has transformers' default. Throws ConfigError for another kind of model and for sizes that are
-/// no integers or do not fit together.
+/// has transformers' default. Throws ConfigError for another kind of model, FormatError for sizes
+/// that are no whole numbers or do not fit together.
 inline GgufBase gguf_base(const Json& config, const std::string& where) {
-  if (!config.is_object())
-    throw ConfigError(where + ": is " + std::string(config.type_name()) + ", expected an object");
-  const auto type = config.find("model_type");
+  const JsonFields fields(config, where);
+  const detail::Architecture* const known = detail::find_architecture(fields);
   GgufBase base;
-  std::string known;
+  std::string supported;
   for (const GgufFamily& family : gguf_families) {
-    known += (known.empty() ? "" : ", ") + std::string(family.model_type);
-    if (type != config.end() && type->is_string() &&
-        type->get_ref<const std::string&>() == family.model_type)
-      base.family = &family;
+    supported += (supported.empty() ? "" : ", ") + std::string(family.model_type);
+    if (known != nullptr && known->model_type == family.model_type) base.family = &family;
   }
   if (base.family == nullptr) {
-    throw ConfigError(where + ": model_type is " +
-                      (type == config.end() ? "missing" : printable(type->dump(), 80)) +
-                      ", GGUF adapters are supported for " + known);
+    throw ConfigError(fields.field("model_type").said() + ", GGUF adapters are supported for " +
+                      supported);
   }
   const GgufFamily& family = *base.family;
-  const auto size = [&](const GgufField& field, Index derived) {
-    const Index read = detail::read_size(config, field, where);
-    if (read > 0 || derived > 0) return read > 0 ? read : derived;
-    throw ConfigError(where + ": " + std::string(field.key) + " is null, expected an integer");
+  constexpr Index most = detail::most_width;  // keeps every product of three far from overflow
+  const auto size = [&](const GgufField& field) {
+    return config.contains(field.key) ? fields.integer(field.key, 1, most) : field.standard;
   };
-  base.hidden = size(family.hidden, 0);
-  base.feed_forward = size(family.feed_forward, family.conv1d ? 4 * base.hidden : 0);
-  base.layers = size(family.layers, 0);
-  base.heads = size(family.heads, 0);
-  base.key_value_heads = size(family.key_value_heads, base.heads);
-  base.head_dim = size(family.head_dim, std::max<Index>(base.hidden / base.heads, 1));
-  base.vocabulary = size(family.vocabulary, 0);
+  base.hidden = size(family.hidden);
+  base.feed_forward = family.conv1d
+                          ? fields.integer(family.feed_forward.key, 4 * base.hidden, 1, most)
+                          : size(family.feed_forward);
+  base.layers = size(family.layers);
+  base.heads = size(family.heads);
+  base.key_value_heads = base.heads;
+  base.head_dim = std::max<Index>(base.hidden / base.heads, 1);
+  if (!family.conv1d) {
+    base.key_value_heads = detail::derivable_size(fields, "num_key_value_heads",
+                                                  known->num_key_value_heads, base.heads, most);
+    base.head_dim =
+        detail::derivable_size(fields, "head_dim", known->head_dim, base.head_dim, most);
+  }
+  base.vocabulary = size(family.vocabulary);
   if (base.head_dim % 2 != 0 && family.modules[0].interleaved) {
-    throw ConfigError(where + ": the head size is " + std::to_string(base.head_dim) +
+    throw FormatError(where + ": the head size is " + std::to_string(base.head_dim) +
                       ", expected an even number");
   }
-  base.tied = family.tied_by_default;
-  if (const auto tied = config.find("tie_word_embeddings"); tied != config.end()) {
-    if (!tied->is_boolean()) {
-      throw ConfigError(where + ": tie_word_embeddings is " + printable(tied->dump(), 40) +
-                        ", expected true or false");
-    }
-    base.tied = tied->get<bool>();
-  }
-  base.tied = base.tied || family.always_tied;
+  base.tied = *detail::tied_embeddings(fields) || family.always_tied;
   return base;
 }
 

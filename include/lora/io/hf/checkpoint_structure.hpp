@@ -20,24 +20,18 @@ namespace lora {
 /// of them was. Keeps a reference to the files; const calls are safe from several threads.
 class CheckpointStructure {
  public:
-  /// Throws as read_config_json when there is a config.json that is no JSON.
+  /// Throws as read_config_json when there is a config.json that is no JSON, FormatError for a
+  /// tie_word_embeddings that is neither true nor false.
   explicit CheckpointStructure(const CheckpointFiles& files) : files_(files), names_(files) {
     std::optional<bool> tied;
     if (detail::file_exists(files.directory() / hf_config_file)) {
-      const Json config = read_config_json(files.directory());
-      const auto find = [&](const char* key) {
-        const auto found = config.is_object() ? config.find(key) : config.end();
-        return config.is_object() && found != config.end() ? *found : Json();
-      };
-      for (const auto& one : detail::architecture_names)
-        known_ |= find("model_type") == one.model_type;
-      conv1d_ = find("model_type") == "gpt2";
+      Json config = read_config_json(files.directory());
+      if (!config.is_object()) config = Json::object();
+      const JsonFields fields(config, (files.directory() / hf_config_file).string());
+      known_ = detail::find_architecture(fields) != nullptr;
+      conv1d_ = fields.find("model_type") != nullptr && *fields.find("model_type") == "gpt2";
       note_vocabularies(config);
-      if (const Json found = find("tie_word_embeddings"); found.is_boolean()) {
-        tied = found.get<bool>();
-      } else if (known_) {
-        tied = conv1d_;  // transformers' default
-      }
+      tied = detail::tied_embeddings(fields);
     }
     if (known_) embedding_ = conv1d_ ? "transformer.wte" : "model.embed_tokens";
     tied_ = tied.value_or(!has_head());

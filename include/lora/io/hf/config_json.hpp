@@ -1,13 +1,18 @@
-// A checkpoint's config.json: reading it, and the type of the weights in it.
+// A checkpoint's config.json: reading it, what every reader of it must agree on, and the type of the
+// weights in it.
 #pragma once
 
+#include <lora/core/types.hpp>
 #include <lora/io/dtype.hpp>
 #include <lora/io/file.hpp>
 #include <lora/io/json_fields.hpp>
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
+#include <string_view>
 
 namespace lora {
 
@@ -50,6 +55,58 @@ inline void set_config_dtype(Json& fields, DType dtype) {
 }
 
 namespace detail {
+
+/// An architecture that there is: adding one is a line here and in hf_config_fields. The rest are
+/// transformers' defaults for fields that config.json lacks.
+struct Architecture {
+  std::string_view model_type;
+  const char* name;
+  Index max_position_embeddings = 0;
+  Index num_key_value_heads = 0;  ///< 0: as many as heads
+  Index head_dim = 0;             ///< 0: hidden_size / heads
+  bool tie_word_embeddings = false;
+};
+inline constexpr std::array<Architecture, 5> architectures{{
+    {"llama", "LlamaForCausalLM", 2048},
+    {"mistral", "MistralForCausalLM", 131072, 8},
+    {"qwen2", "Qwen2ForCausalLM", 32768, 32},
+    {"qwen3", "Qwen3ForCausalLM", 32768, 32, 128},
+    {"gpt2", "GPT2LMHeadModel", 1024, 0, 0, true},
+}};
+
+/// The architecture that model_type names; null for another one.
+inline const Architecture* find_architecture(const JsonFields& fields) {
+  const Json* type = fields.find("model_type");
+  for (const Architecture& one : architectures) {
+    if (type != nullptr && *type == one.model_type) return &one;
+  }
+  return nullptr;
+}
+
+/// "llama, mistral, …"
+inline std::string known_architectures() {
+  std::string known;
+  for (const Architecture& one : architectures)
+    known += (known.empty() ? "" : ", ") + std::string(one.model_type);
+  return known;
+}
+
+/// Whether the head is the embedding's own matrix: what config.json says, else the architecture's
+/// default; empty when neither says it. Throws FormatError for what is neither true nor false.
+inline std::optional<bool> tied_embeddings(const JsonFields& fields) {
+  const Architecture* const known = find_architecture(fields);
+  if (fields.find("tie_word_embeddings") == nullptr)
+    return known == nullptr ? std::nullopt : std::optional<bool>(known->tie_word_embeddings);
+  return fields.field("tie_word_embeddings").flag();
+}
+
+/// A field whose default is the architecture's where it is absent, and `derived` where that is 0 or
+/// the field is null.
+inline Index derivable_size(const JsonFields& fields, const char* key, Index standard,
+                            Index derived, Index most) {
+  const bool absent = !fields.json().contains(key);
+  return fields.integer<Index>(key, absent && standard > 0 ? standard : derived, 1, most);
+}
 
 // Large enough for every model there is, small enough that no product of two overflows.
 inline constexpr Index most_width = Index{1} << 24, most_layers = Index{1} << 12,

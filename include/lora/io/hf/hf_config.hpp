@@ -118,48 +118,45 @@ inline void read_sliding_window(const JsonFields& fields, LlamaConfig& config) {
   if (first >= layers) config.sliding_window = config.first_sliding_layer = 0;
 }
 
-/// Absent it is 8 for Mistral and 32 for Qwen, null (of Llama: absent too) is one for each head.
-inline Index read_key_value_heads(const JsonFields& fields, const std::string& type, Index heads) {
-  Index standard = heads;
-  if (!fields.json().contains("num_key_value_heads") && type != "llama")
-    standard = type == "mistral" ? 8 : 32;
-  const Index count = fields.integer("num_key_value_heads", standard, 1, heads);
+inline Index read_key_value_heads(const JsonFields& fields, const Architecture& known,
+                                  Index heads) {
+  constexpr const char* key = "num_key_value_heads";
+  if (fields.find(key) != nullptr) return fields.integer(key, 1, heads);
+  const Index count = derivable_size(fields, key, known.num_key_value_heads, heads, most_width);
   if (count <= heads) return count;
   throw FormatError(fields.where() + ": num_key_value_heads is missing, and " +
-                    std::to_string(standard) + " is what transformers takes for it; expected at " +
+                    std::to_string(count) + " is what transformers takes for it; expected at " +
                     "most num_attention_heads, which is " + std::to_string(heads));
 }
 
-inline LlamaConfig read_llama_config(const JsonFields& fields, HFConfig& read) {
+inline LlamaConfig read_llama_config(const JsonFields& fields, const Architecture& known,
+                                     HFConfig& read) {
   LlamaConfig config;
-  config.model_type = fields.text("model_type");
+  config.model_type = known.model_type;
   config.vocab_size = fields.integer("vocab_size", 1, most_width);
   config.hidden_size = fields.integer("hidden_size", 1, most_width);
   config.intermediate_size = fields.integer("intermediate_size", 1, most_width);
   config.num_hidden_layers = fields.integer("num_hidden_layers", 1, most_layers);
   const Index heads = fields.integer("num_attention_heads", 1, most_width);
   config.num_attention_heads = heads;
-  config.num_key_value_heads = read_key_value_heads(fields, config.model_type, heads);
+  config.num_key_value_heads = read_key_value_heads(fields, known, heads);
   if (heads % config.num_key_value_heads != 0)
     fields.fault("num_key_value_heads",
                  "a divisor of num_attention_heads, which is " + std::to_string(heads));
-  if (fields.find("head_dim") == nullptr && config.model_type != "qwen3" &&
-      config.hidden_size % heads != 0)
+  const bool derived = known.head_dim == 0 || fields.json().contains("head_dim");
+  if (fields.find("head_dim") == nullptr && derived && config.hidden_size % heads != 0)
     fields.fault("num_attention_heads", "a divisor of hidden_size, or head_dim beside it");
-  const Index standard = config.model_type == "qwen3" ? 128 : config.hidden_size / heads;
-  config.head_dim = fields.integer("head_dim", standard, 1, most_width / heads);
+  config.head_dim = derivable_size(fields, "head_dim", known.head_dim, config.hidden_size / heads,
+                                   most_width / heads);
   if (config.head_dim % 2 != 0 || config.head_dim == 0) {
     throw FormatError(fields.where() + ": head_dim is " + std::to_string(config.head_dim) +
                       ", expected an even number: a rotary embedding turns pairs");
   }
-  const Index positions = config.model_type == "llama"     ? 2048
-                          : config.model_type == "mistral" ? 131072
-                                                           : 32768;
   config.max_position_embeddings =
-      fields.integer("max_position_embeddings", positions, 1, most_positions);
+      fields.integer("max_position_embeddings", known.max_position_embeddings, 1, most_positions);
   config.rms_norm_eps = fields.number("rms_norm_eps", 1e-6, 0, 1);
   config.hidden_act = read_activation(fields, "hidden_act", "silu");
-  config.tie_word_embeddings = fields.flag("tie_word_embeddings", false);
+  config.tie_word_embeddings = *tied_embeddings(fields);
   read_rope(fields, config, read.warnings);
   read_sliding_window(fields, config);
   if (config.model_type == "llama" || config.model_type == "qwen3")
@@ -194,7 +191,7 @@ inline GPT2Config read_gpt2_config(const JsonFields& fields, HFConfig& read) {
   config.n_inner = fields.integer("n_inner", 4 * config.n_embd, 1, most_width);
   config.layer_norm_epsilon = fields.number("layer_norm_epsilon", 1e-5, 0, 1);
   config.activation_function = read_activation(fields, "activation_function", "gelu_new");
-  config.tie_word_embeddings = fields.flag("tie_word_embeddings", true);
+  config.tie_word_embeddings = *tied_embeddings(fields);
   fields.unsupported_unless("scale_attn_weights", true,
                             "scores are always scaled by 1/√(head size)");
   fields.unsupported_unless("scale_attn_by_inverse_layer_idx", false, "layers are scaled alike");
@@ -204,19 +201,6 @@ inline GPT2Config read_gpt2_config(const JsonFields& fields, HFConfig& read) {
   note_dropout(fields, {"attn_pdrop", "embd_pdrop", "resid_pdrop"}, read.training_warnings);
   return config;
 }
-
-/// The architectures there are: adding one is a line here and in hf_config_fields's.
-struct ArchitectureName {
-  const char* model_type;
-  const char* architecture;
-};
-inline constexpr std::array<ArchitectureName, 5> architecture_names{{
-    {"llama", "LlamaForCausalLM"},
-    {"mistral", "MistralForCausalLM"},
-    {"qwen2", "Qwen2ForCausalLM"},
-    {"qwen3", "Qwen3ForCausalLM"},
-    {"gpt2", "GPT2LMHeadModel"},
-}};
 
 }  // namespace detail
 
@@ -231,20 +215,16 @@ inline constexpr std::array<ArchitectureName, 5> architecture_names{{
 inline HFConfig parse_hf_config(const Json& json, const std::string& where) {
   const JsonFields fields(json, where);
   const std::string type = fields.text("model_type");
-  std::string known;
-  bool found = false;
-  for (const auto& one : detail::architecture_names) {
-    known += (known.empty() ? "" : ", ") + std::string(one.model_type);
-    found = found || type == one.model_type;
-  }
-  if (!found) fields.unsupported("model_type", "expected one of " + known);
+  const detail::Architecture* const known = detail::find_architecture(fields);
+  if (known == nullptr)
+    fields.unsupported("model_type", "expected one of " + detail::known_architectures());
   detail::refuse_foreign_options(fields);
   HFConfig config;
   config.fields = json;
   if (type == "gpt2") {
     config.model = detail::read_gpt2_config(fields, config);
   } else {
-    config.model = detail::read_llama_config(fields, config);
+    config.model = detail::read_llama_config(fields, *known, config);
   }
   const char* key = fields.find("dtype") ? "dtype" : "torch_dtype";
   const std::string dtype = fields.text(key, "");

@@ -68,8 +68,8 @@ inline Json hf_config_fields(const CausalLMConfig& config, DType dtype,
   if (as_read.empty()) {
     fields["architectures"] = Json::array();
     std::visit([&](const auto& one) { detail::add_config_fields(fields, one); }, config);
-    for (const auto& one : detail::architecture_names) {
-      if (fields["model_type"] == one.model_type) fields["architectures"] = {one.architecture};
+    for (const auto& one : detail::architectures) {
+      if (fields["model_type"] == one.model_type) fields["architectures"] = {one.name};
     }
   }
   fields["tie_word_embeddings"] = std::visit(tied, config);
