@@ -40,9 +40,9 @@ TEST(GenerationConfig, RefusesByName) {
     EXPECT_EQ(refusal(change), begin + text);
   };
   using C = GenerationConfig;
-  expect([](C& c) { c.max_new_tokens = -1; }, "max_new_tokens is -1, expected 0 or more");
-  expect([](C& c) { c.max_length = -2; }, "max_length is -2, expected 0 or more");
-  expect([](C& c) { c.top_k = -3; }, "top_k is -3, expected 0 or more");
+  expect([](C& c) { c.max_new_tokens = -1; }, "max_new_tokens is -1, expected at least 0");
+  expect([](C& c) { c.max_length = -2; }, "max_length is -2, expected at least 0");
+  expect([](C& c) { c.top_k = -3; }, "top_k is -3, expected at least 0");
   const std::string greedy = "; do_sample = false takes the most probable token";
   expect([](C& c) { c.temperature = 0; }, "temperature is 0, expected a positive number" + greedy);
   expect([](C& c) { c.temperature = std::nan(""); },
@@ -54,11 +54,7 @@ TEST(GenerationConfig, RefusesByName) {
   expect([](C& c) { c.top_p = 1.5; }, "top_p is 1.5, expected a number from 0 to 1");
   expect([](C& c) { c.top_p = std::nan(""); }, "top_p is nan, expected a number from 0 to 1");
   expect([](C& c) { c.min_p = -0.1; }, "min_p is -0.1, expected a number from 0 to 1");
-  expect(
-      [](C& c) {
-        c.eos_token_id = {2, -1};
-      },
-      "eos_token_id[1] is -1, expected an id, 0 or more");
+  expect([](C& c) { c.eos_token_id = {2, -1}; }, "eos_token_id[1] is -1, expected at least 0");
   expect([](C& c) { c.stop_strings = {""}; }, "stop_strings[0] is empty, expected a text");
 }
 

@@ -59,7 +59,7 @@ TEST(LlamaConfig, BadOnesAreRefusedByField) {
   EXPECT_TRUE(refused([](auto& c) { c.first_sliding_layer = -1; }, "first_sliding_layer is -1"));
   EXPECT_TRUE(refused([](auto& c) { c.rms_norm_eps = -1; }, "rms_norm_eps is -1"));
   EXPECT_TRUE(refused([](auto& c) { c.rope_theta = std::numeric_limits<double>::infinity(); },
-                      "rope_theta is inf, expected a positive number"));
+                      "rope_theta is inf, expected a finite number > 0"));
   using Type = RopeScaling::Type;
   EXPECT_TRUE(refused(
       [](auto& c) {
@@ -70,7 +70,7 @@ TEST(LlamaConfig, BadOnesAreRefusedByField) {
       [](auto& c) {
         c.rope_scaling = {Type::dynamic, 2}, c.head_dim = 2;
       },
-      "rope_scaling is dynamic, which needs a head_dim above 2"));
+      "head_dim is 2, expected more than 2 with a rope_scaling that is dynamic"));
   EXPECT_TRUE(refused(
       [](auto& c) {
         c.rope_scaling = {Type::llama3, 8, 0, 4, 16};

@@ -213,7 +213,7 @@ TEST(Sampling, Refuses) {
   EXPECT_EQ(refusal(config, {0, 1}, {2}), "Sampler: an id is 2, expected 0 to 1");
   EXPECT_EQ(refusal(config, {0, 1}, {-1}), "Sampler: an id is -1, expected 0 to 1");
   config.top_k = -1;
-  EXPECT_EQ(refusal(config), "GenerationConfig: top_k is -1, expected 0 or more");
+  EXPECT_EQ(refusal(config), "GenerationConfig: top_k is -1, expected at least 0");
   const std::vector<double> logits = {0, 1};
   std::vector<double> p(3);
   try {

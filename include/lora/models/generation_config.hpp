@@ -1,8 +1,7 @@
 // How a language model is asked to write.
 #pragma once
 
-#include <lora/core/error.hpp>
-#include <lora/core/printable.hpp>
+#include <lora/core/check.hpp>
 #include <lora/core/types.hpp>
 
 #include <cstdint>
@@ -32,34 +31,22 @@ struct GenerationConfig {
 /// Throws ConfigError, naming the field, for what is out of range.
 template <class = void>
 void check_config(const GenerationConfig& c) {
-  const auto refuse = [](const std::string& field, const std::string& value,
-                         const std::string& expected) {
-    throw ConfigError("GenerationConfig: " + field + " is " + value + ", expected " + expected);
-  };
-  const auto number = [&](const char* field, double value, bool good, const char* expected) {
-    if (!good) refuse(field, number_text(value), expected);
-  };
-  const auto count = [&](const char* field, Index value) {
-    if (value < 0) refuse(field, std::to_string(value), "0 or more");
-  };
-  count("max_new_tokens", c.max_new_tokens.value_or(0));
-  count("max_length", c.max_length.value_or(0));
-  count("top_k", c.top_k);
-  const char* positive = "a positive number";
-  number("temperature", c.temperature, c.temperature > 0 && c.temperature <= 1e30,
-         "a positive number; do_sample = false takes the most probable token");
-  number("repetition_penalty", c.repetition_penalty,
-         c.repetition_penalty > 0 && c.repetition_penalty <= 1e30, positive);
-  number("top_p", c.top_p, c.top_p >= 0 && c.top_p <= 1, "a number from 0 to 1");
-  number("min_p", c.min_p, c.min_p >= 0 && c.min_p <= 1, "a number from 0 to 1");
-  for (std::size_t i = 0; i < c.eos_token_id.size(); ++i) {
-    if (c.eos_token_id[i] < 0)
-      refuse("eos_token_id[" + std::to_string(i) + "]", std::to_string(c.eos_token_id[i]),
-             "an id, 0 or more");
-  }
+  const detail::OptionCheck check{"GenerationConfig"};
+  check.at_least("max_new_tokens", c.max_new_tokens.value_or(0), 0);
+  check.at_least("max_length", c.max_length.value_or(0), 0);
+  check.at_least("top_k", c.top_k, 0);
+  if (!(c.temperature > 0 && c.temperature <= 1e30))
+    check.refuse("temperature", number_text(c.temperature),
+                 "a positive number; do_sample = false takes the most probable token");
+  if (!(c.repetition_penalty > 0 && c.repetition_penalty <= 1e30))
+    check.refuse("repetition_penalty", number_text(c.repetition_penalty), "a positive number");
+  check.within("top_p", c.top_p, 0, 1);
+  check.within("min_p", c.min_p, 0, 1);
+  for (std::size_t i = 0; i < c.eos_token_id.size(); ++i)
+    check.at_least("eos_token_id[" + std::to_string(i) + "]", c.eos_token_id[i], 0);
   for (std::size_t i = 0; i < c.stop_strings.size(); ++i) {
     if (c.stop_strings[i].empty())
-      refuse("stop_strings[" + std::to_string(i) + "]", "empty", "a text");
+      check.refuse("stop_strings[" + std::to_string(i) + "]", "empty", "a text");
   }
 }
 

@@ -1,11 +1,9 @@
 // The sizes and options of GPT-2.
 #pragma once
 
-#include <lora/core/error.hpp>
-#include <lora/core/number_text.hpp>
+#include <lora/core/check.hpp>
 #include <lora/nn/activations.hpp>
 
-#include <cmath>
 #include <string>
 #include <tuple>
 
@@ -33,24 +31,17 @@ struct GPT2Config {
 /// Throws ConfigError, naming the field, for sizes below 1 and heads that do not divide n_embd.
 template <class = void>
 void check_config(const GPT2Config& c) {
-  const auto refuse = [](const std::string& what) { throw ConfigError("GPT2Config: " + what); };
-  const auto at_least = [&](const char* name, Index value, Index least) {
-    if (value < least)
-      refuse(std::string(name) + " is " + std::to_string(value) + ", expected at least " +
-             std::to_string(least));
-  };
-  at_least("vocab_size", c.vocab_size, 1);
-  at_least("n_positions", c.n_positions, 1);
-  at_least("n_embd", c.n_embd, 1);
-  at_least("n_layer", c.n_layer, 0);
-  at_least("n_head", c.n_head, 1);
-  at_least("n_inner", c.n_inner, 0);
+  const detail::OptionCheck check{"GPT2Config"};
+  check.at_least("vocab_size", c.vocab_size, 1);
+  check.at_least("n_positions", c.n_positions, 1);
+  check.at_least("n_embd", c.n_embd, 1);
+  check.at_least("n_layer", c.n_layer, 0);
+  check.at_least("n_head", c.n_head, 1);
+  check.at_least("n_inner", c.n_inner, 0);
   if (c.n_embd % c.n_head != 0)
-    refuse("n_embd is " + std::to_string(c.n_embd) + ", expected a multiple of n_head, " +
-           std::to_string(c.n_head));
-  if (!(c.layer_norm_epsilon >= 0) || !std::isfinite(c.layer_norm_epsilon))
-    refuse("layer_norm_epsilon is " + number_text(c.layer_norm_epsilon) +
-           ", expected a number of at least 0");
+    check.refuse("n_embd", std::to_string(c.n_embd),
+                 "a multiple of n_head, " + std::to_string(c.n_head));
+  check.not_negative("layer_norm_epsilon", c.layer_norm_epsilon);
 }
 
 }  // namespace lora

@@ -1,13 +1,10 @@
 // The sizes and options of Llama, Mistral, Qwen2 and Qwen3.
 #pragma once
 
-#include <lora/core/error.hpp>
-#include <lora/core/number_text.hpp>
-#include <lora/core/printable.hpp>
+#include <lora/core/check.hpp>
 #include <lora/nn/activations.hpp>
 #include <lora/nn/rotary.hpp>
 
-#include <cmath>
 #include <string>
 #include <string_view>
 
@@ -37,60 +34,48 @@ struct LlamaConfig {
 /// size, numbers that are not finite, and a scaling that cannot be computed.
 template <class = void>
 void check_config(const LlamaConfig& c) {
-  const auto refuse = [](const std::string& what) { throw ConfigError("LlamaConfig: " + what); };
-  const auto at_least = [&](const char* name, Index value, Index least) {
-    if (value < least)
-      refuse(std::string(name) + " is " + std::to_string(value) + ", expected at least " +
-             std::to_string(least));
-  };
-  const auto positive = [&](const char* name, double value) {
-    if (!(value > 0) || !std::isfinite(value))
-      refuse(std::string(name) + " is " + number_text(value) + ", expected a positive number");
-  };
+  const detail::OptionCheck check{"LlamaConfig"};
   if (c.model_type != "llama" && c.model_type != "mistral" && c.model_type != "qwen2" &&
       c.model_type != "qwen3")
-    refuse("model_type is " + in_quotes(c.model_type) +
-           ", expected llama, mistral, qwen2 or qwen3");
-  at_least("vocab_size", c.vocab_size, 1);
-  at_least("hidden_size", c.hidden_size, 1);
-  at_least("intermediate_size", c.intermediate_size, 1);
-  at_least("num_hidden_layers", c.num_hidden_layers, 0);
-  at_least("num_attention_heads", c.num_attention_heads, 1);
-  at_least("num_key_value_heads", c.num_key_value_heads, 1);
-  at_least("head_dim", c.head_dim, 1);
-  at_least("max_position_embeddings", c.max_position_embeddings, 1);
-  at_least("sliding_window", c.sliding_window, 0);
-  at_least("first_sliding_layer", c.first_sliding_layer, 0);
+    check.refuse("model_type", in_quotes(c.model_type), "llama, mistral, qwen2 or qwen3");
+  check.at_least("vocab_size", c.vocab_size, 1);
+  check.at_least("hidden_size", c.hidden_size, 1);
+  check.at_least("intermediate_size", c.intermediate_size, 1);
+  check.at_least("num_hidden_layers", c.num_hidden_layers, 0);
+  check.at_least("num_attention_heads", c.num_attention_heads, 1);
+  check.at_least("num_key_value_heads", c.num_key_value_heads, 1);
+  check.at_least("head_dim", c.head_dim, 1);
+  check.at_least("max_position_embeddings", c.max_position_embeddings, 1);
+  check.at_least("sliding_window", c.sliding_window, 0);
+  check.at_least("first_sliding_layer", c.first_sliding_layer, 0);
   if (c.num_attention_heads % c.num_key_value_heads != 0)
-    refuse("num_attention_heads is " + std::to_string(c.num_attention_heads) +
-           ", expected a multiple of num_key_value_heads, " +
-           std::to_string(c.num_key_value_heads));
-  if (c.head_dim % 2 != 0)
-    refuse("head_dim is " + std::to_string(c.head_dim) + ", expected an even number");
-  if (!(c.rms_norm_eps >= 0) || !std::isfinite(c.rms_norm_eps))
-    refuse("rms_norm_eps is " + number_text(c.rms_norm_eps) + ", expected a number of at least 0");
-  positive("rope_theta", c.rope_theta);
+    check.refuse("num_attention_heads", std::to_string(c.num_attention_heads),
+                 "a multiple of num_key_value_heads, " + std::to_string(c.num_key_value_heads));
+  if (c.head_dim % 2 != 0) check.refuse("head_dim", std::to_string(c.head_dim), "an even number");
+  check.not_negative("rms_norm_eps", c.rms_norm_eps);
+  check.positive("rope_theta", c.rope_theta);
   const RopeScaling& s = c.rope_scaling;
   if (s.type == RopeScaling::Type::none) return;
-  positive("rope_scaling.factor", s.factor);
+  check.positive("rope_scaling.factor", s.factor);
   if (s.type == RopeScaling::Type::dynamic && c.head_dim == 2)
-    refuse("rope_scaling is dynamic, which needs a head_dim above 2");
+    check.refuse("head_dim", "2", "more than 2 with a rope_scaling that is dynamic");
   if (s.type == RopeScaling::Type::yarn) {
-    positive("rope_scaling.beta_fast", s.beta_fast);
-    positive("rope_scaling.beta_slow", s.beta_slow);
-    positive("rope_scaling.attention_factor", rope_attention_factor(s));
-    at_least("rope_scaling.original_max_position_embeddings", s.original_max_position_embeddings,
-             1);
+    check.positive("rope_scaling.beta_fast", s.beta_fast);
+    check.positive("rope_scaling.beta_slow", s.beta_slow);
+    check.positive("rope_scaling.attention_factor", rope_attention_factor(s));
+    check.at_least("rope_scaling.original_max_position_embeddings",
+                   s.original_max_position_embeddings, 1);
     if (c.rope_theta <= 1)
-      refuse("rope_theta is " + number_text(c.rope_theta) + ", expected more than 1 with yarn");
+      check.refuse("rope_theta", number_text(c.rope_theta), "more than 1 with yarn");
   }
   if (s.type != RopeScaling::Type::llama3) return;
-  positive("rope_scaling.low_freq_factor", s.low_freq_factor);
-  positive("rope_scaling.high_freq_factor", s.high_freq_factor);
-  at_least("rope_scaling.original_max_position_embeddings", s.original_max_position_embeddings, 1);
+  check.positive("rope_scaling.low_freq_factor", s.low_freq_factor);
+  check.positive("rope_scaling.high_freq_factor", s.high_freq_factor);
+  check.at_least("rope_scaling.original_max_position_embeddings",
+                 s.original_max_position_embeddings, 1);
   if (s.high_freq_factor <= s.low_freq_factor)
-    refuse("rope_scaling.high_freq_factor is " + number_text(s.high_freq_factor) +
-           ", expected more than low_freq_factor, " + number_text(s.low_freq_factor));
+    check.refuse("rope_scaling.high_freq_factor", number_text(s.high_freq_factor),
+                 "more than low_freq_factor, " + number_text(s.low_freq_factor));
 }
 
 /// The class that transformers has for the norms of a model: "LlamaRMSNorm".

@@ -1,6 +1,7 @@
 // AdamW: Adam with decoupled weight decay.
 #pragma once
 
+#include <lora/core/check.hpp>
 #include <lora/core/parallel.hpp>
 #include <lora/kernels/dispatch.hpp>
 #include <lora/optim/optimizer_base.hpp>
@@ -47,9 +48,10 @@ class AdamW : public OptimizerBase<S, AdamWOptions> {
       : Base("AdamW", options, std::move(groups),
              options.amsgrad ? std::vector<std::string>{"exp_avg", "exp_avg_sq", "max_exp_avg_sq"}
                              : std::vector<std::string>{"exp_avg", "exp_avg_sq"}) {
-    detail::expect_not_negative("AdamW", "eps", options.eps);
-    detail::expect_fraction("AdamW", "betas[0]", options.betas[0]);
-    detail::expect_fraction("AdamW", "betas[1]", options.betas[1]);
+    const detail::OptionCheck check{"AdamW"};
+    check.not_negative("eps", options.eps);
+    check.below_one("betas[0]", options.betas[0]);
+    check.below_one("betas[1]", options.betas[1]);
   }
 
   /// One update of every trainable parameter from its gradient, which stays as it is. Allocates

@@ -1,7 +1,7 @@
 // Groups of parameters with their own learning rate and weight decay, chosen by name and shape.
 #pragma once
 
-#include <lora/core/error.hpp>
+#include <lora/core/check.hpp>
 #include <lora/core/printable.hpp>
 
 #include <cmath>
@@ -25,27 +25,6 @@ struct ParameterGroup {
   std::optional<double> weight_decay{};
 };
 
-namespace detail {
-
-/// Throws ConfigError "where: what is x, expected a finite number >= 0" otherwise.
-template <class = void>
-void expect_not_negative(std::string_view where, std::string_view what, double x) {
-  if (!(std::isfinite(x) && x >= 0)) {
-    throw ConfigError(std::string(where) + ": " + std::string(what) + " is " + number_text(x) +
-                      ", expected a finite number >= 0");
-  }
-}
-/// Throws ConfigError "where: what is x, expected 0 <= what < 1" otherwise.
-template <class = void>
-void expect_fraction(std::string_view where, std::string_view what, double x) {
-  if (!(x >= 0 && x < 1)) {
-    throw ConfigError(std::string(where) + ": " + std::string(what) + " is " + number_text(x) +
-                      ", expected 0 <= " + std::string(what) + " < 1");
-  }
-}
-
-}  // namespace detail
-
 /// The groups of one optimiser: the given ones in their order, then "default" for what none of them
 /// contains. The learning rate of a group is its own times one factor common to all, which a
 /// schedule sets.
@@ -65,8 +44,9 @@ class BasicParameterGroups {
       }
       if (!group.lr) group.lr = lr;
       if (!group.weight_decay) group.weight_decay = weight_decay;
-      detail::expect_not_negative(where, "lr", *group.lr);
-      detail::expect_not_negative(where, "weight_decay", *group.weight_decay);
+      const detail::OptionCheck check{where};
+      check.not_negative("lr", *group.lr);
+      check.not_negative("weight_decay", *group.weight_decay);
     }
   }
 
@@ -81,7 +61,7 @@ class BasicParameterGroups {
   /// Makes lr(g) = base_lr(g) · factor. Throws ConfigError unless the factor is finite and not
   /// negative.
   void set_lr_factor(double factor) {
-    detail::expect_not_negative(owner_, "the factor of the learning rate", factor);
+    detail::OptionCheck{owner_}.not_negative("the factor of the learning rate", factor);
     factor_ = factor;
   }
 

@@ -36,7 +36,7 @@ class SGD : public OptimizerBase<S, SGDOptions> {
       : Base("SGD", options, std::move(groups),
              options.momentum != 0 ? std::vector<std::string>{"momentum_buffer"}
                                    : std::vector<std::string>{}) {
-    detail::expect_not_negative("SGD", "momentum", options.momentum);
+    detail::OptionCheck{"SGD"}.not_negative("momentum", options.momentum);
     if (!std::isfinite(options.dampening)) {
       throw ConfigError("SGD: dampening is " + number_text(options.dampening) +
                         ", expected a finite number");

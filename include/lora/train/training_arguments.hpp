@@ -1,13 +1,13 @@
 // The options of a training run, under transformers' names and with its defaults.
 #pragma once
 
+#include <lora/core/check.hpp>
 #include <lora/core/code_points.hpp>
 #include <lora/core/error.hpp>
 #include <lora/core/printable.hpp>
 #include <lora/io/json_fields.hpp>
 #include <lora/optim/schedule.hpp>
 
-#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -240,52 +240,38 @@ inline void set_from_json(TrainingArguments& arguments, const Json& json,
 }
 
 inline void TrainingArguments::validate() const {
-  const auto refuse = [](const char* name, const std::string& value, const std::string& expected) {
-    throw ConfigError("TrainingArguments: " + std::string(name) + " is " + value + ", expected " +
-                      expected);
-  };
-  const auto at_least = [&](const char* name, std::optional<Index> value, Index least) {
-    if (value && *value < least)
-      refuse(name, std::to_string(*value), "at least " + std::to_string(least));
-  };
-  const auto within = [&](const char* name, double value, double low, double high) {
-    if (!(value >= low && value <= high && std::isfinite(value)))
-      refuse(name, number_text(value),
-             std::isinf(high) ? "a finite number >= " + number_text(low)
-                              : "a number from " + number_text(low) + " to " + number_text(high));
-  };
+  const detail::OptionCheck check{"TrainingArguments"};
   detail::for_each_argument(*this, [&](const char* name, const auto& field) {
     if constexpr (std::is_same_v<std::decay_t<decltype(field)>, std::string>) {
       if (!detail::is_utf8(field))
-        refuse(name, in_quotes(field), "UTF-8: trainer_state.json is to hold it");
+        check.refuse(name, in_quotes(field), "UTF-8: trainer_state.json is to hold it");
     }
   });
-  at_least("per_device_train_batch_size", per_device_train_batch_size, 1);
-  at_least("per_device_eval_batch_size", per_device_eval_batch_size, 1);
-  at_least("gradient_accumulation_steps", gradient_accumulation_steps, 1);
-  at_least("logging_steps", logging_steps, 1);
-  at_least("eval_steps", eval_steps, 1);
-  at_least("save_steps", save_steps, 1);
-  at_least("save_total_limit", save_total_limit, 1);
-  at_least("warmup_steps", warmup_steps, 0);
-  at_least("max_non_finite_steps", max_non_finite_steps, 1);
-  if (max_steps <= 0) within("num_train_epochs", num_train_epochs, 0, 1e6);
-  within("learning_rate", learning_rate, 0, HUGE_VAL);
-  within("weight_decay", weight_decay, 0, HUGE_VAL);
-  within("max_grad_norm", max_grad_norm, 0, HUGE_VAL);
-  within("warmup_ratio", warmup_ratio, 0, 1);
-  if (loraplus_lr_ratio && !(*loraplus_lr_ratio > 0 && std::isfinite(*loraplus_lr_ratio)))
-    refuse("loraplus_lr_ratio", number_text(*loraplus_lr_ratio), "a finite number > 0");
+  check.at_least("per_device_train_batch_size", per_device_train_batch_size, 1);
+  check.at_least("per_device_eval_batch_size", per_device_eval_batch_size, 1);
+  check.at_least("gradient_accumulation_steps", gradient_accumulation_steps, 1);
+  check.at_least("logging_steps", logging_steps, 1);
+  check.at_least("eval_steps", eval_steps.value_or(1), 1);
+  check.at_least("save_steps", save_steps, 1);
+  check.at_least("save_total_limit", save_total_limit.value_or(1), 1);
+  check.at_least("warmup_steps", warmup_steps, 0);
+  check.at_least("max_non_finite_steps", max_non_finite_steps, 1);
+  if (max_steps <= 0) check.within("num_train_epochs", num_train_epochs, 0, 1e6);
+  check.not_negative("learning_rate", learning_rate);
+  check.not_negative("weight_decay", weight_decay);
+  check.not_negative("max_grad_norm", max_grad_norm);
+  check.within("warmup_ratio", warmup_ratio, 0, 1);
+  if (loraplus_lr_ratio) check.positive("loraplus_lr_ratio", *loraplus_lr_ratio);
   if (!load_best_model_at_end) return;
   if (eval_strategy == IntervalStrategy::no || save_strategy != eval_strategy ||
       output_dir.empty()) {
-    refuse("load_best_model_at_end", "true",
-           "an output_dir, and an eval_strategy that is also the save_strategy");
+    check.refuse("load_best_model_at_end", "true",
+                 "an output_dir, and an eval_strategy that is also the save_strategy");
   }
   if (save_strategy == IntervalStrategy::steps &&
       save_steps % eval_steps.value_or(logging_steps) != 0)
-    refuse("save_steps", std::to_string(save_steps),
-           "a multiple of eval_steps, for load_best_model_at_end");
+    check.refuse("save_steps", std::to_string(save_steps),
+                 "a multiple of eval_steps, for load_best_model_at_end");
 }
 
 }  // namespace lora
