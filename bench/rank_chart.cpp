@@ -2,7 +2,7 @@
 //   rank_chart results/lora_linear.json results/rank.svg [results/peaks.json]
 #include "support/rank_report.hpp"
 
-#include <lora/io/file.hpp>
+#include <lora/io/atomic_file.hpp>
 
 #include <cstdio>
 

@@ -4,7 +4,7 @@
 #include "answer_end.hpp"
 #include "training_chart.hpp"
 
-#include <lora/io/file.hpp>
+#include <lora/io/atomic_file.hpp>
 #include <lora/serve/generate.hpp>
 #include <lora/text/data/tokenized_example.hpp>
 

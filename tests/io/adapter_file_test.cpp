@@ -335,7 +335,7 @@ TEST(AdapterFile, EachOneFaultIsEnoughToRefuse) {
        [&](SafetensorsWriter& w) { w.add(last, Matrix<float>(good.transpose()), DType::F32); }},
       {"lora_B.weight: shape is [12], expected [6, 2]",
        [&](SafetensorsWriter& w) { w.add(last, good, DType::F32, {12}); }},
-      {"lora_B.weight: dtype is I64, expected F32, F64, F16 or BF16",
+      {"lora_B.weight: dtype is I64, expected F32, F64, BF16 or F16",
        [&](SafetensorsWriter& w) {
          w.add(last, DType::I64, {6, 2}, zeros);
        }},

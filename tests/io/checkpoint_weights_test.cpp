@@ -202,7 +202,7 @@ TEST(CheckpointCheck, NamesEverythingAtOnce) {
                   "\n  missing: model.layers.1.proj.weight"
                   "\n  missing: lm_head.weight (is it the embedding? then the configuration lacks "
                   "tie_word_embeddings)"
-                  "\n  model.count: dtype is I64, expected F32, BF16, F16 or F64"
+                  "\n  model.count: dtype is I64, expected F32, F64, BF16 or F16"
                   "\n  unexpected: model.layers.0.extra.weight"
                   "\n  unexpected: model.layers.0.proj.weight"
                   "\n  unexpected: model.norm.weight");

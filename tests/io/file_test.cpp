@@ -1,4 +1,4 @@
-#include <lora/io/file.hpp>
+#include <lora/io/atomic_file.hpp>
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,5 @@
 // GGUF's names for the modules of the model families, and what is read from a base's config.json.
+#include <lora/io/atomic_file.hpp>
 #include <lora/io/gguf/gguf_names.hpp>
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+#include <lora/io/atomic_file.hpp>
 #include <lora/io/hf/hf_config.hpp>
 
 #include <gtest/gtest.h>

@@ -1,4 +1,5 @@
 // generation_config.json as checkpoints have it.
+#include <lora/io/atomic_file.hpp>
 #include <lora/io/hf/hf_generation_config.hpp>
 
 #include <gtest/gtest.h>

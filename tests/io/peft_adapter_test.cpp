@@ -258,7 +258,7 @@ TEST(PeftAdapter, AllFaultsOfTheTensorsAreNamedAtOnce) {
       "expected (r, in)",
       "h.lora_A.weight: stands for the same as ",
       ": the module has tensors of an embedding and of another layer",
-      "\n  base_model.model.j.lora_A.weight: dtype is I8, expected F32, F64, F16 or BF16",
+      "\n  base_model.model.j.lora_A.weight: dtype is I8, expected F32, F64, BF16 or F16",
       "\n  base_model.model.k.lora_A.weight is [0, 6] and",
       "\n  base_model.model.v.lora_A.weight: has rank 2, expected 3 (rank_pattern)",
       "\n  base_model.model.conv.lora_A.weight is [4, 6, 3, 3] and"};
@@ -322,7 +322,7 @@ TEST(PeftAdapter, WeightsThatAreNotThere) {
   atomic_write(folder.path / "adapter_model.bin", "PK");
   EXPECT_TRUE(
       throws<FormatError>([&] { PeftAdapter::open(folder.path); },
-                          {"adapter_model.safetensors: is not there, but adapter_model.bin is",
+                          {"adapter_model.safetensors: is not there; adapter_model.bin is a Python",
                            "pickle", "safe_serialization=True"}));
   fs::create_directory(weights);
   EXPECT_TRUE(

@@ -1,4 +1,5 @@
 // adapter_config.json: PEFT's own files byte for byte, every field both ways, and what is refused.
+#include <lora/io/atomic_file.hpp>
 #include <lora/io/peft/peft_config.hpp>
 
 #include <gtest/gtest.h>

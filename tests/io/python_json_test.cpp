@@ -66,4 +66,28 @@ TEST(PythonJson, WhatJsonCannotSayIsRefused) {
   }
 }
 
+std::string spelled(const char* text, std::size_t indent = 0) {
+  return json_dumps(parse_json(text, "text"), {.indent = indent, .ensure_ascii = false});
+}
+
+// What Python's json.dumps(..., ensure_ascii=False) prints.
+TEST(PythonJson, OnOneLineBeyondAscii) {
+  EXPECT_EQ(spelled("{\"b\":[1,-2,2.50,1e20,true,null],\"a\":{}}"),
+            "{\"b\": [1, -2, 2.5, 1e+20, true, null], \"a\": {}}");
+  EXPECT_EQ(spelled("\"\\u00fc\\n\\u0001\\u007f\\\"\""), "\"\xC3\xBC\\n\\u0001\x7F\\\"\"");
+  EXPECT_EQ(spelled("[]"), "[]");
+  EXPECT_EQ(spelled("[[],[1]]"), "[[], [1]]");
+}
+
+TEST(PythonJson, IndentedByFour) {
+  EXPECT_EQ(spelled("{\"b\":[1,{\"c\":2}],\"a\":[]}", 4),
+            "{\n    \"b\": [\n        1,\n        {\n            \"c\": 2\n        }\n    ],\n"
+            "    \"a\": []\n}");
+}
+
+TEST(PythonJson, OnOneLineInAscii) {
+  EXPECT_EQ(json_dumps(parse_json("{\"\u00fc\":[1,\"\u00fc\"]}", "text")),
+            "{\"\\u00fc\": [1, \"\\u00fc\"]}");
+}
+
 }  // namespace python_json_test

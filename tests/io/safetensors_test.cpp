@@ -530,7 +530,7 @@ TEST(SafetensorsFile, Integers) {
   EXPECT_EQ(refused("F16"), "file: tensor \"F16\": dtype is F16, expected integers or BOOL");
   EXPECT_HAS(refused("I12"), "file: has no tensor \"I12\"; it holds 12 tensors: \"U64\", ");
   EXPECT_EQ(message_of<lora::FormatError>([&] { file.matrix<float>("I8"); }),
-            "file: tensor \"I8\": dtype is I8, expected F16, BF16, F32 or F64");
+            "file: tensor \"I8\": dtype is I8, expected F32, F64, BF16 or F16");
   EXPECT_HAS(message_of<lora::FormatError>([&] { file.bytes("absent"); }),
              "file: has no tensor \"absent\"");
 }
@@ -729,7 +729,7 @@ TEST(SafetensorsWriter, RefusesWhatWouldNotBeAValidFile) {
              "\"__metadata__\": the format allows no tensor");
   EXPECT_HAS(refused(config, "a\xFF", DType::F32, {2, 3}), "is not valid UTF-8");
   EXPECT_HAS(refused(config, "y", DType::I32, {2, 3}),
-             "dtype is I32, expected F16, BF16, F32 or F64");
+             "dtype is I32, expected F32, F64, BF16 or F16");
   EXPECT_HAS(refused(shape, "y", DType::F32, {2, 4}),
              "24 bytes given, expected 32 for shape [2, 4] of F32");
   EXPECT_HAS(refused(shape, "y", DType::F32, {-2, -3}), "shape [-2, -3] has a negative dimension");

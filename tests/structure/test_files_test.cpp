@@ -15,6 +15,7 @@ using namespace lora_test;
 const std::map<std::string, std::string> tested_elsewhere = {
     // The two halves of io/safetensors/safetensors.hpp: what one writes is what the other is tested with.
     {"io/safetensors/safetensors_reader.hpp", "io/safetensors_test.cpp"},
+    {"io/atomic_file.hpp", "io/file_test.cpp"},
     {"io/folder.hpp", "io/staged_directory_test.cpp"},
     {"io/safetensors/safetensors_writer.hpp", "io/safetensors_test.cpp"},
     // The parts of io/gguf/gguf.hpp, in the same way.

@@ -1,7 +1,7 @@
 // Puts other system calls in the place of POSIX's, to see what a file is like when one of them fails.
 #pragma once
 
-#include <lora/io/file.hpp>
+#include <lora/io/atomic_file.hpp>
 
 namespace lora_test {
 

@@ -354,7 +354,8 @@ TEST(TokenizerFiles, RefusalsNameTheFile) {
   directory.with("tokenizer.json", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n");
   EXPECT_EQ(directory.refusal(),
             directory.path("tokenizer.json") +
-                ": is a pointer of git-lfs; fetch the file with `git lfs pull`");
+                ": is a Git LFS pointer (three lines of text that stand for the real file): run "
+                "`git lfs pull` in the repository it came from, or download the file itself");
 }
 
 TEST(TokenizerFiles, RefusalsInTheConfiguration) {

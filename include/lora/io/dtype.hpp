@@ -137,6 +137,11 @@ constexpr bool is_matrix_dtype(DType dtype) {
   return dtype == DType::F16 || dtype == DType::BF16 || dtype == DType::F32 || dtype == DType::F64;
 }
 
+/// "I8, expected F32, F64, BF16 or F16": what messages say of another type.
+inline std::string matrix_dtype_fault(DType dtype) {
+  return std::string(dtype_name(dtype)) + ", expected F32, F64, BF16 or F16";
+}
+
 namespace detail {
 
 static_assert(std::endian::native == std::endian::little,
@@ -208,8 +213,7 @@ void decode_elements(DType dtype, const std::byte* bytes, std::span<S> values) {
   } else if (dtype == DType::BF16) {
     detail::decode_each<std::uint16_t>(bytes, values, bf16_to_float);
   } else {
-    throw ConfigError("decode_elements: " + std::string(dtype_name(dtype)) +
-                      ", expected F16, BF16, F32 or F64");
+    throw ConfigError("decode_elements: " + matrix_dtype_fault(dtype));
   }
 }
 
@@ -232,8 +236,7 @@ void encode_elements(DType dtype, std::span<const S> values, std::byte* bytes) {
     detail::encode_each<std::uint16_t>(values, bytes,
                                        [](S v) { return float_to_bf16(detail::to_float_odd(v)); });
   } else {
-    throw ConfigError("encode_elements: " + std::string(dtype_name(dtype)) +
-                      ", expected F16, BF16, F32 or F64");
+    throw ConfigError("encode_elements: " + matrix_dtype_fault(dtype));
   }
 }
 

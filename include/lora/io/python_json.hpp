@@ -28,35 +28,54 @@ inline std::string python_float(double x) {
   return number.find('.') == number.npos ? number + ".0" : number;
 }
 
+/// Options of Python's json.dumps.
+struct PythonJson {
+  std::size_t indent = 0;    ///< spaces a level; 0: one line with ", " (Python's None)
+  bool ensure_ascii = true;  ///< characters beyond ASCII as \uXXXX
+};
+
 namespace detail {
 
-inline void append_python_json(std::string& text, const Json& value, std::size_t indent) {
+inline void append_python_json(std::string& text, const Json& value, PythonJson style,
+                               std::size_t depth) {
   if (value.is_number_float()) {
     text += python_float(value.get<double>());
     return;
   }
   if (!value.is_structured() || value.empty()) {
-    text += value.dump(-1, ' ', true);
+    text += value.dump(-1, ' ', style.ensure_ascii);
     return;
   }
-  const std::string line = "\n" + std::string(indent + 2, ' ');
-  text += value.is_array() ? "[" : "{";
+  const auto new_line = [&](std::size_t level) {
+    if (style.indent > 0) text.append(1, '\n').append(style.indent * level, ' ');
+  };
+  const bool object = value.is_object();
+  text += object ? '{' : '[';
   const char* separator = "";
   for (const auto& [key, entry] : value.items()) {
-    text += separator + line;
-    if (value.is_object()) text += Json(key).dump(-1, ' ', true) + ": ";
-    append_python_json(text, entry, indent + 2);
-    separator = ",";
+    text += separator;
+    new_line(depth + 1);
+    if (object) text.append(Json(key).dump(-1, ' ', style.ensure_ascii)).append(": ");
+    append_python_json(text, entry, style, depth + 1);
+    separator = style.indent > 0 ? "," : ", ";
   }
-  text += "\n" + std::string(indent, ' ') + (value.is_array() ? "]" : "}");
+  new_line(depth);
+  text += object ? '}' : ']';
 }
 
 }  // namespace detail
 
-/// `value` as Python's json.dumps(value, indent=2): one entry a line, characters beyond ASCII as
-/// \uXXXX, no line end after the last line; objects in the order of their keys here. Throws
-/// ConfigError, naming `where`, for text that is not UTF-8 and for a number that is not finite.
-/// Recurses once a level, which parse_json bounds.
+/// `value` as Python's json.dumps spells it; objects in the order of their keys here. Throws
+/// Json::exception for text that is not UTF-8. Recurses once a level, which parse_json bounds.
+inline std::string json_dumps(const Json& value, PythonJson style = {}) {
+  std::string text;
+  detail::append_python_json(text, value, style, 0);
+  return text;
+}
+
+/// `value` as Python's json.dumps(value, indent=2): one entry a line, no line end after the last
+/// line. Throws ConfigError, naming `where`, for text that is not UTF-8 and for a number that is
+/// not finite.
 inline std::string python_json(const Json& value, const std::string& where) {
   const auto check = [&](const auto& self, const Json& one) -> void {
     if (one.is_number_float() && !std::isfinite(one.get<double>()))
@@ -67,9 +86,7 @@ inline std::string python_json(const Json& value, const std::string& where) {
   };
   check(check, value);
   try {
-    std::string text;
-    detail::append_python_json(text, value, 0);
-    return text;
+    return json_dumps(value, {.indent = 2});
   } catch (const Json::exception&) {
     throw ConfigError(where + ": holds text that is not valid UTF-8");
   }

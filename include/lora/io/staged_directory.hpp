@@ -1,9 +1,10 @@
 // A folder that is written aside and appears at once.
 #pragma once
 
+#include <lora/io/atomic_file.hpp>
 #include <lora/io/folder.hpp>
 
-#include <chrono>
+#include <cerrno>
 #include <filesystem>
 #include <string>
 #include <system_error>
@@ -24,18 +25,11 @@ class StagedDirectory {
     std::error_code failure;
     std::filesystem::create_directories(parent, failure);
     if (failure) throw_io_error(parent, "create this folder", failure.value());
-    std::uint64_t random = mix64(
-        static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count()) ^
-        mix64(static_cast<std::uint64_t>(::getpid())));
-    for (int attempt = 0; attempt < 16 && path_.empty(); ++attempt) {
-      random = mix64(random);
-      char name[32];
-      std::snprintf(name, sizeof name, ".lora-%016llx.tmp",
-                    static_cast<unsigned long long>(random));
-      if (std::filesystem::create_directory(parent / name, failure)) path_ = parent / name;
-      if (failure) throw_io_error(parent, "create a folder in it", failure.value());
-    }
-    if (path_.empty()) throw_io_error(parent, "create a folder in it", EEXIST);
+    const int error = detail::make_temporary(parent, path_, [&](const char* path) {
+      if (std::filesystem::create_directory(path, failure)) return 0;
+      return failure ? failure.value() : EEXIST;
+    });
+    if (error != 0) throw_io_error(parent, "create a folder in it", error);
   }
   StagedDirectory(const StagedDirectory&) = delete;
   StagedDirectory& operator=(const StagedDirectory&) = delete;

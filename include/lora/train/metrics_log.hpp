@@ -1,7 +1,7 @@
 // The log of a run as JSON Lines: one object a line.
 #pragma once
 
-#include <lora/io/file.hpp>
+#include <lora/io/atomic_file.hpp>
 #include <lora/train/callback.hpp>
 
 #include <filesystem>

@@ -145,12 +145,7 @@ class GgufFile {
 
 inline void GgufFile::check_magic() const {
   const std::span<const std::byte> file = content();
-  if (is_git_lfs_pointer(file)) {
-    throw FormatError(where_ +
-                      ": is a Git LFS pointer (three lines of text that stand for the real file): "
-                      "run `git lfs pull` in the repository it came from, or download the file "
-                      "itself");
-  }
+  refuse_git_lfs_pointer(file, where_);
   if (file.size() < 8 || as_text(file).substr(0, 4) != "GGUF") {
     throw FormatError(where_ + ": begins with " + in_quotes(as_text(file).substr(0, 4)) + " of " +
                       std::to_string(file.size()) + " bytes, expected \"GGUF\" and a version");

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <lora/core/types.hpp>
+#include <lora/io/atomic_file.hpp>
 #include <lora/io/dtype.hpp>
-#include <lora/io/file.hpp>
 #include <lora/io/gguf/gguf_types.hpp>
 
 #include <set>

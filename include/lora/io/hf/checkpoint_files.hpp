@@ -95,12 +95,9 @@ inline void CheckpointFiles::throw_no_checkpoint() const {
                       ": is a file, expected the folder of a base model with model.safetensors");
   }
   const bool pickle = has("pytorch_model.bin") || has("pytorch_model.bin.index.json");
-  throw FormatError(
-      directory_.string() + ": has neither " + checkpoint_file + " nor " + checkpoint_index_file +
-      (pickle ? "; pytorch_model.bin is a Python pickle, which runs code of whoever wrote it when "
-                "it is read, and is not read here: load it in transformers, if you trust it, and "
-                "call save_pretrained(..., safe_serialization=True)"
-              : ""));
+  throw FormatError(directory_.string() + ": has neither " + checkpoint_file + " nor " +
+                    checkpoint_index_file +
+                    (pickle ? "; " + pickle_note("pytorch_model.bin", "transformers") : ""));
 }
 
 inline void CheckpointFiles::open_shards() {

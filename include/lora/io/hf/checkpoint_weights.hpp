@@ -137,8 +137,7 @@ class CheckpointCheck {
       problems_ += "\n  " + printable(found) + ": shape is " + shape_text(info.shape) +
                    ", expected " + shape_text(shape);
     } else if (!is_matrix_dtype(info.dtype)) {
-      problems_ += "\n  " + printable(found) + ": dtype is " + std::string(dtype_name(info.dtype)) +
-                   ", expected F32, BF16, F16 or F64";
+      problems_ += "\n  " + printable(found) + ": dtype is " + matrix_dtype_fault(info.dtype);
     }
   }
 

@@ -40,8 +40,7 @@ inline std::string torch_dtype_name(DType dtype) {
     case DType::F16:
       return "float16";
     default:
-      throw ConfigError("torch_dtype_name: " + std::string(dtype_name(dtype)) +
-                        ", expected F32, F64, BF16 or F16");
+      throw ConfigError("torch_dtype_name: " + matrix_dtype_fault(dtype));
   }
 }
 

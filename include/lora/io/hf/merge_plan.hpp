@@ -133,9 +133,7 @@ class MergePlanner {
   }
 
   void check_float(const std::string& key, const TensorInfo& info) {
-    if (!is_matrix_dtype(info.dtype))
-      problem(key, "dtype is " + std::string(dtype_name(info.dtype)) +
-                       ", expected F32, F64, F16 or BF16");
+    if (!is_matrix_dtype(info.dtype)) problem(key, "dtype is " + matrix_dtype_fault(info.dtype));
   }
 
   /// A tensor in no pair: lora_bias, or one that stands in the place of the base's.

@@ -1,7 +1,7 @@
 // The files of a model's folder that are neither weights nor configuration.
 #pragma once
 
-#include <lora/io/file.hpp>
+#include <lora/io/atomic_file.hpp>
 #include <lora/io/hf/config_json.hpp>
 
 #include <filesystem>

@@ -153,8 +153,7 @@ class BaseCopyReader {
                               shape_text(layer.own.shape) + " as of the base's weight");
     }
     if (!is_matrix_dtype(info.dtype))
-      return problem(key, "dtype is " + std::string(dtype_name(info.dtype)) +
-                              ", expected F32, F64, F16 or BF16");
+      return problem(key, "dtype is " + matrix_dtype_fault(info.dtype));
     if (const auto large = first_overflow_of_read<S>(info.dtype, file_.bytes(key).data(),
                                                      static_cast<std::size_t>(layer.own.size())))
       return problem(key, overflow_text(*large));
@@ -250,8 +249,7 @@ void read_tensors(const std::vector<KeyedTensor<S>>& tensors, const SafetensorsF
       problems += "\n  " + key + ": shape is " + shape_text(info.shape) + ", expected " +
                   shape_text(parameter->shape);
     } else if (!is_matrix_dtype(info.dtype)) {
-      problems += "\n  " + key + ": dtype is " + std::string(dtype_name(info.dtype)) +
-                  ", expected F32, F64, F16 or BF16";
+      problems += "\n  " + key + ": dtype is " + matrix_dtype_fault(info.dtype);
     } else if (const auto large =
                    first_overflow_of_read<S>(info.dtype, file.bytes(found->second).data(),
                                              static_cast<std::size_t>(parameter->size()))) {

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <lora/adapters/config.hpp>
-#include <lora/io/file.hpp>
+#include <lora/io/atomic_file.hpp>
 #include <lora/io/json.hpp>
 
 #include <algorithm>

@@ -116,12 +116,9 @@ inline SafetensorsFile open_peft_weights(const std::filesystem::path& directory,
           "lora_b, and lora_alpha is scale times the rank");
     }
     const bool pickle = file_exists(directory / "adapter_model.bin");
-    throw FormatError(
-        path.string() + ": is not there" +
-        (pickle ? ", but adapter_model.bin is: that is a Python pickle, which runs code of whoever "
-                  "wrote it when it is read, and is not read here; load it in PEFT, if you trust "
-                  "it, and call save_pretrained(..., safe_serialization=True)"
-                : ", though adapter_config.json is: a download that was cut short?"));
+    throw FormatError(path.string() + ": is not there" +
+                      (pickle ? "; " + pickle_note("adapter_model.bin", "PEFT")
+                              : ", though adapter_config.json is: a download that was cut short?"));
   }
   std::error_code failure;
   if (std::filesystem::file_size(path, failure) == 0 && !failure) {

@@ -231,11 +231,7 @@ inline LoRAConfig config_of_peft_fields(const Json& fields, const std::string& w
 inline PeftConfig parse_peft_config(std::string_view text, const std::string& where) {
   PeftConfig read;
   if (text.empty()) throw FormatError(where + ": is empty: a download or a save was cut short");
-  if (is_git_lfs_pointer(std::as_bytes(std::span(text)))) {
-    throw FormatError(where +
-                      ": is a Git LFS pointer (three lines of text that stand for the real file): "
-                      "run `git lfs pull` in the repository it came from");
-  }
+  refuse_git_lfs_pointer(std::as_bytes(std::span(text)), where);
   read.fields = parse_json(text, where, peft_config_limits);
   expect_object(read.fields, where);
   if (!read.fields.contains("peft_type")) {

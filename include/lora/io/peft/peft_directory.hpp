@@ -3,6 +3,7 @@
 #pragma once
 
 #include <lora/core/random.hpp>
+#include <lora/io/atomic_file.hpp>
 #include <lora/io/folder.hpp>
 #include <lora/io/peft/peft_config.hpp>
 #include <lora/io/safetensors/safetensors_writer.hpp>

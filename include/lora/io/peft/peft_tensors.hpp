@@ -128,7 +128,7 @@ inline std::string peft_pair_fault(const PeftModule& module, const TensorInfo& a
   for (const auto* one : {&a, &b}) {
     if (is_matrix_dtype(one->dtype)) continue;
     return printable(one == &a ? module.a_key : module.b_key) + ": dtype is " +
-           std::string(dtype_name(one->dtype)) + ", expected F32, F64, F16 or BF16";
+           matrix_dtype_fault(one->dtype);
   }
   const std::string shapes = printable(module.a_key) + " is " + shape_text(a.shape) + " and " +
                              printable(module.b_key) + " is " + shape_text(b.shape) + ", expected ";
@@ -152,9 +152,7 @@ inline std::string magnitude_fault(const PeftModule& module, bool use_dora, cons
   const std::string key = printable(module.m_key);
   if (!use_dora)
     return key + ": is of a DoRA adapter, but the configuration does not say use_dora = true";
-  if (!is_matrix_dtype(m->dtype))
-    return key + ": dtype is " + std::string(dtype_name(m->dtype)) +
-           ", expected F32, F64, F16 or BF16";
+  if (!is_matrix_dtype(m->dtype)) return key + ": dtype is " + matrix_dtype_fault(m->dtype);
   std::vector<Index> expected{b.shape[0]};
   if (b.shape.size() > 2) {
     expected.assign(b.shape.size(), 1);

@@ -106,8 +106,7 @@ class SafetensorsFile {
   Matrix<S> matrix(std::string_view name) const {
     const TensorInfo& tensor = info(name);
     if (!is_matrix_dtype(tensor.dtype)) {
-      throw FormatError(about(name) + "dtype is " + std::string(dtype_name(tensor.dtype)) +
-                        ", expected F16, BF16, F32 or F64");
+      throw FormatError(about(name) + "dtype is " + matrix_dtype_fault(tensor.dtype));
     }
     const auto& shape = tensor.shape;
     const auto product = [](auto first, auto last) {
@@ -189,12 +188,7 @@ inline std::string SafetensorsFile::inventory() const {
 inline std::string_view SafetensorsFile::header_text() {
   const std::span<const std::byte> file = content();
   const std::string_view text = as_text(file);
-  if (is_git_lfs_pointer(file)) {
-    throw FormatError(
-        where_ +
-        ": is a Git LFS pointer (three lines of text that stand for the real file): run "
-        "`git lfs pull` in the repository it came from, or download the file itself");
-  }
+  refuse_git_lfs_pointer(file, where_);
   if (file.size() < 8) {
     throw FormatError(where_ + ": has " + std::to_string(file.size()) +
                       " bytes, expected at least the 8 of the header's length");

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <lora/core/types.hpp>
+#include <lora/io/atomic_file.hpp>
 #include <lora/io/dtype.hpp>
-#include <lora/io/file.hpp>
 #include <lora/io/json.hpp>
 #include <lora/io/safetensors/safetensors_reader.hpp>
 
@@ -44,8 +44,7 @@ class SafetensorsWriter {
            std::vector<Index> shape) {
     using S = typename Derived::Scalar;
     if (!is_matrix_dtype(dtype)) {
-      throw ConfigError(about(name) + "dtype is " + std::string(dtype_name(dtype)) +
-                        ", expected F16, BF16, F32 or F64 for a matrix");
+      throw ConfigError(about(name) + "dtype is " + matrix_dtype_fault(dtype));
     }
     const Matrix<S> m = values;
     std::vector<std::byte> bytes(static_cast<std::size_t>(m.size()) * (dtype_bits(dtype) / 8));

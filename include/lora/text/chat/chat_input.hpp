@@ -2,8 +2,8 @@
 #pragma once
 
 #include <lora/core/error.hpp>
+#include <lora/io/python_json.hpp>
 #include <lora/text/chat/conversation.hpp>
-#include <lora/text/chat/jinja_json.hpp>
 #include <lora/text/unicode.hpp>
 
 #include <string>
@@ -94,6 +94,11 @@ inline std::vector<ToolCall> calls_of(const ChatInput& in, const Message& messag
     calls.push_back({call["name"].get<std::string>(), call["arguments"]});
   }
   return calls;
+}
+
+/// `value` as the filter tojson spells it.
+inline std::string jinja_json(const Json& value, std::size_t indent = 0) {
+  return json_dumps(value, {.indent = indent, .ensure_ascii = false});
 }
 
 /// The arguments of a call as the filter tojson spells them: a text gets quotes, which `out` counts.

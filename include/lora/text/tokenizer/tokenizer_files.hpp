@@ -19,9 +19,7 @@ inline constexpr std::uint64_t largest_file = std::uint64_t{256} << 20;
 
 inline std::string read_text(const std::filesystem::path& path) {
   const std::vector<std::byte> bytes = read_file(path, largest_file);
-  if (is_git_lfs_pointer(bytes))
-    throw FormatError(path.string() +
-                      ": is a pointer of git-lfs; fetch the file with `git lfs pull`");
+  refuse_git_lfs_pointer(bytes, path.string());
   return std::string(as_text(bytes));
 }
 
