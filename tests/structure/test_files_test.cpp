@@ -13,10 +13,11 @@ using namespace lora_test;
 
 // Headers whose test has another name, with the reason.
 const std::map<std::string, std::string> tested_elsewhere = {
-    // The two halves of io/safetensors/safetensors.hpp: what one writes is what the other is tested with.
+    // The parts of io/safetensors/safetensors.hpp: what one writes is what the other is tested with.
     {"io/safetensors/safetensors_reader.hpp", "io/safetensors_test.cpp"},
     {"io/atomic_file.hpp", "io/file_test.cpp"},
     {"io/folder.hpp", "io/staged_directory_test.cpp"},
+    {"io/safetensors/safetensors_header.hpp", "io/safetensors_test.cpp"},
     {"io/safetensors/safetensors_writer.hpp", "io/safetensors_test.cpp"},
     // The parts of io/gguf/gguf.hpp, in the same way.
     {"io/gguf/gguf_cursor.hpp", "io/gguf_test.cpp"},
@@ -26,6 +27,7 @@ const std::map<std::string, std::string> tested_elsewhere = {
     // The optimiser's test holds the two loops together; a second adamw_test would be the same
     // program.
     {"kernels/adamw.hpp", "optim/adamw_test.cpp"},
+    {"train/checkpoint_folders.hpp", "train/training_checkpoint_test.cpp"},
     // One test holds the kernels of every instruction set against plain loops.
     {"kernels/avx2.hpp", "kernels/tiles_test.cpp"},
     {"kernels/avx512.hpp", "kernels/tiles_test.cpp"},
@@ -50,6 +52,7 @@ const std::map<std::string, std::string> tested_elsewhere = {
     {"adapters/config_values.hpp", "adapters/config_test.cpp"},
     {"regex/pattern_code.hpp", "regex/pattern_test.cpp"},
     {"regex/pattern_parser.hpp", "regex/pattern_test.cpp"},
+    {"regex/pattern_text.hpp", "regex/pattern_test.cpp"},
     {"adapters/match_report.hpp", "adapters/matching_test.cpp"},
     {"adapters/name_rules.hpp", "adapters/matching_test.cpp"},
     {"adapters/near_names.hpp", "adapters/matching_test.cpp"},

@@ -86,4 +86,34 @@ std::vector<std::string> default_target_modules(std::string_view model_type) {
                     " has no default targets; set target_modules (known types: " + known + ")");
 }
 
+namespace detail {
+
+/// What target_modules = "all-linear" stands for: every Linear and Conv1D but the output layer;
+/// where no layer is one and the model classifies, but the head. `modules` are ModuleInfos. Throws
+/// ConfigError when there is none.
+template <class Modules>
+std::vector<std::string> all_linear_modules(const Modules& modules, bool classifies) {
+  std::string_view head;
+  const auto is_output = [](const auto& m) { return m.is_output; };
+  if (classifies && std::none_of(modules.begin(), modules.end(), is_output)) {
+    for (const char* name : {"classifier", "score"}) {
+      const auto named = [&](const auto& m) { return m.name == name; };
+      if (std::any_of(modules.begin(), modules.end(), named)) head = name;
+    }
+  }
+  std::vector<std::string> names;
+  for (const auto& m : modules) {
+    const bool linear = m.type == "Linear" || m.type == "Conv1D";
+    if (linear && !m.is_output && !m.name.empty() && m.name != head) names.push_back(m.name);
+  }
+  if (names.empty()) {
+    throw ConfigError("LoRAConfig: target_modules = \"all-linear\" matches nothing: none of the " +
+                      std::to_string(modules.size()) +
+                      " modules is a Linear or Conv1D beside the output layer");
+  }
+  return names;
+}
+
+}  // namespace detail
+
 }  // namespace lora

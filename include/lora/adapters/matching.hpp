@@ -108,33 +108,9 @@ class Matcher {
     const std::string* text = config_.target_modules.pattern();
     String lower = text == nullptr ? "" : *text;
     for (char& c : lower) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-    return lower == "all-linear" ? NameSelection(all_linear()) : config_.target_modules;
-  }
-
-  /// Every Linear and Conv1D but the output layer; where no layer is one and the task is SEQ_CLS,
-  /// but the head.
-  Names all_linear() const {
-    String head;
-    const auto is_output = [](const auto& m) { return m.is_output; };
-    if (config_.task_type == "SEQ_CLS" &&
-        std::none_of(modules_.begin(), modules_.end(), is_output)) {
-      for (const char* name : {"classifier", "score"}) {
-        const auto named = [&](const auto& m) { return m.name == name; };
-        if (std::any_of(modules_.begin(), modules_.end(), named)) head = name;
-      }
-    }
-    Names names;
-    for (const auto& m : modules_) {
-      const bool linear = m.type == "Linear" || m.type == "Conv1D";
-      if (linear && !m.is_output && !m.name.empty() && m.name != head) names.push_back(m.name);
-    }
-    if (names.empty()) {
-      throw ConfigError(
-          "LoRAConfig: target_modules = \"all-linear\" matches nothing: none of the " +
-          std::to_string(modules_.size()) +
-          " modules is a Linear or Conv1D beside the output layer");
-    }
-    return names;
+    return lower == "all-linear"
+               ? NameSelection(all_linear_modules(modules_, config_.task_type == "SEQ_CLS"))
+               : config_.target_modules;
   }
 
   Names layer_patterns() const {

@@ -4,7 +4,9 @@
 #include <lora/io/folder_lock.hpp>
 #include <lora/optim/clip_grad.hpp>
 #include <lora/train/callback.hpp>
+#include <lora/train/checkpoint_folders.hpp>
 #include <lora/train/gradient_tree.hpp>
+#include <lora/train/run_log.hpp>
 #include <lora/train/trainer_options.hpp>
 #include <lora/train/training_checkpoint.hpp>
 #include <lora/train/training_needs.hpp>
@@ -94,10 +96,6 @@ class Trainer {
 
  private:
   using Clock = std::chrono::steady_clock;
-  static double seconds_since(Clock::time_point start) {
-    return std::chrono::duration<double>(Clock::now() - start).count();
-  }
-  static Json finite_or_null(double x) { return std::isfinite(x) ? Json(x) : Json(); }
 
   std::vector<Index> lengths() const {
     std::vector<Index> all;
@@ -140,8 +138,8 @@ class Trainer {
   TrainerState state_;
   TrainerControl control_;
   GradientTree<S> gradients_;
-  Index saved_step_ = -1, unlogged_tokens_ = 0;  ///< unlogged: since the last line of the log
-  double grad_norm_ = 0, learning_rate_ = 0, unlogged_seconds_ = 0;
+  Index saved_step_ = -1;
+  RunLog log_;
 };
 
 template <class Model, class Example>
@@ -195,8 +193,7 @@ void Trainer<Model, Example>::start(const std::filesystem::path& resume, AdamW<S
   state_ = {};
   control_ = {};
   saved_step_ = -1;
-  unlogged_seconds_ = 0;
-  unlogged_tokens_ = 0;
+  log_ = {};
   if (!resume.empty()) restore(resume, optimizer, output);
   state_.max_steps = plan_.max_steps();
 }
@@ -228,7 +225,7 @@ void Trainer<Model, Example>::take_step(AdamW<S>& optimizer, const LRSchedule& s
   request.pass.training = true;
   request.pass.seed = mix64(stream_key(arguments_.seed, "dropout") +
                             static_cast<std::uint64_t>(state_.global_step));
-  double loss = 0;
+  StepRecord step{.labels = request.num_items};
   std::vector<const Example*> examples;
   gradients_.sum(model_, static_cast<Index>(batches.size()), [&](Index micro_batch) {
     examples.clear();
@@ -237,36 +234,27 @@ void Trainer<Model, Example>::take_step(AdamW<S>& optimizer, const LRSchedule& s
       examples.push_back(&train_[static_cast<std::size_t>(i)]);
       rows += task_.length_of(*examples.back());
     }
-    if (request.num_items > 0 && std::isfinite(loss))
-      loss += task_.loss(model_, examples, request).loss;
+    if (request.num_items > 0 && std::isfinite(step.loss))
+      step.loss += task_.loss(model_, examples, request).loss;
     // The masks of one large batch, however it is cut.
     request.pass.first_row += rows;
   });
   optimizer.set_lr_factor(schedule.factor(state_.global_step));
-  learning_rate_ = optimizer.lr();
-  grad_norm_ = std::nan("");
-  if (std::isfinite(loss)) {
+  step.learning_rate = optimizer.lr();
+  step.grad_norm = std::nan("");
+  if (std::isfinite(step.loss)) {
     notify([](TrainerCallback& callback, const TrainerEvent& e) {
       callback.on_pre_optimizer_step(e);
     });
-    grad_norm_ = arguments_.max_grad_norm > 0 ? clip_grad_norm(model_, arguments_.max_grad_norm)
-                                              : lora::grad_norm(model_);
+    step.grad_norm = arguments_.max_grad_norm > 0 ? clip_grad_norm(model_, arguments_.max_grad_norm)
+                                                  : lora::grad_norm(model_);
   }
-  const bool finite = std::isfinite(loss) && std::isfinite(grad_norm_);
-  if (finite && request.num_items > 0) {
-    optimizer.step(model_);
-    state_.loss_sum += loss;
-    state_.unlogged_loss_sum += loss;
-    ++state_.loss_steps;
-    ++state_.unlogged_loss_steps;
-  }
-  state_.non_finite_in_row = finite ? 0 : state_.non_finite_in_row + 1;
-  state_.non_finite_steps += finite ? 0 : 1;
+  if (step.taken()) optimizer.step(model_);
   ++state_.global_step;
   state_.epoch = plan_.epoch(state_.global_step);
-  state_.num_input_tokens_seen += request.pass.first_row;
-  unlogged_tokens_ += request.pass.first_row;
-  unlogged_seconds_ += seconds_since(began);
+  step.tokens = request.pass.first_row;
+  step.seconds = detail::seconds_since(began);
+  log_.add(step, state_);
 }
 
 template <class Model, class Example>
@@ -291,22 +279,7 @@ void Trainer<Model, Example>::after_step(AdamW<S>& optimizer) {
 
 template <class Model, class Example>
 void Trainer<Model, Example>::log_step() {
-  Json entry;
-  entry["step"] = state_.global_step;
-  entry["epoch"] = state_.epoch;
-  entry["loss"] = nullptr;
-  if (state_.unlogged_loss_steps > 0)
-    entry["loss"] = state_.unlogged_loss_sum / static_cast<double>(state_.unlogged_loss_steps);
-  entry["grad_norm"] = finite_or_null(grad_norm_);
-  entry["learning_rate"] = learning_rate_;
-  entry["tokens_per_second"] =
-      finite_or_null(static_cast<double>(unlogged_tokens_) / unlogged_seconds_);
-  if (state_.non_finite_steps > 0) entry["non_finite_steps"] = state_.non_finite_steps;
-  state_.unlogged_loss_sum = 0;
-  state_.unlogged_loss_steps = 0;
-  unlogged_tokens_ = 0;
-  unlogged_seconds_ = 0;
-  state_.log_history.push_back(entry);
+  const Json entry = log_.next_line(state_);
   notify([&](TrainerCallback& callback, const TrainerEvent& e) { callback.on_log(e, entry); });
 }
 
@@ -325,15 +298,15 @@ Json Trainer<Model, Example>::evaluate() {
   Json metrics;
   metrics["step"] = state_.global_step;
   metrics["epoch"] = state_.epoch;
-  metrics["eval_loss"] = finite_or_null(found.loss);
-  metrics["eval_perplexity"] = finite_or_null(std::exp(found.loss));
+  metrics["eval_loss"] = detail::finite_or_null(found.loss);
+  metrics["eval_perplexity"] = detail::finite_or_null(std::exp(found.loss));
   if (options_.compute_metrics) {
     const Json further = options_.compute_metrics(model_);
     for (const auto& [name, value] : further.items()) metrics[detail::metric_key(name)] = value;
   }
-  metrics["eval_runtime"] = seconds_since(began);
+  metrics["eval_runtime"] = detail::seconds_since(began);
   metrics["eval_tokens_per_second"] =
-      finite_or_null(static_cast<double>(found.tokens) / seconds_since(began));
+      detail::finite_or_null(static_cast<double>(found.tokens) / detail::seconds_since(began));
   return metrics;
 }
 

@@ -87,21 +87,25 @@ struct StepResult {
   std::size_t first = 0;
 };
 
+// NFC; `first`: as in the result.
+inline StepResult composed(std::string_view text, std::size_t first, TextWork& work) {
+  StepResult result;
+  work.spend(4 * text.size(), text_steps_name);
+  result.text = to_nfc(text);
+  const ChangedText begin = to_nfc(text.substr(0, first));
+  for (std::size_t at = 0; at < begin.text.size() && result.first < result.text.text.size();) {
+    next_code_point(begin.text, at);  // as many characters as the beginning makes alone
+    next_code_point(result.text.text, result.first);
+  }
+  return result;
+}
+
 // `limit`: the largest text that may come out; `first`: as in the result.
 inline StepResult change(const TextStep& step, std::string_view text, std::size_t first,
                          std::size_t limit, TextWork& work) {
+  if (step.kind == TextStep::Kind::nfc) return composed(text, first, work);
   StepResult result;
   ChangedText& out = result.text;
-  if (step.kind == TextStep::Kind::nfc) {
-    work.spend(4 * text.size(), text_steps_name);
-    out = to_nfc(text);
-    const ChangedText begin = to_nfc(text.substr(0, first));
-    for (std::size_t at = 0; at < begin.text.size() && result.first < out.text.size();) {
-      next_code_point(begin.text, at);  // as many characters as the beginning makes alone
-      next_code_point(out.text, result.first);
-    }
-    return result;
-  }
   const auto put = [&](std::string_view part, std::size_t from, std::size_t stride) {
     if (part.size() > limit - std::min(limit, out.text.size())) {
       throw FormatError("a step of the tokenizer makes a text larger than " +
