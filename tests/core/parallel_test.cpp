@@ -15,6 +15,7 @@
 #include <mutex>
 #include <set>
 #include <system_error>
+#include <thread>
 
 #if defined(__SANITIZE_THREAD__)
 #define LORA_TEST_THREAD_SANITIZER 1

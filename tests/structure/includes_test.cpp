@@ -60,13 +60,14 @@ const std::map<std::string, std::set<std::string>> foreign = {
     {"Eigen/SVD", {"adapters/truncated_svd.hpp"}},
     {"nlohmann/json.hpp", {"io"}},
     {"pthread.h", {"core/parallel.hpp"}},
+    {"sched.h", {"core/parallel.hpp"}},
     {"immintrin.h", {"kernels"}},
     {"arm_neon.h", {"kernels"}},
     {"fcntl.h", {"io"}},
     {"sys/file.h", {"io"}},
     {"sys/mman.h", {"io"}},
     {"sys/stat.h", {"io"}},
-    {"unistd.h", {"io"}},
+    {"unistd.h", {"io", "core/parallel.hpp"}},
 };
 
 struct Include {

@@ -1,23 +1,22 @@
-// Shares a loop between threads: a pool of std::thread workers that the library starts by itself.
+// Shares a loop between threads: a pool of workers that the library starts by itself. They are
+// POSIX threads, since <thread> and <chrono> would be a sixth of what lora/lora.hpp costs to compile
+// beyond Eigen.
 #pragma once
 
 #include <lora/core/error.hpp>
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
+#include <cstdint>
 #include <cstdlib>
+#include <ctime>
 #include <exception>
-#include <memory>
 #include <new>
 #include <string>
-#include <system_error>
-#include <thread>
 
-#if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
-#define LORA_HAS_FORK 1
-#endif
+#include <sched.h>
+#include <unistd.h>
 
 namespace lora {
 
@@ -36,7 +35,7 @@ inline constinit ThreadCounts thread_counts;
 
 inline int num_threads_of_machine() {
   if (const int known = thread_counts.of_machine.load()) return known;
-  const int count = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  const int count = std::max(1, static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN)));
   thread_counts.of_machine.store(count);
   return count;
 }
@@ -120,7 +119,7 @@ class WorkerPool {
     // A worker counts itself in before it looks at open_, so that none can still be inside after
     // this.
     for (int spins = 0; inside_.load() != 0; ++spins) {
-      if (spins > 2000) std::this_thread::yield();
+      if (spins > 2000) ::sched_yield();
     }
     return true;
   }
@@ -135,7 +134,7 @@ class WorkerPool {
   };
   /// One of a list that others may read while the owner of the turn adds to it.
   struct Worker {
-    std::thread thread;
+    ::pthread_t thread;
     Worker* next;
   };
 
@@ -146,9 +145,7 @@ class WorkerPool {
   /// finds the workers taken and runs its loops alone.
   static void watch_the_process() {
     std::atexit([] { pool_.join_workers(); });
-#if defined(LORA_HAS_FORK)
-    pthread_atfork(nullptr, nullptr, [] { pool_.forget_workers(); });
-#endif
+    ::pthread_atfork(nullptr, nullptr, [] { pool_.forget_workers(); });
   }
 
   /// Has at least `count` workers, or as many as the system gives: the caller can do all the work
@@ -158,15 +155,19 @@ class WorkerPool {
       watched_ = true;
       watch_the_process();
     }
-    try {
-      for (; started_ < count; ++started_) {
-        auto worker = std::make_unique<Worker>();
-        worker->thread = std::thread([this] { wait_for_loops(); });
-        worker->next = workers_.load();
-        workers_.store(worker.release());
+    const auto work = [](void* pool) -> void* {
+      static_cast<WorkerPool*>(pool)->wait_for_loops();
+      return nullptr;
+    };
+    for (; started_ < count; ++started_) {
+      Worker* const worker = new (std::nothrow) Worker;
+      if (worker == nullptr) return;
+      if (::pthread_create(&worker->thread, nullptr, work, this) != 0) {
+        delete worker;
+        return;
       }
-    } catch (const std::system_error&) {
-    } catch (const std::bad_alloc&) {
+      worker->next = workers_.load();
+      workers_.store(worker);
     }
   }
 
@@ -177,7 +178,8 @@ class WorkerPool {
     generation_.fetch_add(1);
     generation_.notify_all();
     for (Worker* worker = workers_.load(); worker != nullptr; worker = worker->next) {
-      if (worker->thread.get_id() != std::this_thread::get_id()) worker->thread.join();
+      if (!::pthread_equal(worker->thread, ::pthread_self()))
+        ::pthread_join(worker->thread, nullptr);
     }
   }
 
@@ -211,17 +213,21 @@ class WorkerPool {
   /// Loops of a step follow each other closely, and waking a thread takes longer than many of them:
   /// looks for a while before the worker goes to sleep; not where others wait for the processor.
   void look_for_a_loop(unsigned seen) const {
-    using Clock = std::chrono::steady_clock;
-    constexpr std::chrono::microseconds longest{200};
-    constexpr int looks = 64;  // between two looks at the clock
+    constexpr std::int64_t longest = 200'000;  // nanoseconds
+    constexpr int looks = 64;                  // between two looks at the clock
     if (num_threads_of_machine() < thread_limit().load()) return;
-    const Clock::time_point begin = Clock::now();
+    const auto now = [] {
+      std::timespec time{};
+      ::clock_gettime(CLOCK_MONOTONIC, &time);
+      return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+    };
+    const std::int64_t begin = now();
     do {
       for (int i = 0; i < looks; ++i) {
         if (generation_.load() != seen) return;
         pause();
       }
-    } while (Clock::now() - begin < longest);
+    } while (now() - begin < longest);
   }
 
   // Made before the program runs: a function's static would be locked in the child of a fork() while
@@ -280,5 +286,3 @@ void parallel_for(Index count, Index grain, Fn&& fn) {
 }
 
 }  // namespace lora
-
-#undef LORA_HAS_FORK
