@@ -43,6 +43,12 @@ target_include_directories(two_units_test PRIVATE ${lora_generated})
 # fast_math_test asks the compiler which flags are refused.
 target_compile_definitions(fast_math_test PRIVATE LORA_CXX_COMPILER="${CMAKE_CXX_COMPILER}")
 
+# compile_memory_test runs the compiler.
+foreach(name structure_tests compile_memory_test)
+  target_compile_definitions(${name} PRIVATE LORA_CXX_COMPILER="${CMAKE_CXX_COMPILER}"
+                             LORA_EIGEN_FOLDER="$<TARGET_PROPERTY:Eigen3::Eigen,INTERFACE_INCLUDE_DIRECTORIES>")
+endforeach()
+
 # An outside project uses the installed package, add_subdirectory and FetchContent.
 find_program(LORA_BASH bash)
 if(LORA_BASH)

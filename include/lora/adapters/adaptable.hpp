@@ -72,8 +72,7 @@ void for_each_adapter_layer(Base& base, Fn&& fn) {
 }
 
 /// Whether a tensor's dotted name is that of a bias, by PEFT's rule.
-template <class = void>
-bool is_bias_name(std::string_view name) {
+inline bool is_bias_name(std::string_view name) {
   return name == "bias" || name.ends_with(".bias");
 }
 

@@ -26,8 +26,7 @@ struct TargetChoice {
 };
 
 /// A module's path as a regular expression for it alone.
-template <class = void>
-std::string escaped(const std::string& path) {
+inline std::string escaped(const std::string& path) {
   std::string text;
   for (const char c : path) {
     const auto byte = static_cast<unsigned char>(c);
@@ -37,8 +36,7 @@ std::string escaped(const std::string& path) {
   return text;
 }
 
-template <class = void>
-void add_once(std::vector<std::string>& list, const std::vector<std::string>& names) {
+inline void add_once(std::vector<std::string>& list, const std::vector<std::string>& names) {
   for (const std::string& name : names) {
     if (std::find(list.begin(), list.end(), name) == list.end()) list.push_back(name);
   }
@@ -82,9 +80,8 @@ std::vector<TargetChoice> target_choices(const std::vector<BasicLoRAConfig<Tag>>
 }
 
 /// Whether matching finds these modules with these ranks and s = 1, and copies of these.
-template <class = void>
-bool selects(const MatchReport& report, const std::vector<ModuleRank>& ranks,
-             const std::vector<std::string>& saved) {
+inline bool selects(const MatchReport& report, const std::vector<ModuleRank>& ranks,
+                    const std::vector<std::string>& saved) {
   const auto same = [](const MatchedModule& found, const ModuleRank& wanted) {
     return found.name == wanted.module && found.r == wanted.r && found.scaling == 1;
   };

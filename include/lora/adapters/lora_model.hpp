@@ -271,7 +271,7 @@ class LoRAModel {
   }
   /// The line that PEFT prints; see trainable_text.
   std::string trainable_parameters_text() const {
-    return std::apply(trainable_text<>, get_nb_trainable_parameters());
+    return std::apply(trainable_text, get_nb_trainable_parameters());
   }
   /// Writes that line to a stream.
   template <class Stream>

@@ -42,8 +42,7 @@ struct LayoutsSeen {
 /// What is to be said of a fan_in_fan_out that is true of none of the adapted layers, else nothing.
 /// It has no effect anywhere: a layer, or the base's file, knows how a weight is stored. Where
 /// layers of both kinds are adapted PEFT writes what the last of them is.
-template <class = void>
-std::string fan_in_fan_out_warning(bool flag, const LayoutsSeen& seen) {
+inline std::string fan_in_fan_out_warning(bool flag, const LayoutsSeen& seen) {
   const std::string &fits = flag ? seen.in_out : seen.out_in,
                     &other = flag ? seen.out_in : seen.in_out;
   if (!fits.empty() || other.empty()) return {};

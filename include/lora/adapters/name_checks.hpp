@@ -10,9 +10,8 @@
 namespace lora::detail {
 
 /// Throws: ConfigError for a name that is not among `known`. `where` is the call.
-template <class = void>
-void expect_known(const std::vector<std::string>& names, const std::vector<std::string>& known,
-                  const char* where) {
+inline void expect_known(const std::vector<std::string>& names,
+                         const std::vector<std::string>& known, const char* where) {
   for (const std::string& name : names) {
     if (std::count(known.begin(), known.end(), name) != 0) continue;
     std::string all;
@@ -23,9 +22,8 @@ void expect_known(const std::vector<std::string>& names, const std::vector<std::
 }
 
 /// Throws: Error for a name that is among `merged`.
-template <class = void>
-void expect_not_merged(const std::vector<std::string>& names,
-                       const std::vector<std::string>& merged, const char* where) {
+inline void expect_not_merged(const std::vector<std::string>& names,
+                              const std::vector<std::string>& merged, const char* where) {
   for (const std::string& name : names) {
     if (std::count(merged.begin(), merged.end(), name) == 0) continue;
     throw Error("LoRAModel::" + std::string(where) + ": adapter \"" + name +
@@ -34,8 +32,7 @@ void expect_not_merged(const std::vector<std::string>& names,
 }
 
 /// Throws: ConfigError for a name that stands there twice.
-template <class = void>
-void expect_named_once(const std::vector<std::string>& names, const char* where) {
+inline void expect_named_once(const std::vector<std::string>& names, const char* where) {
   for (const std::string& name : names) {
     if (std::count(names.begin(), names.end(), name) == 1) continue;
     throw ConfigError("LoRAModel::" + std::string(where) + ": adapter \"" + name +

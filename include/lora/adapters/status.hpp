@@ -127,8 +127,7 @@ std::pair<Index, Index> count_with_frozen(Base& base) {
 
 /// The text that PEFT prints:
 /// "trainable params: 1,234 || all params: 56,789 || trainable%: 2.1730".
-template <class = void>
-std::string trainable_text(Index trainable, Index all) {
+inline std::string trainable_text(Index trainable, Index all) {
   const double share =
       all == 0 ? 0.0 : 100.0 * static_cast<double>(trainable) / static_cast<double>(all);
   std::string text("trainable params: ");

@@ -9,17 +9,13 @@
 namespace lora {
 
 /// A module's name within its parent: what stands after the last dot.
-template <class = void>
-std::string last_name(const std::string& path) {
-  return path.substr(path.rfind('.') + 1);
-}
+inline std::string last_name(const std::string& path) { return path.substr(path.rfind('.') + 1); }
 
 /// A list for target_modules that selects `modules` and nothing else of `all`, which holds them:
 /// their last names, sorted, where these select no others, else the whole paths. Allocates the
 /// result. Source: what PEFT writes for "all-linear".
-template <class = void>
-std::vector<std::string> target_names(const std::vector<std::string>& modules,
-                                      const std::vector<std::string>& all) {
+inline std::vector<std::string> target_names(const std::vector<std::string>& modules,
+                                             const std::vector<std::string>& all) {
   std::vector<std::string> ends;
   for (const std::string& path : modules) ends.push_back(last_name(path));
   std::sort(ends.begin(), ends.end());

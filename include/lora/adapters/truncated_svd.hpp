@@ -60,8 +60,7 @@ struct ThinQR {
   }
 };
 
-template <class = void>
-void check_svd_rank(const char* where, Index rank) {
+inline void check_svd_rank(const char* where, Index rank) {
   if (rank >= 1) return;
   throw ConfigError(std::string(where) + ": rank is " + std::to_string(rank) +
                     ", expected at least 1");

@@ -66,8 +66,7 @@ inline bool is_amd() {
 
 /// The fastest one. AMD's processors make twice as many bfloat16 products in a cycle as float ones;
 /// of Intel's, Sapphire Rapids was measured to make half as many.
-template <class = void>
-Isa best_isa() {
+inline Isa best_isa() {
   Isa best = Isa::portable;
   for (const Isa isa : all_isas) {
     if (isa_supported(isa) && (isa != Isa::avx512bf16 || is_amd())) best = isa;
@@ -75,8 +74,7 @@ Isa best_isa() {
   return best;
 }
 
-template <class = void>
-Isa checked_isa(Isa isa, const char* who) {
+inline Isa checked_isa(Isa isa, const char* who) {
   if (!isa_supported(isa)) {
     throw ConfigError(std::string(who) + ": " + isa_name(isa) +
                       " is not supported by this processor; its default is " +
@@ -87,8 +85,7 @@ Isa checked_isa(Isa isa, const char* who) {
 
 /// LORA_ISA when it is set, else the best. Throws ConfigError for a name that is unknown or more
 /// than the processor has.
-template <class = void>
-Isa default_isa() {
+inline Isa default_isa() {
   const char* text = std::getenv("LORA_ISA");
   if (text == nullptr || *text == '\0') return best_isa();
   for (const Isa isa : all_isas) {
@@ -99,8 +96,7 @@ Isa default_isa() {
 }
 
 /// What set_isa chose; -1: nothing yet.
-template <class = void>
-std::atomic<int>& pinned_isa() {
+inline std::atomic<int>& pinned_isa() {
   static std::atomic<int> isa{-1};
   return isa;
 }
@@ -109,8 +105,7 @@ std::atomic<int>& pinned_isa() {
 
 /// The instruction set that products use. At the start: the environment's LORA_ISA, else the
 /// fastest that this processor has. Throws ConfigError when LORA_ISA cannot be met. Thread-safe.
-template <class = void>
-Isa isa() {
+inline Isa isa() {
   const int pinned = detail::pinned_isa().load(std::memory_order_relaxed);
   if (pinned >= 0) return static_cast<Isa>(pinned);
   static const Isa at_start = detail::default_isa();
@@ -119,8 +114,7 @@ Isa isa() {
 
 /// Sets isa() for the whole process, so that a test or a report can pin it. Results differ between
 /// instruction sets by rounding. Throws ConfigError unless it is supported. Thread-safe.
-template <class = void>
-void set_isa(Isa isa) {
+inline void set_isa(Isa isa) {
   detail::pinned_isa().store(static_cast<int>(detail::checked_isa(isa, "set_isa")));
 }
 

@@ -14,8 +14,7 @@ namespace lora {
 
 namespace detail {
 
-template <class = void>
-std::string number_chars(double x, std::chars_format format, int digits) {
+inline std::string number_chars(double x, std::chars_format format, int digits) {
   std::array<char, 400> text{};  // the largest double has 309 digits before its point
   const auto end = std::to_chars(text.data(), text.data() + text.size(), x, format, digits);
   return std::string(text.data(), end.ptr);
@@ -25,27 +24,23 @@ std::string number_chars(double x, std::chars_format format, int digits) {
 
 /// x in the fewest of up to `digits` digits, as printf's %.*g: std::to_string would show -1e-7 as
 /// -0.000000.
-template <class = void>
-std::string number_text(double x, int digits = 9) {
+inline std::string number_text(double x, int digits = 9) {
   return detail::number_chars(x, std::chars_format::general, digits);
 }
 
 /// x with so many digits behind the point, as printf's %.*f: "0.50". At most 80 digits.
-template <class = void>
-std::string fixed_text(double x, int decimals) {
+inline std::string fixed_text(double x, int decimals) {
   return detail::number_chars(x, std::chars_format::fixed, decimals);
 }
 
 /// x with one digit before the point and so many behind it, as printf's %.*e: "1.9e-04".
-template <class = void>
-std::string scientific_text(double x, int decimals) {
+inline std::string scientific_text(double x, int decimals) {
   return detail::number_chars(x, std::chars_format::scientific, decimals);
 }
 
 /// n with a comma before each three digits from the right, as Python's format(n, ","):
 /// "1,234,567".
-template <class = void>
-std::string grouped_text(std::uint64_t n) {
+inline std::string grouped_text(std::uint64_t n) {
   const std::string digits = std::to_string(n);
   std::string text;
   for (std::size_t i = 0; i < digits.size(); ++i) {
@@ -57,8 +52,7 @@ std::string grouped_text(std::uint64_t n) {
 
 /// The number that the whole of `text` spells, "-0.5" or "2e-4"; nothing for anything else, for
 /// white space or a + before it, and for a number beyond double. "nan" and "inf" are numbers.
-template <class = void>
-std::optional<double> number_of(std::string_view text) {
+inline std::optional<double> number_of(std::string_view text) {
   double x = 0;
   const auto end = std::from_chars(text.data(), text.data() + text.size(), x);
   if (end.ec != std::errc() || end.ptr != text.data() + text.size()) return std::nullopt;

@@ -15,8 +15,7 @@ namespace detail {
 /// Whether a terminal shows c and does nothing else: no control character (U+009B begins a command
 /// as ESC does), no mark of direction (LRM, RLM, ALM, embeddings, overrides, isolates and the
 /// deprecated ones after them), none that ends a line, no byte that is not UTF-8.
-template <class = void>
-bool is_shown(char32_t c) {
+inline bool is_shown(char32_t c) {
   const auto within = [&](char32_t first, char32_t last) { return c >= first && c <= last; };
   return c >= 0x20 && !within(0x7F, 0x9F) && c != 0x061C && !within(0x200E, 0x200F) &&
          !within(0x2028, 0x202E) && !within(0x2066, 0x206F) && !within(0xDC80, 0xDCFF);
@@ -27,8 +26,7 @@ bool is_shown(char32_t c) {
 /// `text` fit for a message on a terminal: the bytes of what is not shown (control characters,
 /// marks of direction, what is no UTF-8) escaped as \xNN, cut with "..." after `limit` bytes, never
 /// within a UTF-8 sequence.
-template <class = void>
-std::string printable(std::string_view text, std::size_t limit = 160) {
+inline std::string printable(std::string_view text, std::size_t limit = 160) {
   constexpr std::string_view digits = "0123456789abcdef";
   std::size_t end = text.size() < limit ? text.size() : limit;
   while (end < text.size() && end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0u) == 0x80u) {
@@ -53,14 +51,10 @@ std::string printable(std::string_view text, std::size_t limit = 160) {
 }
 
 /// A name, pattern or value in double quotes, fit for a message: see printable().
-template <class = void>
-std::string in_quotes(std::string_view text) {
-  return '"' + printable(text) + '"';
-}
+inline std::string in_quotes(std::string_view text) { return '"' + printable(text) + '"'; }
 
 /// "0:07", "12:30" or "1:02:03"; "?" for what is not a number of seconds below 1000 hours.
-template <class = void>
-std::string duration_text(double seconds) {
+inline std::string duration_text(double seconds) {
   if (!(seconds >= 0.0 && seconds < 3.6e6)) return "?";
   const long whole = static_cast<long>(seconds + 0.5), h = whole / 3600, m = whole / 60 % 60,
              s = whole % 60;

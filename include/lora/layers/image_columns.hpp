@@ -29,8 +29,7 @@ inline constexpr Index largest_side = (Index{1} << 31) - 1;
 
 /// Throws ConfigError unless kernel, stride and dilation are at least 1, padding at least 0, and all
 /// below 2^31.
-template <class = void>
-void check_options(const Conv2dOptions& o) {
+inline void check_options(const Conv2dOptions& o) {
   for (const std::size_t k : {0u, 1u}) {
     const auto is = [](Index n, Index least) { return n >= least && n <= largest_side; };
     if (is(o.kernel[k], 1) && is(o.stride[k], 1) && is(o.dilation[k], 1) && is(o.padding[k], 0))
@@ -47,8 +46,7 @@ void check_options(const Conv2dOptions& o) {
 
 /// channels · height · width, the elements of an image. Throws ShapeError when they do not fit into
 /// an Index.
-template <class = void>
-Index image_elements(Index channels, ImageSize size) {
+inline Index image_elements(Index channels, ImageSize size) {
   const Index elements = product_of_sizes({channels, size.height, size.width});
   if (elements < 0) {
     check_shape(false, "LoRAConv2d", "image", size.height, size.width,
@@ -60,8 +58,7 @@ Index image_elements(Index channels, ImageSize size) {
 /// Size of the result: floor((n + 2 padding - dilation (kernel - 1) - 1) / stride) + 1 in each
 /// direction. Throws ShapeError when the kernel does not fit, or a side of the image is negative or
 /// not below 2^31; ConfigError for options that cannot be.
-template <class = void>
-ImageSize conv2d_output(const Conv2dOptions& o, ImageSize in) {
+inline ImageSize conv2d_output(const Conv2dOptions& o, ImageSize in) {
   detail::check_options(o);
   for (const Index side : {in.height, in.width}) {
     if (side >= 0 && side <= detail::largest_side) continue;

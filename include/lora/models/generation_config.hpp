@@ -29,8 +29,7 @@ struct GenerationConfig {
 };
 
 /// Throws ConfigError, naming the field, for what is out of range.
-template <class = void>
-void check_config(const GenerationConfig& c) {
+inline void check_config(const GenerationConfig& c) {
   const detail::OptionCheck check{"GenerationConfig"};
   check.at_least("max_new_tokens", c.max_new_tokens.value_or(0), 0);
   check.at_least("max_length", c.max_length.value_or(0), 0);

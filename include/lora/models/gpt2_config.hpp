@@ -29,8 +29,7 @@ struct GPT2Config {
 };
 
 /// Throws ConfigError, naming the field, for sizes below 1 and heads that do not divide n_embd.
-template <class = void>
-void check_config(const GPT2Config& c) {
+inline void check_config(const GPT2Config& c) {
   const detail::OptionCheck check{"GPT2Config"};
   check.at_least("vocab_size", c.vocab_size, 1);
   check.at_least("n_positions", c.n_positions, 1);

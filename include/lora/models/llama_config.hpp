@@ -32,8 +32,7 @@ struct LlamaConfig {
 
 /// Throws ConfigError, naming the field, for sizes below 1, heads that do not divide, an odd head
 /// size, numbers that are not finite, and a scaling that cannot be computed.
-template <class = void>
-void check_config(const LlamaConfig& c) {
+inline void check_config(const LlamaConfig& c) {
   const detail::OptionCheck check{"LlamaConfig"};
   if (c.model_type != "llama" && c.model_type != "mistral" && c.model_type != "qwen2" &&
       c.model_type != "qwen3")
@@ -79,8 +78,7 @@ void check_config(const LlamaConfig& c) {
 }
 
 /// The class that transformers has for the norms of a model: "LlamaRMSNorm".
-template <class = void>
-const char* rms_norm_type(std::string_view model_type) {
+inline const char* rms_norm_type(std::string_view model_type) {
   if (model_type == "mistral") return "MistralRMSNorm";
   if (model_type == "qwen2") return "Qwen2RMSNorm";
   return model_type == "qwen3" ? "Qwen3RMSNorm" : "LlamaRMSNorm";

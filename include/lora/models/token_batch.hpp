@@ -22,8 +22,7 @@ struct TokenBatch {
 
 /// The lengths of a batch's sequences to `lengths`, of which none is 0. Throws ShapeError when a
 /// length is negative or they do not sum to T. Allocates when there are more than before.
-template <class = void>
-void list_lengths(const char* where, const TokenBatch& batch, std::vector<Index>& lengths) {
+inline void list_lengths(const char* where, const TokenBatch& batch, std::vector<Index>& lengths) {
   Index left = batch.rows();
   for (std::size_t n = 0; n < batch.lengths.size(); ++n) {
     const Index length = batch.lengths[n];

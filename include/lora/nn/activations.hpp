@@ -215,8 +215,7 @@ inline constexpr std::array<Name, 9> names{{
 
 /// The activation that HuggingFace's configs call `name`; `linear` is the identity.
 /// Throws ConfigError with the names there are. Allocates only then.
-template <class = void>
-Activation activation_from_name(std::string_view name) {
+inline Activation activation_from_name(std::string_view name) {
   for (const auto& entry : activations::names) {
     if (entry.name == name) return entry.kind;
   }
@@ -230,8 +229,7 @@ Activation activation_from_name(std::string_view name) {
 
 /// HuggingFace's name of an activation; `activation_from_name` reads it back. Throws ConfigError if
 /// there is none.
-template <class = void>
-std::string_view activation_name(Activation kind) {
+inline std::string_view activation_name(Activation kind) {
   for (const auto& entry : activations::names) {
     if (entry.kind == kind) return entry.name;
   }

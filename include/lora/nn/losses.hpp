@@ -41,9 +41,8 @@ struct CrossEntropyResult {
 
 namespace detail {
 
-template <class = void>
-void check_cross_entropy(Index T, Index V, std::span<const std::int64_t> labels,
-                         const CrossEntropyOptions& options) {
+inline void check_cross_entropy(Index T, Index V, std::span<const std::int64_t> labels,
+                                const CrossEntropyOptions& options) {
   const auto refuse = [](const std::string& what) { throw ConfigError("cross_entropy: " + what); };
   if (static_cast<Index>(labels.size()) != T) {
     throw ShapeError("cross_entropy: " + std::to_string(labels.size()) + " labels for logits " +

@@ -34,8 +34,7 @@ struct Rope {
 };
 
 /// What cosines and sines are multiplied with: yarn's attention factor, 1 for the others.
-template <class = void>
-double rope_attention_factor(const RopeScaling& s) {
+inline double rope_attention_factor(const RopeScaling& s) {
   if (s.type != RopeScaling::Type::yarn) return 1;
   return s.attention_factor.value_or(s.factor > 1 ? 0.1 * std::log(s.factor) + 1 : 1);
 }
@@ -44,8 +43,7 @@ namespace detail {
 /// How much of pair i's angle yarn divides by factor: 0 up to the pair that turns beta_fast times
 /// within the positions P of the first training, 1 from that which turns beta_slow times, linear
 /// between. The pair that turns n times is K ln(P/(2πn)) / (2 ln θ).
-template <class = void>
-double yarn_ramp(const Rope& rope, Index i) {
+inline double yarn_ramp(const Rope& rope, Index i) {
   const RopeScaling& s = rope.scaling;
   const auto K = static_cast<double>(rope.head_dim);
   const auto trained = static_cast<double>(s.original_max_position_embeddings);
@@ -69,8 +67,7 @@ double yarn_ramp(const Rope& rope, Index i) {
 /// low);
 ///   yarn     m f/factor + (1−m) f with yarn_ramp's m (Peng et al., 2023).
 /// Source: transformers' modeling_rope_utils.
-template <class = void>
-double rope_frequency(const Rope& rope, Index i, Index length) {
+inline double rope_frequency(const Rope& rope, Index i, Index length) {
   const RopeScaling& s = rope.scaling;
   const auto K = static_cast<double>(rope.head_dim);
   double theta = rope.theta;

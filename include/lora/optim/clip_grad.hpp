@@ -28,10 +28,7 @@ struct ClipOptions {
 namespace detail {
 
 /// The larger of two magnitudes; a NaN stays.
-template <class = void>
-double larger(double a, double b) {
-  return b <= a || std::isnan(a) ? a : b;
-}
+inline double larger(double a, double b) { return b <= a || std::isnan(a) ? a : b; }
 
 /// Folds term(|g_i|) over all i; eight folds side by side, so that one need not wait for the one
 /// before it.
@@ -67,7 +64,7 @@ class NormSum {
     } else if (p_ == 1) {
       sum_ += fold_magnitudes(g, itself, plus);
     } else if (std::isinf(p_)) {
-      sum_ = larger(sum_, fold_magnitudes(g, itself, larger<void>));
+      sum_ = larger(sum_, fold_magnitudes(g, itself, larger));
     } else {
       sum_ += fold_magnitudes(
           g, [p = p_](double x) { return std::pow(x, p); }, plus);
@@ -83,8 +80,7 @@ class NormSum {
   double sum_ = 0;  ///< Σ |g|^p, or the largest |g| when p is infinite
 };
 
-template <class = void>
-void expect_norm_type(const char* where, double p) {
+inline void expect_norm_type(const char* where, double p) {
   if (!(p > 0)) {
     throw ConfigError(std::string(where) + ": norm_type is " + number_text(p) +
                       ", expected a number > 0 or infinity");

@@ -71,8 +71,7 @@ struct GenerateOptions {
 /// How many tokens a sequence may have: max_position_embeddings, as often as a dynamic scaling of
 /// rotary positions says, or yarn's stretch of the positions of the first training where that is
 /// more, or n_positions.
-template <class = void>
-Index position_limit(const CausalLMConfig& config) {
+inline Index position_limit(const CausalLMConfig& config) {
   if (const auto* gpt2 = std::get_if<GPT2Config>(&config)) return gpt2->n_positions;
   const LlamaConfig& llama = std::get<LlamaConfig>(config);
   const RopeScaling& scaling = llama.rope_scaling;

@@ -19,8 +19,7 @@ namespace lora {
 
 /// Bytes of the memory that a program could still take: what Linux says is available, or less where
 /// a control group limits it. None where the system does not say.
-template <class = void>
-std::optional<std::uint64_t> available_memory() {
+inline std::optional<std::uint64_t> available_memory() {
   std::optional<std::uint64_t> free;
   std::ifstream memory("/proc/meminfo");
   for (std::string line; std::getline(memory, line);) {
@@ -46,8 +45,7 @@ std::optional<std::uint64_t> available_memory() {
 }
 
 /// "812 kB", "1.20 GB": 1000 and not 1024, as on the box.
-template <class = void>
-std::string bytes_text(std::uint64_t bytes) {
+inline std::string bytes_text(std::uint64_t bytes) {
   const auto n = static_cast<double>(bytes);
   if (n >= 1e9) return fixed_text(n / 1e9, 2) + " GB";
   if (n >= 1e6) return fixed_text(n / 1e6, 1) + " MB";
