@@ -16,12 +16,22 @@
 
 namespace lora {
 
-/// Puts adapters on the layers of a Base that a LoRAConfig selects, and manages them by name. A
-/// value: copying it copies the adapters and shares the frozen weights. The base is run as before,
-/// through base(). Names, rules and texts are PEFT's. Every function either does all of what it
-/// says or throws and changes nothing, whatever throws: this library, an allocation, or the base's
-/// own for_each_module. For that the new gradients of all layers are there before the old ones are
-/// freed. Not thread-safe, but for base()'s forward. Source: PEFT's LoraModel and PeftModel.
+/// Puts adapters on the layers of a Base that a LoRAConfig selects, and manages them by name. A value:
+/// copying it copies the adapters and shares the frozen weights. The base runs as before, through
+/// base(). Names, rules and texts are PEFT's.
+///
+///   LoRAConfig config;
+///   config.target_modules = std::vector<std::string>{"q_proj", "v_proj"};
+///   LoRAModel<CausalLM<float>> model(load_model<CausalLM<float>>("base"), config);
+///   // … train model.base() over model's parameters, then:
+///   model.print_trainable_parameters(std::cout);
+///   CausalLM<float> merged = model.merge_and_unload();
+///
+/// Throws: every function does all that it says, or throws and changes nothing, whatever throws: this
+///   library, an allocation, or the base's own for_each_module. So the new gradients of all layers
+///   are allocated before the old ones are freed.
+/// Threads: not safe to share, except for base()'s forward.
+/// Source: PEFT's LoraModel and PeftModel.
 template <Adaptable Base>
 class LoRAModel {
  public:
@@ -65,8 +75,8 @@ class LoRAModel {
   MatchReport add_adapter(std::string name, const Config& config, std::uint64_t seed = 0,
                           Fill&& fill = {}) {
     config.validate();
-    check_new_name(name, "add_adapter");
-    if (config.bias != "none") check_no_other_bias(name);
+    detail::expect_new_name(*this, name, "add_adapter");
+    if (config.bias != "none") detail::expect_no_other_bias(adapters_, name);
     MatchReport report = select_modules(base_, config);
     const bool filled = !std::is_same_v<std::remove_cvref_t<Fill>, KeepValues>;
     const AdapterInit init = filled ? AdapterInit::none : adapter_init(config);
@@ -135,7 +145,7 @@ class LoRAModel {
   void rename_adapter(std::string name, std::string new_name) {
     check_known({name}, "rename_adapter");
     if (name == new_name) return;
-    check_new_name(new_name, "rename_adapter");
+    detail::expect_new_name(*this, new_name, "rename_adapter");
     change_at_once([&](Transaction& change) {
       for_each_layer([&](const NamePath&, auto& layer) {
         layer.prepare_rename_adapter(name, new_name, change);
@@ -318,27 +328,6 @@ class LoRAModel {
   }
   void check_not_merged(const std::vector<std::string>& names, const char* where) const {
     detail::expect_not_merged(names, merged_adapters(), where);
-  }
-  /// Throws ConfigError unless `name` is a valid one that neither this model nor, behind its back,
-  /// a layer has.
-  void check_new_name(const std::string& name, const char* where) {
-    if (has_adapter(name))
-      throw ConfigError("LoRAModel::" + std::string(where) + ": adapter \"" + name +
-                        "\" is there already");
-    make_adapter<Scalar>(name, {});
-    for_each_layer([&](const NamePath& path, auto& layer) {
-      if (!layer.knows(name)) return;
-      throw ConfigError("LoRAModel::" + std::string(where) + ": layer \"" + path.str() +
-                        "\" has an adapter \"" + name + "\" that was not added by this model");
-    });
-  }
-  void check_no_other_bias(const std::string& name) const {
-    for (const auto& [other, config] : adapters_) {
-      if (config.bias == "none") continue;
-      throw ConfigError("LoRAModel::add_adapter: adapter \"" + name +
-                        "\" trains biases, and so does \"" + other +
-                        "\"; only one adapter may, since they are the base's own");
-    }
   }
   bool any_merged() const { return !merged_adapters().empty(); }
 

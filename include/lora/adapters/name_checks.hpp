@@ -2,6 +2,7 @@
 #pragma once
 
 #include <lora/core/error.hpp>
+#include <lora/layers/adapter.hpp>
 
 #include <algorithm>
 #include <string>
@@ -37,6 +38,33 @@ inline void expect_named_once(const std::vector<std::string>& names, const char*
     if (std::count(names.begin(), names.end(), name) == 1) continue;
     throw ConfigError("LoRAModel::" + std::string(where) + ": adapter \"" + name +
                       "\" is named twice");
+  }
+}
+
+/// Throws: ConfigError unless `name` is a valid one that neither the model nor, without its knowing,
+///   one of its layers has.
+template <class Model>
+void expect_new_name(Model& model, const std::string& name, const char* where) {
+  if (model.has_adapter(name)) {
+    throw ConfigError("LoRAModel::" + std::string(where) + ": adapter \"" + name +
+                      "\" is there already");
+  }
+  make_adapter<typename Model::Scalar>(name, {});  // for its checks of the name
+  model.for_each_layer([&](const NamePath& path, auto& layer) {
+    if (!layer.knows(name)) return;
+    throw ConfigError("LoRAModel::" + std::string(where) + ": layer \"" + path.str() +
+                      "\" has an adapter \"" + name + "\" that was not added by this model");
+  });
+}
+
+/// Throws: ConfigError when another adapter of the list of names and configurations trains biases.
+template <class NamedConfigs>
+void expect_no_other_bias(const NamedConfigs& adapters, const std::string& name) {
+  for (const auto& [other, config] : adapters) {
+    if (config.bias == "none") continue;
+    throw ConfigError("LoRAModel::add_adapter: adapter \"" + name +
+                      "\" trains biases, and so does \"" + other +
+                      "\"; only one adapter may, since they are the base's own");
   }
 }
 

@@ -8,13 +8,21 @@
 namespace lora {
 
 /// y = x Wᵀ + b + Σ s_a · (drop_a(x) A_aᵀ B_aᵀ + bias_a) over the active adapters a; x (T, D),
-/// y (T, O).
+/// y (T, O). W (O, D) is frozen; A (R, D) and B (O, R) are trained. DoRA also scales y, see there. A
+/// layer is a value: copying it copies the adapters and shares W.
 ///
-/// W is frozen, A (R, D) and B (O, R) are trained. A layer is a value: copying it copies the
-/// adapters and shares W. forward() is const and may run on several threads at once, each with a
-/// tape of its own; everything else may not. Source: Hu et al., "LoRA", 2021; PEFT's lora.Linear,
-/// with these differences: unmerging is exact, an adapter is not rescaled or deleted while it is
-/// merged, and merged layers that are disabled and enabled again are merged still.
+///   LoRALinear<float> layer(FrozenWeight<float>::pack(W), b);
+///   layer.add_adapter("default", {.r = 8, .lora_alpha = 16});
+///   layer.adapters().set_active({"default"});
+///   LoRALinear<float>::Tape tape;
+///   layer.forward(x, y, &tape);        // y (T, O)
+///   layer.backward(x, dy, tape, &dx);  // adds to A.grad and B.grad, sets dx (T, D)
+///
+/// Threads: forward() may run on several threads at once, each with a tape of its own; nothing else
+///   may.
+/// Source: Hu et al., "LoRA", 2021; PEFT's lora.Linear, with these differences: unmerging is exact, an
+///   adapter is not rescaled or deleted while it is merged, and merged layers that are disabled and
+///   enabled again are still merged.
 template <class S>
 class LoRALinear : public AdaptedWeight<S> {
   using Base = AdaptedWeight<S>;
@@ -42,10 +50,10 @@ class LoRALinear : public AdaptedWeight<S> {
     return this->weight().layout() == Layout::in_out ? "Conv1D" : "Linear";
   }
 
-  /// Adds an adapter, neither active nor trainable. With the first one the layer's bias is called
-  /// "base_layer.bias" instead of "bias", as in PEFT; to an optimiser that trained it before it
-  /// is a new tensor, and prune() forgets the old name. Throws ConfigError, and Error while the
-  /// base is trained whole, with nothing changed.
+  /// Adds an adapter, neither active nor trainable. With the first adapter the layer's bias is called
+  /// "base_layer.bias" instead of "bias", as in PEFT; for an optimiser that trained it before, it is
+  /// a new tensor, and prune() forgets the old name.
+  /// Throws: ConfigError; Error while the base is trained whole. Nothing has changed then.
   void add_adapter(std::string name, const AdapterOptions& options = {}) {
     this->adapters().add(new_adapter(name, options));
   }
@@ -61,12 +69,13 @@ class LoRALinear : public AdaptedWeight<S> {
     return adapter;
   }
 
-  /// Computes y as above; what backward needs goes to `tape` (nullptr: inference, the scratch is
-  /// allocated in the call). While merged, y = x (W + Σ s B A)ᵀ + b with the merged adapters alone,
-  /// as in PEFT. y must not overlap x. With pass.adapter_names each row has its own adapter or
-  /// trained copy, see Pass; W is read once for all rows unless there are copies among them. Throws
-  /// ShapeError, and Error for overlapping matrices or when adapter_names are given in training or
-  /// while adapters are merged. Allocates when T changes.
+  /// Computes y (T, O) from x (T, D), and keeps in `tape` what backward needs; without a tape
+  /// (inference) the call allocates its scratch. While adapters are merged, y = x (W + Σ s B A)ᵀ + b
+  /// with those alone, as in PEFT. y must not overlap x. With pass.adapter_names each row has its own
+  /// adapter or trained copy, see Pass; W is read once for all rows unless there are copies.
+  /// Throws: ShapeError; Error for overlapping matrices, and for adapter_names in training, while
+  ///   adapters are merged, or with a DoRA adapter.
+  /// Allocates: when T changes.
   void forward(In<S> x, Out<S> y, Tape* tape = nullptr, const Pass& pass = {}) const {
     if (tape != nullptr) tape->rows = -1;  // an error leaves a tape that backward refuses
     expect_shape("LoRALinear::forward", "x", x, -1, in_features());
@@ -82,9 +91,11 @@ class LoRALinear : public AdaptedWeight<S> {
   /// what forward was given, dy = dL/dy (T, O); dx must overlap neither.
   /// With h_a = s_a drop_a(x) A_aᵀ and dh_a = s_a dy B_a:
   ///   dB = dyᵀ h,  dA = dhᵀ drop(x),  db = Σ dy,  dx = dy W + Σ mask_a ∘ (dh_a A_a).
-  /// W gets no gradient and W + sBA is not formed. Throws ShapeError, and Error for overlapping
-  /// matrices and when tape and layer do not belong together: it is another layer's tape (a copy of
-  /// the layer may use it), or what acts was changed since forward. Allocates when T changes.
+  /// W gets no gradient, and W + s B A is not formed. A tape with a DoRA adapter serves one backward.
+  /// Throws: ShapeError; Error for overlapping matrices, and when tape and layer do not belong
+  ///   together: the tape is another layer's (a copy of the layer may use it), or what acts was
+  ///   changed since forward.
+  /// Allocates: when T changes.
   void backward(In<S> x, In<S> dy, Tape& tape, Matrix<S>* dx,
                 Accumulate accumulate = Accumulate::no) {
     check_backward(x, dy, tape, dx, accumulate);

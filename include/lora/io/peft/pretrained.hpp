@@ -150,14 +150,21 @@ void check_ranks(LoRAModel<Base>& model, const std::string& name, const LoRAConf
 /// Saves adapters as PEFT does: "default" into `directory`, any other into `directory`/<its name>,
 /// each as adapter_model.safetensors and adapter_config.json (replace_peft_files says what a kill
 /// or an error leaves), and README.md once in `directory`. Folders are created. Keys and shapes are
-/// adapter_tensors'. The configuration is that the adapter was added with, see peft_config_fields;
-/// "all-linear" and a target_modules of null become the names that they stand for. All adapters are
-/// checked before the first is written, and README.md is written before them; when writing one
-/// fails, those before it are saved, and README.md is not. Throws
-/// ConfigError for an unknown adapter, a name that is no name of a folder, another dtype, a value
-/// that the dtype cannot hold; IoError.
-/// Allocates the tensors' bytes only for another dtype than the model's own. Source: PEFT's
-/// PeftModel.save_pretrained, save_embedding_layers=False.
+/// adapter_tensors'. The configuration is the one that the adapter was added with, see
+/// peft_config_fields; "all-linear" and a target_modules of null become the names that they stand
+/// for.
+///
+///   save_pretrained(model, "my_adapter");   // or {.dtype = DType::BF16}
+///   LoRAModel<Base> other(base);            // the same base, without adapters
+///   const LoadReport report = load_adapter(other, "my_adapter");
+///   for (const std::string& warning : report.warnings) std::cerr << warning << '\n';
+///
+/// All adapters are checked before the first is written, and README.md is written before them. When
+/// writing one fails, those before it are saved, and README.md is not.
+/// Throws: ConfigError for an unknown adapter, a name that cannot be a folder's, another dtype, a value
+///   that the dtype cannot hold; IoError.
+/// Allocates: the tensors' bytes, only for another dtype than the model's own.
+/// Source: PEFT's PeftModel.save_pretrained, save_embedding_layers=False.
 template <class Base>
 void save_pretrained(LoRAModel<Base>& model, const std::filesystem::path& directory,
                      const SavePretrainedOptions& options = {}) {
@@ -201,15 +208,15 @@ void save_pretrained(LoRAModel<Base>& model, const std::filesystem::path& direct
 }
 
 /// Adds the adapter of a directory to a model that has none of this name: on the layers that its
-/// configuration selects, with its tensors, active when no adapter is. Keys that are missing,
-/// unexpected or of another shape are all named in one FormatError; a tensor that the adapter has
-/// not is unexpected, but for copies of the base's weights, which PEFT writes of an adapted
-/// embedding or head by default. An equal copy is nothing; another one takes the place of the
-/// model's frozen weight (of both, where embedding and head are one), with a warning. Biases of the
-/// base change when the configuration's `bias` says that they are the adapter's, and nothing else
-/// of it does. On any error the model is as it was. Throws as PeftAdapter::open and
-/// LoRAModel::add_adapter. Source: PEFT's PeftModel.load_adapter, which ignores missing and
-/// unexpected keys, and so a copy whose name lacks "base_layer" though its module is adapted.
+/// configuration selects, with its tensors, active when no adapter is. Every key that is missing,
+/// unexpected or of another shape is named in one FormatError. A tensor that does not belong to the
+/// adapter is unexpected, except for copies of the base's weights, which PEFT writes of an adapted
+/// embedding or head by default. An equal copy changes nothing; another one replaces the model's
+/// frozen weight (both, where embedding and head are one), with a warning. Biases of the base change
+/// when the configuration's `bias` says that they are the adapter's. Nothing else of the base does.
+/// Throws: as PeftAdapter::open and LoRAModel::add_adapter; the model is then as it was.
+/// Source: PEFT's PeftModel.load_adapter, which ignores missing and unexpected keys, and so a copy
+///   whose name lacks "base_layer" though its module is adapted.
 template <class Base>
 LoadReport load_adapter(LoRAModel<Base>& model, const std::filesystem::path& directory,
                         const std::string& name = "default", const LoadOptions& options = {}) {
