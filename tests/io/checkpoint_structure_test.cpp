@@ -149,7 +149,7 @@ TEST(CheckpointStructure, ComparesTensorsOnceBothAreRounded) {
   writer.write(folder.path / "f");
   const auto file = SafetensorsFile::open(folder.path / "f");
   const auto same = [&](const char* a, const char* b) {
-    return detail::same_tensors(file, a, file, b);
+    return same_tensors(file, a, file, b);
   };
   EXPECT_TRUE(same("own", "half"));
   EXPECT_TRUE(same("own", "fine_half"));

@@ -17,7 +17,7 @@ TEST(PeftKeys, LoseTheirPrefixOnceAndOnlyWhole) {
 TEST(PeftKeys, TellCopiesOfTheBaseFromWhatWasTrained) {
   lora::LoRAConfig config;
   config.modules_to_save = {{"head", "score"}};
-  using lora::detail::copied_module;
+  using lora::copied_module;
   EXPECT_EQ(copied_module(config, "base_model.model.m.embed.base_layer.weight"), "m.embed");
   EXPECT_EQ(copied_module(config, "m.embed.weight"), "m.embed");
   // By the end of a name, without a dot before it, also of a container's.

@@ -131,7 +131,7 @@ class Exporter {
 
   // A copy of the base's embedding or head, as PEFT leaves it, says nothing new of an equal base.
   void check_other(const std::string& key) {
-    const std::string copied = detail::copied_module(adapter_.config(), key);
+    const std::string copied = copied_module(adapter_.config(), key);
     if (copied.empty() || (copied != base_.family->embedding && copied != base_.family->head))
       problem(key, reason_against(key));
   }

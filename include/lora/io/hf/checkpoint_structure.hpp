@@ -124,8 +124,6 @@ class CheckpointStructure {
   std::set<Index> vocabularies_;
 };
 
-namespace detail {
-
 /// Whether two tensors of numbers with a point hold the same ones, once both are rounded to the
 /// narrower of their types.
 inline bool same_tensors(const SafetensorsFile& one, const std::string& a,
@@ -149,7 +147,5 @@ inline bool same_tensors(const SafetensorsFile& one, const std::string& a,
   }
   return true;
 }
-
-}  // namespace detail
 
 }  // namespace lora

@@ -59,8 +59,6 @@ inline std::optional<NamedPeftKey> named_peft_key(std::string_view key) {
   return std::nullopt;
 }
 
-namespace detail {
-
 /// The module of the base whose weight `key` holds a copy of, as PEFT writes them of embeddings and
 /// heads (save_embedding_layers); empty for a tensor that is the adapter's own, such as a weight
 /// that modules_to_save names: by the end of its path or of a container's, with no dot before it.
@@ -78,6 +76,8 @@ inline std::string copied_module(const LoRAConfig& config, const std::string& ke
   }
   return module;
 }
+
+namespace detail {
 
 /// Whether PEFT finds the copy under this key: ".base_layer" stands in it where the module is
 /// adapted, and only there. It passes over a copy under the other name in silence.

@@ -231,7 +231,7 @@ LoadReport load_adapter(LoRAModel<Base>& model, const std::filesystem::path& dir
   model.add_adapter(name, config, options.seed, [&](const MatchReport& matched) {
     detail::BaseCopyReader<Base> reader(model, name, adapter.tensors());
     for (const std::string& key : adapter.other_tensors()) {
-      const std::string module = detail::copied_module(config, key);
+      const std::string module = copied_module(config, key);
       if (!module.empty()) reader.add(key, module);
     }
     copies = reader.take();
