@@ -6,7 +6,7 @@
 
 #include <cstdio>
 
-#include "../examples/support/output_path.hpp"
+#include "../tools/support/output_path.hpp"
 
 namespace {
 
@@ -22,13 +22,13 @@ int main(int argc, char** argv) try {
     std::fprintf(stderr, "usage: rank_chart REPORT.json CHART.svg [PEAKS.json]\n");
     return 2;
   }
-  examples::InputPaths inputs{argv[1]};
+  tools::InputPaths inputs{argv[1]};
   if (argc == 4) inputs.emplace_back(argv[3]);
-  examples::refuse_input_as_output({argv[2]}, inputs);
+  tools::refuse_input_as_output({argv[2]}, inputs);
   const bench::RankReport report =
       bench::read_rank_report(read_json(argv[1]), argc == 4 ? read_json(argv[3]) : lora::Json());
   std::fputs(bench::rank_table(report).c_str(), stdout);
-  lora::atomic_write(argv[2], examples::to_svg(bench::rank_chart(report)));
+  lora::atomic_write(argv[2], tools::to_svg(bench::rank_chart(report)));
   std::printf("chart: %s\n", argv[2]);
   if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return 0;
   std::fprintf(stderr, "rank_chart: standard output: could not be written to the end\n");

@@ -2,16 +2,17 @@
 // task with a few per cent of its parameters, beside full fine-tuning and beside no tuning.
 #include <lora/lora.hpp>
 
+#include "../tools/support/output_path.hpp"
+#include "../tools/support/program.hpp"
 #include "support/adapt_options.hpp"
 #include "support/adapt_report.hpp"
-#include "support/output_path.hpp"
-#include "support/program.hpp"
 
 #include <iostream>
 
 namespace {
 
 using namespace examples;
+using tools::InputPaths, tools::ProgramWords;
 
 constexpr Index kCurvePoints = 24, kCurveImages = 500;
 constexpr const char* kBaseFile = "base.safetensors";
@@ -25,7 +26,8 @@ TrainingPlan base_plan(const AdaptOptions& options, const Tasks& tasks) {
           .steps = steps_of(options.base_epochs, tasks.a.train, options.batch_size),
           .batch_size = options.batch_size,
           .learning_rate = options.full_learning_rate,
-          .seed = options.digits.seed};
+          .seed = options.digits.seed,
+          .quiet = options.quiet};
 }
 
 AdaptationPlan adaptation_plan(const AdaptOptions& options, const Tasks& tasks) {
@@ -36,7 +38,6 @@ AdaptationPlan adaptation_plan(const AdaptOptions& options, const Tasks& tasks) 
                             : steps_of(options.epochs, tasks.b.train, options.batch_size);
   plan.training.record_every = std::max<Index>(1, plan.training.steps / kCurvePoints);
   plan.curve_images = kCurveImages;
-  plan.progress = options.quiet ? ProgressMode::quiet : ProgressMode::automatic;
   return plan;
 }
 
@@ -73,7 +74,7 @@ Network base_network(const AdaptOptions& options, const Tasks& tasks, const Spea
     NetworkOrigin origin;
     InputPaths written{options.output / "full_fine_tuning.safetensors"};
     for (const Index rank : options.ranks) written.push_back(adapter_file(options, rank));
-    refuse_input_as_output(written, {options.base});
+    tools::refuse_input_as_output(written, {options.base});
     Network network = load_network(options.base, pixels, origin);
     if (origin.digits != here.digits || origin.seed != here.seed) {
       std::cerr << "note: " << options.base.string() << " learned from " << origin.digits
@@ -86,8 +87,10 @@ Network base_network(const AdaptOptions& options, const Tasks& tasks, const Spea
   std::vector<Index> sizes = {pixels};
   sizes.insert(sizes.end(), options.hidden.begin(), options.hidden.end());
   sizes.push_back(10);
-  const ProgressMode mode = options.quiet ? ProgressMode::quiet : ProgressMode::automatic;
-  Network network = train_base_network(sizes, tasks, base_plan(options, tasks), mode);
+  TrainingPlan plan = base_plan(options, tasks);
+  plan.record_every = std::max<Index>(1, plan.steps / kCurvePoints);
+  say("Training the base network on task A:");
+  Network network = train_base_network(sizes, tasks, plan);
   say("Base network " + shape_words(network) + ", " +
       lora::grouped_text(static_cast<std::uint64_t>(network_size(network))) +
       " parameters, trained on task A and frozen");
@@ -215,7 +218,7 @@ void run(const AdaptOptions& options) {
 int main(int argc, char** argv) {
   AdaptOptions options;
   const ProgramWords words{"adapt_digits", "a smaller --batch-size, fewer --images", 1};
-  return run_program(words, [&] {
+  return tools::run_program(words, [&] {
     try {
       if (const std::optional<int> code = parse_adapt_options(argc, argv, options)) return *code;
       run(options);

@@ -4,8 +4,8 @@
 #   bash examples/run.sh [--short]         the small bilingual Llama of examples/data on our own records, into results/demo;
 #                                          --short: two epochs in place of five
 #   bash examples/run.sh --model DIR --data FILE --output OUT [options of finetune, see --help]       yours
-#   bash examples/run.sh generate|score|lora_tool OPTIONS   another program, see --help
-#   bash examples/run.sh digits [OPTIONS]                   handwritten digits
+#   bash examples/run.sh COMMAND OPTIONS   another command of the program lora: generate, data, merge ...; help lists them
+#   bash examples/run.sh digits [OPTIONS]  handwritten digits
 # Paths are relative to the current folder.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -13,24 +13,25 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 . "$root/cmake/install_packages.sh"
 install_packages g++ cmake make libeigen3-dev nlohmann-json3-dev libcli11-dev zlib1g-dev
 
-job=finetune
+job=(tools/lora finetune) target=lora_program
 case "${1:-}" in
-  digits) job=adapt_digits; shift ;;
-  generate | score | lora_tool) job=$1; shift ;;
+  digits) job=(examples/adapt_digits) target=adapt_digits; shift ;;
+  [a-z]*) job=(tools/lora) ;;
+  "" | --short)
+    [ $# -le 1 ] || { echo "run.sh: --short goes with no other argument" >&2; exit 2; }
+    cd "$root"
+    set -- --config examples/data/finetune.json --overwrite-output-dir ${1:+--num-train-epochs 2} ;;
 esac
-if [ "$job" = finetune ] && { [ $# -eq 0 ] || [ "$*" = --short ]; }; then
-  cd "$root"
-  set -- --config examples/data/finetune.json --overwrite-output-dir ${1:+--num-train-epochs 2}
-fi
 for argument in "$@"; do
-  [ "$argument" != --short ] || { echo "run.sh: --short goes with no other argument" >&2; exit 2; }
+  [ "$argument" != --short ] || [ "$target" = adapt_digits ] ||
+    { echo "run.sh: --short goes with no other argument" >&2; exit 2; }
 done
 
 build=$root/build  # where the tests were built, the program is there already
-if [ ! -x "$build/examples/$job" ]; then
+if [ ! -x "$build/${job[0]}" ]; then
   build=$root/build-examples
-  [ -x "$build/examples/$job" ] || echo "Building $job (a minute or two) ..." >&2
+  [ -x "$build/${job[0]}" ] || echo "Building $target (a minute or two) ..." >&2
   cmake -S "$root" --preset default -DLORA_BUILD_TESTS=OFF -DLORA_BUILD_BENCH=OFF -B "$build" >/dev/null
 fi
-cmake --build "$build" -j "$(nproc)" --target "$job" >/dev/null
-exec "$build/examples/$job" "$@"
+cmake --build "$build" -j "$(nproc)" --target "$target" >/dev/null
+exec "$build/${job[0]}" "${job[@]:1}" "$@"

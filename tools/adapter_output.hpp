@@ -1,12 +1,12 @@
-// What the commands of lora_tool share: reading tensors, writing adapters, numbers for people.
+// What the commands on files share: reading tensors, writing adapters, numbers for people.
 #pragma once
 
-#include "output_path.hpp"
-#include "program.hpp"
-#include "progress.hpp"
+#include "support/output_path.hpp"
+#include "support/program.hpp"
+#include "support/progress.hpp"
+#include "support/utf8.hpp"
 
 #include <lora/adapters/low_rank_factors.hpp>
-#include <lora/core/code_points.hpp>
 #include <lora/io/hf/checkpoint_files.hpp>
 #include <lora/io/peft/model_card.hpp>
 #include <lora/io/peft/peft_adapter.hpp>
@@ -19,7 +19,7 @@
 #include <utility>
 #include <vector>
 
-namespace examples {
+namespace tools {
 
 using lora::DType;
 using lora::printable;
@@ -50,7 +50,7 @@ inline std::string table_text(const std::vector<std::vector<std::string>>& rows)
 inline lora::PeftAdapter open_adapter(const std::filesystem::path& directory) {
   lora::PeftAdapter adapter = lora::PeftAdapter::open(directory);
   for (const std::string& warning : adapter.warnings())
-    std::cerr << "lora_tool: " << directory.string() << ": " << warning << "\n";
+    std::cerr << "lora: " << directory.string() << ": " << warning << "\n";
   return adapter;
 }
 
@@ -63,7 +63,7 @@ inline bool has_checkpoint(const std::filesystem::path& directory) {
 
 /// A new adapter's configuration names its base, and JSON holds UTF-8 alone.
 inline void expect_utf8_base(const std::filesystem::path& base) {
-  if (lora::detail::is_utf8(base.string())) return;
+  if (is_utf8(base.string())) return;
   throw lora::ConfigError("--base is " + lora::in_quotes(base.string()) +
                           ", which is not UTF-8; adapter_config.json cannot hold it");
 }
@@ -72,8 +72,8 @@ inline void expect_utf8_base(const std::filesystem::path& base) {
 /// holds something else than an adapter to be overwritten.
 inline void check_adapter_output(const std::filesystem::path& output, const InputPaths& inputs) {
   const std::filesystem::path directory = detail::resolved(output);
-  const auto paths = lora::detail::peft_paths(directory);
-  refuse_input_as_output({directory, paths.weights, paths.config}, inputs);
+  refuse_input_as_output(
+      {directory, directory / lora::peft_weights_file, directory / lora::peft_config_file}, inputs);
   std::error_code failure;
   const auto status = std::filesystem::status(directory, failure);
   if (!std::filesystem::exists(status)) return;
@@ -126,4 +126,4 @@ lora::LowRankFactors<S> read_factors(const lora::PeftAdapter& adapter,
   return factors;
 }
 
-}  // namespace examples
+}  // namespace tools

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-namespace examples {
+namespace tools {
 
 /// Learns merges until the vocabulary has `size` tokens, `special` ones included, or no pair occurs
 /// twice. Text is cut as Qwen2 does. Ties go to the pair that sorts first, so the same text gives
@@ -124,4 +124,4 @@ class BpeTrainer {
   std::map<std::string, std::int64_t> counts_;
 };
 
-}  // namespace examples
+}  // namespace tools

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# How finetune ends: what is refused before it begins, output that is lost, signals.
-#   check_finetune.sh FINETUNE FOLDER      from the repository's root; FOLDER is made anew
+# How lora finetune ends: what is refused before it begins, output that is lost, signals.
+#   check_finetune.sh LORA FOLDER      from the repository's root; FOLDER is made anew
 set -uo pipefail
 program=$1 folder=$2
 rm -rf "$folder"
@@ -11,7 +11,7 @@ fault() { echo "check_finetune: $*" >&2; exit 1; }
 run() {
   local expected=$1 output=$2 code=0
   shift 2
-  "$program" --config examples/data/finetune.json --output "$output" --samples 0 --quiet "$@" \
+  "$program" finetune --config examples/data/finetune.json --output "$output" --samples 0 --quiet "$@" \
     > "$folder/out" 2> "$folder/err" || code=$?
   [ "$code" = "$expected" ] || fault "$*: exit status $code, expected $expected: $(cat "$folder/err")"
 }
@@ -33,7 +33,7 @@ run 0 "$folder/data" --data "$folder/"$'\xe4.json' --max-steps 1 --eval-strategy
 
 if [ -e /dev/full ]; then
   code=0
-  "$program" --config examples/data/finetune.json --output "$folder/full" --samples 0 --quiet \
+  "$program" finetune --config examples/data/finetune.json --output "$folder/full" --samples 0 --quiet \
     --max-steps 1 > /dev/full 2> "$folder/err" || code=$?
   [ "$code" = 2 ] || fault "lost output: exit status $code, expected 2"
   said "standard output: could not be written to the end"
@@ -45,7 +45,7 @@ begin() {
   local output=$1
   shift
   rm -f "$folder/err"  # the lines of the run before
-  "$@" "$program" --config examples/data/finetune.json --output "$output" --samples 0 --max-steps 100000 \
+  "$@" "$program" finetune --config examples/data/finetune.json --output "$output" --samples 0 --max-steps 100000 \
     --logging-steps 1 > "$folder/out" 2> "$folder/err" &
   process=$!
   until_step 1

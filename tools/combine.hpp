@@ -1,14 +1,14 @@
-// lora_tool combine: several adapters' files as one.
+// lora combine: several adapters' files as one.
 #pragma once
 
-#include "tool_output.hpp"
+#include "adapter_output.hpp"
 
 #include <lora/adapters/combine.hpp>
 #include <lora/adapters/combined_config.hpp>
 
 #include <map>
 
-namespace examples {
+namespace tools {
 
 struct CombineRequest {
   std::vector<std::filesystem::path> adapters;
@@ -212,4 +212,4 @@ inline void combine_adapters(const CombineRequest& request) {
   detail::AdapterCombination(request).write();
 }
 
-}  // namespace examples
+}  // namespace tools

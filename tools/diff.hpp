@@ -1,48 +1,13 @@
-// lora_tool diff: in what two adapters differ.
+// lora diff: in what two adapters differ.
 #pragma once
 
-#include "tool_output.hpp"
-
-#include <lora/adapters/truncated_svd.hpp>
+#include "adapter_output.hpp"
+#include "update_difference.hpp"
 
 #include <map>
 #include <set>
 
-namespace examples {
-
-/// ‖B A‖ of thin factors to full precision, also where B A is a small difference of large products:
-/// with B = Q R and Aᵀ = P S it is ‖R Sᵀ‖.
-inline double precise_product_norm(const lora::Matrix<double>& A, const lora::Matrix<double>& B) {
-  const lora::detail::ThinQR<double> left(B), right(A.transpose());
-  return (left.R * right.R.transpose()).norm();
-}
-
-inline bool same(const lora::Matrix<double>& x, const lora::Matrix<double>& y) {
-  return x.rows() == y.rows() && x.cols() == y.cols() && x == y;
-}
-
-/// ‖s1 B1 A1 − s2 B2 A2‖ and ‖s1 B1 A1‖ of updates of one shape.
-struct UpdateDifference {
-  double difference = 0, first = 0;
-};
-inline UpdateDifference update_difference(const lora::LowRankFactors<double>& one,
-                                          const lora::LowRankFactors<double>& two) {
-  UpdateDifference result;
-  for (Index g = 0; g < one.groups; ++g) {
-    const auto group = [g](const lora::LowRankFactors<double>& f) {
-      const Index rows = f.B.rows() / f.groups, r = f.B.cols();
-      return lora::LowRankFactors<double>{f.A.middleRows(g * r, r),
-                                          f.scaling * f.B.middleRows(g * rows, rows)};
-    };
-    std::array<lora::LowRankFactors<double>, 2> parts{group(one), group(two)};
-    result.first += std::pow(precise_product_norm(parts[0].A, parts[0].B), 2);
-    if (same(parts[0].A, parts[1].A) && same(parts[0].B, parts[1].B)) continue;
-    parts[1].B *= -1;
-    const auto both = lora::stacked<double>(parts);
-    result.difference += std::pow(precise_product_norm(both.A, both.B), 2);
-  }
-  return {std::sqrt(result.difference), std::sqrt(result.first)};
-}
+namespace tools {
 
 namespace detail {
 
@@ -174,4 +139,4 @@ inline bool print_diff(const std::filesystem::path& first, const std::filesystem
   return detail::AdapterDiff(first, second).print();
 }
 
-}  // namespace examples
+}  // namespace tools

@@ -1,7 +1,7 @@
-// lora_tool extract: the adapter that comes nearest to a fine-tuned model.
+// lora extract: the adapter that comes nearest to a fine-tuned model.
 #pragma once
 
-#include "tool_output.hpp"
+#include "adapter_output.hpp"
 
 #include <lora/adapters/combined_config.hpp>
 #include <lora/adapters/extract.hpp>
@@ -11,7 +11,7 @@
 #include <algorithm>
 #include <set>
 
-namespace examples {
+namespace tools {
 
 struct ExtractRequest {
   std::filesystem::path base, tuned, output;
@@ -189,4 +189,4 @@ inline void extract_adapter(const ExtractRequest& request) {
   detail::Extraction(request).write();
 }
 
-}  // namespace examples
+}  // namespace tools

@@ -1,9 +1,9 @@
-// The commands of lora_tool.
+// The commands that read files and write others, or show what is in them.
 #pragma once
 
-#include "tool_diff.hpp"
-#include "tool_info.hpp"
-#include "tool_options.hpp"
+#include "diff.hpp"
+#include "file_options.hpp"
+#include "info.hpp"
 
 #include <lora/io/gguf/gguf_import.hpp>
 #include <lora/io/hf/checkpoint_merge.hpp>
@@ -11,11 +11,11 @@
 
 #include <iostream>
 
-namespace examples {
+namespace tools {
 
 namespace detail {
 
-inline void merge_command(const ToolOptions& options) {
+inline int merge_command(const FileOptions& options) {
   refuse_input_as_output({options.output}, {options.base, options.adapter});
   const auto base = lora::CheckpointFiles::open(options.base);
   const auto adapter = open_adapter(options.adapter);
@@ -30,10 +30,11 @@ inline void merge_command(const ToolOptions& options) {
   };
   const auto report = lora::merge_checkpoint(base, adapter, options.output, how);
   if (bar) bar->finish();
-  for (const std::string& warning : report.warnings) std::cerr << "lora_tool: " << warning << "\n";
+  for (const std::string& warning : report.warnings) std::cerr << "lora: " << warning << "\n";
   std::cout << "merged " << report.changed << " tensors, replaced " << report.replaced << ", left "
             << report.untouched << " as they were; " << lora::grouped_text(report.bytes)
             << " bytes\nwrote " << options.output.string() << "\n";
+  return 0;
 }
 
 /// The base's own weights that PEFT leaves beside an adapted embedding or head must be those of the
@@ -41,10 +42,10 @@ inline void merge_command(const ToolOptions& options) {
 inline void check_base_copies(const lora::PeftAdapter& adapter, const std::filesystem::path& base) {
   std::optional<lora::CheckpointFiles> files;
   for (const std::string& key : adapter.other_tensors()) {
-    const std::string module = lora::detail::copied_module(adapter.config(), key);
+    const std::string module = lora::copied_module(adapter.config(), key);
     if (module.empty()) continue;
     if (!files && !has_checkpoint(base)) {
-      std::cerr << "lora_tool: " << base.string() << ": has no weights, so that the base's weights "
+      std::cerr << "lora: " << base.string() << ": has no weights, so that the base's weights "
                 << "which the adapter's file holds (" << lora::printable(key)
                 << " and others) are left out without being compared\n";
       return;
@@ -57,7 +58,7 @@ inline void check_base_copies(const lora::PeftAdapter& adapter, const std::files
     const std::string name = (tied_head ? structure.embedding() : module) + ".weight";
     const std::string found = structure.find(name);
     const lora::SafetensorsFile& file = files->file_of(found.empty() ? name : found);
-    if (lora::detail::same_tensors(adapter.tensors(), key, file, found)) continue;
+    if (lora::same_tensors(adapter.tensors(), key, file, found)) continue;
     throw lora::FormatError(adapter.tensors().where() + ": tensor " + lora::in_quotes(key) +
                             " is a weight of the base, but not " + lora::in_quotes(found) + " of " +
                             file.where() +
@@ -66,7 +67,7 @@ inline void check_base_copies(const lora::PeftAdapter& adapter, const std::files
   }
 }
 
-inline void to_gguf_command(const ToolOptions& options) {
+inline int to_gguf_command(const FileOptions& options) {
   check_file_output(options.output, gguf_kind, {options.base, options.adapter});
   const auto adapter = open_adapter(options.adapter);
   const lora::GgufBase base = lora::read_gguf_base(options.base);
@@ -75,9 +76,10 @@ inline void to_gguf_command(const ToolOptions& options) {
   check_base_copies(adapter, options.base);
   file.write(options.output);
   std::cout << "wrote " << options.output.string() << "\n";
+  return 0;
 }
 
-inline void from_gguf_command(const ToolOptions& options) {
+inline int from_gguf_command(const FileOptions& options) {
   expect_utf8_base(options.base);
   check_adapter_output(options.output, {options.base, options.gguf});
   lora::GgufImport adapter =
@@ -85,9 +87,10 @@ inline void from_gguf_command(const ToolOptions& options) {
   adapter.config.base_model_name_or_path = options.base.string();
   write_adapter(options.output, adapter.config, lora::peft_config_fields(adapter.config),
                 adapter.tensors);
+  return 0;
 }
 
-inline void convert_command(const ToolOptions& options) {
+inline int convert_command(const FileOptions& options) {
   check_adapter_output(options.output, {options.adapter});
   const auto adapter = open_adapter(options.adapter);
   lora::SafetensorsWriter tensors;
@@ -95,32 +98,36 @@ inline void convert_command(const ToolOptions& options) {
   for (const std::string& name : adapter.tensors().names())
     add_converted(tensors, adapter.tensors(), name, *options.dtype);
   write_adapter(options.output, adapter.config(), adapter.fields(), tensors);
+  return 0;
+}
+
+inline int info_command(const FileOptions& options) {
+  print_info(options.path);
+  return 0;
+}
+inline int combine_command(const FileOptions& options) {
+  combine_adapters(options.combine);
+  return 0;
+}
+inline int extract_command(const FileOptions& options) {
+  extract_adapter(options.extract);
+  return 0;
+}
+inline int diff_command(const FileOptions& options) {
+  return print_diff(options.path, options.second) ? 0 : 1;
 }
 
 }  // namespace detail
 
-/// Does what the command line asked for; returns the exit code.
-inline int run_command(const ToolOptions& options) {
-  const std::string& command = options.command;
-  if (command == "info") print_info(options.path);
-  if (command == "merge") detail::merge_command(options);
-  if (command == "combine") combine_adapters(options.combine);
-  if (command == "extract") extract_adapter(options.extract);
-  if (command == "to-gguf") detail::to_gguf_command(options);
-  if (command == "from-gguf") detail::from_gguf_command(options);
-  if (command == "convert") detail::convert_command(options);
-  if (command == "diff") return print_diff(options.path, options.second) ? 0 : 1;
-  return 0;
-}
-
-/// The program: parses, runs, and says errors on standard error. Returns the exit code, 2 also when
-/// standard output did not take all that was printed.
-inline int run_tool(int argc, char** argv) {
-  ToolOptions options;
-  return run_program({"lora_tool"}, [&] {
-    const std::optional<int> parsed = parse_tool_options(argc, argv, options);
-    return parsed ? *parsed : run_command(options);
+/// One of these commands: parses, acts, and says errors on standard error. Returns the exit code, 2
+/// also when standard output did not take all that was printed.
+inline int run_file_command(const std::string& name, void (detail::FileCommandLine::*define)(),
+                            int (*act)(const FileOptions&), int argc, const char* const* argv) {
+  FileOptions options;
+  return run_program({name}, [&] {
+    const std::optional<int> parsed = parse_file_options(name, define, argc, argv, options);
+    return parsed ? *parsed : act(options);
   });
 }
 
-}  // namespace examples
+}  // namespace tools

@@ -1,6 +1,15 @@
-// Fine-tuning a language model with LoRA: a folder as transformers has it and a file of
-// instructions in, an adapter as PEFT has it out.
-//   finetune --model DIR --data FILE --output DIR
+// lora finetune: a model's folder as transformers has it and a file of instructions in, an adapter
+// as PEFT has it out.
+#pragma once
+
+#include "finetune_data.hpp"
+#include "finetune_report.hpp"
+#include "resume_option.hpp"
+#include "support/model_folder.hpp"
+#include "support/output_path.hpp"
+#include "support/program.hpp"
+#include "support/stop_signals.hpp"
+
 #include <lora/io/hf/checkpoint_merge.hpp>
 #include <lora/io/hf/hf_checkpoint.hpp>
 #include <lora/io/peft/pretrained.hpp>
@@ -12,38 +21,31 @@
 #include <lora/train/live_line.hpp>
 #include <lora/train/trainer.hpp>
 
-#include "support/finetune_data.hpp"
-#include "support/finetune_report.hpp"
-#include "support/output_path.hpp"
-#include "support/program.hpp"
-#include "support/resume_option.hpp"
-#include "support/stop_signals.hpp"
-
 #include <unistd.h>
 
 #include <csignal>
 #include <iostream>
 
-namespace {
+namespace tools {
 
-using namespace examples;
-using LM = lora::CausalLM<float>;
-using Model = lora::LoRAModel<LM>;
-using Trainer = lora::Trainer<Model, lora::PackedRow>;
+namespace detail {
 
-std::atomic<bool> stop_asked{false};
-std::atomic<int> stop_signal{0};
+inline std::atomic<bool> stop_asked{false};
+inline std::atomic<int> stop_signal{0};
 static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<int>::is_always_lock_free,
               "a signal's handler sets them");
-extern "C" void ask_to_stop(int signal) {
+extern "C" inline void ask_to_stop(int signal) {
   stop_signal = signal;
   stop_asked = true;
 }
 
-std::string option_text(const Json& json) {
+inline std::string option_text(const Json& json) {
   return json.is_string() ? json.get<std::string>() : json.dump();
 }
 
+}  // namespace detail
+
+/// One run of the command.
 class Finetune {
  public:
   explicit Finetune(FinetuneOptions options) : options_(std::move(options)) {}
@@ -65,16 +67,21 @@ class Finetune {
     save();
     report(result);
     if (result.reason == lora::StopReason::non_finite) return 2;
-    return result.reason == lora::StopReason::requested ? 128 + stop_signal : 0;
+    return result.reason == lora::StopReason::requested ? 128 + detail::stop_signal : 0;
   }
 
  private:
+  using LM = lora::CausalLM<float>;
+  using Model = lora::LoRAModel<LM>;
+  using Trainer = lora::Trainer<Model, lora::PackedRow>;
+
   void say(const std::string& text) const { std::cout << text << std::flush; }
   static void warn(const std::vector<std::string>& warnings) {
-    for (const std::string& warning : warnings) std::cerr << "finetune: " << warning << "\n";
+    for (const std::string& warning : warnings) std::cerr << "lora finetune: " << warning << "\n";
   }
 
   void open() {
+    expect_model_folder(options_.model, "--init-adapter");
     lora::WeightOptions weights;
     weights.dtype = options_.dtype;
     weights.orientations = options_.orientations;
@@ -146,10 +153,10 @@ class Finetune {
     InputPaths inputs{options_.model, options_.init_adapter, options_.ids};
     inputs.insert(inputs.end(), options_.data.begin(), options_.data.end());
     inputs.insert(inputs.end(), options_.eval_data.begin(), options_.eval_data.end());
-    const auto adapter = lora::detail::peft_paths(output());
-    refuse_input_as_output({output(), adapter.weights, adapter.config, output() / "curves.svg",
-                            output() / "layers.jsonl"},
-                           inputs);
+    refuse_input_as_output(
+        {output(), output() / lora::peft_weights_file, output() / lora::peft_config_file,
+         output() / "curves.svg", output() / "layers.jsonl"},
+        inputs);
     refuse_input_below(output() / "checkpoints", inputs);
     if (options_.merge) {
       refuse_input_below(merged(), inputs);
@@ -184,7 +191,7 @@ class Finetune {
     if (!data_.eval.empty() && arguments.eval_strategy == lora::IntervalStrategy::no)
       arguments.eval_strategy = lora::IntervalStrategy::epoch;
     lora::TrainerOptions<Model> trainer;
-    trainer.stop = &stop_asked;
+    trainer.stop = &detail::stop_asked;
     trainer.facts = facts();
     const auto task =
         lora::language_model_task<Model, lora::PackedRow>({options_.gradient_checkpointing});
@@ -216,7 +223,7 @@ class Finetune {
                           std::initializer_list<const char*> names) {
       std::string text = name;
       for (const char* one : names)
-        text += std::string(one) + " " + option_text(all.at(one)) + ", ";
+        text += std::string(one) + " " + detail::option_text(all.at(one)) + ", ";
       text.resize(text.size() - 2);
       say(text + "\n");
     };
@@ -236,16 +243,21 @@ class Finetune {
   void hold_output() {
     lock_.emplace(output());
     check_output();  // again: another run may have ended meanwhile
-    if (options_.resume_from_checkpoint.empty())
-      lora::detail::check_checkpoint_folder(options_.training, {});
-    resume_ = checkpoint_to_resume(options_.resume_from_checkpoint, trainer_->last_checkpoint(),
-                                   options_.training.output_dir);
+    const std::filesystem::path last = trainer_->last_checkpoint();
+    if (options_.resume_from_checkpoint.empty() && !last.empty() &&
+        !options_.training.overwrite_output_dir)
+      throw lora::ConfigError(last.string() +
+                              ": is there from an earlier run; go on from it with "
+                              "--resume-from-checkpoint last, choose another --output, or give "
+                              "--overwrite-output-dir to lose it");
+    resume_ =
+        checkpoint_to_resume(options_.resume_from_checkpoint, last, options_.training.output_dir);
   }
 
   lora::TrainOutput train() {
     std::signal(SIGXFSZ, SIG_IGN);  // a limit on files is then an error of the write
     const lora::TrainOutput result = [&] {
-      const StopSignals stop({SIGINT, SIGTERM, SIGHUP}, ask_to_stop);
+      const StopSignals stop({SIGINT, SIGTERM, SIGHUP}, detail::ask_to_stop);
       return trainer_->train(resume_);
     }();
     warn(result.warnings);
@@ -291,14 +303,14 @@ class Finetune {
           fixed_text(metric(after_, "eval_perplexity"), 2) + ")\n");
     }
     if (result.reason == lora::StopReason::requested)
-      say("stopped by signal " + std::to_string(stop_signal) + " after step " +
+      say("stopped by signal " + std::to_string(detail::stop_signal) + " after step " +
           std::to_string(result.global_step) + " of " +
           std::to_string(trainer_->plan().max_steps()) +
           "; --resume-from-checkpoint last goes on\n");
     if (result.reason == lora::StopReason::non_finite)
-      std::cerr
-          << "finetune: loss or gradient was not finite too many times in a row; the last good "
-             "state is saved\n";
+      std::cerr << "lora finetune: loss or gradient was not finite too many times in a row; the "
+                   "last good "
+                   "state is saved\n";
     say("adapter    " + output().string() + "\n" +
         (merges_ ? "merged     " + merged().string() + "\n" : "") + "log        " +
         log_path().string() + "\ncurves     " + (output() / "curves.svg").string() + "\n");
@@ -336,11 +348,12 @@ class Finetune {
   Json before_, after_;
 };
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  CLI::App app("Fine-tunes a language model with LoRA.", "finetune");
+/// The command: parses, runs, and says errors on standard error. Returns the exit code.
+inline int finetune_command(int argc, const char* const* argv) {
+  CLI::App app("Fine-tunes a language model with LoRA.", "lora finetune");
   app.footer(
+      "Defaults in brackets are those of --task chat; --task brings others. An option without a\n"
+      "value is true.\n"
       "Exit status: 0 done; 2 an error, with its reason on standard error, or a loss that was not\n"
       "finite too often; 128 + N when signal N (interrupt 2, hang-up 1, terminate 15) ended the\n"
       "training: the step is finished, a checkpoint and the adapter so far are saved. A signal "
@@ -348,18 +361,18 @@ int main(int argc, char** argv) {
       "was ignored when the program began (nohup) stays ignored.\n");
   std::optional<Finetune> program;  // out here: see end_without_memory
   const ProgramWords words{
-      "finetune",
+      "lora finetune",
       "a smaller per_device_train_batch_size with more gradient_accumulation_steps, a smaller "
       "max_length, --gradient-checkpointing, --dtype bfloat16, a lower rank or fewer "
       "target_modules"};
   return run_program(words, [&] {
-    try {
-      FinetuneOptions options = read_finetune_options(app, argc, argv);
-      if (options.threads > 0) lora::set_num_threads(static_cast<int>(options.threads));
-      program.emplace(std::move(options));
-    } catch (const CLI::ParseError& error) {
-      return app.exit(error) == 0 ? 0 : 2;
-    }
+    FinetuneSettings settings(app);
+    if (const std::optional<int> code = parse_command_line(app, argc, argv)) return *code;
+    FinetuneOptions options = settings.finetune_options();
+    if (options.threads > 0) lora::set_num_threads(static_cast<int>(options.threads));
+    program.emplace(std::move(options));
     return program->run();
   });
 }
+
+}  // namespace tools

@@ -1,8 +1,9 @@
-// What finetune learns from: instruction files as token ids, or ids as they are.
+// What lora finetune learns from: instruction files as token ids, or ids as they are.
 #pragma once
 
 #include "finetune_options.hpp"
-#include "ids_file.hpp"
+#include "support/counted.hpp"
+#include "support/ids_file.hpp"
 
 #include <lora/text/data/packing.hpp>
 #include <lora/text/data/tokenized_example.hpp>
@@ -10,7 +11,7 @@
 
 #include <utility>
 
-namespace examples {
+namespace tools {
 
 struct FinetuneData {
   std::vector<lora::PackedRow> train, eval;
@@ -62,7 +63,7 @@ inline std::vector<lora::Conversation> read_conversations(const std::vector<std:
   std::vector<lora::Conversation> all;
   for (const std::string& path : paths) {
     lora::InstructionData data = lora::read_instruction_data(path, data_options(options));
-    text += "data         " + path + ": " + std::to_string(data.conversations.size()) + " records";
+    text += "data         " + path + ": " + counted(data.conversations.size(), "record");
     if (data.skipped > 0) text += ", " + std::to_string(data.skipped) + " skipped";
     text += "\n";
     for (const std::string& problem : data.problems) text += "  skipped " + problem + "\n";
@@ -73,15 +74,6 @@ inline std::vector<lora::Conversation> read_conversations(const std::vector<std:
     std::move(data.conversations.begin(), data.conversations.end(), std::back_inserter(all));
   }
   return all;
-}
-
-inline lora::TokenizeOptions tokenize_options(const FinetuneOptions& options, Index vocab_size) {
-  lora::TokenizeOptions tokenize;
-  tokenize.max_length = options.max_length;
-  tokenize.loss_on = options.loss_on;
-  tokenize.system = options.system;
-  tokenize.vocab_size = vocab_size;
-  return tokenize;
 }
 
 inline std::vector<lora::PackedRow> rows_of(std::vector<lora::TokenizedExample> examples,
@@ -112,28 +104,36 @@ inline std::string tokenized_text(const char* what, const lora::TokenizeReport& 
   std::string text = what;
   text.resize(std::max<std::size_t>(text.size(), 12), ' ');
   const Index records = report.records - report.without_answer - report.without_label;
-  if (records > 0 || pieces == 0) text += " " + std::to_string(records) + " records";
+  if (records > 0 || pieces == 0) text += " " + counted(records, "record");
   if (pieces > 0)
-    text += (records > 0 ? " and " : " ") + std::to_string(pieces) + " pieces of documents";
-  text += " in " + std::to_string(rows) + " rows, " + std::to_string(report.tokens) + " tokens, " +
+    text += (records > 0 ? " and " : " ") + counted(pieces, "piece") + " of documents";
+  text += " in " + counted(rows, "row") + ", " + counted(report.tokens, "token") + ", " +
           std::to_string(report.counted) + " counted by the loss with " +
-          std::to_string(report.ends) + " end tokens, longest " + std::to_string(report.longest);
+          counted(report.ends, "end token") + ", longest " + std::to_string(report.longest);
   if (report.truncated > 0) text += ", " + std::to_string(report.truncated) + " cut";
   const std::string left_out = left_out_text(report);
   text += (left_out.empty() ? "" : ", " + left_out) + "\n";
-  const auto note = [&](Index number, const char* words) {
-    if (number > 0) text += "  " + std::to_string(number) + words + "\n";
+  const auto note = [&](Index number, const char* one, const char* several) {
+    if (number > 0) text += "  " + std::to_string(number) + (number == 1 ? one : several) + "\n";
   };
-  note(report.brought_begin, " records begin with the beginning token: they get no second one");
-  note(report.brought_end, " records end with the end token: they get no second one");
+  note(report.brought_begin, " record begins with the beginning token: it gets no second one",
+       " records begin with the beginning token: they get no second one");
+  note(report.brought_end, " record ends with the end token: it gets no second one",
+       " records end with the end token: they get no second one");
   note(report.spaced,
+       " record has white space before its beginning token or behind its end token: it gets a "
+       "second one, as in TRL",
        " records have white space before their beginning token or behind their end token: they get "
        "a second one, as in TRL");
-  note(report.left_out_thinking, " answers lose their thinking, which the template leaves out");
+  note(report.left_out_thinking, " answer loses its thinking, which the template leaves out",
+       " answers lose their thinking, which the template leaves out");
   note(report.quoted_arguments,
+       " tool call has a text as arguments: the template puts it in quotes, as transformers does "
+       "(write an object to have none)",
        " tool calls have a text as arguments: the template puts it in quotes, as transformers does "
        "(write an object to have none)");
-  note(report.unused_settings, " records have chat_template_kwargs that the template ignores");
+  note(report.unused_settings, " record has chat_template_kwargs that the template ignores",
+       " records have chat_template_kwargs that the template ignores");
   return text;
 }
 
@@ -141,8 +141,8 @@ inline std::string tokenized_text(const char* what, const lora::TokenizeReport& 
 inline void add_warnings(const lora::TokenizeReport& report, const lora::Tokenizer& tokenizer,
                          std::vector<std::string>& warnings) {
   if (report.doubled > 0)
-    warnings.push_back("in " + std::to_string(report.doubled) +
-                       " records the beginning or end token stands twice in a row: the data brings "
+    warnings.push_back("in " + counted(report.doubled, "record") +
+                       " the beginning or end token stands twice in a row: the data brings "
                        "it, and the template writes it as well");
   if (report.lacks_begin > 0)
     warnings.push_back(
@@ -167,7 +167,7 @@ inline std::string templates_text(const lora::TokenizeReport& report) {
   if (report.templates.size() == 1) return report.templates.begin()->first;
   std::string text;
   for (const auto& [name, records] : report.templates)
-    text += (text.empty() ? "" : ", ") + name + " (" + std::to_string(records) + " records)";
+    text += (text.empty() ? "" : ", ") + name + " (" + counted(records, "record") + ")";
   return text;
 }
 
@@ -260,27 +260,49 @@ inline FinetuneData read_finetune_ids(const std::string& path, Index vocab_size,
     data.train.push_back({{at, at + file.tokens}, {label, label + file.tokens}, {file.tokens}});
   }
   data.text = "data         " + path + ": " + std::to_string(file.micro_batches) +
-              " micro-batches of " + lora::shape_text(file.rows, file.tokens) + "\n";
+              (file.micro_batches == 1 ? " micro-batch of " : " micro-batches of ") +
+              lora::shape_text(file.rows, file.tokens) + "\n";
   return data;
 }
 
-/// The templates that render the data: the named one, or what fits each record.
-inline lora::RecordTemplates chosen_templates(const FinetuneOptions& options,
-                                              const lora::Tokenizer& tokenizer) {
-  if (options.chat_template.empty()) return lora::RecordTemplates(tokenizer);
-  return lora::ChatTemplate::named(options.chat_template);
-}
+/// How records become examples, for finetune, which learns from them, and for data, which shows them.
+struct RecordRules {
+  FinetuneOptions options;  ///< with the max_length in force
+  lora::RecordTemplates templates;
+  lora::TokenizeOptions tokenize;
+
+  /// The templates are the named one, or what fits each record. No example is longer than
+  /// `positions`.
+  RecordRules(FinetuneOptions given, const lora::Tokenizer& tokenizer, Index vocab_size,
+              Index positions)
+      : options(std::move(given)),
+        templates(options.chat_template.empty()
+                      ? lora::RecordTemplates(tokenizer)
+                      : lora::RecordTemplates(lora::ChatTemplate::named(options.chat_template))) {
+    if (options.max_length == 0 || options.max_length > positions) options.max_length = positions;
+    tokenize.max_length = options.max_length;
+    tokenize.loss_on = options.loss_on;
+    tokenize.system = options.system;
+    tokenize.vocab_size = vocab_size;
+  }
+
+  lora::TokenizedData examples_of(std::span<const lora::Conversation> records,
+                                  const lora::Tokenizer& tokenizer) const {
+    return lora::tokenize_all(records, templates, tokenizer, tokenize);
+  }
+};
 
 /// Reads and tokenizes everything, no example longer than the model's positions.
-inline FinetuneData read_finetune_data(FinetuneOptions options, const lora::Tokenizer& tokenizer,
-                                       Index vocab_size, Index positions) {
+inline FinetuneData read_finetune_data(const FinetuneOptions& given,
+                                       const lora::Tokenizer& tokenizer, Index vocab_size,
+                                       Index positions) {
   FinetuneData data;
   data.warnings = lora::tokenizer_notices(tokenizer, vocab_size);
-  if (options.max_length == 0 || options.max_length > positions) {
-    options.max_length = positions;
+  const RecordRules rules(given, tokenizer, vocab_size, positions);
+  const FinetuneOptions& options = rules.options;
+  if (options.max_length != given.max_length)
     data.text =
         "max_length   " + std::to_string(positions) + ", as many positions as the model has\n";
-  }
   auto train = detail::read_conversations(options.data, options, data.text);
   const bool evaluates = options.eval_data.empty() && options.validation_share > 0;
   const bool by_pieces = evaluates && detail::shares_pieces(train, options);
@@ -290,12 +312,9 @@ inline FinetuneData read_finetune_data(FinetuneOptions options, const lora::Toke
   } else if (evaluates) {
     held_out = detail::hold_out_records(train, by_pieces, options);
   }
-  const lora::TokenizeOptions tokenize = detail::tokenize_options(options, vocab_size);
-  data.record_templates = chosen_templates(options, tokenizer);
-  lora::TokenizedData first =
-      lora::tokenize_all(train, *data.record_templates, tokenizer, tokenize);
-  lora::TokenizedData second =
-      lora::tokenize_all(held_out, *data.record_templates, tokenizer, tokenize);
+  data.record_templates = rules.templates;
+  lora::TokenizedData first = rules.examples_of(train, tokenizer);
+  lora::TokenizedData second = rules.examples_of(held_out, tokenizer);
   const std::size_t pieces = by_pieces ? detail::hold_out_pieces(train, first, second, options) : 0;
   data.train = detail::rows_of(std::move(first.examples), options);
   data.eval = detail::rows_of(std::move(second.examples), options);
@@ -306,7 +325,7 @@ inline FinetuneData read_finetune_data(FinetuneOptions options, const lora::Toke
     data.text += "evaluation   none: there is too little to hold some of it out\n";
   if (data.train.empty())
     throw lora::ConfigError("there is nothing to learn: no example is left of " +
-                            std::to_string(first.report.records) + " records; " +
+                            counted(first.report.records, "record") + "; " +
                             detail::left_out_text(first.report) + " (max_length " +
                             std::to_string(options.max_length) + ")");
   if (!held_out.empty() && data.eval.empty())
@@ -321,4 +340,4 @@ inline FinetuneData read_finetune_data(FinetuneOptions options, const lora::Toke
   return data;
 }
 
-}  // namespace examples
+}  // namespace tools

@@ -1,5 +1,9 @@
-// The command line of finetune: one list of settings for the command line and the JSON file.
+// The command lines of finetune and data: one list of settings for the command line and the JSON
+// file.
 #pragma once
+
+#include "support/command_line.hpp"
+#include "support/utf8.hpp"
 
 #include <lora/io/peft/peft_config.hpp>
 #include <lora/text/data/instruction_data.hpp>
@@ -7,16 +11,19 @@
 #include <lora/train/training_arguments.hpp>
 #include <lora/weights/packed_weight.hpp>
 
-#include <CLI/CLI.hpp>
-
 #include <array>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <optional>
+#include <set>
+#include <span>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
-namespace examples {
+namespace tools {
 
 using lora::Index;
 using lora::Json;
@@ -138,8 +145,22 @@ void setting_from_json(const std::string& where, const char* name, const Json& j
       known += (i == 0 ? "one of " : ", ") + std::string(names[i]);
     }
     refuse(known.c_str());
+  } else if constexpr (std::is_same_v<T, std::optional<Index>>) {
+    if (json.is_null()) return value.reset();
+    setting_from_json(where, name, json, value.emplace());
+  } else if constexpr (std::is_same_v<T, std::string>) {
+    if (!json.is_string()) refuse("a string");
+    value = json.get<std::string>();
+  } else if constexpr (std::is_same_v<T, bool>) {
+    if (!json.is_boolean()) refuse("true or false");
+    value = json.get<bool>();
+  } else if constexpr (std::is_same_v<T, Index>) {
+    if (!json.is_number_integer()) refuse("a whole number");
+    value = json.get<Index>();
   } else {
-    lora::detail::argument_from_json(where, name, json, value);
+    static_assert(std::is_same_v<T, double>);
+    if (!json.is_number()) refuse("a number");
+    value = json.get<double>();
   }
 }
 
@@ -221,14 +242,40 @@ inline Preset preset_of(TaskPreset task) {
   return {16, 32, "all-linear", 2e-4, 3, 1024};
 }
 
+/// " [1024]", or nothing where a default says nothing.
+template <class T>
+std::string default_text(const T& value) {
+  if constexpr (std::is_enum_v<T>) {
+    return std::string(" [") + names_of(value)[static_cast<std::size_t>(value)] + "]";
+  } else if constexpr (std::is_same_v<T, std::string>) {
+    return value.empty() ? "" : " [" + value + "]";
+  } else if constexpr (std::is_same_v<T, Index> || std::is_same_v<T, double>) {
+    return " [" + lora::number_text(static_cast<double>(value)) + "]";
+  } else if constexpr (std::is_same_v<T, bool>) {
+    return value ? " [true]" : " [false]";
+  } else if constexpr (std::is_same_v<T, std::optional<Index>>) {
+    return " [not set]";
+  } else {
+    return "";
+  }
+}
+
+}  // namespace detail
+
 /// Options by their names, as a command line or a file gave them.
 class FinetuneSettings {
  public:
-  explicit FinetuneSettings(CLI::App& app) {
-    app.add_option("--config", config_, "JSON file with any of these options by name");
+  /// Defines the options of `app`: those in `only`, all where it is empty. A file may have all.
+  explicit FinetuneSettings(CLI::App& app, std::set<std::string> only = {})
+      : only_(std::move(only)) {
+    app.get_formatter()->column_width(40);
+    app.add_option("--config", config_, "JSON file with options of finetune by name")
+        ->option_text("FILE");
     FinetuneOptions defaults;
     apply_preset(defaults);
-    for_each_setting(defaults, [&](const char* name, auto& field, const char* words) {
+    // As options() has them where they are not given.
+    defaults.training.per_device_eval_batch_size = defaults.training.per_device_train_batch_size;
+    detail::for_each_setting(defaults, [&](const char* name, auto& field, const char* words) {
       using T = std::remove_reference_t<decltype(field)>;
       std::string text = words;
       if constexpr (std::is_enum_v<T>) {
@@ -237,22 +284,30 @@ class FinetuneSettings {
           names += (names.empty() ? ": " : ", ") + std::string(one);
         text += names;
       }
+      text += detail::default_text(field);
       constexpr bool several = std::is_same_v<T, std::vector<std::string>>;
       add(app, "Run", name, text, several);
-      to_json_[name] = [](const Words& given) { return json_of_words(given, T{}); };
+      to_json_[name] = [](const Words& given) { return detail::json_of_words(given, T{}); };
     });
-    lora::detail::for_each_argument(defaults.training, [&](const char* name, auto& field) {
-      using T = std::remove_reference_t<decltype(field)>;
-      if (to_json_.count(name) != 0 || name == std::string("output_dir")) return;
-      add(app, "Training, as transformers' TrainingArguments", name,
-          "default " + lora::detail::argument_to_json(field).dump() + " (--task chat)", false);
-      to_json_[name] = [](const Words& given) { return json_of_words(given, T{}); };
-    });
+    const Json training = lora::arguments_json(defaults.training);
+    for (const auto& [name, value] : training.items()) {
+      if (to_json_.count(name) != 0 || name == "output_dir") continue;
+      training_names_.insert(name);
+      add(app, "Training, as transformers' TrainingArguments", name, default_of(value), false);
+      to_json_[name] = [text = value.is_string()](const Words& given) {
+        return text ? Json(given.back()) : detail::json_of_words(given, 0);
+      };
+    }
+    const Json standard = lora::peft_config_fields(lora::LoRAConfig());
     for (const lora::ConfigField& field : lora::lora_config_fields()) {
       const std::string name(field.name);
       if (to_json_.count(name) != 0) continue;
-      add(app, "Adapter, as PEFT's LoraConfig", name, "", false);
-      to_json_[name] = [name](const Words& given) { return json_of_lora_word(name, given.back()); };
+      const Json& all = defaults.adapter.contains(name) ? defaults.adapter : standard;
+      add(app, "Adapter, as PEFT's LoraConfig", name,
+          all.contains(name) ? default_of(all.at(name)) : "", false);
+      to_json_[name] = [name](const Words& given) {
+        return detail::json_of_lora_word(name, given.back());
+      };
       lora_names_.insert(name);
     }
   }
@@ -272,12 +327,12 @@ class FinetuneSettings {
     }
     FinetuneOptions options;
     const auto take = [&](const char* name, auto& field) {
-      if (all.contains(name)) setting_from_json(where, name, all[name], field);
+      if (all.contains(name)) detail::setting_from_json(where, name, all[name], field);
     };
     take("task", options.task);
     apply_preset(options);
-    for_each_setting(options,
-                     [&](const char* name, auto& field, const char*) { take(name, field); });
+    detail::for_each_setting(
+        options, [&](const char* name, auto& field, const char*) { take(name, field); });
     Json training = Json::object();
     for (const auto& [name, value] : all.items()) {
       if (lora_names_.count(name) != 0) {
@@ -286,15 +341,24 @@ class FinetuneSettings {
         throw lora::ConfigError(where + ": " + lora::in_quotes(name) + " is no option");
       }
     }
-    lora::detail::for_each_argument(options.training, [&](const char* name, auto&) {
-      if (all.contains(name) && lora_names_.count(name) == 0) training[name] = all[name];
-    });
+    for (const std::string& name : training_names_) {
+      if (all.contains(name)) training[name] = all[name];
+    }
     set_from_json(options.training, training, where);
     if (!options.log.empty() && !all.contains("logging_steps")) options.training.logging_steps = 1;
     if (!all.contains("per_device_eval_batch_size"))
       options.training.per_device_eval_batch_size = options.training.per_device_train_batch_size;
     check_pairs(all, options);
     return options;
+  }
+
+  /// The same, complete for a run.
+  FinetuneOptions finetune_options() const {
+    FinetuneOptions all = options();
+    if (all.model.empty()) throw lora::ConfigError("--model is missing: the folder of a model");
+    if (all.data.empty() == all.ids.empty())
+      throw lora::ConfigError("expected either --data or --ids: what to learn from");
+    return all;
   }
 
  private:
@@ -341,7 +405,7 @@ class FinetuneSettings {
   /// checkpoint.
   static void expect_utf8(const std::string& name, const Words& words) {
     for (const std::string& word : words) {
-      if (lora::detail::is_utf8(word)) continue;
+      if (is_utf8(word)) continue;
       throw lora::ConfigError("command line: " + name + " is " + lora::in_quotes(word) +
                               ", which is not UTF-8; adapter_config.json and trainer_state.json "
                               "cannot hold it");
@@ -351,7 +415,7 @@ class FinetuneSettings {
       "data", "eval_data", "ids", "init_adapter", "log", "resume_from_checkpoint"};
 
   static void apply_preset(FinetuneOptions& options) {
-    const Preset preset = preset_of(options.task);
+    const detail::Preset preset = detail::preset_of(options.task);
     options.adapter["r"] = preset.r;
     options.adapter["lora_alpha"] = preset.lora_alpha;
     options.adapter["lora_dropout"] = 0.05;
@@ -367,15 +431,20 @@ class FinetuneSettings {
     options.max_length = preset.max_length;
   }
 
-  /// --learning-rate and --learning_rate; a value may be left out where it would be true.
+  static std::string default_of(const Json& value) {
+    if (value.is_null()) return "[not set]";
+    return "[" + (value.is_string() ? value.get<std::string>() : value.dump()) + "]";
+  }
+
+  /// --learning-rate for learning_rate; a value may be left out where it would be true.
   void add(CLI::App& app, const char* group, const std::string& name, const std::string& words,
            bool several) {
+    if (!only_.empty() && only_.count(name) == 0) return;
     std::string dashed = name;
     std::replace(dashed.begin(), dashed.end(), '_', '-');
     auto& given = given_.emplace_back(name, std::make_shared<Words>()).second;
-    CLI::Option* option =
-        app.add_option("--" + dashed + (dashed == name ? "" : ",--" + name), *given, words);
-    option->group(group)->type_name("");
+    CLI::Option* option = app.add_option("--" + dashed, *given, words);
+    option->group(group)->type_name("")->option_text(" ");
     if (several) {
       option->expected(1, 1 << 16);
     } else {
@@ -384,23 +453,11 @@ class FinetuneSettings {
     }
   }
 
+  std::set<std::string> only_;
   std::string config_;
   std::vector<std::pair<std::string, std::shared_ptr<Words>>> given_;
   std::map<std::string, std::function<Json(const Words&)>> to_json_;
-  std::set<std::string> lora_names_;
+  std::set<std::string> training_names_, lora_names_;
 };
 
-}  // namespace detail
-
-/// Reads the command line. Throws CLI::ParseError (also for --help), lora::Error.
-inline FinetuneOptions read_finetune_options(CLI::App& app, int argc, const char* const* argv) {
-  detail::FinetuneSettings settings(app);
-  app.parse(argc, argv);
-  FinetuneOptions options = settings.options();
-  if (options.model.empty()) throw lora::ConfigError("--model is missing: the folder of a model");
-  if (options.data.empty() == options.ids.empty())
-    throw lora::ConfigError("expected either --data or --ids: what to learn from");
-  return options;
-}
-
-}  // namespace examples
+}  // namespace tools

@@ -1,7 +1,7 @@
 // What finetune shows of its run: curves, and answers before and after.
 #pragma once
 
-#include "answer_end.hpp"
+#include "support/answer_end.hpp"
 #include "training_chart.hpp"
 
 #include <lora/io/atomic_file.hpp>
@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-namespace examples {
+namespace tools {
 
 /// Draws the log of a run.
 inline void write_curves(const std::filesystem::path& path, const lora::Json& log,
@@ -62,4 +62,4 @@ inline std::string answer(const lora::CausalLM<float>& model, const lora::Tokeni
   return lora::generate<float>(model, std::span(&prompt, 1), config, options).front().text;
 }
 
-}  // namespace examples
+}  // namespace tools

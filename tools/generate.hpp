@@ -1,9 +1,10 @@
-// generate: texts to standard output, prompt by prompt or as a conversation.
+// lora generate: texts to standard output, prompt by prompt or as a conversation.
 #pragma once
 
-#include "answer_end.hpp"
 #include "generate_options.hpp"
-#include "program.hpp"
+#include "support/answer_end.hpp"
+#include "support/model_folder.hpp"
+#include "support/program.hpp"
 
 #include <lora/io/hf/hf_checkpoint.hpp>
 #include <lora/io/peft/pretrained.hpp>
@@ -17,7 +18,7 @@
 #include <utility>
 #include <vector>
 
-namespace examples {
+namespace tools {
 
 /// A model ready to write, and how it is to.
 struct Writer {
@@ -44,18 +45,6 @@ struct Writer {
 };
 
 namespace detail {
-
-/// "NAME=DIR", or the folder's name and DIR.
-inline std::pair<std::string, std::filesystem::path> adapter_argument(const std::string& text) {
-  const std::size_t equal = text.find('=');
-  if (equal != text.npos && equal > 0 && text.find('/') > equal)
-    return {text.substr(0, equal), text.substr(equal + 1)};
-  std::filesystem::path path = std::filesystem::path(text).lexically_normal();
-  if (path.filename().empty()) path = path.parent_path();
-  std::string name = path.filename().string();
-  std::replace(name.begin(), name.end(), '.', '_');
-  return {name, text};
-}
 
 inline void say_rate(std::size_t prompt_tokens, std::size_t tokens, std::size_t texts, double first,
                      double total) {
@@ -109,11 +98,12 @@ inline std::string spelled_answer_end(const lora::ChatTemplate& chat,
 
 inline Writer open_writer(const GenerateRequest& request) {
   using Model = lora::CausalLM<float>;
+  expect_model_folder(request.model, "--adapter");
   lora::HFGenerationConfig own = lora::read_generation_config(request.model);
-  for (const std::string& warning : own.warnings) std::cerr << "generate: " << warning << "\n";
+  for (const std::string& warning : own.warnings) std::cerr << "lora generate: " << warning << "\n";
   lora::Tokenizer tokenizer = lora::Tokenizer::open(request.model);
   for (const std::string& warning : lora::read_hf_config(request.model).warnings)
-    std::cerr << "generate: " << warning << "\n";
+    std::cerr << "lora generate: " << warning << "\n";
   auto& ends = own.generation.eos_token_id;
   if (ends.empty() && tokenizer.eos_id()) ends.push_back(*tokenizer.eos_id());
   std::optional<lora::ChatTemplate> chat;
@@ -126,7 +116,7 @@ inline Writer open_writer(const GenerateRequest& request) {
   lora::GenerationConfig config = generation_config(request, own.generation);
   if (const std::string end = chat ? spelled_answer_end(*chat, tokenizer) : ""; !end.empty()) {
     add_answer_end(*chat, tokenizer, config);  // also beside --stop-strings
-    std::cerr << "generate: the tokenizer has no token for " << end
+    std::cerr << "lora generate: the tokenizer has no token for " << end
               << ", which ends an answer of the template " << chat->name()
               << ": a text ends before these letters\n";
   }
@@ -140,7 +130,7 @@ inline Writer open_writer(const GenerateRequest& request) {
                 request.seed};
   for (const std::string& notice :
        lora::tokenizer_notices(writer.tokenizer, writer.model.base().vocab_size()))
-    std::cerr << "generate: " << notice << "\n";
+    std::cerr << "lora generate: " << notice << "\n";
   for (const std::string& text : request.adapters) {
     const auto [name, directory] = adapter_argument(text);
     if (writer.model.has_adapter(name)) {
@@ -149,7 +139,7 @@ inline Writer open_writer(const GenerateRequest& request) {
           "; give this one another name: --adapter NAME=" + lora::printable(directory.string()));
     }
     for (const std::string& warning : lora::load_adapter(writer.model, directory, name).warnings)
-      std::cerr << "generate: " << directory.string() << ": " << warning << "\n";
+      std::cerr << "lora generate: " << directory.string() << ": " << warning << "\n";
   }
   return writer;
 }
@@ -224,7 +214,7 @@ inline void chat(Writer& writer) {
       const std::string answer = write(writer, {prompt}, cache)[0].text;
       conversation.messages.push_back({"assistant", answer, "", {}});
     } catch (const lora::Error& error) {
-      std::cerr << "generate: " << error.what() << "\n";
+      std::cerr << "lora generate: " << reason_of("lora generate", error.what()) << "\n";
       conversation.messages.resize(before);
     }
   }
@@ -240,11 +230,11 @@ inline std::string input_text() {
 
 }  // namespace detail
 
-/// The program: parses, runs, and says errors on standard error. Returns the exit code.
-inline int run_generate(int argc, char** argv) {
+/// The command: parses, runs, and says errors on standard error. Returns the exit code.
+inline int generate_command(int argc, const char* const* argv) {
   GenerateRequest request;
   std::optional<Writer> writer;  // out here: see end_without_memory
-  const ProgramWords words{"generate",
+  const ProgramWords words{"lora generate",
                            "--dtype bfloat16, shorter or fewer prompts, a smaller "
                            "--max-new-tokens, fewer adapters"};
   return run_program(words, [&] {
@@ -263,4 +253,4 @@ inline int run_generate(int argc, char** argv) {
   });
 }
 
-}  // namespace examples
+}  // namespace tools

@@ -1,18 +1,17 @@
 // The command line of generate.
 #pragma once
 
-#include "option_spelling.hpp"
+#include "support/command_line.hpp"
 
 #include <lora/io/hf/hf_generation_config.hpp>
-
-#include <CLI/CLI.hpp>
 
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
-namespace examples {
+namespace tools {
 
 using lora::Index;
 
@@ -41,6 +40,10 @@ inline lora::GenerationConfig generation_config(const GenerateRequest& request,
   const auto take = [](const auto& given, auto& field) {
     if (given) field = *given;
   };
+  if (request.temperature && !(*request.temperature >= 0 && *request.temperature <= 1e30))
+    throw lora::ConfigError("--temperature is " + lora::number_text(*request.temperature) +
+                            ", expected 0, which takes the most probable token, or a positive "
+                            "number up to 1e30");
   const bool cold = request.temperature && *request.temperature == 0;
   if (request.do_sample || request.temperature || request.top_k || request.top_p || request.min_p)
     config.do_sample = !cold;
@@ -64,10 +67,23 @@ inline lora::GenerationConfig generation_config(const GenerateRequest& request,
   return config;
 }
 
+/// "NAME=DIR", or the folder's name and DIR.
+inline std::pair<std::string, std::filesystem::path> adapter_argument(const std::string& text) {
+  const std::size_t equal = text.find('=');
+  if (equal != text.npos && equal > 0 && text.find('/') > equal)
+    return {text.substr(0, equal), text.substr(equal + 1)};
+  std::filesystem::path path = std::filesystem::path(text).lexically_normal();
+  if (path.filename().empty()) path = path.parent_path();
+  std::string name = path.filename().string();
+  std::replace(name.begin(), name.end(), '.', '_');
+  return {name, text};
+}
+
 /// Reads the command line. Returns the exit code when the program is to end now: 0 after --help, 2
 /// after one line on standard error about what does not fit.
-inline std::optional<int> parse_generate_options(int argc, char** argv, GenerateRequest& request) {
-  CLI::App app("Writes text with a language model, with or without adapters.", "generate");
+inline std::optional<int> parse_generate_options(int argc, const char* const* argv,
+                                                 GenerateRequest& request) {
+  CLI::App app("Writes text with a language model, with or without adapters.", "lora generate");
   app.get_formatter()->column_width(36);
   const auto add = [&](const char* name, const char* given, auto& value, const char* words) {
     return app.add_option(name, value, words)->option_text(given)->type_name("");
@@ -110,15 +126,7 @@ inline std::optional<int> parse_generate_options(int argc, char** argv, Generate
       "written\n"
       "with - or _. The text goes to standard output, tokens a second to standard error.\n"
       "Exit status: 0 done, 2 an error, with its reason on standard error.\n");
-  app.failure_message([](const CLI::App*, const CLI::Error& error) {
-    return std::string("generate: ") + error.what() + " (see --help)\n";
-  });
-  try {
-    app.parse(dashed_options(argc, argv));
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
-  }
-  return std::nullopt;
+  return parse_command_line(app, argc, argv);
 }
 
-}  // namespace examples
+}  // namespace tools

@@ -1,7 +1,7 @@
-// lora_tool info: what is in an adapter, a safetensors file, a GGUF file or a base model.
+// lora info: what is in an adapter, a safetensors file, a GGUF file or a base model.
 #pragma once
 
-#include "tool_output.hpp"
+#include "adapter_output.hpp"
 
 #include <lora/adapters/low_rank_factors.hpp>
 #include <lora/io/gguf/gguf.hpp>
@@ -10,7 +10,7 @@
 #include <map>
 #include <optional>
 
-namespace examples {
+namespace tools {
 
 namespace detail {
 
@@ -112,12 +112,33 @@ inline void print_tensors(const lora::SafetensorsFile& file) {
   std::cout << table_text(rows);
 }
 
+/// The keys of one module's A and B; either may be missing.
+struct PairKeys {
+  std::string name, a_key, b_key;
+};
+/// Of the keys of a file, in the order of each module's first one.
+inline std::vector<PairKeys> pairs_of(const std::vector<std::string>& keys) {
+  std::vector<PairKeys> pairs;
+  for (const std::string& key : keys) {
+    const std::string_view name = lora::without_peft_prefix(key);
+    for (const char* ending :
+         {".lora_A.weight", ".lora_embedding_A", ".lora_B.weight", ".lora_embedding_B"}) {
+      const std::string_view end = ending;
+      if (!name.ends_with(end)) continue;
+      const std::string module(name.substr(0, name.size() - end.size()));
+      auto at = std::find_if(pairs.begin(), pairs.end(),
+                             [&](const PairKeys& one) { return one.name == module; });
+      if (at == pairs.end()) at = pairs.insert(at, {module, {}, {}});
+      (end.find("_A") != end.npos ? at->a_key : at->b_key) = key;
+    }
+  }
+  return pairs;
+}
+
 /// A file of an adapter without its configuration: the scale is not known.
 inline void print_pairs(const lora::SafetensorsFile& file) {
-  std::string problems;
-  const lora::detail::PeftPairs pairs(file.names(), problems);
   std::vector<std::vector<std::string>> rows{pair_head(false)};
-  for (const auto& entry : pairs.entries) {
+  for (const auto& entry : pairs_of(file.names())) {
     if (entry.a_key.empty() || entry.b_key.empty()) continue;
     const auto &a = file.info(entry.a_key), &b = file.info(entry.b_key);
     if (a.shape.size() < 2 || b.shape.size() < 2 || !lora::is_matrix_dtype(a.dtype) ||
@@ -224,4 +245,4 @@ inline void print_info(const std::filesystem::path& path) {
                           ": expected a folder, a .safetensors file or a .gguf file");
 }
 
-}  // namespace examples
+}  // namespace tools

@@ -10,7 +10,7 @@
 #include <lora/train/language_model_task.hpp>
 #include <lora/train/trainer.hpp>
 
-#include "support/bpe_trainer.hpp"
+#include "bpe_trainer.hpp"
 #include "support/output_path.hpp"
 #include "support/program.hpp"
 #include "support/progress.hpp"
@@ -88,7 +88,7 @@ class ShowProgress : public lora::TrainerCallback {
   }
 
  private:
-  examples::Progress progress_;
+  tools::Progress progress_;
 };
 
 lora::LlamaConfig config_of(const Options& options, Index vocabulary) {
@@ -107,12 +107,12 @@ lora::LlamaConfig config_of(const Options& options, Index vocabulary) {
 
 void run(const Options& options) {
   const std::filesystem::path output = options.output;
-  examples::refuse_input_as_output({output / "tokenizer.json", output / "tokenizer_config.json",
-                                    output / lora::hf_config_file, output / lora::checkpoint_file},
-                                   {options.text.begin(), options.text.end()});
+  tools::refuse_input_as_output({output / "tokenizer.json", output / "tokenizer_config.json",
+                                 output / lora::hf_config_file, output / lora::checkpoint_file},
+                                {options.text.begin(), options.text.end()});
   std::filesystem::create_directories(output);
   std::vector<std::string> texts;
-  examples::BpeTrainer bpe;
+  tools::BpeTrainer bpe;
   for (const std::string& path : options.text) {
     for (const std::string& text : documents(path)) {
       bpe.add(text);
@@ -184,7 +184,7 @@ int main(int argc, char** argv) {
   app.add_option("--epochs", options.epochs)->capture_default_str();
   app.add_option("--learning-rate", options.learning_rate)->capture_default_str();
   app.add_option("--seed", options.seed)->capture_default_str();
-  return examples::run_program({"make_base", "a smaller --hidden or --vocabulary"}, [&] {
+  return tools::run_program({"make_base", "a smaller --hidden or --vocabulary"}, [&] {
     try {
       app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {

@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <string>
 
-namespace examples {
+namespace tools {
 
 /// What --resume-from-checkpoint stands for; empty: a run from the beginning. "last" and "true" are
 /// the folder's `last` checkpoint. Throws ConfigError when there is none, as transformers' Trainer
@@ -20,4 +20,4 @@ inline std::filesystem::path checkpoint_to_resume(const std::string& option,
                           folder + "; leave the option out to begin a new run");
 }
 
-}  // namespace examples
+}  // namespace tools

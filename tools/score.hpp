@@ -1,16 +1,15 @@
-// score: the loss and the logits of a model on given ids.
+// lora score: the loss and the logits of a model on given ids.
 #pragma once
 
-#include "ids_file.hpp"
-#include "option_spelling.hpp"
-#include "output_path.hpp"
-#include "program.hpp"
+#include "support/command_line.hpp"
+#include "support/ids_file.hpp"
+#include "support/model_folder.hpp"
+#include "support/output_path.hpp"
+#include "support/program.hpp"
 
 #include <lora/io/hf/hf_checkpoint.hpp>
 #include <lora/io/peft/pretrained.hpp>
 #include <lora/models/causal_lm.hpp>
-
-#include <CLI/CLI.hpp>
 
 #include <cmath>
 #include <filesystem>
@@ -20,27 +19,12 @@
 #include <utility>
 #include <vector>
 
-namespace examples {
+namespace tools {
 
 struct ScoreOptions {
   std::filesystem::path model, adapter, ids, logits;
   std::string dtype = "float32";
 };
-
-/// The tokens to be scored: rows · T ids and labels.
-struct ScoredBatch {
-  std::vector<std::int64_t> ids, labels;
-  Index rows = 0, tokens = 0;
-};
-
-/// The first micro-batch of a file of ids. Throws as read_ids.
-inline ScoredBatch read_scored_batch(const std::filesystem::path& path) {
-  IdsFile all = read_ids(path);
-  const auto count = static_cast<std::size_t>(all.rows * all.tokens);
-  all.ids.resize(count);
-  all.labels.resize(count);
-  return {std::move(all.ids), std::move(all.labels), all.rows, all.tokens};
-}
 
 /// x in nine digits, zeros at its end too.
 inline std::string nine_digits(double x) {
@@ -56,15 +40,16 @@ inline void score(const ScoreOptions& options) {
   using Model = lora::CausalLM<float>;
   if (!options.logits.empty())
     check_file_output(options.logits, logits_kind, {options.model, options.adapter, options.ids});
+  expect_model_folder(options.model, "--adapter");
   const ScoredBatch batch = read_scored_batch(options.ids);
   lora::WeightOptions weights;
   if (options.dtype == "bfloat16") weights.dtype = lora::Precision::bfloat16;
   lora::LoRAModel<Model> model(lora::load_model<Model>(options.model, weights));
   for (const std::string& warning : lora::read_hf_config(options.model).warnings)
-    std::cerr << "score: " << warning << "\n";
+    std::cerr << "lora score: " << warning << "\n";
   if (!options.adapter.empty()) {
     for (const std::string& warning : lora::load_adapter(model, options.adapter).warnings)
-      std::cerr << "score: " << options.adapter.string() << ": " << warning << "\n";
+      std::cerr << "lora score: " << options.adapter.string() << ": " << warning << "\n";
   }
   const std::vector<Index> lengths(static_cast<std::size_t>(batch.rows), batch.tokens);
   const lora::TokenBatch tokens{batch.ids, lengths};
@@ -80,8 +65,9 @@ inline void score(const ScoreOptions& options) {
 }
 
 /// Reads the command line. Returns the exit code when the program is to end now.
-inline std::optional<int> parse_score_options(int argc, char** argv, ScoreOptions& options) {
-  CLI::App app("The loss and the logits of a language model on given ids.", "score");
+inline std::optional<int> parse_score_options(int argc, const char* const* argv,
+                                              ScoreOptions& options) {
+  CLI::App app("The loss and the logits of a language model on given ids.", "lora score");
   const auto add = [&](const char* name, const char* given, auto& value, const char* words) {
     return app.add_option(name, value, words)->option_text(given)->type_name("");
   };
@@ -97,25 +83,17 @@ inline std::optional<int> parse_score_options(int argc, char** argv, ScoreOption
   app.footer(
       "Prints \"loss \" and the mean over all labels that count, in nine digits.\n"
       "Exit status: 0 done, 2 an error, with its reason on standard error.\n");
-  app.failure_message([](const CLI::App*, const CLI::Error& error) {
-    return std::string("score: ") + error.what() + " (see --help)\n";
-  });
-  try {
-    app.parse(dashed_options(argc, argv));
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
-  }
-  return std::nullopt;
+  return parse_command_line(app, argc, argv);
 }
 
-/// The program: parses, runs, and says errors on standard error. Returns the exit code.
-inline int run_score(int argc, char** argv) {
+/// The command: parses, runs, and says errors on standard error. Returns the exit code.
+inline int score_command(int argc, const char* const* argv) {
   ScoreOptions options;
-  return run_program({"score", "--dtype bfloat16, fewer or shorter rows of ids"}, [&] {
+  return run_program({"lora score", "--dtype bfloat16, fewer or shorter rows of ids"}, [&] {
     if (const std::optional<int> code = parse_score_options(argc, argv, options)) return *code;
     score(options);
     return 0;
   });
 }
 
-}  // namespace examples
+}  // namespace tools

@@ -1,7 +1,7 @@
 // The curves of a training run, from its log.
 #pragma once
 
-#include "svg_chart.hpp"
+#include "support/svg_chart.hpp"
 
 #include <lora/io/json.hpp>
 
@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-namespace examples {
+namespace tools {
 
 /// Loss of training and evaluation, gradient norm, learning rate and speed against the step, from
 /// TrainerState::log_history. A field that no entry has is left out; null leaves a gap.
@@ -40,4 +40,4 @@ inline Chart training_chart(const lora::Json& log, const std::string& title) {
   return chart;
 }
 
-}  // namespace examples
+}  // namespace tools

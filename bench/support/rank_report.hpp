@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "../../examples/support/svg_chart.hpp"
+#include "../../tools/support/svg_chart.hpp"
 
 namespace bench {
 
@@ -127,18 +127,18 @@ inline std::string rank_table(const RankReport& report) {
   return text;
 }
 
-inline examples::Panel throughput_panel(const RankReport& report, double width, double tokens) {
+inline tools::Panel throughput_panel(const RankReport& report, double width, double tokens) {
   constexpr const char* names[][2] = {{"forward_backward", "LoRA"},
                                       {"naive", "naive: forms W + sBA and dW"}};
-  examples::Panel panel;
+  tools::Panel panel;
   panel.title = lora::fixed_text(tokens, 0) + " tokens, " + lora::fixed_text(width, 0) + " × " +
                 lora::fixed_text(width, 0);
   panel.x_label = "rank r";
   panel.y_label = "tokens a second";
-  panel.x_scale = examples::AxisScale::log2;
+  panel.x_scale = tools::AxisScale::log2;
   panel.y_low = 0;
   for (const auto& [key, label] : names) {
-    examples::Series series{label, {}, {}};
+    tools::Series series{label, {}, {}};
     for (const auto& [c, ms] : report.times) {
       if (c.what != key || c.width != width || c.tokens != tokens) continue;
       series.x.push_back(c.rank);
@@ -151,8 +151,8 @@ inline examples::Panel throughput_panel(const RankReport& report, double width, 
   return panel;
 }
 
-inline examples::Chart rank_chart(const RankReport& report) {
-  examples::Chart chart;
+inline tools::Chart rank_chart(const RankReport& report) {
+  tools::Chart chart;
   chart.title = "LoRA rank against throughput";
   chart.subtitle =
       "one layer, float32, forward and backward with the input's gradient; least of the "

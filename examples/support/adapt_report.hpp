@@ -1,10 +1,12 @@
 // What adapt_digits shows at the end: a table, two files of numbers and a picture.
 #pragma once
 
+#include "../../tools/support/svg_chart.hpp"
 #include "adaptation.hpp"
-#include "svg_chart.hpp"
 
 namespace examples {
+
+using tools::AxisScale, tools::Chart, tools::Panel, tools::Series;
 
 /// What the numbers were measured on.
 struct Experiment {
@@ -85,7 +87,7 @@ inline std::string metrics_csv(const std::vector<Outcome>& outcomes) {
       csv += o.method;
       add(std::to_string(p.state.step));
       for (const double x : {p.state.loss, p.state.learning_rate, p.state.gradient_norm})
-        add(detail::number_text(x, 6));
+        add(std::isnan(x) ? "" : detail::number_text(x, 6));  // there is none before the first step
       for (const double x : {p.accuracy_a, p.accuracy_b}) add(detail::fixed_text(x, 4));
       for (const double moved : p.moved) add(detail::number_text(moved, 6));
       csv += "\n";
@@ -225,7 +227,7 @@ inline std::string results_svg(const std::vector<Outcome>& outcomes, const Exper
                   std::move(norm),
                   detail::moved_panel(best),
                   detail::cost_bars(outcomes)};
-  return to_svg(chart);
+  return tools::to_svg(chart);
 }
 
 /// A few sentences about what the numbers say.

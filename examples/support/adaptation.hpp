@@ -5,7 +5,7 @@
 #include <lora/lora.hpp>
 
 #include "digit_tasks.hpp"
-#include "training.hpp"
+#include "digit_training.hpp"
 
 #include <functional>
 #include <optional>
@@ -55,7 +55,6 @@ inline double moved(const lora::LoRALinear<float>& layer) {
 struct AdaptationPlan {
   TrainingPlan training;
   Index curve_images = 500;  ///< held-out images of each task behind a point of the curves
-  ProgressMode progress = ProgressMode::automatic;
 };
 
 /// Trains on task B and keeps the curve; `model` holds `network`.
@@ -68,12 +67,11 @@ Outcome adapt(const std::string& method, Model& model, Network& network, const T
   const DigitSet some_b = take(tasks.b.held_out, plan.curve_images);
   TrainingPlan training = plan.training;
   training.name = method;
-  outcome.milliseconds =
-      train(model, network, tasks.b.train, training, plan.progress, [&](const StepState& state) {
-        CurvePoint point{state, accuracy(network, some_a), accuracy(network, some_b), {}};
-        for (const auto& layer : network.layers()) point.moved.push_back(moved(layer));
-        outcome.curve.push_back(std::move(point));
-      });
+  outcome.milliseconds = train(model, tasks.b.train, training, [&](const StepState& state) {
+    CurvePoint point{state, accuracy(network, some_a), accuracy(network, some_b), {}};
+    for (const auto& layer : network.layers()) point.moved.push_back(moved(layer));
+    outcome.curve.push_back(std::move(point));
+  });
   outcome.accuracy_a = accuracy(network, tasks.a.held_out);
   outcome.accuracy_b = accuracy(network, tasks.b.held_out);
   return outcome;
@@ -131,10 +129,10 @@ inline Outcome leave_alone(const Network& base, const Tasks& tasks) {
 
 /// A fresh network, trained on task A and frozen. `sizes` from pixels to 10.
 inline Network train_base_network(const std::vector<Index>& sizes, const Tasks& tasks,
-                                  const TrainingPlan& plan, ProgressMode mode) {
+                                  const TrainingPlan& plan) {
   Network network(sizes, lora::Activation::relu, plan.seed);
   for (auto& layer : network.layers()) layer.train_base();
-  train(network, network, tasks.a.train, plan, mode, [](const StepState&) {});
+  train(network, tasks.a.train, plan, [](const StepState&) {});
   for (auto& layer : network.layers()) layer.freeze_base();
   return network;
 }

@@ -81,23 +81,30 @@ TEST(Tasks, SourcesThatDoNotGoTogetherAreRefused) {
              "images are (28, 28), expected (8, 8)");
 }
 
-TEST(Batches, EveryImageOnceAnEpochInAnotherOrder) {
-  DigitSet set = draw_digits({.count = 30, .height = 4, .width = 4});
-  for (std::size_t n = 0; n < 30; ++n) set.labels[n] = static_cast<std::int64_t>(n);
-  Batches batches(set, 10, 7);
-  std::vector<std::vector<std::int64_t>> epochs(2);
-  for (auto& epoch : epochs) {
-    for (int i = 0; i < 3; ++i) {
-      batches.next();
-      EXPECT_EQ(batches.images.row(4), set.images.row(batches.labels[4]));
-      epoch.insert(epoch.end(), batches.labels.begin(), batches.labels.end());
-    }
-  }
-  EXPECT_NE(epochs[0], epochs[1]);
-  for (auto& epoch : epochs) {
-    std::sort(epoch.begin(), epoch.end());
-    for (std::size_t n = 0; n < 30; ++n) EXPECT_EQ(epoch[n], static_cast<std::int64_t>(n));
-  }
+TEST(DigitTask, LossAndGradientAreOfTheImagesThatABatchNames) {
+  const DigitSet set = draw_digits({.count = 30, .height = 4, .width = 4});
+  Network network(std::vector<Index>{16, 8, 10}, lora::Activation::relu, 3);
+  for (auto& layer : network.layers()) layer.train_base();
+  const auto task = digit_task<Network>(set);
+  const std::vector<Index> numbers{7, 2, 29};
+  const std::vector<const Index*> batch{&numbers[0], &numbers[1], &numbers[2]};
+  const auto loss = [&](double divisor, bool gradient) {
+    lora::zero_grad(network);
+    return task
+        .loss(network, batch, {.num_items = static_cast<Index>(divisor), .gradient = gradient})
+        .loss;
+  };
+  const DigitSet three = select(set, numbers);
+  lora::Matrix<float> logits(3, 10), dlogits(3, 10);
+  network.forward(three.images, logits);
+  const double expected = lora::cross_entropy<float>(logits, three.labels, dlogits).loss;
+  EXPECT_EQ(loss(0, false), expected);
+  EXPECT_EQ(lora::grad_norm(network), 0);
+  EXPECT_NEAR(loss(6, true), expected / 2, 1e-6);  // the other half is in another batch
+  const double half = lora::grad_norm(network);
+  loss(3, true);
+  EXPECT_NEAR(lora::grad_norm(network), 2 * half, 1e-5 * half);
+  EXPECT_EQ(task.counted_in(numbers[0]), 1);
 }
 
 TEST(NetworkFile, GivesBackEveryBit) {
@@ -165,9 +172,10 @@ TEST(Moved, IsTheNormOfWhatMergingAddsOverThatOfW) {
 TEST(Adaptation, LearnsTaskBAndLeavesTheBaseAsItWas) {
   const TemporaryFolder folder;
   const Tasks tasks = load_tasks({.images = 400});
-  const TrainingPlan plan{.name = "base", .steps = 100, .batch_size = 32, .learning_rate = 3e-3};
-  const Network base = train_base_network({784, 24, 10}, tasks, plan, ProgressMode::quiet);
-  AdaptationPlan adaptation{plan, 50, ProgressMode::quiet};
+  const TrainingPlan plan{
+      .name = "base", .steps = 100, .batch_size = 32, .learning_rate = 3e-3, .quiet = true};
+  const Network base = train_base_network({784, 24, 10}, tasks, plan);
+  AdaptationPlan adaptation{plan, 50};
   adaptation.training.record_every = 40;
   const Outcome none = leave_alone(base, tasks);
   std::string said;
@@ -186,13 +194,17 @@ TEST(Adaptation, LearnsTaskBAndLeavesTheBaseAsItWas) {
   EXPECT_EQ(steps, (std::vector<Index>{0, 40, 80, 100}));
   EXPECT_EQ(lora_4.curve.front().moved, (std::vector<double>{0, 0}));
   EXPECT_GT(lora_4.curve.back().moved[1], 0);
+  EXPECT_TRUE(std::isnan(lora_4.curve[0].state.loss));
+  EXPECT_GT(lora_4.curve[1].state.loss, lora_4.curve[3].state.loss);
+  EXPECT_GT(lora_4.milliseconds, 0);
 }
 
 TEST(Training, SaysWhenItDiverges) {
   const Tasks tasks = load_tasks({.images = 40});
-  const TrainingPlan plan{.name = "too fast", .steps = 50, .batch_size = 8, .learning_rate = 1e30};
+  const TrainingPlan plan{
+      .name = "too fast", .steps = 50, .batch_size = 8, .learning_rate = 1e30, .quiet = true};
   EXPECT_HAS(message_of<lora::Error>([&] {
-               train_base_network({784, 8, 10}, tasks, plan, ProgressMode::quiet);
+               train_base_network({784, 8, 10}, tasks, plan);
              }),
              "too fast: at step ");
 }

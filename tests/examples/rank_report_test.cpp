@@ -52,7 +52,7 @@ TEST(RankReport, SaysInTableAndChartThatTheSpeedDrifted) {
 }
 
 TEST(RankReport, DrawsAPanelASizeWithLinesForWhatWasMeasured) {
-  const examples::Chart chart = rank_chart(read_rank_report(small_report(), Json()));
+  const tools::Chart chart = rank_chart(read_rank_report(small_report(), Json()));
   ASSERT_EQ(chart.panels.size(), 1u);
   EXPECT_EQ(chart.panels[0].title, "16 tokens, 2048 × 2048");
   ASSERT_EQ(chart.panels[0].series.size(), 2u);
@@ -61,7 +61,7 @@ TEST(RankReport, DrawsAPanelASizeWithLinesForWhatWasMeasured) {
   EXPECT_EQ(chart.panels[0].series[1].y, std::vector<double>{500});
   ASSERT_EQ(chart.panels[0].references.size(), 1u);
   EXPECT_EQ(chart.panels[0].references[0].y, 2500);
-  EXPECT_HAS(examples::to_svg(chart), "<svg");
+  EXPECT_HAS(tools::to_svg(chart), "<svg");
 }
 
 }  // namespace rank_report_test

@@ -1,10 +1,10 @@
 """Merges adapters that PEFT made and compares logits.
 
-    merge.py LORA_TOOL SCORE FOLDER
+    merge.py LORA FOLDER
 
-For five architectures, head tied and not, one file and shards, each kind of adapter: `lora_tool
-merge` writes a checkpoint; transformers loads it and must give the logits of PEFT's adapted model;
-`score` must give the same of base and adapter, and of the merged checkpoint.
+For five architectures, head tied and not, one file and shards, each kind of adapter: `lora merge`
+writes a checkpoint; transformers loads it and must give the logits of PEFT's adapted model; `lora
+score` must give the same of base and adapter, and of the merged checkpoint.
 """
 import itertools
 import json
@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM
 warnings.filterwarnings("ignore")
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
-tool, score, work = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+lora, work = sys.argv[1], Path(sys.argv[2])
 V, D = 50, 16
 small = dict(vocab_size=V, hidden_size=D, intermediate_size=24, num_hidden_layers=2,
              num_attention_heads=2, num_key_value_heads=1, head_dim=8, max_position_embeddings=64)
@@ -64,7 +64,7 @@ def logits(model):
 
 def ours(model, adapter=None):
     out = work / "logits.safetensors"
-    command = [score, "--model", model, "--ids", work / "ids.safetensors", "--logits", out]
+    command = [lora, "score", "--model", model, "--ids", work / "ids.safetensors", "--logits", out]
     subprocess.run(command + (["--adapter", adapter] if adapter else []), check=True,
                    capture_output=True)
     return load_file(out)["logits"]
@@ -101,7 +101,7 @@ for name, tied, sharded in itertools.product(CONFIGS, (False, True), (False, Tru
                 path.write_text(json.dumps(json.loads(path.read_text()) | {"fan_in_fan_out": flag}))
             wanted = logits(PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base),
                                                       adapter))
-            done = subprocess.run([tool, "merge", "--quiet", "--base", base, "--adapter", adapter,
+            done = subprocess.run([lora, "merge", "--quiet", "--base", base, "--adapter", adapter,
                                    "--output", merged], capture_output=True, text=True)
             if done.returncode != 0:
                 print(f"FAILED {base.name}, {kind}: {done.stderr.strip()}")

@@ -2,12 +2,12 @@
 # Merges adapters that PEFT made over small models of every architecture, and compares what
 # transformers and this library compute from the result with PEFT's adapted model; see merge.py.
 #
-#   tests/peft_round_trip/merge.sh PROGRAMS [PYTHON]
+#   tests/peft_round_trip/merge.sh LORA [PYTHON]
 #
-# PROGRAMS is the folder of lora_tool and score (build/examples). PYTHON has torch, transformers,
-# peft and safetensors. Not part of ctest.
+# LORA is the program (build/tools/lora). PYTHON has torch, transformers, peft and safetensors. Not
+# part of ctest.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-"${2:-python3}" "$here/merge.py" "$1/lora_tool" "$1/score" "$work"
+"${2:-python3}" "$here/merge.py" "$1" "$work"

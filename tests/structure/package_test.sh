@@ -22,7 +22,7 @@ IFS=. read -r major minor patch <<< "$version"
 
 # --- The package, moved after its installation: no path in it may point back.
 quiet "$cmake" -S "$source_dir" -B "$work/lora" "${settings[@]}" -DLORA_BUILD_TESTS=OFF \
-      -DLORA_BUILD_BENCH=OFF -DLORA_BUILD_EXAMPLES=OFF
+      -DLORA_BUILD_BENCH=OFF -DLORA_BUILD_EXAMPLES=OFF -DLORA_BUILD_TOOLS=OFF
 quiet "$cmake" --install "$work/lora" --prefix "$work/staging"
 mv "$work/staging" "$work/prefix"
 headers() { (cd "$1" && find lora -type f | sort); }
@@ -120,7 +120,7 @@ check_way() {  # <way> [settings ...]
   expect "$way: link flags" "$(link_flags "$build")" "$plain_link"
   expect "$way: variables" "$(cat "$build/state.txt")" "$(cat "$work/plain/state.txt")"
   if [ "$way" != package ]; then
-    for option in LORA_BUILD_TESTS LORA_BUILD_BENCH LORA_BUILD_EXAMPLES LORA_INSTALL; do
+    for option in LORA_BUILD_TESTS LORA_BUILD_BENCH LORA_BUILD_EXAMPLES LORA_BUILD_TOOLS LORA_INSTALL; do
       expect "$way: $option" "$(sed -n "s/^$option:BOOL=//p" "$build/CMakeCache.txt")" OFF
     done
   fi

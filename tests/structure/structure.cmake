@@ -58,13 +58,13 @@ if(LORA_BASH)
   set_tests_properties(package PROPERTIES TIMEOUT 900 LABELS build)
 endif()
 
-# Wide instructions are in the kernels only, as long as no flag asks for them everywhere: in the example programs, which
-# are built with -O2 and use everything.
-if(LORA_BASH AND LORA_BUILD_EXAMPLES AND CMAKE_OBJDUMP AND CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64"
+# Wide instructions are in the kernels only, as long as no flag asks for them everywhere: in programs that are built with
+# -O2 and use everything.
+if(LORA_BASH AND LORA_BUILD_EXAMPLES AND LORA_BUILD_TOOLS AND CMAKE_OBJDUMP AND CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64"
    AND NOT CMAKE_CXX_FLAGS MATCHES "-m")
   add_test(NAME wide_instructions
            COMMAND ${LORA_BASH} ${CMAKE_CURRENT_SOURCE_DIR}/structure/wide_instructions_test.sh ${CMAKE_OBJDUMP}
-                   $<TARGET_FILE:finetune> $<TARGET_FILE:adapt_digits>)
+                   $<TARGET_FILE:lora_program> $<TARGET_FILE:adapt_digits>)
 endif()
 
 # g++ 12 with sanitizers takes a state inside std::regex for uninitialised.

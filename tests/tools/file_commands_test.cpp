@@ -1,7 +1,9 @@
-// lora_tool through its command line: what it writes, prints and refuses, and its exit codes.
-#include "../../examples/support/tool_commands.hpp"
+// The commands on files through its command line: what it writes, prints and refuses, and its exit codes.
+#include "../../tools/adapter_output.hpp"
+#include "../../tools/update_difference.hpp"
 #include "io/peft_folder.hpp"
 #include "support/messages.hpp"
+#include "tools/ran.hpp"
 
 #include <gtest/gtest.h>
 
@@ -9,34 +11,25 @@
 #include <fstream>
 #include <map>
 
-namespace lora_tool_test {
+namespace file_commands_test {
 
 namespace fs = std::filesystem;
-using examples::Index;
 using lora_test::numbered;
 using lora_test::PeftFolder;
 using lora_test::TemporaryFolder;
+using tools::Index;
 
-struct Ran {
-  int code;
-  std::string out, err;
-};
-Ran tool(std::vector<std::string> words) {
-  words.insert(words.begin(), "lora_tool");
-  std::vector<char*> argv;
-  for (std::string& word : words) argv.push_back(word.data());
-  testing::internal::CaptureStdout();
-  testing::internal::CaptureStderr();
-  const int code = examples::run_tool(static_cast<int>(argv.size()), argv.data());
-  Ran run{code, "", ""};
-  run.out = testing::internal::GetCapturedStdout();
-  run.err = testing::internal::GetCapturedStderr();
-  return run;
+using lora_test::Ran;
+
+Ran tool(const std::vector<std::string>& words) {
+  return lora_test::run_command(tools::run_lora, words);
 }
 void expect_refused(const std::vector<std::string>& words, const std::string& reason) {
   const Ran run = tool(words);
   EXPECT_EQ(run.code, 2) << run.out;
-  EXPECT_TRUE(run.err.starts_with("lora_tool: ")) << run.err;
+  const std::string name = words.empty() ? "" : " " + words[0];
+  EXPECT_TRUE(run.err.starts_with("lora" + name + ": ") || run.err.starts_with("lora: "))
+      << run.err;
   EXPECT_HAS(run.err, reason);
 }
 void expect_done(const std::vector<std::string>& words) {
@@ -78,7 +71,7 @@ struct Work {
   }
 };
 
-TEST(LoraTool, HelpOfEachCommandSaysItsExitCodes) {
+TEST(FileCommands, HelpOfEachCommandSaysItsExitCodes) {
   EXPECT_EQ(tool({"--help"}).code, 0);
   for (const char* command :
        {"info", "merge", "combine", "extract", "to-gguf", "from-gguf", "convert", "diff"}) {
@@ -89,9 +82,7 @@ TEST(LoraTool, HelpOfEachCommandSaysItsExitCodes) {
   }
 }
 
-TEST(LoraTool, RefusesCommandLinesThatDoNotFit) {
-  expect_refused({}, "A subcommand is required");
-  expect_refused({"frobnicate"}, "(see --help)");
+TEST(FileCommands, RefusesCommandLinesThatDoNotFit) {
   expect_refused({"merge", "--base", "x"}, "--adapter is required");
   expect_refused({"convert", "--adapter", "x", "--output", "y", "--dtype", "int8"},
                  "--dtype: int8");
@@ -101,25 +92,25 @@ TEST(LoraTool, RefusesCommandLinesThatDoNotFit) {
       "combination_type \"mean\" is not known");
 }
 
-TEST(LoraTool, InfoShowsRanksAndNorms) {
+TEST(FileCommands, InfoShowsRanksAndNorms) {
   const Work work;
   const Ran run = tool({"info", work.own()});
   EXPECT_EQ(run.code, 0) << run.err;
   const lora::Matrix<double> B = numbered(8, 2, 100).cast<double>(),
                              A = numbered(2, 8).cast<double>();
   for (const double norm : {A.norm(), B.norm(), (2 * B * A).norm()})
-    EXPECT_HAS(run.out, examples::short_number(norm));
+    EXPECT_HAS(run.out, tools::short_number(norm));
   EXPECT_HAS(run.out, "2 adapted layers");
   EXPECT_HAS(run.out, "parameters: 64");
   EXPECT_HAS(run.out, "bytes:      256");
   EXPECT_HAS(tool({"info", work.base()}).out, "base model ");
   const Ran file = tool({"info", work.own() + "/adapter_model.safetensors"});
-  EXPECT_HAS(file.out, examples::short_number((B * A).norm()));
+  EXPECT_HAS(file.out, tools::short_number((B * A).norm()));
   expect_refused({"info", "/nowhere"}, "/nowhere: cannot open: No such file or directory");
   expect_refused({"info", work.own() + "/adapter_config.json"}, "expected a folder, a .safetens");
 }
 
-TEST(LoraTool, MergesAndExtractsWhatWasMerged) {
+TEST(FileCommands, MergesAndExtractsWhatWasMerged) {
   const Work work;
   const std::string merged = work.out("merged"), again = work.out("again");
   expect_done(
@@ -133,9 +124,9 @@ TEST(LoraTool, MergesAndExtractsWhatWasMerged) {
   ASSERT_EQ(two.modules().size(), 2u);
   EXPECT_EQ(two.config().base_model_name_or_path, work.base());
   for (std::size_t i = 0; i < 2; ++i) {
-    const auto a = examples::read_factors<double>(one, one.modules()[i]),
-               b = examples::read_factors<double>(two, two.modules()[i]);
-    const auto difference = examples::update_difference(a, b);
+    const auto a = tools::read_factors<double>(one, one.modules()[i]),
+               b = tools::read_factors<double>(two, two.modules()[i]);
+    const auto difference = tools::update_difference(a, b);
     EXPECT_GT(difference.first, 1);
     // W + sBA was rounded once, and the factors of the difference once each.
     EXPECT_LE(difference.difference, 8 * 0x1p-24 * difference.first);
@@ -144,7 +135,7 @@ TEST(LoraTool, MergesAndExtractsWhatWasMerged) {
                  "is not empty");
 }
 
-TEST(LoraTool, ExtractNamesWhatItLeavesOut) {
+TEST(FileCommands, ExtractNamesWhatItLeavesOut) {
   const Work work;
   fs::create_directory(work.out("tuned"));
   const auto base = lora::CheckpointFiles::open(work.base());
@@ -167,7 +158,7 @@ TEST(LoraTool, ExtractNamesWhatItLeavesOut) {
   EXPECT_EQ(adapter.modules()[1].scaling, 1);
 }
 
-TEST(LoraTool, ExtractRefuses) {
+TEST(FileCommands, ExtractRefuses) {
   const Work work;
   const auto words = [&](const std::string& tuned, const std::string& rank) {
     return std::vector<std::string>{"extract", "--base", work.base(), "--tuned",    tuned,
@@ -191,7 +182,7 @@ TEST(LoraTool, ExtractRefuses) {
   EXPECT_TRUE(work.nothing_but_base());
 }
 
-TEST(LoraTool, CombinesWithWeights) {
+TEST(FileCommands, CombinesWithWeights) {
   const Work work;
   const auto combine = [&](const std::string& type, const std::string& output,
                            std::vector<std::string> more = {}) {
@@ -209,10 +200,10 @@ TEST(LoraTool, CombinesWithWeights) {
     const auto sum = lora::PeftAdapter::open(work.out("sum"));
     for (std::size_t i = 0; i < 2; ++i) {
       EXPECT_EQ(sum.modules()[i].r, type == "cat" ? 4 : 2);
-      const auto a = examples::read_factors<double>(one, one.modules()[i]);
-      auto b = examples::read_factors<double>(sum, sum.modules()[i]);
+      const auto a = tools::read_factors<double>(one, one.modules()[i]);
+      auto b = tools::read_factors<double>(sum, sum.modules()[i]);
       b.scaling *= 4;
-      const auto difference = examples::update_difference(a, b);
+      const auto difference = tools::update_difference(a, b);
       EXPECT_LE(difference.difference, 8 * 0x1p-24 * difference.first) << type;
     }
   }
@@ -221,7 +212,7 @@ TEST(LoraTool, CombinesWithWeights) {
   expect_done(combine("svd", work.out("clamped"), {"--svd-rank", "2", "--svd-clamp", "0.5"}));
   const auto largest = [&](const std::string& name) {
     const auto adapter = lora::PeftAdapter::open(work.out(name));
-    return examples::read_factors<double>(adapter, adapter.modules()[0]).A.cwiseAbs().maxCoeff();
+    return tools::read_factors<double>(adapter, adapter.modules()[0]).A.cwiseAbs().maxCoeff();
   };
   EXPECT_LT(largest("clamped"), largest("sum"));
   expect_refused(combine("cat", work.out("x"), {"--svd-clamp", "0.5"}), "svd_clamp = 0.5");
@@ -233,7 +224,7 @@ TEST(LoraTool, CombinesWithWeights) {
   expect_refused(combine("cat", work.base() + "/config.json"), "is a file, expected a folder");
 }
 
-TEST(LoraTool, CombineRefusesWhatBelongsToOneAdapter) {
+TEST(FileCommands, CombineRefusesWhatBelongsToOneAdapter) {
   const Work work;
   const auto refusal = [&](const PeftFolder& other) {
     other.open();
@@ -268,7 +259,7 @@ TEST(LoraTool, CombineRefusesWhatBelongsToOneAdapter) {
 }
 
 // Keys as PEFT's save_embedding_layers writes them.
-TEST(LoraTool, CombineKeepsTheBasesWeightsBesideEmbeddingsOnce) {
+TEST(FileCommands, CombineKeepsTheBasesWeightsBesideEmbeddingsOnce) {
   const Work work;
   const std::string q = "model.layers.0.self_attn.q_proj", table = "model.embed_tokens",
                     prefix = "base_model.model.";
@@ -304,7 +295,7 @@ TEST(LoraTool, CombineKeepsTheBasesWeightsBesideEmbeddingsOnce) {
   PeftFolder values, type, shape;
   for (PeftFolder* one : {&values, &type, &shape}) one->pair(q, 2, 8, 8);
   values.add(table + ".weight", numbered(9, 8, 2));
-  type.add(table + ".weight", numbered(9, 8), examples::DType::BF16);
+  type.add(table + ".weight", numbered(9, 8), tools::DType::BF16);
   shape.add(table + ".weight", numbered(8, 9));
   const auto before = content(work.out("x/adapter_model.safetensors"));
   for (const PeftFolder* other : {&values, &type, &shape}) {
@@ -316,7 +307,7 @@ TEST(LoraTool, CombineKeepsTheBasesWeightsBesideEmbeddingsOnce) {
   }
 }
 
-TEST(LoraTool, AFailingWriteLeavesNoModelCard) {
+TEST(FileCommands, AFailingWriteLeavesNoModelCard) {
   const Work work;
   fs::create_directories(work.out("x/adapter_config.json"));  // a folder where a file should be
   expect_refused({"convert", "--adapter", work.own(), "--dtype", "f16", "--output", work.out("x")},
@@ -325,21 +316,15 @@ TEST(LoraTool, AFailingWriteLeavesNoModelCard) {
   EXPECT_FALSE(fs::exists(work.out("x/adapter_model.safetensors")));
 }
 
-TEST(LoraTool, LostOutputIsAnError) {
+TEST(FileCommands, LostOutputIsAnError) {
   const Work work;
-  struct Full : std::streambuf {};  // takes nothing
-  for (const auto& words : {std::vector<std::string>{"info", work.own()}, {"--help"}}) {
-    Full full;
-    std::streambuf* const before = std::cout.rdbuf(&full);
-    const Ran run = tool(words);
-    std::cout.rdbuf(before);
-    EXPECT_EQ(run.code, 2);
-    EXPECT_EQ(run.err,
-              "lora_tool: standard output: could not be written to the end (no space left?)\n");
-  }
+  const Ran run = lora_test::run_onto_full(tools::run_lora, {"info", work.own()});
+  EXPECT_EQ(run.code, 2);
+  EXPECT_EQ(run.err,
+            "lora info: standard output: could not be written to the end (no space left?)\n");
 }
 
-TEST(LoraTool, ConvertsAndComparesAdapters) {
+TEST(FileCommands, ConvertsAndComparesAdapters) {
   const Work work;
   const std::string half = work.out("half"), back = work.out("back");
   EXPECT_EQ(tool({"diff", work.own(), work.own()}).code, 0);
@@ -360,7 +345,7 @@ TEST(LoraTool, ConvertsAndComparesAdapters) {
   EXPECT_FALSE(fs::exists(work.out("x")));
 }
 
-TEST(LoraTool, DiffNamesFieldsTensorsAndUpdates) {
+TEST(FileCommands, DiffNamesFieldsTensorsAndUpdates) {
   const Work work;
   PeftFolder other(R"({"lora_alpha": 8, "new_field": 1, "target_modules": ["q_proj", "k_proj"]})");
   other.pair("model.layers.0.self_attn.q_proj", 2, 8, 8)
@@ -375,7 +360,7 @@ TEST(LoraTool, DiffNamesFieldsTensorsAndUpdates) {
   EXPECT_HAS(run.out, "relative 1\n");  // s is twice as large
 }
 
-TEST(LoraTool, GgufAndBackGivesTheSameTensors) {
+TEST(FileCommands, GgufAndBackGivesTheSameTensors) {
   const Work work;
   const std::string file = work.out("a.gguf"), back = work.out("back");
   expect_done({"to-gguf", "--base", work.base(), "--adapter", work.own(), "--output", file});
@@ -398,12 +383,12 @@ TEST(LoraTool, GgufAndBackGivesTheSameTensors) {
   EXPECT_FALSE(fs::exists(work.out("x.gguf")));
 }
 
-TEST(LoraTool, ToGgufComparesTheBasesWeightBesideAnEmbedding) {
+TEST(FileCommands, ToGgufComparesTheBasesWeightBesideAnEmbedding) {
   const Work work;
   const lora::Matrix<float> table = lora::CheckpointFiles::open(work.base())
                                         .files()[0]
                                         .tensors.matrix<float>("model.embed_tokens.weight");
-  const auto words = [&](const lora::Matrix<float>& copy, examples::DType dtype) {
+  const auto words = [&](const lora::Matrix<float>& copy, tools::DType dtype) {
     PeftFolder adapter(R"({"target_modules": ["embed_tokens"]})");
     adapter.embedding("model.embed_tokens", 2, copy.rows(), 8);
     adapter.add("model.embed_tokens.base_layer.weight", copy, dtype).open();
@@ -412,7 +397,7 @@ TEST(LoraTool, ToGgufComparesTheBasesWeightBesideAnEmbedding) {
     return std::vector<std::string>{"to-gguf",     "--base",   work.base(),       "--adapter",
                                     work.out("a"), "--output", work.out("a.gguf")};
   };
-  for (const auto dtype : {examples::DType::F32, examples::DType::BF16, examples::DType::F16}) {
+  for (const auto dtype : {tools::DType::F32, tools::DType::BF16, tools::DType::F16}) {
     expect_done(words(table, dtype));
     fs::remove(work.out("a.gguf"));
   }
@@ -422,18 +407,18 @@ TEST(LoraTool, ToGgufComparesTheBasesWeightBesideAnEmbedding) {
       "tensor \"base_model.model.model.embed_tokens.base_layer.weight\" is a weight of the base, "
       "but "
       "not \"model.embed_tokens.weight\" of ";
-  for (const auto dtype : {examples::DType::F32, examples::DType::BF16})
+  for (const auto dtype : {tools::DType::F32, tools::DType::BF16})
     expect_refused(words(other, dtype), reason);
-  expect_refused(words(table.topRows(8), examples::DType::F32),
+  expect_refused(words(table.topRows(8), tools::DType::F32),
                  "embed_tokens.lora_embedding_A: shape is [2, 8], expected [2, 9] for this base");
   EXPECT_FALSE(fs::exists(work.out("a.gguf")));
   fs::remove(work.base() + "/model.safetensors");  // only config.json: nothing to compare with
-  const Ran run = tool(words(other, examples::DType::F32));
+  const Ran run = tool(words(other, tools::DType::F32));
   EXPECT_EQ(run.code, 0) << run.err;
   EXPECT_HAS(run.err, "has no weights, so that the base's weights which the adapter's file holds");
 }
 
-TEST(LoraTool, EveryGoldenAdapterThatGgufCanHoldComesBackBitForBit) {
+TEST(FileCommands, EveryGoldenAdapterThatGgufCanHoldComesBackBitForBit) {
   lora_test::for_each_golden_set([](const lora_test::GoldenSet& set) {
     std::size_t same = 0;
     for (const auto& golden : lora_test::golden_models(set)) {
@@ -456,7 +441,7 @@ TEST(LoraTool, EveryGoldenAdapterThatGgufCanHoldComesBackBitForBit) {
   });
 }
 
-TEST(LoraTool, MergeRefusesAndWritesNothing) {
+TEST(FileCommands, MergeRefusesAndWritesNothing) {
   const Work work;
   const auto words = [&](const std::string& base, const std::string& adapter) {
     return std::vector<std::string>{"merge", "--base",   base,          "--adapter",
@@ -485,7 +470,7 @@ std::map<std::string, std::vector<std::byte>> files_below(const fs::path& folder
   return files;
 }
 
-TEST(LoraTool, NoCommandWritesOntoWhatItReads) {
+TEST(FileCommands, NoCommandWritesOntoWhatItReads) {
   const Work work;
   const fs::path base = work.base(), own = work.own(), links = work.folder.path / "links";
   const std::string gguf = work.out("a.gguf"), other = work.out("other");
@@ -525,7 +510,7 @@ TEST(LoraTool, NoCommandWritesOntoWhatItReads) {
   EXPECT_EQ(files_below(own), adapter);
 }
 
-TEST(LoraTool, ReplacesFilesOfTheKindThatItWritesAlone) {
+TEST(FileCommands, ReplacesFilesOfTheKindThatItWritesAlone) {
   const Work work;
   const auto words = [&](const std::string& output) {
     return std::vector<std::string>{"to-gguf",  "--base",   work.base(), "--adapter",
@@ -546,17 +531,17 @@ TEST(LoraTool, ReplacesFilesOfTheKindThatItWritesAlone) {
 TEST(OutputPath, KnowsLogsAndLogits) {
   const TemporaryFolder folder;
   const fs::path log = folder.path / "log.jsonl", logits = folder.path / "l.safetensors";
-  EXPECT_NO_THROW(examples::check_file_output(log, examples::json_lines_kind, {"", folder.path}));
+  EXPECT_NO_THROW(tools::check_file_output(log, tools::json_lines_kind, {"", folder.path}));
   lora::atomic_write(log, "{\"loss\": 1, \"step\": 2}\n{\"half");
-  EXPECT_NO_THROW(examples::check_file_output(log, examples::json_lines_kind, {}));
-  EXPECT_THROW(examples::check_file_output(log, examples::json_lines_kind, {folder.path}),
+  EXPECT_NO_THROW(tools::check_file_output(log, tools::json_lines_kind, {}));
+  EXPECT_THROW(tools::check_file_output(log, tools::json_lines_kind, {folder.path}),
                lora::ConfigError);
-  EXPECT_THROW(examples::check_file_output(log, examples::logits_kind, {}), lora::ConfigError);
+  EXPECT_THROW(tools::check_file_output(log, tools::logits_kind, {}), lora::ConfigError);
   for (const char* name : {"logits", "weight"}) {
     lora::SafetensorsWriter writer;
-    writer.add(name, numbered(2, 3), examples::DType::F32);
+    writer.add(name, numbered(2, 3), tools::DType::F32);
     writer.write(logits);
-    const auto check = [&] { examples::check_file_output(logits, examples::logits_kind, {}); };
+    const auto check = [&] { tools::check_file_output(logits, tools::logits_kind, {}); };
     if (name == std::string("logits")) {
       EXPECT_NO_THROW(check());
     } else {
@@ -570,7 +555,7 @@ TEST(OutputPath, AnotherJsonFileIsNoLog) {
   const fs::path log = folder.path / "config.json";
   for (const char* text : {"{\n  \"step\": 1\n}\n", "{\"loss\": 1}\n", "[\"step\"]\n", "{"}) {
     lora::atomic_write(log, text);
-    EXPECT_THROW(examples::check_file_output(log, examples::json_lines_kind, {}), lora::ConfigError)
+    EXPECT_THROW(tools::check_file_output(log, tools::json_lines_kind, {}), lora::ConfigError)
         << text;
   }
 }
@@ -583,16 +568,16 @@ TEST(OutputPath, ANewFolderAndBackIsTheFolder) {
   lora::atomic_write(adapter / lora::peft_config_file, "{}");
   lora::atomic_write(notes / "todo.txt", "x");
   for (const char* way : {"adapter", "adapter/", "new/../adapter", "a/b/../../adapter/."}) {
-    EXPECT_THROW(examples::check_adapter_output(folder.path / way, {adapter}), lora::ConfigError)
+    EXPECT_THROW(tools::check_adapter_output(folder.path / way, {adapter}), lora::ConfigError)
         << way;
     EXPECT_THROW(
-        examples::refuse_input_as_output({folder.path / way / lora::peft_config_file}, {adapter}),
+        tools::refuse_input_as_output({folder.path / way / lora::peft_config_file}, {adapter}),
         lora::ConfigError)
         << way;
-    EXPECT_NO_THROW(examples::check_adapter_output(folder.path / way, {notes})) << way;
+    EXPECT_NO_THROW(tools::check_adapter_output(folder.path / way, {notes})) << way;
   }
   EXPECT_HAS(lora_test::message_of<lora::ConfigError>(
-                 [&] { examples::check_adapter_output(folder.path / "x/../notes", {}); }),
+                 [&] { tools::check_adapter_output(folder.path / "x/../notes", {}); }),
              "is not empty and holds no adapter");
 }
 
@@ -603,7 +588,7 @@ TEST(OutputPath, WhatLiesInAReplacedFolderIsNoInput) {
   fs::create_directories(base);
   lora::atomic_write(merged / "deep" / "data.json", "[]");
   lora::atomic_write(base / "model", "x");
-  const auto check = [&](const fs::path& input) { examples::refuse_input_below(merged, {input}); };
+  const auto check = [&](const fs::path& input) { tools::refuse_input_below(merged, {input}); };
   EXPECT_NO_THROW(check(base));
   EXPECT_NO_THROW(check(folder.path / "out"));
   EXPECT_NO_THROW(check(folder.path / "out" / "merged.json"));
@@ -613,7 +598,7 @@ TEST(OutputPath, WhatLiesInAReplacedFolderIsNoInput) {
       "which this run replaces");
   EXPECT_THROW(check(merged), lora::ConfigError);
   EXPECT_THROW(check(base / ".." / "out" / "merged" / "deep"), lora::ConfigError);
-  EXPECT_THROW(examples::refuse_input_below(folder.path / "new/../out/merged", {merged}),
+  EXPECT_THROW(tools::refuse_input_below(folder.path / "new/../out/merged", {merged}),
                lora::ConfigError);
   fs::create_symlink(merged / "deep" / "data.json", base / "link.json");  // leads into it
   EXPECT_THROW(check(base), lora::ConfigError);
@@ -646,7 +631,7 @@ struct Gpt2 {
   fs::path path() const { return folder.path / "base"; }
 };
 
-TEST(LoraTool, MergesConv1DWhateverTheFlagAndExtractsItBack) {
+TEST(FileCommands, MergesConv1DWhateverTheFlagAndExtractsItBack) {
   const Gpt2 base(false);
   PeftFolder adapter(R"({"fan_in_fan_out": false})");
   adapter.pair("transformer.h.0.attn.c_proj", 2, 8, 8)
@@ -661,7 +646,7 @@ TEST(LoraTool, MergesConv1DWhateverTheFlagAndExtractsItBack) {
              after = lora::CheckpointFiles::open(merged);
   for (const lora::PeftModule& module : one.modules()) {
     const std::string name = module.name + ".weight";
-    const auto factors = examples::read_factors<float>(one, module);
+    const auto factors = tools::read_factors<float>(one, module);
     lora::Matrix<float> change = factors.scaling * (factors.B * factors.A);
     if (module.name != "lm_head") change.transposeInPlace();
     const lora::Matrix<float> W = before.file_of(name).matrix<float>(name) + change;
@@ -678,8 +663,8 @@ TEST(LoraTool, MergesConv1DWhateverTheFlagAndExtractsItBack) {
   for (const lora::PeftModule& module : two.modules()) {
     const auto same = std::find_if(one.modules().begin(), one.modules().end(),
                                    [&](const auto& m) { return m.name == module.name; });
-    const auto difference = examples::update_difference(
-        examples::read_factors<double>(one, *same), examples::read_factors<double>(two, module));
+    const auto difference = tools::update_difference(tools::read_factors<double>(one, *same),
+                                                     tools::read_factors<double>(two, module));
     EXPECT_LE(difference.difference, 1e-5 * difference.first) << module.name;
   }
   PeftFolder wrong(R"({"fan_in_fan_out": false})");
@@ -687,10 +672,10 @@ TEST(LoraTool, MergesConv1DWhateverTheFlagAndExtractsItBack) {
   const Ran warned = tool({"merge", "--base", base.path(), "--adapter", wrong.path(), "--output",
                            (base.folder.path / "w").string(), "--quiet"});
   EXPECT_EQ(warned.code, 0);
-  EXPECT_HAS(warned.err, "lora_tool: fan_in_fan_out = false has no effect on");
+  EXPECT_HAS(warned.err, "lora: fan_in_fan_out = false has no effect on");
 }
 
-TEST(LoraTool, OfATiedHeadTheRealReasonIsGiven) {
+TEST(FileCommands, OfATiedHeadTheRealReasonIsGiven) {
   const Gpt2 base(true);
   const lora::Matrix<float> table = lora::CheckpointFiles::open(base.path())
                                         .files()[0]
@@ -720,4 +705,4 @@ TEST(LoraTool, OfATiedHeadTheRealReasonIsGiven) {
                  "lm_head.weight is not transformer.wte.weight, though the configuration says");
 }
 
-}  // namespace lora_tool_test
+}  // namespace file_commands_test

@@ -1,8 +1,8 @@
 // The command line of finetune, and what it makes of data and logs.
-#include "../../examples/support/finetune_data.hpp"
-#include "../../examples/support/finetune_options.hpp"
-#include "../../examples/support/resume_option.hpp"
-#include "../../examples/support/training_chart.hpp"
+#include "../../tools/finetune_data.hpp"
+#include "../../tools/finetune_options.hpp"
+#include "../../tools/resume_option.hpp"
+#include "../../tools/training_chart.hpp"
 
 #include <gtest/gtest.h>
 
@@ -11,14 +11,16 @@
 #include "text/small_tokenizer.hpp"
 
 namespace finetune_test {
-using namespace examples;
+using namespace tools;
 
 FinetuneOptions options_of(std::vector<std::string> words) {
   words.insert(words.begin(), {"finetune", "--model", "m"});
   std::vector<const char*> argv;
   for (const std::string& word : words) argv.push_back(word.c_str());
   CLI::App app;
-  return read_finetune_options(app, static_cast<int>(argv.size()), argv.data());
+  FinetuneSettings settings(app);
+  parse_words(app, static_cast<int>(argv.size()), argv.data());
+  return settings.finetune_options();
 }
 std::string error_of(const std::vector<std::string>& words) {
   try {
@@ -91,7 +93,7 @@ TEST(FinetuneOptions, OneCopyOfAWeightUnlessBothAreAskedFor) {
 }
 
 TEST(ResumeOption, SaysThatThereIsNoCheckpoint) {
-  using examples::checkpoint_to_resume;
+  using tools::checkpoint_to_resume;
   EXPECT_EQ(checkpoint_to_resume("", "out/checkpoint-3", "out"), "");
   EXPECT_EQ(checkpoint_to_resume("last", "out/checkpoint-3", "out"), "out/checkpoint-3");
   EXPECT_EQ(checkpoint_to_resume("other/checkpoint-1", "", "out"), "other/checkpoint-1");
@@ -193,7 +195,7 @@ TEST(FinetuneData, FilesOfSeveralKindsInAnyOrder) {
   options.validation_share = 0;
   const FinetuneData one = data_of(files, {"c.jsonl", "p.txt"}, {}, options);
   const FinetuneData two = data_of(files, {"p.txt", "c.jsonl"}, {}, options);
-  EXPECT_EQ(one.templates, "chatml (1 records), plain (1 records)");
+  EXPECT_EQ(one.templates, "chatml (1 record), plain (1 record)");
   EXPECT_EQ(two.templates, one.templates);
   EXPECT_EQ(one.train[0].ids, two.train[1].ids);
   EXPECT_EQ(one.train[1].ids, two.train[0].ids);
@@ -216,7 +218,7 @@ TEST(FinetuneData, OneTextSharesItsRows) {
   const FinetuneData data = data_of({{"p.txt", std::string(199, 'x')}}, {"p.txt"}, {}, options);
   EXPECT_EQ(data.train.size(), 18u);
   EXPECT_EQ(data.eval.size(), 2u);
-  EXPECT_NE(data.text.find("training     1 records in 18 rows, 180 tokens"), std::string::npos);
+  EXPECT_NE(data.text.find("training     1 record in 18 rows, 180 tokens"), std::string::npos);
   EXPECT_NE(data.text.find("evaluation   2 pieces of documents in 2 rows, 20 tokens"),
             std::string::npos)
       << data.text;
@@ -244,9 +246,8 @@ TEST(FinetuneData, ADocumentBesideOtherRecordsSharesItsPieces) {
       EXPECT_EQ(data.questions.size(), 1u);
       EXPECT_NE(data.text.find("training     3 records in 11 rows, 96 tokens"), std::string::npos)
           << data.text;
-      EXPECT_NE(
-          data.text.find("evaluation   1 records and 1 pieces of documents in 2 rows, 13 tok"),
-          std::string::npos)
+      EXPECT_NE(data.text.find("evaluation   1 record and 1 piece of documents in 2 rows, 13 tok"),
+                std::string::npos)
           << data.text;
     }
   }
@@ -275,7 +276,8 @@ TEST(FinetuneData, ThePlanCountsWhatTrainingGets) {
     const FinetuneData data = data_of({{"p.txt", std::string(49, 'x')}}, {"p.txt"}, {}, options);
     bool ends = false;
     for (const lora::PackedRow& row : data.train) ends = ends || row.labels.back() == 258;
-    EXPECT_NE(data.text.find(ends ? "36 counted by the loss with 1 end tokens"
+    EXPECT_NE(data.text.find(ends ? "36 counted by the loss with 1 end token"
+                                    ""
                                   : "36 counted by the loss with 0 end tokens"),
               std::string::npos)
         << data.text;
@@ -299,11 +301,11 @@ TEST(FinetuneData, WhatIsLeftOutIsTheReasonThatNothingIsLeft) {
   };
   EXPECT_EQ(
       error(chat_record),
-      "there is nothing to learn: no example is left of 1 records; 1 left out whose answer was "
+      "there is nothing to learn: no example is left of 1 record; 1 left out whose answer was "
       "cut whole (max_length 4)");
   EXPECT_EQ(
       error("{\"text\": \"<|end|>\"}"),
-      "there is nothing to learn: no example is left of 1 records; 1 left out in which nothing "
+      "there is nothing to learn: no example is left of 1 record; 1 left out in which nothing "
       "counts (max_length 4)");
 }
 
@@ -312,12 +314,12 @@ TEST(FinetuneData, WhatTheDataBringsIsSaid) {
   options.validation_share = 0;
   const FinetuneData ended =
       data_of({{"t.jsonl", "{\"text\": \"A<|end|>\"}\n"}}, {"t.jsonl"}, {}, options);
-  EXPECT_NE(ended.text.find("  1 records end with the end token: they get no second one\n"),
+  EXPECT_NE(ended.text.find("  1 record ends with the end token: it gets no second one\n"),
             std::string::npos);
   const FinetuneData spaced =
       data_of({{"t.jsonl", "{\"text\": \"A<|end|>\\n\"}\n"}}, {"t.jsonl"}, {}, options);
-  EXPECT_NE(spaced.text.find("  1 records have white space before their beginning token or behind "
-                             "their end token: they get a second one, as in TRL\n"),
+  EXPECT_NE(spaced.text.find("  1 record has white space before its beginning token or behind its "
+                             "end token: it gets a second one, as in TRL\n"),
             std::string::npos);
   const FinetuneData never =
       data_of({{"t.jsonl", "{\"segments\": [{\"label\": 1, \"text\": \"AB\"}]}\n"}}, {"t.jsonl"},
@@ -329,7 +331,7 @@ TEST(FinetuneData, WhatTheDataBringsIsSaid) {
       data_of({{"c.json", R"([{"messages": [{"role": "user", "content": "x"}, {"role": "assistant",
         "tool_calls": [{"name": "f", "arguments": "{}"}, {"name": "g", "arguments": {}}]}]}])"}},
               {"c.json"}, {}, options);
-  EXPECT_NE(calls.text.find("  1 tool calls have a text as arguments: "), std::string::npos);
+  EXPECT_NE(calls.text.find("  1 tool call has a text as arguments: "), std::string::npos);
   options.chat_template = "gemma";
   const FinetuneData gemma = data_of({{"c.jsonl", chat_record}}, {"c.jsonl"}, {}, options);
   ASSERT_EQ(gemma.warnings.size(), 3u);

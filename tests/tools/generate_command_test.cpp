@@ -1,5 +1,5 @@
 // generate through its command line: texts of a small trained model, chats, and what it refuses.
-#include "../../examples/support/generate_run.hpp"
+#include "../../tools/generate_options.hpp"
 
 #include <gtest/gtest.h>
 
@@ -8,37 +8,21 @@
 
 #include "support/messages.hpp"
 #include "support/shared.hpp"
+#include "tools/ran.hpp"
 
-namespace generate_run_test {
+namespace generate_command_test {
 
 using namespace lora_test;
 using lora::Index;
 
-struct Ran {
-  int code;
-  std::string out, err;
-};
-Ran generate(std::vector<std::string> words, const std::string& input = "") {
-  words.insert(words.begin(), "generate");
-  std::vector<char*> argv;
-  for (std::string& word : words) argv.push_back(word.data());
-  std::istringstream in(input);
-  std::streambuf* const usual = std::cin.rdbuf(in.rdbuf());
-  std::cin.clear();
-  testing::internal::CaptureStdout();
-  testing::internal::CaptureStderr();
-  const int code = examples::run_generate(static_cast<int>(argv.size()), argv.data());
-  Ran run{code, "", ""};
-  run.out = testing::internal::GetCapturedStdout();
-  run.err = testing::internal::GetCapturedStderr();
-  std::cin.rdbuf(usual);
-  return run;
+Ran generate(const std::vector<std::string>& words, const std::string& input = "") {
+  return run_command(tools::run_generate, words, input);
 }
 void expect_refused(const std::vector<std::string>& words, const std::string& reason) {
   const Ran run = generate(words);
   EXPECT_EQ(run.code, 2);
   EXPECT_EQ(run.out, "");
-  EXPECT_TRUE(run.err.starts_with("generate: ")) << run.err;
+  EXPECT_TRUE(run.err.starts_with("lora generate: ")) << run.err;
   EXPECT_HAS(run.err, reason);
 }
 std::string stories() { return (shared_dir() / "data" / "stories260K-hf").string(); }
@@ -193,15 +177,10 @@ TEST(GenerateProgram, Refuses) {
 }
 
 TEST(GenerateProgram, LostOutputIsAnError) {
-  struct Full : std::streambuf {};  // takes nothing
   const auto lost = [](const std::vector<std::string>& words) {
-    Full full;
-    std::streambuf* const before = std::cout.rdbuf(&full);
-    const Ran run = generate(words);
-    std::cout.rdbuf(before);
-    std::cout.clear();
+    const Ran run = run_onto_full(tools::run_generate, words);
     EXPECT_EQ(run.code, 2);
-    EXPECT_HAS(run.err, "generate: standard output: could not be written to the end");
+    EXPECT_HAS(run.err, "lora generate: standard output: could not be written to the end");
     return run;
   };
   lost({"--help"});
@@ -213,7 +192,7 @@ TEST(GenerateProgram, LostOutputIsAnError) {
 TEST(GenerateProgram, TheCommandLineGoesBeforeTheModelsDefaults) {
   lora::GenerationConfig own;
   own.do_sample = true, own.temperature = 0.6, own.top_k = 20, own.eos_token_id = {2};
-  examples::GenerateRequest request;
+  tools::GenerateRequest request;
   lora::GenerationConfig expected = own;
   expected.max_new_tokens = 256;
   EXPECT_EQ(generation_config(request, own), expected);
@@ -243,12 +222,12 @@ TEST(GenerateProgram, TheCommandLineGoesBeforeTheModelsDefaults) {
 }
 
 TEST(GenerateProgram, NamesOfAdapters) {
-  const auto name = [](const char* text) { return examples::detail::adapter_argument(text).first; };
+  const auto name = [](const char* text) { return tools::adapter_argument(text).first; };
   EXPECT_EQ(name("a=b/c"), "a");
   EXPECT_EQ(name("out/chat/"), "chat");
   EXPECT_EQ(name("out/v1.2"), "v1_2");
   EXPECT_EQ(name("out/x=y"), "x=y");
-  EXPECT_EQ(examples::detail::adapter_argument("a=b/c").second, "b/c");
+  EXPECT_EQ(tools::adapter_argument("a=b/c").second, "b/c");
 }
 
-}  // namespace generate_run_test
+}  // namespace generate_command_test

@@ -1,5 +1,5 @@
 // Options with - and _.
-#include "../../examples/support/option_spelling.hpp"
+#include "../../tools/support/option_spelling.hpp"
 
 #include <gtest/gtest.h>
 
@@ -8,7 +8,7 @@ namespace option_spelling_test {
 std::vector<std::string> dashed(std::vector<std::string> words) {
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
-  auto out = examples::dashed_options(static_cast<int>(argv.size()), argv.data());
+  auto out = tools::dashed_options(static_cast<int>(argv.size()), argv.data());
   std::reverse(out.begin(), out.end());
   return out;
 }

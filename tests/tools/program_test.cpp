@@ -1,5 +1,5 @@
 // What the mains of the programs share, and finetune itself: lost output, memory, paths, signals.
-#include "../../examples/support/program.hpp"
+#include "../../tools/support/program.hpp"
 
 #include <gtest/gtest.h>
 
@@ -8,7 +8,7 @@
 #include "support/messages.hpp"
 
 namespace program_test {
-using namespace examples;
+using namespace tools;
 
 struct Full : std::streambuf {};  // takes nothing
 

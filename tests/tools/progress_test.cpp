@@ -1,5 +1,5 @@
 // Progress: what is written, when, and in which form.
-#include "../../examples/support/progress.hpp"
+#include "../../tools/support/progress.hpp"
 
 #include <gtest/gtest.h>
 
@@ -8,9 +8,9 @@
 
 namespace progress_test {
 
-using examples::Progress;
-using examples::ProgressMode;
-using examples::ProgressOptions;
+using tools::Progress;
+using tools::ProgressMode;
+using tools::ProgressOptions;
 
 /// A clock that stands still until it is moved, and everything that was written.
 struct Stage {

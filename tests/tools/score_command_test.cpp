@@ -1,5 +1,5 @@
 // score through its command line: losses and logits of transformers and PEFT, and what it refuses.
-#include "../../examples/support/score_run.hpp"
+#include "../../tools/support/ids_file.hpp"
 
 #include <gtest/gtest.h>
 
@@ -7,35 +7,21 @@
 #include <filesystem>
 
 #include "support/golden.hpp"
+#include "tools/ran.hpp"
 
-namespace score_run_test {
+namespace score_command_test {
 
 namespace fs = std::filesystem;
 using namespace lora_test;
 using lora::DType;
 using lora::Index;
 
-struct Ran {
-  int code;
-  std::string out, err;
-};
-Ran score(std::vector<std::string> words) {
-  words.insert(words.begin(), "score");
-  std::vector<char*> argv;
-  for (std::string& word : words) argv.push_back(word.data());
-  testing::internal::CaptureStdout();
-  testing::internal::CaptureStderr();
-  const int code = examples::run_score(static_cast<int>(argv.size()), argv.data());
-  Ran run{code, "", ""};
-  run.out = testing::internal::GetCapturedStdout();
-  run.err = testing::internal::GetCapturedStderr();
-  return run;
-}
+Ran score(const std::vector<std::string>& words) { return run_command(tools::run_score, words); }
 void expect_refused(const std::vector<std::string>& words, const std::string& reason) {
   const Ran run = score(words);
   EXPECT_EQ(run.code, 2);
   EXPECT_EQ(run.out, "");
-  EXPECT_TRUE(run.err.starts_with("score: ")) << run.err;
+  EXPECT_TRUE(run.err.starts_with("lora score: ")) << run.err;
   EXPECT_NE(run.err.find(reason), std::string::npos) << run.err;
 }
 
@@ -119,7 +105,7 @@ TEST(Score, TakesTheFirstMicroBatch) {
   for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<std::int64_t>(i);
   for (const char* name : {"input_ids", "labels"})
     file.writer.add(name, DType::I64, {4, 2, 3}, std::as_bytes(std::span(numbers)));
-  const examples::ScoredBatch batch = examples::read_scored_batch(file.write());
+  const tools::ScoredBatch batch = tools::read_scored_batch(file.write());
   EXPECT_EQ(batch.rows, 2);
   EXPECT_EQ(batch.tokens, 3);
   EXPECT_EQ(batch.ids, (std::vector<std::int64_t>{0, 1, 2, 3, 4, 5}));
@@ -127,14 +113,9 @@ TEST(Score, TakesTheFirstMicroBatch) {
 }
 
 TEST(Score, LostOutputIsAnError) {
-  struct Full : std::streambuf {};  // takes nothing
-  Full full;
-  std::streambuf* const before = std::cout.rdbuf(&full);
-  const Ran run = score({"--help"});
-  std::cout.rdbuf(before);
-  std::cout.clear();
+  const Ran run = run_onto_full(tools::run_score, {"--help"});
   EXPECT_EQ(run.code, 2);
-  EXPECT_NE(run.err.find("score: standard output: could not be written"), std::string::npos);
+  EXPECT_NE(run.err.find("lora score: standard output: could not be written"), std::string::npos);
 }
 
 TEST(Score, SaysWhatDoesNotFit) {
@@ -159,4 +140,4 @@ TEST(Score, SaysWhatDoesNotFit) {
   EXPECT_NE(score({"--help"}).out.find("Exit status: 0 "), std::string::npos);
 }
 
-}  // namespace score_run_test
+}  // namespace score_command_test

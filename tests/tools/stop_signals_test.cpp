@@ -1,11 +1,11 @@
 // Signals that ask a program to stop; their actions are of the whole process, so each test puts
 // them back.
-#include "../../examples/support/stop_signals.hpp"
+#include "../../tools/support/stop_signals.hpp"
 
 #include <gtest/gtest.h>
 
 namespace stop_signals_test {
-using examples::StopSignals;
+using tools::StopSignals;
 using Action = void (*)(int);
 
 volatile sig_atomic_t seen = 0;

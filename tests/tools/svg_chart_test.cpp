@@ -1,5 +1,5 @@
 // The SVG charts: ticks that people like, whole and well-formed pictures of any data.
-#include "../../examples/support/svg_chart.hpp"
+#include "../../tools/support/svg_chart.hpp"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 
 namespace svg_chart_test {
 
-using namespace examples;
+using namespace tools;
 
 const double kNaN = std::numeric_limits<double>::quiet_NaN();
 const double kInf = std::numeric_limits<double>::infinity();

@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-namespace examples {
+namespace tools {
 
 /// Adds what the template writes behind an answer to what ends a text: its id, or its letters where
 /// the tokenizer has no such token.
@@ -23,4 +23,4 @@ inline void add_answer_end(const lora::ChatTemplate& chat, const lora::Tokenizer
   }
 }
 
-}  // namespace examples
+}  // namespace tools

@@ -5,9 +5,10 @@
 
 #include <filesystem>
 #include <string>
+#include <utility>
 #include <vector>
 
-namespace examples {
+namespace tools {
 
 using lora::Index;
 
@@ -45,4 +46,19 @@ inline IdsFile read_ids(const std::filesystem::path& path) {
   return all;
 }
 
-}  // namespace examples
+/// The tokens to be scored: rows · T ids and labels.
+struct ScoredBatch {
+  std::vector<std::int64_t> ids, labels;
+  Index rows = 0, tokens = 0;
+};
+
+/// The first micro-batch of a file of ids. Throws as read_ids.
+inline ScoredBatch read_scored_batch(const std::filesystem::path& path) {
+  IdsFile all = read_ids(path);
+  const auto count = static_cast<std::size_t>(all.rows * all.tokens);
+  all.ids.resize(count);
+  all.labels.resize(count);
+  return {std::move(all.ids), std::move(all.labels), all.rows, all.tokens};
+}
+
+}  // namespace tools

@@ -5,12 +5,12 @@
 #include <string>
 #include <vector>
 
-namespace examples {
+namespace tools {
 
 /// The command line for CLI11's parse(), without the program's name and with - for _ in the names
 /// of options, so that each option is defined once. Values stay as they are, but for one that
 /// begins with -- and stands apart from its option.
-inline std::vector<std::string> dashed_options(int argc, char** argv) {
+inline std::vector<std::string> dashed_options(int argc, const char* const* argv) {
   std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
   for (std::string& word : words) {
     if (word == "--") break;
@@ -22,4 +22,4 @@ inline std::vector<std::string> dashed_options(int argc, char** argv) {
   return words;
 }
 
-}  // namespace examples
+}  // namespace tools

@@ -15,7 +15,7 @@
 #include <system_error>
 #include <vector>
 
-namespace examples {
+namespace tools {
 
 /// What a program reads: files, and folders with the files in them; a name that is empty, or is not
 /// there, is passed over.
@@ -133,4 +133,4 @@ inline void check_file_output(const std::filesystem::path& output, const FileKin
                           "; only such a file is replaced, choose another output or remove it");
 }
 
-}  // namespace examples
+}  // namespace tools

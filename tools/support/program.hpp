@@ -7,7 +7,7 @@
 #include <new>
 #include <string>
 
-namespace examples {
+namespace tools {
 
 /// The program as its messages name it, and what its user can do.
 struct ProgramWords {
@@ -15,6 +15,13 @@ struct ProgramWords {
   std::string if_memory_runs_out = "";  ///< what helps: "a smaller batch"
   int failure = 2;                      ///< exit code of an error
 };
+
+/// What an error says, without the program's name before it where the library has put it there too:
+/// "generate: the prompt is empty" of "lora generate".
+inline std::string reason_of(const std::string& program, const std::string& what) {
+  const std::string own = program.substr(program.rfind(' ') + 1) + ": ";
+  return what.starts_with(own) ? what.substr(own.size()) : what;
+}
 
 /// Says that memory ran out, and ends the process. A matrix that an expression was assigned to was
 /// grown by Eigen 3.4 itself, which leaves it with a pointer to freed memory: nothing is taken down
@@ -36,7 +43,7 @@ int run_program(const ProgramWords& words, Body&& body) {
   } catch (const std::bad_alloc&) {
     end_without_memory(words);
   } catch (const std::exception& error) {
-    std::cerr << words.name << ": " << error.what() << "\n";
+    std::cerr << words.name << ": " << reason_of(words.name, error.what()) << "\n";
   }
   if (std::cout.flush()) return code;
   std::cerr << words.name
@@ -44,4 +51,4 @@ int run_program(const ProgramWords& words, Body&& body) {
   return code == 0 ? words.failure : code;
 }
 
-}  // namespace examples
+}  // namespace tools

@@ -16,7 +16,7 @@
 #include <string>
 #include <string_view>
 
-namespace examples {
+namespace tools {
 
 using lora::Index;
 
@@ -199,4 +199,4 @@ class Progress {
   bool shown_ = false, finished_ = false, closed_ = false;
 };
 
-}  // namespace examples
+}  // namespace tools

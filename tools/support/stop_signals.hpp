@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-namespace examples {
+namespace tools {
 
 /// Handles these signals while it lives, then gives each back the action that it had. One that is
 /// ignored stays so: nohup starts a program with the hang-up ignored, a shell script what it puts in
@@ -35,4 +35,4 @@ class StopSignals {
   std::vector<std::pair<int, struct sigaction>> old_;
 };
 
-}  // namespace examples
+}  // namespace tools

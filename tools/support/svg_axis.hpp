@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-namespace examples {
+namespace tools {
 
 enum class AxisScale { linear, log2, log10 };
 
@@ -193,4 +193,4 @@ inline Axis make_axis(AxisScale scale, double low, double high, AxisEnds ends, i
   return axis;
 }
 
-}  // namespace examples
+}  // namespace tools

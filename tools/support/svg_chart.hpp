@@ -4,7 +4,7 @@
 
 #include "svg_panel.hpp"
 
-namespace examples {
+namespace tools {
 
 struct Chart {
   std::string title, subtitle;  ///< both may be empty
@@ -109,4 +109,4 @@ inline std::string to_svg(const Chart& chart) {
   return out + "</svg>\n";
 }
 
-}  // namespace examples
+}  // namespace tools

@@ -11,7 +11,7 @@
 #include <limits>
 #include <optional>
 
-namespace examples {
+namespace tools {
 
 /// One line of a panel (a point for each x and y), or one colour of its bars (a y for each
 /// category, no x).
@@ -365,4 +365,4 @@ class PanelPainter {
 };
 
 }  // namespace detail
-}  // namespace examples
+}  // namespace tools

@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-namespace examples::svg {
+namespace tools::svg {
 
 /// Text that may stand between tags or in an attribute: markup is escaped; control characters and
 /// bytes that are not UTF-8, which XML forbids, become '?'.
@@ -103,4 +103,4 @@ inline std::string rectangle(double x, double y, double width, double height,
          "\" height=\"" + number(height) + "\" " + std::string(attributes) + "/>\n";
 }
 
-}  // namespace examples::svg
+}  // namespace tools::svg

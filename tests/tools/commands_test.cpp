@@ -1,0 +1,88 @@
+// The program lora: its commands, help, version, and what is no command.
+#include <lora/io/file.hpp>
+
+#include "support/messages.hpp"
+#include "support/shared.hpp"
+#include "tools/ran.hpp"
+
+namespace commands_test {
+using namespace lora_test;
+
+Ran run(const std::vector<std::string>& words) { return run_command(tools::run_lora, words); }
+
+const std::vector<std::string> commands{"finetune", "generate", "score",    "data",    "tokenize",
+                                        "info",     "diff",     "merge",    "combine", "extract",
+                                        "convert",  "to-gguf",  "from-gguf"};
+
+TEST(Commands, HelpNamesEachOfThem) {
+  const Ran help = run({"help"});
+  EXPECT_EQ(help.code, 0);
+  EXPECT_EQ(help.err, "");
+  EXPECT_EQ(run({"--help"}).out, help.out);
+  for (const std::string& name : commands) EXPECT_HAS(help.out, "\n  " + name + " ");
+}
+
+TEST(Commands, HelpOfOneIsItsOwn) {
+  for (const std::string& name : commands) {
+    const Ran help = run({"help", name});
+    EXPECT_EQ(help.code, 0) << name;
+    EXPECT_EQ(run({name, "--help"}).out, help.out);
+    EXPECT_HAS(help.out, "Usage: lora " + name + " ");
+    EXPECT_HAS(help.out, "Exit status: 0 ");
+  }
+}
+
+TEST(Commands, SaysItsVersion) {
+  const Ran version = run({"--version"});
+  EXPECT_EQ(version.code, 0);
+  EXPECT_TRUE(version.out.starts_with("lora 0.")) << version.out;
+  EXPECT_HAS(version.out, "; instruction set ");
+}
+
+TEST(Commands, WhatIsNoneIsRefusedWithNearNames) {
+  const auto refused = [](const std::vector<std::string>& words) {
+    const Ran one = run(words);
+    EXPECT_EQ(one.code, 2);
+    EXPECT_EQ(one.out, "");
+    return one.err;
+  };
+  EXPECT_EQ(refused({}), "lora: expected a command (see lora help)\n");
+  EXPECT_EQ(refused({"mrege", "--base", "x"}),
+            "lora: \"mrege\" is not a command; near names: merge (see lora help)\n");
+  EXPECT_EQ(refused({"help", "gguf"}),
+            "lora: \"gguf\" is not a command; near names: to-gguf, from-gguf (see lora help)\n");
+  EXPECT_EQ(refused({"\x1b[2J"}), "lora: \"\\x1b[2J\" is not a command (see lora help)\n");
+}
+
+TEST(Commands, LostOutputIsSaidOnce) {
+  const std::string lost = ": standard output: could not be written to the end (no space left?)\n";
+  EXPECT_EQ(run_onto_full(tools::run_lora, {"help"}).err, "lora" + lost);
+  const Ran one = run_onto_full(tools::run_lora, {"help", "merge"});
+  EXPECT_EQ(one.code, 2);
+  EXPECT_EQ(one.err, "lora merge" + lost);
+}
+
+TEST(Commands, AnAdaptersFolderIsNoModel) {
+  const TemporaryFolder folder;
+  const std::string path = folder.path.string();
+  lora::atomic_write(folder.path / "adapter_config.json",
+                     R"({"base_model_name_or_path": "some/base"})");
+  const std::string ends =
+                        ": is the folder of an adapter, expected that of a model; give this "
+                        "folder with ",
+                    base = ", and with --model its base, which it calls \"some/base\"\n";
+  EXPECT_EQ(run({"generate", "--model", path, "--prompt", "x"}).err,
+            "lora generate: --model " + path + ends + "--adapter" + base);
+  EXPECT_EQ(run({"score", "--model", path, "--ids", "x"}).err,
+            "lora score: --model " + path + ends + "--adapter" + base);
+  EXPECT_EQ(run({"finetune", "--model", path, "--data", "x"}).err,
+            "lora finetune: --model " + path + ends + "--init-adapter" + base);
+}
+
+TEST(Commands, AReasonIsNotNamedTwice) {
+  EXPECT_EQ(run({"extract", "--base", "b", "--tuned", "t", "--rank", "0", "--output", "o"})
+                .err.find("lora extract: extract:"),
+            std::string::npos);
+}
+
+}  // namespace commands_test

@@ -1,0 +1,14 @@
+// lora finetune, generate and score: one file, since what they share of the models is most of the
+// work of compiling them.
+#include "commands.hpp"
+#include "finetune.hpp"
+#include "generate.hpp"
+#include "score.hpp"
+
+namespace tools {
+
+int run_finetune(int argc, const char* const* argv) { return finetune_command(argc, argv); }
+int run_generate(int argc, const char* const* argv) { return generate_command(argc, argv); }
+int run_score(int argc, const char* const* argv) { return score_command(argc, argv); }
+
+}  // namespace tools
