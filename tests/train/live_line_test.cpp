@@ -51,6 +51,18 @@ TEST(LiveLine, SaysHowFarARunIs) {
   EXPECT_HAS(one.out.str(), "loss ?  norm ?");
 }
 
+// A line above says it; on a terminal there is none above.
+TEST(LiveLine, SaysAnEvaluationOnceInAFile) {
+  for (const LineMode mode : {LineMode::append, LineMode::rewrite}) {
+    Line one(mode);
+    one.line.on_log(one.event, parse_json(R"({"eval_loss":1.5})", "x"));
+    EXPECT_HAS(one.out.str(), "eval 1.5000");
+    one.out.str("");
+    one.line.on_log(one.event, entry);
+    EXPECT_EQ(one.out.str().find("eval") != std::string::npos, mode == LineMode::rewrite);
+  }
+}
+
 TEST(LiveLine, DoesNotDependOnTheLocale) {
   const CommaLocale comma;
   Line one(LineMode::append);

@@ -21,8 +21,9 @@ enum class LineMode {
 };
 
 /// Writes a line a log entry to a stream that the caller owns:
-///   step 40/120  epoch 1.00  loss 2.3105  norm 0.53  lr 1.9e-04  1234 tok/s  left 0:42  eval
-/// 2.2811 and, while an evaluation runs, how far it is. A stream that fails is left alone.
+///   step 40/120  epoch 1.00  loss 2.3105  norm 0.53  lr 1.9e-04  1234 tok/s  left 0:42
+/// An evaluation adds "  eval 2.2811" to its own line, and with `rewrite` to those after it as well,
+/// which also say how far an evaluation is while it runs. A stream that fails is left alone.
 /// `seconds`: the clock; empty is the steady one.
 class LiveLine : public TrainerCallback {
  public:
@@ -59,6 +60,7 @@ class LiveLine : public TrainerCallback {
     line += evaluation_;
     if (state.non_finite_steps > 0) line += "  skipped " + std::to_string(state.non_finite_steps);
     show(line);
+    if (mode_ == LineMode::append) evaluation_.clear();  // it stands above the next line
   }
   void on_train_end(const TrainerEvent&) override {
     if (mode_ == LineMode::rewrite && width_ > 0) out_ << '\n' << std::flush;
