@@ -64,6 +64,12 @@ class AdapterCombination {
     const std::string where = adapter.tensors().where() + ": ";
     if (config.lora_bias)
       throw lora::ConfigError(where + "has lora_bias, which no combination keeps");
+    if (config.use_dora) {
+      throw lora::ConfigError(
+          where +
+          "is a DoRA adapter, whose lora_magnitude_vector no combination keeps; "
+          "merge it instead");
+    }
     if (config.bias != "none") {
       throw lora::ConfigError(where +
                               "holds biases of the base (bias = " + lora::in_quotes(config.bias) +

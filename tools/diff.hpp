@@ -109,7 +109,9 @@ class AdapterDiff {
       const auto a = read_factors<double>(one_, module),
                  b = read_factors<double>(two_, *found->second);
       if (a.A.cols() != b.A.cols() || a.B.rows() != b.B.rows() || a.groups != b.groups) continue;
-      const std::string about = "update of " + printable(module.name) + ": ";
+      // The magnitudes of DoRA are compared as tensors; what they make of W depends on W.
+      const std::string about =
+          (module.m_key.empty() ? "update of " : "s B A of ") + printable(module.name) + ": ";
       if (!a.finite() || !b.finite()) {
         std::cout << about << "not finite\n";
         continue;

@@ -82,6 +82,7 @@ inline void print_adapter(const std::filesystem::path& directory) {
   for (const std::string& name : adapter.unknown_fields())
     std::cout << "  unknown to this program: " << printable(name) << "\n";
   std::vector<std::vector<std::string>> rows{pair_head(true)};
+  if (adapter.config().use_dora) rows.front().push_back("|m|");
   for (const lora::PeftModule& module : adapter.modules()) {
     const auto factors = read_factors<double>(adapter, module);
     const auto shape = [&](const std::string& key) {
@@ -90,6 +91,8 @@ inline void print_adapter(const std::filesystem::path& directory) {
     rows.push_back(pair_row({printable(module.name) + (module.embedding ? " (embedding)" : ""),
                              shape(module.b_key) + " " + shape(module.a_key), module.r, factors.A,
                              factors.B, factors.scaling}));
+    if (!module.m_key.empty())
+      rows.back().push_back(short_number(adapter.tensors().matrix<double>(module.m_key).norm()));
   }
   std::cout << "\n" << adapter.modules().size() << " adapted layers:\n" << table_text(rows);
   if (!adapter.other_tensors().empty()) std::cout << "\nother tensors:\n";

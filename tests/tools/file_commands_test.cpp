@@ -110,6 +110,22 @@ TEST(FileCommands, InfoShowsRanksAndNorms) {
   expect_refused({"info", work.own() + "/adapter_config.json"}, "expected a folder, a .safetens");
 }
 
+TEST(FileCommands, OfDoRAInfoShowsAndDiffComparesTheMagnitudes) {
+  const std::string q = "model.layers.0.self_attn.q_proj";
+  PeftFolder one(R"({"use_dora": true})"), two(R"({"use_dora": true})");
+  one.pair(q, 2, 8, 8).add_vector(q + ".lora_magnitude_vector", numbered(1, 8));
+  two.pair(q, 2, 8, 8).add_vector(q + ".lora_magnitude_vector", numbered(1, 8, 2));
+  one.open();
+  two.open();
+  const Ran info = tool({"info", one.path().string()});
+  EXPECT_EQ(info.code, 0) << info.err;
+  EXPECT_HAS(info.out, "|m|");
+  EXPECT_HAS(info.out, tools::short_number(numbered(1, 8).cast<double>().norm()));
+  const Ran diff = tool({"diff", one.path().string(), two.path().string()});
+  EXPECT_NE(diff.code, 0);
+  EXPECT_HAS(diff.out, q + ".lora_magnitude_vector: values differ by at most");
+}
+
 TEST(FileCommands, MergesAndExtractsWhatWasMerged) {
   const Work work;
   const std::string merged = work.out("merged"), again = work.out("again");
@@ -234,12 +250,15 @@ TEST(FileCommands, CombineRefusesWhatBelongsToOneAdapter) {
   };
   const std::string q = "model.layers.0.self_attn.q_proj";
   PeftFolder biased(R"({"lora_bias": true})"), trained(R"({"bias": "all"})"),
-      saved(R"({"modules_to_save": ["q_proj"], "target_modules": ["v_proj"]})"), table;
+      saved(R"({"modules_to_save": ["q_proj"], "target_modules": ["v_proj"]})"), table,
+      dora(R"({"use_dora": true})");
   biased.pair(q, 2, 8, 8);
+  dora.pair(q, 2, 8, 8).add_vector(q + ".lora_magnitude_vector", numbered(1, 8));
   trained.pair(q, 2, 8, 8);
   saved.pair("model.layers.0.self_attn.v_proj", 2, 8, 8).add(q + ".weight", numbered(8, 8));
   table.embedding(q, 2, 8, 8);
   EXPECT_HAS(refusal(biased), "has lora_bias, which no combination keeps");
+  EXPECT_HAS(refusal(dora), "is a DoRA adapter, whose lora_magnitude_vector no combination keeps");
   EXPECT_HAS(refusal(trained), "holds biases of the base (bias = \"all\")");
   EXPECT_HAS(refusal(saved), "is saved whole here");
   EXPECT_HAS(refusal(table), "is an embedding in one adapter and none in another");
