@@ -1,11 +1,11 @@
-// Loading an adapter of 50 MB beside reading its file: the same bytes with read() into new memory,
-// in turn with each loading.
+// Loads an adapter of 50 MB, in turn with read() of the same bytes into new memory.
 //
-// Names: adapter_file/<what>/dtype:<F32|BF16>, what one of
+// Names: adapter_file/<what>/dtype:<F32|BF16>, with <what> one of
 //   open          PeftAdapter::open, which reads no values
 //   values        the same and every tensor as a float matrix
 //   load_adapter  into a model that has the layers and no adapter
-// Counters: times_read, the time over that of read(), both over all iterations; bytes_per_second.
+// Counters: times_read, the time relative to that of read(), both over all iterations;
+// bytes_per_second.
 #include <lora/layers/lora_linear.hpp>
 
 #include <filesystem>
@@ -46,15 +46,15 @@ struct Base {
   }
 };
 
-/// A folder with an adapter; half as wide numbers have twice the rank, so that the file has the same
-/// size.
+/// Creates a folder with an adapter. Numbers of half the width get twice the rank, so that the file
+/// has the same size.
 struct AdapterFolder : bench::Folder {
   explicit AdapterFolder(DType dtype) {
     bench::write_adapter(path, layers, width, dtype == DType::F32 ? rank : 2 * rank, dtype);
   }
 };
 
-/// Times work() in turn with reading the file; after() is not timed.
+/// Times work() in turn with reading the file. after() is not timed.
 template <class Work, class After>
 void beside_reading(benchmark::State& state, const AdapterFolder& folder, Work work, After after) {
   const fs::path weights = folder.path / lora::peft_weights_file;

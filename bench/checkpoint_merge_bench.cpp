@@ -1,10 +1,10 @@
-// Merging an adapter into a checkpoint, file to file, beside reading the checkpoint's file from the
-// system's cache, and beside writing a file of that size, synced, from memory; all three in turn.
+// Merges an adapter into a checkpoint, file to file, in turn with reading the checkpoint's file
+// from the page cache, and with writing and syncing a file of that size from memory.
 //
-// Names: checkpoint_merge/<disk|nowhere>/dtype:<F32|BF16>; nowhere: what is written is thrown away,
-// so that only reading, the products and the sums are left. Counters, over all iterations:
-// bytes_per_second of the base; share_of_read, that over the speed of reading; times_write, the
-// time over that of writing.
+// Names: checkpoint_merge/<disk|nowhere>/dtype:<F32|BF16>. "nowhere" discards what is written, so
+// that only reading, the products and the sums remain. Counters, over all iterations:
+// bytes_per_second of the base; share_of_read, that relative to the speed of reading; times_write,
+// the time relative to that of writing.
 #include <lora/io/hf/checkpoint_merge.hpp>
 
 #include <filesystem>
@@ -22,7 +22,7 @@ namespace fs = std::filesystem;
 constexpr Index width = 2048, rank = 16;
 constexpr std::size_t file_bytes = std::size_t{256} << 20;
 
-/// Of how many weights of this type the file has its size.
+/// The number of weights of this type that give the file its size.
 Index layers_of(DType dtype) {
   return static_cast<Index>(file_bytes / (width * width * (dtype == DType::F32 ? 4 : 2)));
 }
@@ -37,7 +37,7 @@ void write_base(const fs::path& folder, DType dtype) {
   tensors.write(folder / lora::checkpoint_file);
 }
 
-/// Takes the time of reading the file into memory that is used again and again.
+/// Times reading the file into reused memory.
 double read_file_once(const fs::path& path) {
   static std::vector<std::byte> part(std::size_t{8} << 20);
   const lora::detail::FileCalls& calls = lora::detail::posix_calls();
@@ -49,7 +49,7 @@ double read_file_once(const fs::path& path) {
   return bench::seconds() - start;
 }
 
-/// Takes the time of writing so many bytes to a new file.
+/// Times writing `size` bytes to a new file.
 double write_file_once(const fs::path& path) {
   static const std::vector<std::byte> part(std::size_t{1} << 20);
   const double start = bench::seconds();
@@ -59,7 +59,7 @@ double write_file_once(const fs::path& path) {
   return bench::seconds() - start;
 }
 
-/// The system's calls, but nothing is written.
+/// The system's calls, except that nothing is written.
 const lora::detail::FileCalls& calls_to_nowhere() {
   static const lora::detail::FileCalls calls = [] {
     lora::detail::FileCalls changed = lora::detail::posix_calls();

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Whole language models here and under PyTorch + PEFT, in turn on the same machine: least time of each,
-# and the largest memory of each process. Makes a virtual environment in .venv-bench (torch, peft,
+# Runs whole language models here and under PyTorch + PEFT, in turn on the same machine: least time of each,
+# and the largest memory of each process. Creates a virtual environment in .venv-bench (torch, peft,
 # transformers: about 1 GB) unless VENV names one.
 #   bash bench/compare_models.sh                          every case below
 #   CASES="step/llama_134M/f32/512" TURNS=5 bash bench/compare_models.sh
-# A case is WHAT/MODEL/STORAGE/TOKENS, as in language_model_bench: step, step_checkpointing, step_full,
+# A case is WHAT/MODEL/STORAGE/TOKENS as in language_model_bench: step, step_checkpointing, step_full,
 # prompt, decode, decode_adapter; llama_134M, gpt2_124M, qwen_494M; f32, bf16.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,9 +1,9 @@
-# Sourced by the comparisons with Python's libraries, from the repository's root.
+# The comparisons with Python's libraries source this file from the repository's root.
 
 venv=${VENV:-.venv-bench}
 
-# set_up TARGET PACKAGE...: installs those Python packages that the virtual environment lacks (it is
-# made when it is not there), and builds that benchmark.
+# set_up TARGET PACKAGE...: installs the Python packages that the virtual environment lacks (and creates
+# it if it does not exist), and builds the benchmark.
 set_up() {
   local target=$1 package missing=()
   shift
@@ -22,7 +22,7 @@ set_up() {
   cmake --build --preset bench -j "$(nproc)" --target "$target" > /dev/null
 }
 
-# peer SCRIPT ARGUMENT...: what the other side's script prints. A failure ends the caller, with what it said.
+# peer SCRIPT ARGUMENT...: prints what the other side's script prints. A failure ends the caller with its message.
 peer() {
   local said
   said=$(mktemp)
@@ -36,7 +36,7 @@ peer() {
   fi
 }
 
-# expect_numbers WHAT NUMBER...: ends the script unless each is a positive number.
+# expect_numbers WHAT NUMBER...: ends the script unless every NUMBER is positive.
 expect_numbers() {
   local what=$1 number
   shift
@@ -48,5 +48,5 @@ expect_numbers() {
   done
 }
 
-# least NUMBER...
+# least NUMBER...: prints the least.
 least() { printf '%s\n' "$@" | sort -g | head -1; }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tokenizing a text here and with HuggingFace's tokenizers, in turn on one thread, least time of each.
-# Makes a virtual environment in .venv-bench (tokenizers) unless VENV names one.
+# Tokenizes a text here and with HuggingFace's tokenizers, in turn on one thread, least time of each.
+# Creates a virtual environment in .venv-bench (tokenizers) unless VENV names one.
 #   bash bench/compare_tokenizers.sh TEXT DIRECTORY...      (each with a tokenizer.json)
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,4p' "$0"; exit 1; }
@@ -14,7 +14,7 @@ turns=${TURNS:-3}
 . bench/compare_setup.sh
 set_up tokenizer_bench tokenizers
 
-ours() {  # ours DIRECTORY: milliseconds at once and line by line
+ours() {  # ours DIRECTORY: the milliseconds at once and line by line
   local csv code=0
   csv=$(LORA_NUM_THREADS=1 ./build-bench/bench/tokenizer_bench --tokenizer "$1" --text "$text" \
     --benchmark_filter=encode --benchmark_format=csv 2> /dev/null) || code=$?

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A LoRA step (zero gradients, forward, backward, AdamW) here and under PyTorch + PEFT, in turn on the
-# same machine, least time of each. Makes a virtual environment in .venv-bench (torch, peft,
+# Runs a LoRA step (zero gradients, forward, backward, AdamW) here and under PyTorch + PEFT, in turn on the
+# same machine, least time of each. Creates a virtual environment in .venv-bench (torch, peft,
 # transformers: about 1 GB) unless VENV names one.
 #   bash bench/compare_torch.sh                     width 2048, rank 16, 1 thread, float32
 #   THREADS=2 DTYPE=bfloat16 TOKENS="16 512" bash bench/compare_torch.sh

@@ -1,11 +1,11 @@
-// Writing text with a language model of random weights: tokens a second of generate() without and
-// with an adapter, greedy and drawn, one text and several with an adapter each.
+// Generates text with a language model of random weights: tokens per second of generate() without
+// and with an adapter, greedy and sampled, for one text and for several with an adapter each.
 //
-// Names: decode/<model>/<storage>/<adapter>/<choice>/texts:<n>. Counters: tokens a second of all
+// Names: decode/<model>/<storage>/<adapter>/<choice>/texts:<n>. Counters: tokens per second of all
 // texts together, and the weights read for them as a share of the memory bandwidth that this
-// process measured. An iteration writes 40 tokens of each text; the prompts of 8 tokens and the
-// first tokens are not in its time. See bench/language_model_bench.cpp for the step below: logits
-// alone, and prompts.
+// process measured. An iteration generates 40 tokens of each text; the prompts of 8 tokens and the
+// first tokens are not timed. bench/language_model_bench.cpp measures the step below: logits alone,
+// and prompts.
 #include <lora/serve/generate.hpp>
 
 #include <chrono>
@@ -34,8 +34,8 @@ struct Setting {
   }
 };
 
-/// The model with adapters "one" and "two", of rank 16 on all linear layers, the first active when
-/// it is wanted; one model at a time.
+/// The model with adapters "one" and "two", of rank 16 on all linear layers; the first is active if
+/// requested. Only one model exists at a time.
 Model& loaded(const Setting& s) {
   static std::string key;
   static std::unique_ptr<Model> model;

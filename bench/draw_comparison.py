@@ -12,7 +12,7 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 DOCS = pathlib.Path(__file__).resolve().parent.parent / "docs"
-ROWS = {  # rows of the table, as the picture names them
+ROWS = {  # rows of the table and their names in the picture
     "Llama, 134 million: a step of 512 tokens, float32": "Llama 134M\nfloat32",
     "the same with bfloat16 weights": "Llama 134M\nbfloat16",
     "512 tokens": "GPT-2 124M\nfloat32",

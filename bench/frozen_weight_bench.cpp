@@ -1,10 +1,10 @@
-// The two products of a frozen weight, in each storage, beside Eigen's: over tokens and shapes,
-// with warm weights, and with cold ones (a ring of layers larger than the last cache) for few
-// tokens.
+// Measures the two products of a frozen weight in each storage, and Eigen's: over tokens and
+// shapes, with warm weights, and for few tokens with cold ones (a ring of layers larger than the
+// last cache).
 //
 // Names: frozen_weight/<forward|input_gradient|cold_forward>/<storage>/out:<O>/in:<D>/tokens:<T>,
-// the storage one of float32, bfloat16, dense, eigen and float32_both (both orientations), and with
-// LORA_BENCH_ONEDNN onednn: oneDNN's matrix product over weights in the order that it asks for.
+// with the storage one of float32, bfloat16, dense, eigen and float32_both (both orientations), and
+// with LORA_BENCH_ONEDNN onednn: oneDNN's matrix product over weights in the order that it prefers.
 // Counters: share of the measured peak of multiply-adds, and for cold weights share of the measured
 // memory bandwidth.
 #include <lora/weights/frozen_weight.hpp>
@@ -80,8 +80,8 @@ void input_gradient(benchmark::State& state, Shape s, Storage storage) {
 }
 
 #if defined(LORA_BENCH_ONEDNN)
-/// y = x B with oneDNN, B (k, n) in the order that it prefers for this number of rows. The product
-/// with W and that with its transpose need a copy each.
+/// Computes y = x B with oneDNN, with B (k, n) in the order that it prefers for this number of
+/// rows. The products with W and with its transpose need a copy each.
 void onednn(benchmark::State& state, Shape s, Matrix b) {
   using dnnl::memory;
   const Matrix x = Matrix::Random(s.T, b.rows());
@@ -115,7 +115,7 @@ void onednn_input_gradient(benchmark::State& state, Shape s, Storage) {
 }
 #endif
 
-/// One layer after another, so that each weight comes from memory.
+/// Uses one layer after another, so that each weight comes from memory.
 void cold_forward(benchmark::State& state, Shape s, Storage storage) {
   constexpr Index ring_bytes = Index{640} << 20;
   const Matrix w = 0.02f * Matrix::Random(s.O, s.D), x = Matrix::Random(s.T, s.D);

@@ -1,5 +1,5 @@
-"""Times HuggingFace's tokenizers: hf_tokenizer.py DIR TEXT prints milliseconds of encoding the text
-at once and line by line, the number of ids, and a digest of them."""
+"""Times HuggingFace's tokenizers: hf_tokenizer.py DIR TEXT prints the milliseconds of encoding the
+text at once and line by line, the number of ids, and a digest of them."""
 import hashlib
 import os
 import sys

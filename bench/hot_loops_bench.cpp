@@ -1,5 +1,5 @@
-// What a training step does beside its products, at the size of a step: 512 tokens, width 2048,
-// r = 16. The first benchmark is such a step of one layer, which the others are a share of.
+// Measures what a training step does besides its products, at the size of a step: 512 tokens, width
+// 2048, r = 16. The first benchmark is such a step of one layer; the others are shares of it.
 //
 // Names: hot_loops/<what>.
 #include <lora/lora.hpp>

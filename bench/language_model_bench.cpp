@@ -1,11 +1,11 @@
-// Whole language models with random weights: a training step, decoding token by token, and
-// attention by itself as the sequence grows, with the memory they take.
+// Measures whole language models with random weights: a training step, decoding token by token, and
+// attention alone as the sequence grows, with the memory they take.
 //
 // Names: language_model/<what>/<model>/<storage>/tokens:<T>, attention/<what>/tokens:<T>. Counters:
-// tokens a second, flops as a share of the peak that this process measured (of a step 4 N T and 6 N
-// T for full fine-tuning, N the weights of the linear layers), megabytes. The peak is measured
-// before and after; when the two differ by more than 10 % the program ends with exit code 2. The
-// resident memory is the largest that the process ever had: run one benchmark by itself to see its
+// tokens per second, flops as a share of the peak that this process measured (4 N T for a step and
+// 6 N T for full fine-tuning, with N the weights of the linear layers), megabytes. The peak is
+// measured before and after; if the two differ by more than 10 %, the program ends with exit code
+// 2. The resident memory is the largest that the process ever had: run a benchmark alone to see its
 // own.
 #include <lora/adapters/lora_model.hpp>
 #include <lora/models/causal_lm.hpp>
@@ -160,7 +160,7 @@ void attention(benchmark::State& state, Index tokens, Index kv_heads, bool backw
   double bytes = 0;
   for (const Matrix<float>& memory : workspace.of_thread)
     bytes += 4.0 * static_cast<double>(memory.size());
-  // Only keys that are seen count.
+  // Counts only the keys that are seen.
   const double pairs = static_cast<double>(tokens) * static_cast<double>(tokens + 1) / 2;
   report(state, static_cast<double>(tokens), (backward ? 10 : 4) * pairs * 64 * 12);
   state.counters["workspace_mb"] = bytes * 1e-6;

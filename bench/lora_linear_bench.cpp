@@ -1,11 +1,10 @@
-// One adapted layer: forward, backward, a whole step and merging, over rank, tokens and width,
-// beside the frozen layer alone and beside the naive code that forms W + sBA and dW.
+// Measures one adapted layer: forward, backward, a whole step and merging, over rank, tokens and
+// width, compared with the frozen layer alone and with naive code that forms W + sBA and dW.
 //
-// Names: lora_linear/<what>/width:<W>/tokens:<T>/rank:<r>. Counters: flops a second, tokens a
-// second, share of the peak that this process measured, in bfloat16 also of the peak of its
-// instructions where the processor has them. The peak is measured before and after; when
-// the two differ by more than 10 % the run is not to be believed, and the program ends with exit
-// code 2.
+// Names: lora_linear/<what>/width:<W>/tokens:<T>/rank:<r>. Counters: flops per second, tokens per
+// second, share of the peak that this process measured, and in bfloat16 also of the peak of its
+// instructions if the processor has them. The peak is measured before and after; if the two differ
+// by more than 10 %, the figures are unreliable and the program ends with exit code 2.
 #include <lora/lora.hpp>
 
 #include <string>
@@ -21,14 +20,14 @@ struct Setting {
   Index width, tokens, rank;
   lora::Precision precision = lora::Precision::float32;
   lora::Orientations orientations = lora::Orientations::one;
-  Index out = 0;  ///< 0: as wide as the input
+  Index out = 0;  ///< 0: same as the input
   float dropout = 0;
   bool dora = false;
 
   Index out_width() const { return out > 0 ? out : width; }
 };
 
-/// A layer with an adapter that is trained, its input, and the gradient of its output.
+/// A layer with a trained adapter, its input, and the gradient of its output.
 struct LayerSetup {
   lora::LoRALinear<float> layer;
   lora::LoRALinear<float>::Tape tape;
@@ -56,7 +55,8 @@ struct LayerSetup {
 double layer_flops(Setting s) {
   return 2.0 * static_cast<double>(s.tokens * s.width * s.out_width());
 }
-/// The mean of the adapter's products: half of them are as wide as the input, half as the output.
+/// The mean width of the adapter's products: half of them are as wide as the input, half as the
+/// output.
 double adapter_flops(Setting s) {
   return static_cast<double>(s.tokens * (s.width + s.out_width()) * s.rank);
 }
@@ -108,10 +108,10 @@ void forward_backward(benchmark::State& state, Setting s) {
   report(state, s, 2 * layer_flops(s) + 6 * adapter_flops(s));
 }
 
-/// The weight is read and the merged one written.
+/// Reads the weight and writes the merged one.
 void merge(benchmark::State& state, Setting s) {
   LayerSetup setup(s);
-  auto merged = setup.layer.prepare_merge();  // the memory of the one before is used again
+  auto merged = setup.layer.prepare_merge();  // reuses the memory of the previous one
   for (auto _ : state) merged = setup.layer.prepare_merge();
   report(state, s, 2.0 * static_cast<double>(s.width * s.out_width() * s.rank));
   state.counters["share_of_bandwidth"] = benchmark::Counter(
@@ -119,7 +119,7 @@ void merge(benchmark::State& state, Setting s) {
       benchmark::Counter::kIsIterationInvariantRate);
 }
 
-/// What a first attempt looks like: form W + sBA, and get dA and dB through dW.
+/// The naive implementation: forms W + sBA, and gets dA and dB through dW.
 void naive(benchmark::State& state, Setting s) {
   LayerSetup setup(s);
   const Matrix w = setup.layer.weight().dense();

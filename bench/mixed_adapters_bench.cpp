@@ -1,6 +1,6 @@
-// A batch of eight rows, each with an adapter of its own, beside the same batch without adapters
-// and beside one pass an adapter: over a ring of layers larger than the last cache, as a model of
-// many layers has it.
+// Measures a batch of eight rows, each with its own adapter, compared with the same batch without
+// adapters and with one pass per adapter: over a ring of layers larger than the last cache, like a
+// model of many layers.
 //
 // Names: mixed_adapters/<none|mixed|one_pass_each>/width:2048/rank:16. Times are those of one
 // layer.
@@ -46,11 +46,11 @@ struct Model {
 };
 
 Model& model() {
-  static Model one;  // 640 MB, made when the first benchmark runs
+  static Model one;  // 640 MB, created when the first benchmark runs
   return one;
 }
 
-/// Each iteration goes through all layers; the times are divided by their number.
+/// Each iteration goes through all layers; times are divided by their number.
 template <class Pass>
 void through_layers(benchmark::State& state, Pass pass) {
   Model& m = model();

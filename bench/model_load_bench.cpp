@@ -1,9 +1,9 @@
-// Loading a checkpoint's folder: how long it takes, and the largest memory meanwhile beside that of
-// the loaded model. Each loading is a process of its own, so that nothing that was freed is counted.
+// Loads a checkpoint's folder: measures the time, and the peak memory compared with that of the
+// loaded model. Each load is a process of its own, so that freed memory does not count.
 //
 // Names: model_load/<model>/file:<F32|BF16>/weights:<f32|bf16>. Counters: bytes_per_second of the
-// file, which the system has in memory; loaded_mb and peak_mb, resident (the largest of all
-// loadings); peak_of_loaded, their quotient (the goal is 1.15).
+// file, which is in the page cache; loaded_mb and peak_mb, resident (the largest of all loads);
+// peak_of_loaded, their quotient (the goal is 1.15).
 #include <lora/io/hf/hf_checkpoint.hpp>
 #include <lora/io/hf/save_model.hpp>
 
@@ -29,7 +29,7 @@ struct Found {
   double seconds = 0, loaded = 0, peak = 0;  ///< bytes
 };
 
-/// A line of /proc/self/status that gives kilobytes, in bytes.
+/// Returns a line of /proc/self/status, which is in kilobytes, in bytes.
 double status(const std::string& name) {
   std::ifstream file("/proc/self/status");
   for (std::string line; std::getline(file, line);) {
@@ -38,7 +38,8 @@ double status(const std::string& name) {
   throw std::runtime_error("/proc/self/status has no " + name);
 }
 
-/// This program again: "--save SHAPE DTYPE FOLDER" or "--load FOLDER WEIGHTS", which prints a Found.
+/// Runs this program again: "--save SHAPE DTYPE FOLDER" or "--load FOLDER WEIGHTS", which prints a
+/// Found.
 int child(int argc, char** argv) {
   const std::vector<std::string> words(argv + 1, argv + argc);
   if (words.size() == 4 && words[0] == "--save") {
@@ -56,7 +57,7 @@ int child(int argc, char** argv) {
   return 0;
 }
 
-/// What the child prints for these words.
+/// Returns what the child prints for these words.
 Found run_child(const std::string& words) {
   const std::string command =
       std::filesystem::read_symlink("/proc/self/exe").string() + " " + words;

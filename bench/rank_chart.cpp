@@ -1,4 +1,4 @@
-// Prints rank against throughput from the JSON of lora_linear_bench as a table, and draws it.
+// Prints throughput over rank from the JSON of lora_linear_bench as a table, and draws it.
 //   rank_chart results/lora_linear.json results/rank.svg [results/peaks.json]
 #include "support/rank_report.hpp"
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Benchmarks one adapted layer over rank, prints tokens a second as a table and draws them:
-# results/lora_linear.json, results/rank.svg. How much the machine's speed drifted meanwhile stands in both.
+# Benchmarks one adapted layer over rank, prints tokens per second as a table and draws them:
+# results/lora_linear.json, results/rank.svg. Both show how much the machine's speed drifted meanwhile.
 #   bash bench/run.sh            the rank sweep at 2048 x 2048, at 16, 64 and 512 tokens
 #   bash bench/run.sh --all      every width, number of tokens and rank (about an hour)
 # LORA_NUM_THREADS sets the number of threads. Further arguments go to lora_linear_bench.
@@ -17,8 +17,8 @@ mkdir -p results
 filter='lora_linear/(forward_backward|naive|frozen)/width:2048/tokens:(16|64|512)/'
 [ "${1:-}" = --all ] && { filter='.*'; shift; }
 echo "Measuring (some minutes; --all about an hour) ..."
-# What it measured it prints as numbers for programs: the table below is made of them. Exit status 2 says that the
-# machine's speed changed, and so do table and chart.
+# The program prints its numbers for other programs; the table below is made from them. Exit status 2 says that the
+# machine's speed changed, as the table and the chart do.
 code=0
 ./build-bench/bench/lora_linear_bench --benchmark_filter="$filter" \
   --benchmark_repetitions=3 --benchmark_enable_random_interleaving=true --benchmark_min_time=0.05 \

@@ -1,8 +1,9 @@
-// A tokenizer in one thread: opening its files, text to ids at once and line by line, ids to text.
+// Measures a tokenizer on one thread: opening its files, encoding a text at once and line by line,
+// decoding.
 //   tokenizer_bench --tokenizer DIR --text FILE [options of Google Benchmark]
 //
 // Names: tokenizer/<open|encode|encode_lines|decode>. Counters: bytes_per_second of text.
-// compare_tokenizers.sh sets HuggingFace's tokenizers beside it.
+// compare_tokenizers.sh compares it with HuggingFace's tokenizers.
 #include <lora/io/file.hpp>
 #include <lora/text/tokenizer/tokenizer_files.hpp>
 
@@ -60,7 +61,7 @@ void decode(benchmark::State& state, const Job& job) {
   count(state, job);
 }
 
-// Takes "--name value" out of the arguments.
+// Removes "--name value" from the arguments.
 std::string take(int& argc, char** argv, const char* name) {
   for (int i = 1; i + 1 < argc; ++i) {
     if (std::strcmp(argv[i], name) != 0) continue;

@@ -1,12 +1,12 @@
-"""A whole language model with random weights under PyTorch + transformers + PEFT on the CPU: what
-compare_models.sh holds ours against.
+"""A whole language model with random weights under PyTorch + transformers + PEFT on the CPU: the
+other side of compare_models.sh.
 
     torch_language_model.py WHAT MODEL DTYPE TOKENS THREADS
 
 WHAT is step, step_checkpointing or step_full (forward, backward, clipping and AdamW), decode or
-decode_adapter (one token at a time behind a short prompt), or prompt (TOKENS at once). MODEL is
+decode_adapter (one token at a time after a short prompt), or prompt (TOKENS at once). MODEL is
 llama_134M, gpt2_124M or qwen_494M; DTYPE float32 or bfloat16. LoRA of rank 16 is on all linear layers
-(of GPT-2 on c_attn and attn.c_proj). Prints the least time in milliseconds and the largest resident
+(for GPT-2 on c_attn and attn.c_proj). Prints the least time in milliseconds and the largest resident
 memory in MB.
 """
 

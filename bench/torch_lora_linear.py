@@ -1,8 +1,8 @@
-"""One LoRA linear layer under PyTorch + PEFT on the CPU: what compare_torch.sh holds ours against.
+"""One LoRA linear layer under PyTorch + PEFT on the CPU: the other side of compare_torch.sh.
 
     torch_lora_linear.py WIDTH RANK THREADS DTYPE TOKENS [dora]
 
-prints the least time of a step (zero gradients, forward, backward with the input's gradient, AdamW
+Prints the least time of a step (zero gradients, forward, backward with the input's gradient, AdamW
 on A and B) in milliseconds.
 """
 

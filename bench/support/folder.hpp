@@ -1,4 +1,4 @@
-// A temporary folder of a benchmark, and a PEFT adapter written into one.
+// A temporary folder for a benchmark, and a PEFT adapter written into one.
 #pragma once
 
 #include <lora/io/peft/pretrained.hpp>
@@ -15,7 +15,7 @@ inline double seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-/// Gone, with all that is in it, at the end of its life.
+/// Removed with its content by the destructor.
 class Folder {
  public:
   Folder() {
@@ -32,10 +32,10 @@ class Folder {
   std::filesystem::path path;
 };
 
-/// The module of layer i in what this header and its users write.
+/// The module of layer i in this header and its users.
 inline std::string module_name(lora::Index i) { return "layers." + std::to_string(i) + ".q_proj"; }
 
-/// A and B of rank r for so many layers of (width, width), random.
+/// Random A and B of rank r for `layers` layers of (width, width).
 inline void write_adapter(const std::filesystem::path& folder, lora::Index layers,
                           lora::Index width, lora::Index r, lora::DType dtype) {
   using Matrix = lora::Matrix<float>;

@@ -1,4 +1,4 @@
-// The shapes of the models that whole-model benchmarks use.
+// The shapes of the models in whole-model benchmarks.
 #pragma once
 
 #include <lora/models/causal_lm.hpp>
@@ -8,8 +8,8 @@
 
 namespace bench {
 
-/// Of "llama_134M", "gpt2_124M" or "qwen_494M" (Qwen2.5-0.5B's), for so many positions, GPT-2's for
-/// at most 1024.
+/// Returns the configuration of "llama_134M", "gpt2_124M" or "qwen_494M" (Qwen2.5-0.5B) for so many
+/// positions, at most 1024 for GPT-2.
 inline lora::CausalLMConfig model_shape(const std::string& name, lora::Index positions) {
   if (name == "gpt2_124M") {
     return lora::GPT2Config{.vocab_size = 50257,

@@ -1,4 +1,4 @@
-// What this processor can do at most, measured in the process whose figures are held against it.
+// Measures the peak of this processor, in the process whose figures are compared with it.
 #pragma once
 
 #if defined(__x86_64__)
@@ -24,8 +24,8 @@ struct FloatVector {
   typedef float type __attribute__((vector_size(Bytes)));
 };
 
-/// Multiply-adds on registers alone: `Accumulators` vectors of `Bytes` bytes, `rounds` times.
-/// Returns something that depends on all of them, so that none is left out.
+/// Runs multiply-adds on registers only: `Accumulators` vectors of `Bytes` bytes, `rounds` times.
+/// Returns a value that depends on all of them, so that none is optimised away.
 template <int Bytes, int Accumulators>
 inline __attribute__((always_inline)) float multiply_add_loop(std::int64_t rounds, float a,
                                                               float b) {
@@ -38,8 +38,7 @@ inline __attribute__((always_inline)) float multiply_add_loop(std::int64_t round
 #pragma GCC unroll 32
     for (int i = 0; i < Accumulators; ++i) sum[i] = sum[i] * va + vb;
   }
-  // Any index here that is not a constant would keep the registers in memory, and store them each
-  // round.
+  // An index that is not a constant would keep the registers in memory and store them each round.
 #pragma GCC unroll 32
   for (int i = 1; i < Accumulators; ++i) sum[0] += sum[i];
   Vector all = sum[0];
@@ -56,7 +55,7 @@ __attribute__((target("avx2,fma"))) inline float multiply_add_256(std::int64_t n
                                                                   float b) {
   return multiply_add_loop<32, 12>(n, a, b);
 }
-/// Products of pairs of bfloat16 numbers, added in float32.
+/// Runs products of pairs of bfloat16 numbers, summed in float32.
 __attribute__((target("avx512f,avx512bf16"))) inline float bf16_pairs_512(std::int64_t rounds,
                                                                           float a, float b) {
   constexpr int accumulators = 24;
@@ -80,8 +79,8 @@ inline float multiply_add_128(std::int64_t n, float a, float b) {
 
 inline void keep_result(float value) { asm volatile("" : : "x"(value)); }
 
-/// flop/s that `threads` threads reach together in a loop of so many flops a round: the best of
-/// several.
+/// Returns the flop/s that `threads` threads reach together in a loop of so many flops per round:
+/// the best of several runs.
 inline double measure_rate(int threads, float (*loop)(std::int64_t, float, float),
                            double flops_a_round) {
   const std::int64_t rounds = 400000;
@@ -99,7 +98,7 @@ inline double measure_rate(int threads, float (*loop)(std::int64_t, float, float
   return best;
 }
 
-/// Float32 multiply-adds, two flops each.
+/// Measures float32 multiply-adds, two flops each.
 inline double measure_peak_flops(int threads) {
   float (*loop)(std::int64_t, float, float) = multiply_add_128;
   double flops_a_round = 8.0 * 4 * 2;
@@ -115,7 +114,7 @@ inline double measure_peak_flops(int threads) {
   return measure_rate(threads, loop, flops_a_round);
 }
 
-/// The same of products of bfloat16 pairs; 0 where the processor has no such instruction.
+/// Measures products of bfloat16 pairs, or returns 0 if the processor has no such instruction.
 inline double measure_peak_bf16_flops(int threads) {
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx512bf16"))
@@ -125,7 +124,7 @@ inline double measure_peak_bf16_flops(int threads) {
   return 0;
 }
 
-// The sum of n numbers, n a multiple of 64: so little work that reading is what takes the time.
+// Sums n numbers, n a multiple of 64: so little work that reading dominates the time.
 template <class Vector>
 __attribute__((always_inline)) inline std::uint64_t sum_of(const std::uint64_t* p, std::size_t n) {
   constexpr std::size_t lanes = sizeof(Vector) / sizeof(std::uint64_t);
@@ -154,8 +153,8 @@ __attribute__((target("avx2"))) inline std::uint64_t sum_256(const std::uint64_t
 }
 #endif
 
-/// Bytes a second that `threads` threads read from memory, over a block larger than any cache: the
-/// best of several.
+/// Returns the bytes per second that `threads` threads read from memory, over a block larger than
+/// any cache: the best of several runs.
 inline double measure_read_bandwidth(int threads, std::size_t bytes = std::size_t{1} << 30) {
   const std::size_t n = bytes / sizeof(std::uint64_t);
   const std::size_t share = n / static_cast<std::size_t>(threads) / 64 * 64;

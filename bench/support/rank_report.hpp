@@ -1,4 +1,4 @@
-// Rank against throughput from the JSON of lora_linear_bench: a table and a chart for people.
+// Reports throughput over rank from the JSON of lora_linear_bench, as a table and a chart.
 #pragma once
 
 #include <lora/io/json.hpp>
@@ -23,8 +23,8 @@ struct Case {
   }
 };
 
-/// "lora_linear/step/width:2048/tokens:512/rank:16/real_time". A width of two numbers, 896x4864,
-/// reads as none: such a layer has no square one to stand beside.
+/// Parses "lora_linear/step/width:2048/tokens:512/rank:16/real_time". A width of two numbers,
+/// 896x4864, becomes 0: such a layer has no square one to compare with.
 inline Case parse_name(const std::string& name) {
   Case c;
   std::size_t begin = 0;
@@ -44,7 +44,7 @@ inline Case parse_name(const std::string& name) {
   return c;
 }
 
-/// The machine's peak before and after the run, in GF/s; 0: not known.
+/// The machine's peak before and after the run, in GF/s; 0: unknown.
 struct PeakDrift {
   double before = 0, after = 0;
 
@@ -61,13 +61,13 @@ struct PeakDrift {
   }
 };
 
-/// What rank_chart shows.
+/// The data that rank_chart shows.
 struct RankReport {
-  std::map<Case, double> times;  ///< the least of each case's repetitions, milliseconds
+  std::map<Case, double> times;  ///< the least of each case's repetitions, in milliseconds
   std::string processor, threads;
   PeakDrift drift;
 
-  /// Tokens a second; 0 where the case was not measured.
+  /// Returns tokens per second, or 0 if the case was not measured.
   double speed(const std::string& what, double width, double tokens, double rank) const {
     const auto found = times.find({what, width, tokens, rank});
     return found == times.end() ? 0 : 1e3 * tokens / found->second;
@@ -95,8 +95,8 @@ inline RankReport read_rank_report(const lora::Json& report, const lora::Json& p
   return out;
 }
 
-/// A line for each size and rank: tokens a second of the LoRA layer, of the frozen layer alone and of
-/// naive code, and the ratios. "-" for what was not measured.
+/// Returns a line for each size and rank: tokens per second of the LoRA layer, of the frozen layer
+/// alone and of naive code, and the ratios; "-" for what was not measured.
 inline std::string rank_table(const RankReport& report) {
   const auto cell = [](const std::string& text, std::size_t width) {
     return std::string(width - std::min(width, text.size()), ' ') + text;

@@ -1,5 +1,5 @@
-// The main of a benchmark program: the machine's peaks measured before and after in the same
-// process, as context for the figures and as the condition for believing them.
+// The main function of a benchmark program: measures the machine's peaks before and after in the
+// same process, as context for the figures and to check that they are reliable.
 #pragma once
 
 #include <lora/core/isa.hpp>
@@ -18,12 +18,12 @@
 
 namespace bench {
 
-/// What the figures are shares of, by all threads: multiply-adds in float32, products of bfloat16
-/// pairs, and memory read.
+/// The peaks to which figures are relative, on all threads: multiply-adds in float32, products of
+/// bfloat16 pairs, and memory read.
 struct Peaks {
-  double flops = 0;       ///< a second
-  double bf16_flops = 0;  ///< of products of bfloat16 pairs; 0 where there are none
-  double bytes_read = 0;  ///< a second, from memory; 0 unless it was asked for
+  double flops = 0;       ///< per second
+  double bf16_flops = 0;  ///< of products of bfloat16 pairs; 0 if there are none
+  double bytes_read = 0;  ///< per second, from memory; 0 unless requested
 };
 inline Peaks& peaks() {
   static Peaks measured;
@@ -38,7 +38,7 @@ inline std::string processor_name() {
   return "unknown processor";
 }
 
-/// Takes "--peaks=FILE" out of the command line; empty: it is not there.
+/// Removes "--peaks=FILE" from the command line and returns FILE, or "".
 inline std::string take_peaks_option(int& argc, char** argv) {
   constexpr std::string_view option = "--peaks=";
   for (int i = 1; i < argc; ++i) {
@@ -51,9 +51,9 @@ inline std::string take_peaks_option(int& argc, char** argv) {
   return "";
 }
 
-/// Runs what `register_all` registers. The exit code is 2 when a peak changed by more than 10 %
-/// meanwhile: another process shared the cores, and the figures are not to be believed. Both peaks
-/// of multiply-adds go to the file of --peaks=FILE, for rank_chart.
+/// Runs what `register_all` registers. The exit code is 2 if a peak changed by more than 10 %
+/// meanwhile: another process shared the cores, and the figures are unreliable. Both peaks of
+/// multiply-adds go to the file of --peaks=FILE, for rank_chart.
 template <class Register>
 int run(int argc, char** argv, Register register_all, bool memory = false) {
   const bool lists = std::any_of(argv, argv + argc, [](const char* text) {

@@ -1,5 +1,5 @@
-// Everything that a program with its own matrices needs: layers, adapters, optimisers. Nothing here
-// knows a file, a tokenizer or a language model; those are in lora/io/.
+// Everything that a program with its own matrices needs: layers, adapters, optimisers. Files are in
+// lora/io/; lora/llm.hpp adds tokenizers and language models.
 #pragma once
 
 #include <lora/adapters/lora_model.hpp>

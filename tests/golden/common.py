@@ -1,4 +1,4 @@
-"""What all parts of make.py share: seeds, random tensors, files, versions."""
+"""The common part of make.py: seeds, random tensors, files, versions."""
 import importlib.metadata
 import json
 import zlib
@@ -12,7 +12,7 @@ def versions(*packages):
 
 
 class Draw:
-    """Random tensors of one case, from a generator that the case's name seeds."""
+    """Random tensors of one case, from a generator seeded by the case's name."""
 
     def __init__(self, name):
         self.seed = zlib.crc32(name.encode())
@@ -28,7 +28,7 @@ class Draw:
         return torch.randint(low, high, shape, generator=self.generator)
 
     def fill(self, module, scale):
-        """Every parameter of the module becomes normal noise of this spread."""
+        """Sets every parameter of the module to normal noise of this deviation."""
         with torch.no_grad():
             for _, parameter in sorted(module.named_parameters()):
                 parameter.copy_(self.normal(*parameter.shape, scale=scale))

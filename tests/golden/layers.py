@@ -1,4 +1,4 @@
-"""Single layers, optimisers, schedules, losses, activations, names: PEFT's and PyTorch's numbers."""
+"""The numbers of PEFT and PyTorch for layers, optimisers, schedules, losses, activations and names."""
 import copy
 import math
 import warnings
@@ -23,7 +23,7 @@ class Holder(nn.Module):
 
 
 def adapted(draw, modules, configs, dtype=torch.float64):
-    """The modules with an adapter a configuration, every tensor drawn."""
+    """The modules with one adapter per configuration, every tensor random."""
     model = Holder(**modules)
     for name, config in configs.items():
         config = peft.LoraConfig(target_modules=list(modules), **config)
@@ -50,7 +50,7 @@ def factors_of(layer, name="default", prefix=""):
 
 
 def gradients(tensors):
-    """d<name> beside each <name> that is trained."""
+    """Adds d<name> for each trained <name>."""
     found = {}
     for name, tensor in tensors.items():
         if tensor.grad is None:
@@ -113,7 +113,7 @@ def linears(cases):
 
 
 class Mask(nn.Module):
-    """What dropout does with this mask."""
+    """Applies dropout with this mask."""
 
     def __init__(self, mask, p):
         super().__init__()
@@ -227,7 +227,7 @@ def convolutions(cases):
         factors = factors_of(layer)
         tensors = {"x": x, "dy": dy, "y": y, "dx": x.grad, **base_of(layer), **factors,
                    **gradients(factors)}
-        if conv.groups == 1:  # PEFT cannot say it of groups
+        if conv.groups == 1:  # PEFT cannot compute it with groups
             tensors["delta"] = layer.get_delta_weight("default")
         cases.add(name, "conv2d", "y = conv(x, W) + b + s conv1x1(conv(x, A), B)", tensors,
                   config=config, scaling=layer.scaling["default"], stride=conv.stride[0],

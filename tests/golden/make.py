@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Makes the golden numbers of this folder with PyTorch, transformers, PEFT and tokenizers.
+"""Computes the golden numbers of this folder with PyTorch, transformers, PEFT and tokenizers.
 
     python3 tests/golden/make.py [--output FOLDER] [layers|variants|models|sampling|text ...]
 
-Each part is written anew. Every case draws from a generator that its own name seeds, so a case that
-is added changes no other. README.md says what the files hold.
+Each part is written again. Every case draws from a generator that is seeded by the case's name, so a
+new case changes no other. README.md describes the files.
 """
 import argparse
 import os
@@ -12,12 +12,12 @@ import pathlib
 import shutil
 import sys
 
-# PEFT writes sets, whose order is that of strings' hashes, which the interpreter seeds as it starts.
+# PEFT writes sets in the order of strings' hashes, which the interpreter seeds when it starts.
 if os.environ.get("PYTHONHASHSEED") != "0":
     os.environ["PYTHONHASHSEED"] = "0"
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
-# One thread and kernels that do not depend on the processor, before PyTorch is imported.
+# Set before PyTorch is imported: one thread, and kernels that do not depend on the processor.
 for name, value in {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -52,7 +52,7 @@ def main():
         if part not in PARTS:
             parser.error(f"{part} is not one of {', '.join(PARTS)}")
         folder = arguments.output / ("models/sampling" if part == "sampling" else part)
-        if part == "models":  # sampling/ lies in there
+        if part == "models":  # it contains sampling/
             for case in models.CASES:
                 shutil.rmtree(folder / case.name, ignore_errors=True)
         else:

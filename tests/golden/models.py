@@ -88,7 +88,7 @@ CASES = [
 
 @contextlib.contextmanager
 def truly_double():
-    """transformers asks for float32 in norms, softmax and the loss: gives it double."""
+    """Replaces float32, which transformers requests in norms, softmax and the loss, by double."""
     to, as_float, arange, softmax = torch.Tensor.to, torch.Tensor.float, torch.arange, nn.functional.softmax
 
     def wide(value):
@@ -107,7 +107,7 @@ def truly_double():
 
 
 def round_angles(rotary):
-    """The one thing that stays float32, in the library as in transformers: rotary angles, cosines and sines."""
+    """Rotary angles, cosines and sines: the only numbers that stay float32, in the library as in transformers."""
     step = type(rotary)(config=rotary.config).inv_freq.type(torch.float32)
 
     def forward(x, position_ids):
@@ -120,7 +120,7 @@ def round_angles(rotary):
 
 
 def make_base(case, folder):
-    """A base with random weights, norms and biases too, as save_pretrained writes it."""
+    """A base with random weights, including norms and biases, as save_pretrained writes it."""
     draw = Draw("base " + case.name)
     torch.manual_seed(draw.seed)
     model = transformers.AutoModelForCausalLM.from_config(case.config)
@@ -164,7 +164,7 @@ def greedy(model, prompt, total=24):
 
 
 def prompt_for(name, model):
-    """The first drawn prompt whose greedy ids do not depend on rounding."""
+    """The first random prompt whose greedy ids do not depend on rounding."""
     draw = Draw("prompt " + name)
     while True:
         try:
@@ -201,7 +201,7 @@ def train(model, ids, labels):
 
 
 def gradients(model, prefix):
-    """By PEFT's names in files, with what wraps a saved module or a base's bias."""
+    """Gradients by PEFT's names in files, including the wrapper of a saved module or a base's bias."""
     return {f"{prefix}.{name.replace('.default', '')}": p.grad
             for name, p in model.named_parameters() if p.requires_grad}
 

@@ -1,4 +1,4 @@
-"""Probabilities that transformers' logits processors leave, in the order given."""
+"""The probabilities after transformers' logits processors, applied in the given order."""
 import torch
 from transformers import (MinPLogitsWarper, RepetitionPenaltyLogitsProcessor,
                           TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper)

@@ -1,4 +1,4 @@
-"""Tokenizers that are trained here, their ids of many texts, and renderings of chat templates."""
+"""Tokenizers trained here, their ids for many texts, and renderings of chat templates."""
 import json
 import pathlib
 import random
@@ -53,7 +53,7 @@ def texts():
     for words in (1, 2, 3, 5, 8, 13):
         fixed += [sentence(draw, [script], words) for script in draw.sample(scripts, 4)]
         fixed += [sentence(draw, scripts, words) for _ in range(3)]
-    for _ in range(12):  # any code points at all, but surrogates
+    for _ in range(12):  # any code points except surrogates
         points = [draw.choice([draw.randrange(0xd800), draw.randrange(0xe000, 0x110000), draw.randrange(0x250)])
                   for _ in range(draw.randrange(1, 12))]
         fixed.append("".join(map(chr, points)))
@@ -76,7 +76,7 @@ def trained(tokenizer, size, specials):
 
 
 def byte_level():
-    """GPT-2's form."""
+    """The form of GPT-2."""
     t = tokenizers.Tokenizer(models.BPE())
     t.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     t.decoder = decoders.ByteLevel()
@@ -97,7 +97,7 @@ def split(pattern, **parts):
 
 
 def qwen2():
-    """NFC, a split by an expression, bytes."""
+    """NFC, a split by a regular expression, bytes."""
     t = split(QWEN2_SPLIT, normalizer=normalizers.NFC())
     specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     return trained(t, 520, specials), {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>",
@@ -105,7 +105,7 @@ def qwen2():
 
 
 def llama3():
-    """Three digits a piece, and a begin token that the post-processor adds."""
+    """Three digits per piece, and a begin token added by the post-processor."""
     t = trained(split(LLAMA3_SPLIT), 500, ["<|begin_of_text|>", "<|eot_id|>"])
     t.post_processor = processors.Sequence([
         processors.ByteLevel(trim_offsets=False),
@@ -115,7 +115,7 @@ def llama3():
 
 
 def sentencepiece_form(**parts):
-    """Spaces as U+2581, bytes of what the vocabulary lacks, a begin token."""
+    """Spaces as U+2581, bytes for what the vocabulary lacks, a begin token."""
     t = tokenizers.Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     for name, part in parts.items():
         setattr(t, name, part)
@@ -183,7 +183,7 @@ CONVERSATIONS = {
     "assistant_first": [("assistant", "Hello"), ("user", "Hi")],
     "empty_content": [("user", ""), ("assistant", "")],
 }
-# TRL's files, whose texts stay there: the library's name for each, and the tokens that its models have.
+# TRL's files, whose texts are not copied: the library's name for each, and the tokens of its models.
 SHIPPED = {
     "qwen2_5": ("qwen2.5", "", "<|im_end|>"),
     "qwen3": ("qwen3", "", "<|im_end|>"),
@@ -194,7 +194,7 @@ SHIPPED = {
     "llama3_2": ("llama3.2", "<|begin_of_text|>", "<|eot_id|>"),
     "phi3_5": ("phi3", "<s>", "<|end|>"),
 }
-# A format in words of our own.
+# A format written here.
 CHATML = """{% for m in messages -%}
 <|im_start|>{{ m.role + '\\n' + m.content }}<|im_end|>{{ '\\n' }}
 {%- endfor %}

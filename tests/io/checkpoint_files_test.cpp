@@ -51,7 +51,7 @@ TEST(CheckpointFiles, OneFile) {
     files.file_of("z.weight");
     FAIL();
   } catch (const FormatError& error) {
-    EXPECT_HAS(std::string(error.what()), "has no tensor \"z.weight\"; near it: x.weight");
+    EXPECT_HAS(std::string(error.what()), "has no tensor \"z.weight\"; similar: x.weight");
   }
 }
 

@@ -193,7 +193,7 @@ TEST(GgufWriter, Refusals) {
   EXPECT_EQ(key("deepest", deep), "(not thrown)");
   w = small_writer();
   EXPECT_EQ(key("k", GgufArray{std::vector<GgufArray>{deep}}),
-            "GgufWriter: key \"k\": arrays lie deeper than 4 levels");
+            "GgufWriter: key \"k\": arrays are nested deeper than 4 levels");
 
   const auto tensor = [&](const std::string& name, DType dtype, std::vector<Index> shape,
                           std::size_t count) {
@@ -377,7 +377,7 @@ TEST(GgufFile, LiesOfTheMetadata) {
   Raw deep;
   deep.text("k").u32(9);
   for (int level = 0; level < gguf_deepest_array; ++level) deep.u32(9).u64(1);
-  EXPECT_EQ(key(deep.u32(0).u64(0)), "x.gguf: key \"k\": arrays lie deeper than 4 levels");
+  EXPECT_EQ(key(deep.u32(0).u64(0)), "x.gguf: key \"k\": arrays are nested deeper than 4 levels");
   EXPECT_EQ(refusal(Raw().header(0, 2).text("k").u32(0).u8(1).text("k").u32(7).u8(1).bytes),
             "x.gguf: key \"k\" appears twice");
   EXPECT_EQ(key(Raw().text("general.alignment").u32(5).u32(32)),
@@ -415,8 +415,7 @@ TEST(GgufFile, LiesOfTheTensors) {
             about + "shape [2147483648, 4294967296, 0] overflows 63 bits");
   EXPECT_EQ(one(Raw().info("t", {1ull << 62}, 0, 0)),
             about + "shape [4611686018427387904] of F32 overflows 64 bits");
-  EXPECT_EQ(one(Raw().info("t", {8}, 4, 0)),
-            about + "type is 4, which is not one whose size is known here");
+  EXPECT_EQ(one(Raw().info("t", {8}, 4, 0)), about + "type is 4, whose size is not known");
   EXPECT_EQ(one(Raw().info("t", {48}, 8, 0)),
             about + "a row has 48 elements, expected a multiple of 32, the block of Q8_0");
   EXPECT_EQ(one(Raw().info("t", {}, 8, 0)),

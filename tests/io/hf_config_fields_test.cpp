@@ -82,11 +82,10 @@ TEST(HFConfigFields, RefuseToSayAnotherThing) {
   };
   LlamaConfig odd = small("llama");
   odd.qk_norm = true;
-  EXPECT_EQ(
-      message(odd, Json::object()),
-      "hf_config_fields: a config.json of model_type \"llama\" cannot say what this model is");
+  EXPECT_EQ(message(odd, Json::object()),
+            "hf_config_fields: a config.json of model_type \"llama\" cannot describe this model");
   EXPECT_EQ(message(small("llama"), hf_config_fields(small("mistral"), DType::F32)),
-            "hf_config_fields: the fields that were read are not this model's");
+            "hf_config_fields: the fields that were read belong to another model");
   EXPECT_THROW(hf_config_fields(small("llama"), DType::I32), ConfigError);
 }
 

@@ -71,7 +71,7 @@ TEST(HFConfig, ReadsTheRelativesOfLlama) {
   window["layer_types"] = {"sliding_attention", "full_attention", "full_attention"};
   EXPECT_FAULT(ConfigError, window, "layers with a window must be the last ones");
   window["layer_types"] = {"sliding_attention"};
-  EXPECT_FAULT(FormatError, window, "expected an array with one name a layer, 3");
+  EXPECT_FAULT(FormatError, window, "expected an array with one name per layer, 3");
   window["layer_types"] = {"full_attention", "linear_attention", "full_attention"};
   EXPECT_FAULT(ConfigError, window, "expected full_attention or sliding_attention");
   window["layer_types"] = {"full_attention", "full_attention", "sliding_attention"};
@@ -339,7 +339,7 @@ TEST(HFConfig, TakesTheDefaultsOfEachClass) {
   EXPECT_EQ(llama(null).num_key_value_heads, 64);
   EXPECT_FAULT(FormatError,
                with(without(llama_fields(), "num_key_value_heads"), "model_type", "qwen2"),
-               "num_key_value_heads is missing, and 32 is what transformers takes");
+               "num_key_value_heads is missing, and 32 is its default in transformers");
   const Json named =
       parse_json(R"({"model_type":"gpt2","vocab_size":32,"max_position_embeddings":16,
       "hidden_size":12,"num_hidden_layers":2,"num_attention_heads":3})",

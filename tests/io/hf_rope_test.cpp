@@ -109,7 +109,7 @@ TEST(HFRope, FindsTheOriginalPositionsBesideWithinOrNowhere) {
   EXPECT_EQ(
       warnings[0],
       "config.json: rope_scaling: original_max_position_embeddings is 16, which does nothing: "
-      "the 32 beside the object is used");
+      "the 32 outside the object is used");
 }
 
 // Frequencies and attention factors that transformers 5.24's _compute_yarn_parameters gives for

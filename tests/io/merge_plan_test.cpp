@@ -152,7 +152,7 @@ TEST(MergePlan, NamesEveryKeyThatHasNoPlace) {
       Base({{"m.q_proj.weight", {5, 3}}, {"m.k_proj.weight", {5, 3}}}).refusal(adapter);
   EXPECT_HAS(text, "does not fit the base");
   EXPECT_HAS(text,
-             "m.v_proj.lora_A.weight: the base has no tensor \"m.v_proj.weight\"; near it: "
+             "m.v_proj.lora_A.weight: the base has no tensor \"m.v_proj.weight\"; similar: "
              "m.");
   EXPECT_HAS(text, "m.norm.weight: the base has no tensor");
   EXPECT_HAS(text, "m.q_proj.lora_B.bias: the base has no tensor \"m.q_proj.bias\"");
@@ -181,7 +181,7 @@ TEST(MergePlan, PutsSavedTensorsInTheirPlace) {
     plan_merge(CheckpointFiles::open(folder.path), adapter.open());
     FAIL();
   } catch (const FormatError& error) {
-    EXPECT_HAS(std::string(error.what()), "stands for the same as ");
+    EXPECT_HAS(std::string(error.what()), "replaces the same tensor as ");
   }
 }
 
@@ -213,7 +213,7 @@ TEST(MergePlan, ABiasOfBNeedsItsPair) {
   PeftFolder adapter(R"({"lora_bias": true})");
   adapter.pair("m.q_proj", 2, 3, 5).add("m.v_proj.lora_B.bias", numbered(1, 5));
   const Base base({{"m.q_proj.weight", {5, 3}}, {"m.v_proj.bias", {1, 5}}});
-  EXPECT_HAS(base.refusal(adapter), "there is no lora_A and lora_B beside it");
+  EXPECT_HAS(base.refusal(adapter), "the module has no lora_A and lora_B");
 }
 
 TEST(MergePlan, RefusesConvolutionsWithGroups) {
@@ -232,7 +232,7 @@ TEST(MergePlan, RefusesConvolutionsWithGroups) {
     plan_merge(CheckpointFiles::open(base.folder.path), PeftAdapter::open(folder.path));
     FAIL();
   } catch (const FormatError& error) {
-    EXPECT_HAS(std::string(error.what()), "an adapter of a convolution with groups");
+    EXPECT_HAS(std::string(error.what()), "the adapter of a grouped convolution");
   }
 }
 
@@ -408,7 +408,7 @@ TEST(MergePlan, CopiesOfTheBaseAreNothingWhenEqualAndElseTakeItsPlace) {
   PeftFolder two;
   two.pair("model.q", 2, 4, 4).add("lm_head.weight", numbered(7, 4, 2));
   two.add("model.embed_tokens.weight", numbered(7, 4, 3));
-  EXPECT_HAS(tied.refusal(two), "stands for the same as base_model.model.lm_head.weight");
+  EXPECT_HAS(tied.refusal(two), "replaces the same tensor as base_model.model.lm_head.weight");
 }
 
 }  // namespace merge_plan_test

@@ -161,8 +161,9 @@ TEST(PeftAdapter, KeysMayHoldTheAdaptersName) {
       writer_of({{p + "q.lora_A.weight", {2, 6}},
                  {p + "q.lora_B.weight", {5, 2}},
                  {p + "q.lora_A.default.weight", {2, 6}}}));
-  EXPECT_TRUE(throws<FormatError>([&] { PeftAdapter::open(folder.path); },
-                                  {"two tensors stand for \"base_model.model.q.lora_A.weight\""}));
+  EXPECT_TRUE(throws<FormatError>(
+      [&] { PeftAdapter::open(folder.path); },
+      {"two tensors would have the name \"base_model.model.q.lora_A.weight\""}));
 }
 
 TEST(PeftAdapter, FieldsThatAreNotKnownAreAWarning) {

@@ -48,7 +48,7 @@ TEST(StagedDirectory, RefusesATargetThatIsNotFree) {
   atomic_write(folder.path / "file", "content");
   EXPECT_HAS(message_of<ConfigError>([&] { StagedDirectory staged(folder.path); }), "is not empty");
   EXPECT_HAS(message_of<ConfigError>([&] { StagedDirectory staged(folder.path / "file"); }),
-             "is there and no folder");
+             "exists and is not a folder");
   EXPECT_HAS(message_of<IoError>([&] { StagedDirectory staged(folder.path / "file" / "new"); }),
              "cannot create");
   EXPECT_EQ(entries(folder.path), 1u);
@@ -92,7 +92,7 @@ TEST(StagedDirectory, ParentFoldersAreThoseOfTheSystem) {
   EXPECT_TRUE(fs::is_directory(folder.path / "far" / "away" / "new"));
   // A link is no new folder.
   EXPECT_HAS(message_of<ConfigError>([&] { StagedDirectory link(folder.path / "link"); }),
-             "is there and no folder");
+             "exists and is not a folder");
 }
 
 }  // namespace staged_directory_test

@@ -344,7 +344,7 @@ TEST(Generate, Refuses) {
           "generate: prompts[1].adapter_name is \"three\", expected one of \"__base__\", \"one\", "
           "\"two\"");
   refused({{{1}, "one"}, {{1}}},
-          "generate: prompts[1] names no adapter, but others do; \"__base__\" stands for none");
+          "generate: prompts[1] names no adapter, but others do; use \"__base__\" for none");
   refused({{{1}}, {{1}, "one"}}, "generate: prompts[1] names an adapter, but others do not");
   std::vector<GenerationCache<float>> caches(2);
   refused({{{1}}}, "generate: there are 2 caches, expected one for each of 1 prompts",

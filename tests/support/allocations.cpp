@@ -1,8 +1,9 @@
-// What support/allocations.hpp counts: the program's malloc, or the sanitizer's hook.
+// The allocations that support/allocations.hpp counts: the program's malloc, or the sanitizer's
+// hook.
 #include "support/allocations.hpp"
 
 #if defined(LORA_TEST_SANITIZER_HOOK)
-// Declared here since <sanitizer/allocator_interface.h> is not installed with every compiler.
+// Declared here because <sanitizer/allocator_interface.h> is not installed with every compiler.
 extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*)(const volatile void*,
                                                                   std::size_t),
                                                          void (*)(const volatile void*));
@@ -12,7 +13,7 @@ inline void on_free(const volatile void*) {}
 inline const int hooked = __sanitizer_install_malloc_and_free_hooks(on_malloc, on_free);
 }  // namespace lora_test::detail
 #elif defined(LORA_TEST_GLIBC_MALLOC)
-// Blocks come from glibc's own allocator, so its free and the rest of it fit, and are not defined
+// Blocks come from glibc's allocator, so its free and its other functions fit and are not redefined
 // here.
 extern "C" {
 void* __libc_malloc(std::size_t);

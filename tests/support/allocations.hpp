@@ -1,20 +1,20 @@
-// Counts what the process allocates while a counter lives: operator new in all its forms, malloc
-// and its relatives, and so Eigen, which calls malloc.
+// Counts the allocations of the process while a counter lives: operator new in all its forms,
+// malloc and its relatives, and so Eigen, which calls malloc.
 //
-//   LORA_NEEDS_ALLOCATION_COUNTS();           // skips where nothing can be counted
-//   AllocationCounter counter;
-//   layer.backward(...);
-//   const Allocations made = counter.stop();  // before the assertions, which allocate
-//   EXPECT_EQ(made.calls, 0u);
+//     LORA_NEEDS_ALLOCATION_COUNTS();           // skips where nothing can be counted
+//     AllocationCounter counter;
+//     layer.backward(...);
+//     const Allocations made = counter.stop();  // before the assertions, which allocate
+//     EXPECT_EQ(made.calls, 0u);
 //
-// Also lets allocations fail, to see what is left behind when memory runs out:
+// Can also make allocations fail, to check what is left when memory runs out:
 //
-//   LORA_NEEDS_ALLOCATION_FAILURES();
-//   FailingAllocations fail(n);               // all but the first n of this thread
+//     LORA_NEEDS_ALLOCATION_FAILURES();
+//     FailingAllocations fail(n);               // all but the first n of this thread
 //
-// Under an address or memory sanitizer its own hook reports each allocation. Otherwise, on glibc,
-// allocations.cpp, which every test program holds, defines malloc and hands on to glibc's;
-// libstdc++'s operator new comes there too. Elsewhere nothing is counted.
+// An address or memory sanitizer reports each allocation through its hook. Otherwise, on glibc,
+// allocations.cpp, which is part of every test program, defines malloc and forwards to glibc's;
+// libstdc++'s operator new arrives there too. Elsewhere nothing is counted.
 #pragma once
 
 // Before the definitions: clang's mm_malloc.h, which Eigen includes, declares posix_memalign again.
@@ -42,11 +42,11 @@
 
 namespace lora_test {
 
-/// What was allocated in a stretch of the program, by all its threads; freeing is not counted.
+/// The allocations of a part of the program, by all its threads. Freeing is not counted.
 struct Allocations {
-  std::uint64_t calls = 0;    ///< a realloc is a call of its own, with its new size
-  std::uint64_t bytes = 0;    ///< as asked for
-  std::uint64_t largest = 0;  ///< bytes of the largest single one
+  std::uint64_t calls = 0;    ///< a realloc is a separate call with its new size
+  std::uint64_t bytes = 0;    ///< as requested
+  std::uint64_t largest = 0;  ///< bytes of the largest allocation
 };
 
 namespace detail {
@@ -73,7 +73,7 @@ inline void record(std::size_t size) noexcept {
 }
 }  // namespace detail
 
-/// Counts from its construction to `stop`. One at a time in a process: a second one throws
+/// Counts from its construction to `stop`. Only one may exist in a process: a second one throws
 /// std::logic_error.
 class AllocationCounter {
  public:
@@ -89,7 +89,7 @@ class AllocationCounter {
   AllocationCounter& operator=(const AllocationCounter&) = delete;
   ~AllocationCounter() { stop(); }
 
-  /// Ends the counting; later calls give the same figures.
+  /// Ends the counting. Later calls return the same figures.
   Allocations stop() {
     if (running_) {
       running_ = false;
@@ -104,7 +104,7 @@ class AllocationCounter {
   Allocations made_;
 };
 
-/// While it lives, the first n allocations of its thread succeed and all after them fail.
+/// While it lives, the first n allocations of its thread succeed and all later ones fail.
 class FailingAllocations {
  public:
   explicit FailingAllocations(long n) { detail::allowed = n + 1; }
@@ -113,8 +113,8 @@ class FailingAllocations {
   ~FailingAllocations() { detail::allowed = -1; }
 };
 
-/// Whether counting works in this program, found by trying the three ways to the allocator. (The
-/// thread sanitizer's hook is blind to the aligned one.)
+/// Whether counting works in this program, found by trying the three paths to the allocator. (The
+/// thread sanitizer's hook misses the aligned one.)
 inline bool allocations_are_counted() {
   AllocationCounter counter;
   void* volatile from_malloc = std::malloc(24);
@@ -127,13 +127,13 @@ inline bool allocations_are_counted() {
   return made.calls == 3 && made.bytes == 24 + 40 + 64 && made.largest == 64;
 }
 
-/// Skips the running test where allocations cannot be counted.
+/// Skips the running test if allocations cannot be counted.
 #define LORA_NEEDS_ALLOCATION_COUNTS()       \
   if (!lora_test::allocations_are_counted()) \
   GTEST_SKIP()                               \
       << "allocations cannot be counted in this program (needs glibc or a sanitizer's hook)"
 
-/// Skips the running test where allocations cannot be made to fail.
+/// Skips the running test if allocations cannot be made to fail.
 #if defined(LORA_TEST_GLIBC_MALLOC)
 #define LORA_NEEDS_ALLOCATION_FAILURES() static_cast<void>(0)
 #else

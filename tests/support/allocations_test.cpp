@@ -14,14 +14,14 @@ namespace allocations_test {
 using lora_test::AllocationCounter;
 using lora_test::Allocations;
 
-// The compiler may leave out an allocation that nobody looks at.
+// The compiler may remove an allocation that nothing uses.
 template <class T>
 T* seen(T* p) {
   T* volatile through = p;
   return through;
 }
 
-// `make` allocates once, `release` gives it back; returns what was counted while making.
+// `make` allocates once, `release` frees. Returns the allocations counted during `make`.
 template <class Make, class Release>
 Allocations count(Make make, Release release) {
   AllocationCounter counter;

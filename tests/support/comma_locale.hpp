@@ -1,4 +1,4 @@
-// A locale that writes 1234.5 as 1.234,5, for as long as an object lives.
+// Sets a locale that writes 1234.5 as 1.234,5 while an object lives.
 #pragma once
 
 #include <clocale>
@@ -7,8 +7,8 @@
 
 namespace lora_test {
 
-/// Makes it the global locale of C++ streams and, where the system has one that writes a comma, of
-/// C functions; in_c() says which. The destructor puts both back.
+/// Sets it as the global locale of C++ streams and, if the system has one that writes a comma, of C
+/// functions; in_c() says which. The destructor restores both.
 class CommaLocale {
  public:
   CommaLocale() : before_c_(std::setlocale(LC_ALL, nullptr)) {
@@ -25,7 +25,7 @@ class CommaLocale {
     std::locale::global(before_);
     std::setlocale(LC_ALL, before_c_.c_str());
   }
-  /// The locale's name; empty: none is installed.
+  /// The name of the C locale, or "" if none is installed.
   const std::string& in_c() const { return in_c_; }
 
  private:

@@ -1,4 +1,4 @@
-// Puts other system calls in the place of POSIX's, to see what a file is like when one of them fails.
+// Replaces the POSIX calls by others, to check the state of a file when one of them fails.
 #pragma once
 
 #include <lora/io/atomic_file.hpp>
@@ -8,7 +8,7 @@ namespace lora_test {
 using FileCalls = lora::detail::FileCalls;
 using lora::detail::posix_calls;
 
-/// While it lives, files of this thread are read and written by `calls`.
+/// While it lives, this thread reads and writes files through `calls`.
 class WithFileCalls {
  public:
   explicit WithFileCalls(const FileCalls& calls) : before_(lora::detail::file_calls_in_force()) {
@@ -22,7 +22,7 @@ class WithFileCalls {
   const FileCalls* before_;
 };
 
-/// What act() gives while files are read and written by `calls`.
+/// Returns act() while files are read and written through `calls`.
 template <class Act>
 decltype(auto) with_calls(const FileCalls& calls, Act&& act) {
   const WithFileCalls in_force(calls);

@@ -1,4 +1,5 @@
-// Golden numbers made by PyTorch and PEFT: the cases of every set, and comparing a result with them.
+// Golden numbers from PyTorch and PEFT: iterates over the cases of every set, and compares results
+// with them.
 #pragma once
 
 #include <lora/io/safetensors/safetensors.hpp>
@@ -14,16 +15,16 @@
 
 namespace lora_test {
 
-/// A JSON file: "layers/cases.json" of a set, "golden.json" of a model, ...
+/// Reads a JSON file: "layers/cases.json" of a set, "golden.json" of a model, ...
 inline lora::Json read_golden_json(const std::filesystem::path& path) {
   const auto bytes = lora::read_file(path, std::uint64_t{1} << 30);
   return lora::parse_json(lora::as_text(bytes), path.string());
 }
 
-/// A case of layers/cases.json or variants/cases.json.
+/// One case of layers/cases.json or variants/cases.json.
 struct GoldenCase {
   lora::Json fields;
-  std::filesystem::path folder;  // of its file
+  std::filesystem::path folder;  // the folder of cases.json
 
   std::string name() const { return fields.at("name").get<std::string>(); }
   const lora::Json& at(const std::string& field) const { return fields.at(field); }
@@ -32,7 +33,8 @@ struct GoldenCase {
   lora::Json json() const { return read_golden_json(path()); }
 };
 
-/// The cases of a part of a set, those of one kind when it is given; a set without any fails.
+/// Returns the cases of one part of a set, or those of one kind if `kind` is given. The test fails
+/// if there is none.
 inline std::vector<GoldenCase> golden_cases(const GoldenSet& set, const std::string& kind = "",
                                             const std::string& part = "layers") {
   const auto folder = set.folder / part;
@@ -45,7 +47,7 @@ inline std::vector<GoldenCase> golden_cases(const GoldenSet& set, const std::str
   return chosen;
 }
 
-/// check(one) for every case of a kind in every set.
+/// Calls check(one) for every case of a kind in every set.
 template <class Check>
 void for_each_golden_case(const std::string& kind, Check check,
                           const std::string& part = "layers") {
@@ -58,8 +60,8 @@ void for_each_golden_case(const std::string& kind, Check check,
 /// The bound in double for sums of n terms: 10 · n · 2^-53, relative to the largest element.
 inline double golden_bound(lora::Index n) { return 10.0 * static_cast<double>(n) * 0x1.0p-53; }
 
-/// Whether |actual - expected| <= bound · max|expected| everywhere; a NaN on either side fails, an
-/// infinity must be met exactly, and an expected matrix of zeros asks for zeros. The message shows
+/// Whether |actual - expected| <= bound · max|expected| everywhere. A NaN on either side fails, an
+/// infinity must match exactly, and an expected matrix of zeros requires zeros. The message shows
 /// the worst element.
 template <class A, class E>
 testing::AssertionResult is_close(const Eigen::MatrixBase<A>& actual,
@@ -95,7 +97,7 @@ testing::AssertionResult is_close(const Eigen::MatrixBase<A>& actual,
          << bound;
 }
 
-/// Records a failure at the caller's line unless is_close; `what` names the tensor.
+/// Records a failure at the caller's line unless is_close. `what` names the tensor.
 template <class A, class E>
 void expect_close(const Eigen::MatrixBase<A>& actual, const Eigen::MatrixBase<E>& expected,
                   double bound, const std::string& what = "", const char* file = __builtin_FILE(),

@@ -1,5 +1,5 @@
-// The sets of golden numbers that the tests run over: the repository's own, always, and the set of
-// $LORA_SHARED_DIR when that variable names a folder as the tests run.
+// The sets of golden numbers for the tests: the repository's own, always, and the set of
+// $LORA_SHARED_DIR if that variable names a folder when the tests run.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -14,8 +14,8 @@
 
 namespace lora_test {
 
-/// A folder that holds layers/, models/ and text/, as tests/golden/README.md says. Data that are no
-/// golden numbers, but that golden numbers are about, lie in data/ beside it.
+/// A folder with layers/, models/ and text/, as tests/golden/README.md describes. Data that golden
+/// numbers refer to, but that are none themselves, are in data/ beside it.
 struct GoldenSet {
   std::filesystem::path folder;
   std::filesystem::path data() const { return folder.parent_path() / "data"; }
@@ -27,7 +27,7 @@ inline std::vector<GoldenSet> golden_sets() {
   return sets;
 }
 
-/// check(), traced with `what`; an exception is a failure that does not hide the other cases.
+/// Runs check(), traced with `what`. An exception is a failure that does not hide the other cases.
 template <class Check>
 void check_golden_part(const std::string& what, Check check) {
   SCOPED_TRACE(what);
@@ -38,21 +38,20 @@ void check_golden_part(const std::string& what, Check check) {
   }
 }
 
-/// check(set) for every set.
+/// Calls check(set) for every set.
 template <class Check>
 void for_each_golden_set(Check check) {
   for (const GoldenSet& set : golden_sets())
     check_golden_part(set.folder.string(), [&] { check(set); });
 }
 
-/// A folder of models/ that holds an adapter. A model without a base of its own is one of
-/// stories260K.
+/// A folder of models/ with an adapter. A model without its own base uses stories260K.
 struct GoldenModel {
   std::string name;
   std::filesystem::path folder, base, adapter;
 };
 
-/// The models of a set by name; a set without any fails.
+/// Returns the models of a set by name. A set without any is a failure.
 inline std::vector<GoldenModel> golden_models(const GoldenSet& set) {
   std::vector<GoldenModel> found;
   std::error_code none;
@@ -73,7 +72,7 @@ inline std::vector<GoldenModel> golden_models(const GoldenSet& set) {
   return found;
 }
 
-/// check(model) for every model of every set.
+/// Calls check(model) for every model of every set.
 template <class Check>
 void for_each_golden_model(Check check) {
   for_each_golden_set([&](const GoldenSet& set) {

@@ -1,4 +1,4 @@
-// Which sets of golden numbers the tests run over, and that a set without cases is a failure.
+// Tests which sets of golden numbers the tests use, and that a set without cases is a failure.
 #include <gtest/gtest-spi.h>
 #include <gtest/gtest.h>
 
@@ -12,7 +12,7 @@
 namespace golden_sets_test {
 using namespace lora_test;
 
-/// LORA_SHARED_DIR has this value, or none, as long as this lives.
+/// Sets LORA_SHARED_DIR to this value, or unsets it, while it lives.
 class SharedDir {
  public:
   explicit SharedDir(const std::optional<std::string>& value) {

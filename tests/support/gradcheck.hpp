@@ -1,11 +1,11 @@
-// Proves gradients: a hand-written backward against the derivative of the forward that is shipped.
+// Checks gradients: compares a hand-written backward with the derivative of the shipped forward.
 //
 //   EXPECT_TRUE(gradcheck([&](const Matrix<Complex>& a) { return the loss with a in it; }, a, da));
 //
-// `gradcheck` takes a complex step: for an analytic f, Im f(x + ih)/h = f'(x) + O(h²) without a
-// difference of near numbers, so with h = 1e-30 it is right to the last bits.
-// `gradcheck_difference` is a five-point difference in double, for what is only piecewise analytic
-// (|x|, max) at points away from the kinks.
+// `gradcheck` takes a complex step: for an analytic f, Im f(x + ih)/h = f'(x) + O(h²), without a
+// difference of nearby numbers, so h = 1e-30 is exact to the last bits. `gradcheck_difference` is a
+// five-point difference in double, for piecewise analytic functions (|x|, max) at points away from
+// the kinks.
 #pragma once
 
 #include <lora/core/random.hpp>
@@ -25,7 +25,7 @@ using lora::Index;
 using lora::Matrix;
 using Complex = std::complex<double>;
 
-/// A (rows, cols) matrix of normal numbers; the same name gives the same numbers.
+/// Returns a (rows, cols) matrix of normal numbers. The same name gives the same numbers.
 template <class S = double>
 Matrix<S> random_matrix(Index rows, Index cols, std::string_view name, double deviation = 1.0) {
   Matrix<S> m(rows, cols);
@@ -35,7 +35,7 @@ Matrix<S> random_matrix(Index rows, Index cols, std::string_view name, double de
 
 inline Matrix<Complex> to_complex(const Matrix<double>& m) { return m.cast<Complex>(); }
 
-/// Σ y ∘ dy without conjugation: the loss whose gradient with respect to y is dy.
+/// Returns Σ y ∘ dy without conjugation: the loss whose gradient with respect to y is dy.
 template <class S>
 S inner(const Matrix<S>& y, const Matrix<double>& dy) {
   S sum = 0;
@@ -46,9 +46,8 @@ S inner(const Matrix<S>& y, const Matrix<double>& dy) {
 }
 
 /// Whether two gradients agree: |measured − analytic| ≤ bound · max(|measured|, |analytic| over all
-/// entries, 1e-6) + slack. The largest entry sets the scale, since entries that cancel to nearly
-/// nothing keep the rounding of their terms. A NaN anywhere fails. The message names the worst
-/// entry.
+/// entries, 1e-6) + slack. The largest entry sets the scale, since entries that nearly cancel keep
+/// the rounding of their terms. A NaN anywhere fails. The message names the worst entry.
 inline testing::AssertionResult same_gradient(const Matrix<double>& measured,
                                               const Matrix<double>& analytic, double bound,
                                               double slack = 0) {
@@ -63,7 +62,7 @@ inline testing::AssertionResult same_gradient(const Matrix<double>& measured,
     for (Index j = 0; j < measured.cols(); ++j) {
       const double error = std::abs(measured(i, j) - analytic(i, j));
       scale = std::max({scale, std::abs(measured(i, j)), std::abs(analytic(i, j))});
-      if (!(error <= worst) && !std::isnan(worst)) {  // a NaN becomes the worst, and stays it
+      if (!(error <= worst) && !std::isnan(worst)) {  // a NaN becomes the worst and stays it
         worst = error;
         worst_row = i;
         worst_col = j;
@@ -81,8 +80,8 @@ inline testing::AssertionResult same_gradient(const Matrix<double>& measured,
 }
 
 /// Checks `analytic` = d loss/d value at every entry by complex steps. `loss` takes a const
-/// Matrix<Complex>& in the place of `value` and returns a Complex. Fit for small sizes: one call of
-/// loss an entry.
+/// Matrix<Complex>& in place of `value` and returns a Complex. For small sizes: it calls loss once
+/// per entry.
 template <class Loss>
 testing::AssertionResult gradcheck(Loss&& loss, const Matrix<double>& value,
                                    const Matrix<double>& analytic, double bound = 1e-9) {
@@ -99,9 +98,10 @@ testing::AssertionResult gradcheck(Loss&& loss, const Matrix<double>& value,
   return same_gradient(measured, analytic, bound);
 }
 
-/// The same by five-point differences of `loss`, a double of a const Matrix<double>&: (f(x−2h) − 8
-/// f(x−h) + 8 f(x+h) − f(x+2h)) / 12h, with error h⁴/30 f⁽⁵⁾ and rounding 1.5 u|f|/h; 8 u|f|/h of
-/// rounding is allowed beside the bound. h is `step` · max(1, |x|); no kink may lie within 2h.
+/// Checks by five-point differences of `loss`, a double of a const Matrix<double>&: (f(x−2h) − 8
+/// f(x−h) + 8 f(x+h) − f(x+2h)) / 12h, with error h⁴/30 f⁽⁵⁾ and rounding 1.5 u|f|/h; allows 8
+/// u|f|/h of rounding in addition to the bound. h is `step` · max(1, |x|); no kink may be within
+/// 2h.
 template <class Loss>
 testing::AssertionResult gradcheck_difference(Loss&& loss, const Matrix<double>& value,
                                               const Matrix<double>& analytic, double bound = 1e-9,
@@ -118,7 +118,7 @@ testing::AssertionResult gradcheck_difference(Loss&& loss, const Matrix<double>&
   for (Index i = 0; i < value.rows(); ++i) {
     for (Index j = 0; j < value.cols(); ++j) {
       const double v = value(i, j);
-      // A power of two, so that v ± h and v ± 2h differ by exactly h where v is not much larger.
+      // A power of two, so that v ± h and v ± 2h differ by exactly h unless v is much larger.
       const double h = std::exp2(std::round(std::log2(step * std::max(1.0, std::abs(v)))));
       measured(i, j) =
           ((at(i, j, v - 2 * h) - at(i, j, v + 2 * h)) + 8 * (at(i, j, v + h) - at(i, j, v - h))) /

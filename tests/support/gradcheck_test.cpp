@@ -74,8 +74,8 @@ TEST(Gradcheck, DifferenceWorksBesideAKink) {
       gradcheck_difference([](const Matrix<double>& at) { return at.cwiseAbs().sum(); }, x, dx));
 }
 
-// z·conj(z) has no imaginary part, so the complex step sees a derivative of zero: this is how an
-// `adjoint` in an operator is found.
+// z·conj(z) has no imaginary part, so the complex step sees a derivative of zero. This exposes an
+// `adjoint` in an operator.
 TEST(Gradcheck, FindsAConjugation) {
   const Matrix<double> x = random_matrix(2, 3, "x");
   EXPECT_FALSE(gradcheck(

@@ -1,11 +1,11 @@
-// Running a check with the kernels of each instruction set that the processor has.
+// Runs a check with the kernels of each instruction set that the processor supports.
 #pragma once
 
 #include <lora/core/isa.hpp>
 
 namespace lora_test {
 
-/// fn(name) with isa() set to each one in turn; the one before is in force again at the end.
+/// Calls fn(name) with isa() set to each one in turn, and restores isa() at the end.
 template <class Fn>
 void for_each_isa(Fn&& fn) {
   const lora::Isa before = lora::isa();

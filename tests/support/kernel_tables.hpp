@@ -1,4 +1,4 @@
-// The product's functions of every instruction set, as a typed test wants them.
+// The product kernels of every instruction set, for typed tests.
 #pragma once
 
 #include <lora/kernels/dispatch.hpp>
@@ -10,7 +10,7 @@
 namespace lora_test {
 namespace kernels = lora::kernels;
 
-/// The functions of one instruction set, for numbers of one type.
+/// The kernels of one instruction set for one scalar type.
 template <class Set, lora::Isa needs, class S = float>
 struct KernelTable {
   using Scalar = S;
@@ -30,7 +30,7 @@ using KernelTables =
 #endif
                    >;
 
-/// A test of one table, skipped where the processor does not have it.
+/// A test of one table, skipped if the processor does not support it.
 template <class Table>
 class KernelTest : public testing::Test {
  public:

@@ -1,4 +1,4 @@
-// What an error says.
+// Reads the messages of errors.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -8,7 +8,8 @@
 
 namespace lora_test {
 
-/// The message of the E that `call` throws; a failure when it throws nothing or something else.
+/// Returns the message of the E that `call` throws. A call that throws nothing or something else is
+/// a failure.
 template <class E, class Call>
 std::string message_of(Call&& call) {
   try {
@@ -23,7 +24,7 @@ std::string message_of(Call&& call) {
   return "";
 }
 
-/// Whether `text` has `part` in it.
+/// Whether `text` contains `part`.
 inline testing::AssertionResult has(const std::string& text, const std::string& part) {
   if (text.find(part) != std::string::npos) return testing::AssertionSuccess();
   return testing::AssertionFailure() << "\"" << text << "\" lacks \"" << part << "\"";

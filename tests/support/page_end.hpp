@@ -1,4 +1,4 @@
-// Memory behind which there is none: reading or writing past its end ends the test.
+// Memory that ends at an inaccessible page: reading or writing past its end ends the test.
 #pragma once
 
 #include <lora/core/types.hpp>
@@ -12,7 +12,7 @@
 
 namespace lora_test {
 
-/// n values right before a page that may not be touched, small whole numbers at first.
+/// n values right before an inaccessible page, initially small whole numbers.
 template <class S>
 struct AtPageEnd {
   char* pages;

@@ -1,5 +1,5 @@
-// A matrix product by plain loops in a wider type, with the error that a sum in S may have beside
-// it, and matrices with guarded surroundings to compute in.
+// A reference matrix product: plain loops in a wider type, with the error that a sum in S may have,
+// and matrices with guarded surroundings.
 #pragma once
 
 #include <lora/core/random.hpp>
@@ -38,22 +38,22 @@ struct Wider<std::complex<R>> {
   static constexpr double roundoff = Wider<R>::roundoff;
 };
 
-/// γ_n = n u / (1 − n u): n roundings change a number by at most this share of it (Higham,
-/// "Accuracy and Stability of Numerical Algorithms", lemma 3.1).
+/// γ_n = n u / (1 − n u): n roundings change a number by at most this factor (Higham, "Accuracy and
+/// Stability of Numerical Algorithms", lemma 3.1).
 inline double gamma(Index n, double u) {
   const double nu = static_cast<double>(n) * u;
   return nu / (1 - nu);
 }
 
-/// How many roundings an element of a (…, k)(k, …) product goes through in S: its chain has k
-/// products, each rounded (unless fused) and added. A complex product has one more. `extra` counts
-/// further ones, such as adding to what is there.
+/// Returns how many roundings an element of a (…, k)(k, …) product goes through in S: its chain has
+/// k products, each rounded (unless fused) and added. A complex product has one more. `extra`
+/// counts further ones, such as adding to old values.
 template <class S>
 Index product_roundings(Index k, Index extra = 0) {
   return k + (Wider<S>::is_complex ? 1 : 0) + extra;
 }
 
-/// What a product should be, element by element, and Σ|a||b| that its error is measured by. Complex
+/// The exact product, element by element, and Σ|a||b|, to which its error is relative. Complex
 /// numbers keep both for the real and the imaginary part.
 template <class S>
 struct Reference {
@@ -68,7 +68,7 @@ struct Reference {
   Wide& at(std::vector<Wide>& of, Index i, Index j) const {
     return of[static_cast<std::size_t>(i * cols + j)];
   }
-  /// value += x, as it stands.
+  /// Computes value += x.
   void add(Index i, Index j, const S& x) {
     if constexpr (Wider<S>::is_complex) {
       at(value, i, j) += Wide(x.real(), x.imag());
@@ -78,7 +78,7 @@ struct Reference {
       at(magnitude, i, j) += std::abs(x);
     }
   }
-  /// value += scale A B, rows from `first` on.
+  /// Computes value += scale A B for the rows from `first` on.
   void add_product(const View<S>& a, const View<S>& b, Index first = 0, S scale = S(1)) {
     for (Index i = 0; i < a.rows; ++i) {
       for (Index j = 0; j < b.cols; ++j) {
@@ -102,8 +102,8 @@ struct Reference {
   }
 };
 
-/// A (rows, cols) result inside a larger block of memory: `stride` apart, `offset` elements from
-/// the block's begin, every other element holding a pattern that `untouched` looks for.
+/// A (rows, cols) result inside a larger block of memory: rows `stride` apart, `offset` elements
+/// from the beginning of the block. Every other element holds a pattern that `untouched` checks.
 template <class S>
 struct Guarded {
   Index rows, cols, stride, offset;
@@ -140,14 +140,14 @@ struct Guarded {
   }
 };
 
-/// How an operand lies in memory.
+/// How an operand is stored.
 enum class Storage { contiguous, wide_rows, transposed, wide_transposed, every_other };
 inline constexpr Storage all_storages[] = {Storage::contiguous, Storage::wide_rows,
                                            Storage::transposed, Storage::wide_transposed,
                                            Storage::every_other};
 
-/// A (rows, cols) operand of normal numbers, the same for each storage, at an address that is only
-/// aligned to S; NaN stands between its elements, and the memory ends with the last of them.
+/// A (rows, cols) operand of normal numbers, equal for each storage, at an address aligned only to
+/// S. NaN fills the space between its elements, and the memory ends with the last of them.
 template <class S>
 struct Operand {
   std::vector<S> memory;
@@ -178,8 +178,8 @@ struct Operand {
   }
 };
 
-/// Whether each element of `actual` is within γ_roundings Σ|a||b| of the reference; infinities and
-/// NaN are met in kind. The message names the first that is not.
+/// Whether each element of `actual` is within γ_roundings Σ|a||b| of the reference. Infinities and
+/// NaN must match in kind. The message names the first mismatch.
 template <class S>
 testing::AssertionResult within(const MutableView<S>& actual, const Reference<S>& expected,
                                 Index roundings) {

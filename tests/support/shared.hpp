@@ -1,4 +1,4 @@
-// Data that lie outside the repository, found as the tests run, and folders for one test.
+// Data outside the repository, found when the tests run, and folders for single tests.
 #pragma once
 
 #include <cstdlib>
@@ -8,7 +8,7 @@
 
 namespace lora_test {
 
-/// The folder that LORA_SHARED_DIR names in the environment; empty without it.
+/// Returns the folder that LORA_SHARED_DIR names in the environment, or "" without it.
 inline std::filesystem::path shared_dir() {
   const char* const named = std::getenv("LORA_SHARED_DIR");
   return named == nullptr ? "" : named;
@@ -22,7 +22,7 @@ inline bool has_shared(const std::string& path) {
   if (!lora_test::has_shared((path))) \
   GTEST_SKIP() << "needs " << (path) << " in the folder that LORA_SHARED_DIR names"
 
-/// A fresh folder for one test, removed at the end of its life.
+/// A new folder for one test, removed by the destructor.
 struct TemporaryFolder {
   std::filesystem::path path;
   TemporaryFolder() {

@@ -1,11 +1,11 @@
-// A number of threads for as long as a test needs it.
+// Sets the number of threads while a test needs it.
 #pragma once
 
 #include <lora/core/parallel.hpp>
 
 namespace lora_test {
 
-/// set_num_threads(n) until it goes out of scope.
+/// Calls set_num_threads(n) and restores the old number at the end of its scope.
 struct Threads {
   int before = lora::num_threads();
   explicit Threads(int n) { lora::set_num_threads(n); }

@@ -217,7 +217,7 @@ TEST(Bpe, RefusalsNameTheEntry) {
   EXPECT_EQ(refusal(spec), "tokenizer.json: model.merges[1]: \"\" is empty");
   spec.merges.back() = {"a", "<0x0A>"};
   EXPECT_EQ(refusal(spec),
-            "tokenizer.json: model.merges[1]: \"<0x0A>\" is a token that merges with none");
+            "tokenizer.json: model.merges[1]: \"<0x0A>\" is a token that takes part in no merge");
   spec.merges.pop_back();
 
   spec.byte_fallback = false;
@@ -225,7 +225,7 @@ TEST(Bpe, RefusalsNameTheEntry) {
   EXPECT_EQ(refusal(spec), "tokenizer.json: model.unk_token: \"<unk>\" is not in the vocabulary");
   spec.unk_token = "b";
   EXPECT_EQ(refusal(spec),
-            "tokenizer.json: model.merges[0]: \"b\" is a token that merges with none");
+            "tokenizer.json: model.merges[0]: \"b\" is a token that takes part in no merge");
 
   spec = small_spec({});
   spec.vocab.erase(spec.vocab.begin() + 6 + 0x4F);

@@ -300,19 +300,19 @@ TEST(ChatTemplate, RefusesFunctionsThatAreNoJson) {
   EXPECT_EQ(refusal("qwen2.5", conversation).substr(0, 59),
             "chat template qwen2.5: tool_calls: not valid JSON: byte 0: ");
   conversation.messages[1].tool_calls = "{}";
-  EXPECT_EQ(refusal("qwen3", conversation), "chat template qwen3: tool_calls are no JSON array");
+  EXPECT_EQ(refusal("qwen3", conversation), "chat template qwen3: tool_calls is not a JSON array");
   conversation.messages[1].tool_calls = "[{\"name\": \"w\"}]";
   EXPECT_EQ(refusal("llama3.1", conversation),
-            "chat template llama3.1: a tool call is no JSON object with name and arguments: "
+            "chat template llama3.1: a tool call is not a JSON object with name and arguments: "
             "{\"name\":\"w\"}");
   conversation.messages[1].tool_calls = "[{\"name\": \"w\", \"arguments\": \"{}\"}]";
   EXPECT_EQ(refusal("llama3.1", conversation), "accepted");
   conversation.messages[1].content = "B";
   EXPECT_EQ(refusal("llama3.1", conversation),
-            "chat template llama3.1: a text beside tool_calls is not supported");
+            "chat template llama3.1: content together with tool_calls is not supported");
   conversation.messages[1].content.clear();
   conversation.tools = "{}";
-  EXPECT_EQ(refusal("qwen3", conversation), "chat template qwen3: tools are no JSON array");
+  EXPECT_EQ(refusal("qwen3", conversation), "chat template qwen3: tools is not a JSON array");
   conversation.tools = "[]";
   conversation.messages.erase(conversation.messages.begin());
   EXPECT_EQ(refusal("llama3.1", conversation),

@@ -204,14 +204,14 @@ TEST(InstructionData, WhatChangesTheTrainingIsFollowedOrRefused) {
       {"\"reasoning_content\": \"x\", \"thinking\": \"y\"", "thinking: contradicts another field"},
       {"\"tool_calls\": [{\"name\": \"f\", \"arguments\": {}}], \"function_call\": {\"name\": "
        "\"f\"}",
-       "function_call: beside tool_calls is not supported"}};
+       "function_call: is not supported together with tool_calls"}};
   for (const auto& [fields, reason] : messages)
     EXPECT_EQ(refusal(with_message(fields)), "data: line 1: messages[1]." + std::string(reason));
   const std::pair<const char*, const char*> records[] = {
       {"\"images\": [\"a.png\"]", "images: is not supported, only text is"},
       {"\"audio\": \"a.wav\"", "audio: is not supported, only text is"},
       {"\"thinking\": \"T\"", "thinking: is not supported here, only in an assistant's message"},
-      {"\"weight\": 0", "weight: 0 is not supported for a whole record: leave it out of the file"},
+      {"\"weight\": 0", "weight: 0 is not supported for a whole record: remove it from the file"},
       {"\"sample_weight\": 0.3", "sample_weight: 0.3 is not supported, only 0 and 1"},
       {"\"train_on_inputs\": true",
        "train_on_inputs: is not supported for one record, only loss_on for all"},
@@ -220,14 +220,14 @@ TEST(InstructionData, WhatChangesTheTrainingIsFollowedOrRefused) {
       {"\"chat_template_kwargs\": {\"builtin_tools\": []}",
        "chat_template_kwargs.builtin_tools: is not supported"},
       {"\"tools\": \"{}\"", "tools is \"{}\", expected an array"},
-      {"\"tools\": [1], \"functions\": [2]", "functions: beside tools is not supported"}};
+      {"\"tools\": [1], \"functions\": [2]", "functions: is not supported together with tools"}};
   for (const auto& [field, reason] : records)
     EXPECT_EQ(refusal(with_field(field)), "data: line 1: " + std::string(reason));
   EXPECT_EQ(refusal(R"([{"system": "S", "messages": [{"role": "system", "content": "R"},
                         {"role": "assistant", "content": "B"}]}])"),
-            "data: line 1: system: beside another system message is not supported");
+            "data: line 1: system: is not supported together with another system message");
   EXPECT_EQ(refusal(R"({"text": "T", "tools": [1]})"),
-            "data: line 1: tools: beside a text is not supported");
+            "data: line 1: tools: is not supported together with a text");
   EXPECT_EQ(refusal(R"({"segments": [{"text": "T"}]})"),
             "data: line 1: segments[0].label is missing");
   // What says nothing is no reason to stop.
@@ -303,14 +303,14 @@ TEST(InstructionData, ABadRecordIsNamedByFileLineAndField) {
   EXPECT_EQ(refusal(good + "{\"instruction\": \"A\", \"output\": \"\"}"),
             "data: line 2: answer: is missing: no message of the assistant that is not empty");
   EXPECT_EQ(refusal(good + "{\"instruction\": \"A\", \"output\": \"B\", \"history\": [[\"x\"]]}"),
-            "data: line 2: history: is no list of [instruction, answer]");
+            "data: line 2: history: expected a list of [instruction, answer]");
   EXPECT_EQ(refusal(good + "[1]"), "data: line 2: is array, expected an object");
   EXPECT_EQ(refusal(good + "{\"instruction\": \"A\", \"output\": \"\xFF\"}").substr(0, 46),
             "data: line 2: not valid JSON: byte 32: syntax ");
   EXPECT_EQ(refusal(good + "{\"instruction\"").substr(0, 29), "data: line 2: not valid JSON:");
   const std::string chat = "{\"messages\": [{\"role\": \"user\", \"content\": \"A\"}, ";
   EXPECT_EQ(refusal(chat + "{\"role\": \"robot\", \"content\": \"B\"}]}"),
-            "data: line 1: messages[1].role: \"robot\" is no role that is known: system, "
+            "data: line 1: messages[1].role: \"robot\" is not a known role; expected system, "
             "developer, user (human), assistant (gpt), tool (observation), function_call");
   EXPECT_EQ(refusal(chat + "{\"role\": \"assistant\"}]}"),
             "data: line 1: messages[1].content is missing, expected a string");

@@ -61,8 +61,8 @@ TEST(RecordFile, RefusesWhatHasNoEndOrBeginning) {
   EXPECT_EQ(refusal("["), "data.json: line 1: the array does not end");
   EXPECT_EQ(refusal("[\n\"a"),
             "data.json: line 2: a text of the record that begins here does not end");
-  EXPECT_EQ(refusal("[{}]\n]"), "data.json: line 2: something stands behind the array: \"]\"");
-  EXPECT_EQ(refusal("{}", DataFormat::json), "data.json: line 1: is no JSON array");
+  EXPECT_EQ(refusal("[{}]\n]"), "data.json: line 2: there is text after the array: \"]\"");
+  EXPECT_EQ(refusal("{}", DataFormat::json), "data.json: line 1: is not a JSON array");
   EXPECT_EQ(
       refusal("\nname,age"),
       "data.json: line 2: is neither a JSON array nor JSON Lines: it begins with "

@@ -177,10 +177,10 @@ TEST(SpecialTokens, RefusalsNameTheFileAndTheField) {
   EXPECT_EQ(refusal({.config = R"({"eos_token": 3})"}),
             "dir/tokenizer_config.json: eos_token is 3, expected a string");
   EXPECT_EQ(refusal({.config = R"({"extra_special_tokens": "x"})"}),
-            "dir/tokenizer_config.json: extra_special_tokens: is neither a list nor an object of "
+            "dir/tokenizer_config.json: extra_special_tokens: expected a list or an object of "
             "tokens");
   EXPECT_EQ(refusal({.config = R"({"extra_special_tokens": [3]})"}),
-            "dir/tokenizer_config.json: extra_special_tokens: holds 3, which is no token");
+            "dir/tokenizer_config.json: extra_special_tokens: holds 3, expected a token");
   EXPECT_EQ(refusal({.map = "[]"}), "dir/special_tokens_map.json: is array, expected an object");
   EXPECT_EQ(refusal({.added = "[]"}), "dir/added_tokens.json: is array, expected an object");
   EXPECT_EQ(refusal({.added = R"({"a": -1})"}),

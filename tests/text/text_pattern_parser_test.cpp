@@ -20,8 +20,8 @@ TEST(TextPatternParser, RefusesByNameWhatItDoesNotKnow) {
   EXPECT_EQ(refusal("(a"), "position 2: missing )");
   EXPECT_EQ(refusal("a)"), "position 1: unbalanced )");
   EXPECT_EQ(refusal("(a)\\1"), "position 4: this escape is not supported");
-  EXPECT_EQ(refusal("a**"), "position 2: a quantifier behind a quantifier is not supported");
-  EXPECT_EQ(refusal("a{2}+"), "position 4: a quantifier behind a quantifier is not supported");
+  EXPECT_EQ(refusal("a**"), "position 2: a quantifier after a quantifier is not supported");
+  EXPECT_EQ(refusal("a{2}+"), "position 4: a quantifier after a quantifier is not supported");
   EXPECT_EQ(refusal("*"), "position 0: nothing to repeat");
   EXPECT_EQ(refusal("(?:ab)++"), "position 8: a possessive group is not supported");
   EXPECT_EQ(refusal("(?:a*)*"), "position 7: a repeated part that may be empty is not supported");

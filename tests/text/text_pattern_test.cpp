@@ -75,10 +75,9 @@ std::string refusal(std::string_view regex, std::string_view text = "") {
 }
 
 TEST(TextPattern, AnExponentialSearchIsGivenUp) {
-  EXPECT_EQ(
-      refusal("(?:a|aa)+$", std::string(100, 'a') + "b"),
-      "dir/tokenizer.json: encoding a text of 101 bytes takes more than 1000 steps a byte; the "
-      "last ones are of the regular expression \"(?:a|aa)+$\"");
+  EXPECT_EQ(refusal("(?:a|aa)+$", std::string(100, 'a') + "b"),
+            "dir/tokenizer.json: encoding a text of 101 bytes takes more than 1000 steps per byte; "
+            "stopped at the regular expression \"(?:a|aa)+$\"");
 }
 
 TEST(TextPattern, AScanOfALittleTextIsPaidToo) {

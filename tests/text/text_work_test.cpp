@@ -20,8 +20,8 @@ TEST(TextWork, IsSpentAndThenRefused) {
   } catch (const lora::FormatError& error) {
     EXPECT_STREQ(
         error.what(),
-        "dir/tokenizer.json: encoding a text of 20 bytes takes more than 1000 steps a byte; "
-        "the last ones are of cutting it");
+        "dir/tokenizer.json: encoding a text of 20 bytes takes more than 1000 steps per byte; "
+        "stopped at cutting it");
   }
 }
 

@@ -78,7 +78,8 @@ TEST(TokenDecoder, ANegativeIdIsRefused) {
     lora::TokenDecoder{lora::DecoderSpec{}}.piece(-100);
     ADD_FAILURE() << "accepted";
   } catch (const lora::ConfigError& error) {
-    EXPECT_STREQ(error.what(), "Tokenizer::decode: id -100 is negative, which stands for no token");
+    EXPECT_STREQ(error.what(),
+                 "Tokenizer::decode: id -100 is negative, expected the id of a token");
   }
 }
 

@@ -300,7 +300,7 @@ TEST(TokenizedExample, RefusalsNameTheRecord) {
   options.max_length = 4;
   options.cut_answer = lora::CutAnswer::refuse;
   EXPECT_EQ(refused(chat("xxxx", "y"), options),
-            "record 2: the answer lies behind the 4 tokens that are kept of 6");
+            "record 2: the answer begins after the 4 tokens that are kept of 6");
   options = {};
   options.vocab_size = 256;
   EXPECT_EQ(refused(chat("x", "y"), options),
@@ -322,7 +322,7 @@ TEST(TokenizedExample, IdsBeyondTheEmbeddingAreANoticeAndEachIdIsChecked) {
   EXPECT_EQ(lora::tokenizer_notices(tokenizer, 260),
             std::vector<std::string>{
                 "the tokenizer has ids up to 260, but the model's embedding ends at 259; a text "
-                "that needs one beyond it is refused"});
+                "that needs a larger id is rejected"});
   EXPECT_TRUE(lora::tokenizer_notices(tokenizer, 261).empty());
   EXPECT_NO_THROW(lora::expect_ids_below(Ids{0, 4}, 5, "ids"));
   EXPECT_EQ(refusal([&] {

@@ -354,7 +354,7 @@ TEST(TokenizerFiles, RefusalsNameTheFile) {
   directory.with("tokenizer.json", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n");
   EXPECT_EQ(directory.refusal(),
             directory.path("tokenizer.json") +
-                ": is a Git LFS pointer (three lines of text that stand for the real file): run "
+                ": is a Git LFS pointer (three lines of text in place of the real file): run "
                 "`git lfs pull` in the repository it came from, or download the file itself");
 }
 
@@ -374,7 +374,7 @@ TEST(TokenizerFiles, RefusalsInTheConfiguration) {
   EXPECT_EQ(refusal(R"({"added_tokens_decoder": []})"),
             ": added_tokens_decoder is [], expected an object");
   EXPECT_EQ(refusal(R"({"added_tokens_decoder": {"x": {"content": "y"}}})"),
-            ": added_tokens_decoder: \"x\" is no id");
+            ": added_tokens_decoder: \"x\" is not an id");
   EXPECT_EQ(refusal(R"({"added_tokens_decoder": {"300": {"content": "y", "z": 1}}})"),
             ": added_tokens_decoder.300.z: is not supported");
   EXPECT_EQ(refusal(R"({"chat_template": [{"name": "a", "template": "b"}]})"),

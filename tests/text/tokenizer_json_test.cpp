@@ -217,7 +217,7 @@ TEST(TokenizerJson, RefusesWhatItDoesNotKnowAroundAText) {
   EXPECT_EQ(refused("/post_processor/processors/1/single/0/SpecialToken/id", "\"<c>\""),
             "post_processor.processors[1].special_tokens.<c> is missing, expected an object");
   EXPECT_EQ(refused("/post_processor/processors/1/special_tokens/<b>/ids/0", "-3"),
-            "post_processor.processors[1].special_tokens.<b>.ids: holds -3, which is no id");
+            "post_processor.processors[1].special_tokens.<b>.ids: holds -3, expected an id");
   EXPECT_EQ(refused("/added_tokens/0/id", "\"x\""),
             "added_tokens[0].id is \"x\", expected a whole number from 0 to 2147483647");
   EXPECT_EQ(refused("/added_tokens/0/extra", "1"), "added_tokens[0].extra: is not supported");
@@ -322,8 +322,8 @@ TEST(TokenizerJson, AFileThatBlowsATextUpIsRefused) {
     ADD_FAILURE() << "accepted";
   } catch (const lora::FormatError& error) {
     EXPECT_STREQ(error.what(),
-                 "tokenizer.json: encoding a text of 12 bytes takes more than 1000 steps a byte; "
-                 "the last ones are of the normalizer and what changes pieces");
+                 "tokenizer.json: encoding a text of 12 bytes takes more than 1000 steps per byte; "
+                 "stopped at the normalizer and the pre-tokenizer");
   }
 }
 

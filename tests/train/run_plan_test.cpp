@@ -98,7 +98,7 @@ TEST(RunPlan, RefusesRunsWithoutSteps) {
   TrainingArguments a = arguments(8, 1);
   a.dataloader_drop_last = true;
   EXPECT_EQ(message(a, 7),
-            "Trainer: 7 examples make no whole batch of per_device_train_batch_size 8, and "
+            "Trainer: 7 examples do not fill a batch of per_device_train_batch_size 8, and "
             "dataloader_drop_last is set");
 }
 

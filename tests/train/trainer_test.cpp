@@ -270,7 +270,7 @@ TEST(Trainer, RefusesWhatCannotBeTrained) {
   a = toy_arguments();
   a.eval_strategy = IntervalStrategy::epoch;
   EXPECT_EQ(refused(a, toy_task(), toy_examples()),
-            "Trainer: eval_strategy asks for evaluations, and there are no examples");
+            "Trainer: eval_strategy asks for evaluations, but there are no examples");
   a = toy_arguments();
   a.lr_scheduler_type = "triangle";
   EXPECT_HAS(refused(a, toy_task(), toy_examples()), "\"triangle\"");
@@ -301,7 +301,7 @@ TEST(Trainer, RefusesToLoseOrToMixRuns) {
     EXPECT_EQ(trained(other), before);
     return text;
   };
-  EXPECT_HAS(refused(a, toy_examples(), {}), "has checkpoint-15 of an earlier run: go on from it");
+  EXPECT_HAS(refused(a, toy_examples(), {}), "has checkpoint-15 of an earlier run: continue it");
   TrainingArguments other = a;
   other.seed = 1;
   EXPECT_HAS(refused(other, toy_examples(), last),
@@ -309,7 +309,7 @@ TEST(Trainer, RefusesToLoseOrToMixRuns) {
   other = a;
   other.gradient_accumulation_steps = 1;
   EXPECT_HAS(refused(other, toy_examples(), last), "gradient_accumulation_steps was 2 and is 1");
-  EXPECT_HAS(refused(a, toy_data(27), last), "the examples are others, by number or length");
+  EXPECT_HAS(refused(a, toy_data(27), last), "the number or the lengths of the examples differ");
   EXPECT_EQ(checkpoint_steps(folder.path), (std::vector<Index>{4, 8, 12, 15}));
 
   other = a;
@@ -318,8 +318,7 @@ TEST(Trainer, RefusesToLoseOrToMixRuns) {
   const TrainOutput output = ToyTrainer(warned, other, toy_task(), toy_examples()).train(last);
   ASSERT_EQ(output.warnings.size(), 1u);
   EXPECT_EQ(output.warnings[0],
-            "learning_rate was 0.01 and is 0.02: the run will not be the one that was "
-            "interrupted");
+            "learning_rate was 0.01 and is 0.02: the run will differ from the interrupted one");
 
   other = a;
   other.overwrite_output_dir = true;

@@ -76,7 +76,7 @@ TEST(TrainingArguments, GoThroughJson) {
 TEST(TrainingArguments, RefuseWhatIsNoOption) {
   EXPECT_EQ(fault("3"), "file: is number, expected an object");
   EXPECT_EQ(fault(R"({"max_steps":4,"learnig_rate":1})"),
-            "file: \"learnig_rate\" is no option of training");
+            "file: \"learnig_rate\" is not an option of training");
   EXPECT_EQ(fault(R"({"learning_rate":"1e-4"})"),
             "file: learning_rate is \"1e-4\", expected a number");
   EXPECT_EQ(fault(R"({"max_steps":2.5})"), "file: max_steps is 2.5, expected a whole number");

@@ -211,12 +211,13 @@ TEST(TrainingCheckpoint, OfTransformersIsNamed) {
     return message_of<FormatError>([&] { read_training_checkpoint<float>(folder.path); });
   };
   EXPECT_HAS(verdict(),
-             "is not a checkpoint of this library's Trainer but, it seems, of transformers'");
-  EXPECT_HAS(verdict(), "there is no training_state.safetensors; its adapter can be");
+             "is not a checkpoint of this library's Trainer but seems to be one of transformers");
+  EXPECT_HAS(verdict(), "there is no training_state.safetensors; a new run can start");
   atomic_write(folder.path / training_tensors_file, "");
-  EXPECT_HAS(verdict(),
-             "trainer_state.json: is, it seems, of transformers' Trainer; expected the one of this "
-             "library's that training_state.safetensors beside it was written with");
+  EXPECT_HAS(
+      verdict(),
+      "trainer_state.json: seems to come from transformers' Trainer, expected the one that this "
+      "library wrote with training_state.safetensors");
   fs::remove(folder.path / training_tensors_file);
   atomic_write(folder.path / trainer_state_file, "{}");
   EXPECT_HAS(verdict(),
@@ -231,8 +232,8 @@ TEST(TrainingCheckpoint, SaysHowRunsDiffer) {
   before["logging_steps"] = 4;
   before["learning_rate"] = 0.2;
   EXPECT_EQ(check_same_run(before, now, "place"),
-            (std::vector<std::string>{"learning_rate was 0.2 and is 0.1: the run will not be the "
-                                      "one that was interrupted"}));
+            (std::vector<std::string>{"learning_rate was 0.2 and is 0.1: the run will differ "
+                                      "from the interrupted one"}));
   before["seed"] = 2;
   EXPECT_HAS(message_of<ConfigError>([&] { check_same_run(before, now, "place"); }),
              "place: is a checkpoint of another run: seed was 2 and is 1");

@@ -52,7 +52,7 @@ TEST(TrainingNeeds, SaysIt) {
   needs.steps_per_epoch = 25;
   needs.max_steps = 75;
   EXPECT_EQ(needs.text(),
-            "parameters   134105856, of which 4884480 are trained (3.6423 %)\n"
+            "parameters   134105856, 4884480 of them trained (3.6423 %)\n"
             "memory       weights 516.9 MB, trained values 19.5 MB, gradients 19.5 MB, optimiser "
             "39.1 MB, activations not known; together 595.0 MB\n"
             "data         200 examples, 51234 tokens and 25 steps an epoch, 75 steps in all\n");

@@ -1,4 +1,4 @@
-// Memory of a fixed size that begins where a cache line begins.
+// A fixed-size array aligned to a cache line.
 #pragma once
 
 #include <cstddef>
@@ -8,14 +8,15 @@
 
 namespace lora {
 
-/// n elements, not initialised, at an address that is a multiple of 64 bytes. Moves, does not copy.
+/// n uninitialised elements at an address that is a multiple of 64 bytes. Movable, not copyable.
 template <class T>
 class AlignedArray {
   static_assert(std::is_trivially_copyable_v<T>);
 
  public:
   AlignedArray() = default;
-  /// Throws std::bad_alloc.
+  /// Allocates n elements without initialising them.
+  /// Throws: std::bad_alloc.
   explicit AlignedArray(std::ptrdiff_t n)
       : data_(n == 0
                   ? nullptr

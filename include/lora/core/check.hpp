@@ -1,4 +1,4 @@
-// Checks of options, with messages of one form.
+// Checks options, with messages of one form.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -10,8 +10,10 @@
 
 namespace lora::detail {
 
-/// Each function throws ConfigError "WHO: FIELD is VALUE, expected X" unless the value is as its
-/// name says. A NaN never is. Allocates only to throw. Thread-safe.
+/// Checks the values of options. Each function throws ConfigError "WHO: FIELD is VALUE, expected X"
+/// unless the value is what its name says. NaN fails every check.
+/// Allocates: only to throw.
+/// Threads: any number.
 struct OptionCheck {
   std::string_view who;
 
@@ -33,7 +35,7 @@ struct OptionCheck {
     if (!(value >= 0) || !std::isfinite(value))
       refuse(field, number_text(value), "a finite number >= 0");
   }
-  /// value of [low, high].
+  /// Accepts the values of [low, high].
   void within(std::string_view field, double value, double low, double high) const {
     if (!(value >= low && value <= high))
       refuse(field, number_text(value),
@@ -42,7 +44,7 @@ struct OptionCheck {
                  .append(" to ")
                  .append(number_text(high)));
   }
-  /// value of [0, 1).
+  /// Accepts the values of [0, 1).
   void below_one(std::string_view field, double value) const {
     if (!(value >= 0 && value < 1))
       refuse(field, number_text(value), std::string("0 <= ").append(field).append(" < 1"));

@@ -1,4 +1,4 @@
-// Text as code points, and sets of them.
+// Decodes UTF-8 to code points, and represents sets of them.
 #pragma once
 
 #include <algorithm>
@@ -16,8 +16,9 @@ bool is_ascii_word(char32_t c) {
   return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
 }
 
-/// The code point at text[at], of strict UTF-8, and moves `at` behind it; a byte that fits nowhere
-/// is taken alone as 0xDC00 + byte (Python's surrogateescape), which no valid text holds.
+/// Returns the code point at text[at], decoded as strict UTF-8, and advances `at` past it. A byte
+/// that fits nowhere counts alone as 0xDC00 + byte (Python's surrogateescape), a value that no
+/// valid text holds.
 template <class = void>
 char32_t next_code_point(std::string_view text, std::size_t& at) {
   const auto byte = [&](std::size_t k) {
@@ -42,7 +43,7 @@ char32_t next_code_point(std::string_view text, std::size_t& at) {
   return ok ? c : 0xDC00 + lead;
 }
 
-/// All code points of `text`, as next_code_point gives them.
+/// Decodes all of `text` to `out` with next_code_point().
 template <class = void>
 void decode_utf8(std::string_view text, std::vector<char32_t>& out) {
   out.clear();

@@ -1,4 +1,4 @@
-// The one family of exceptions, and the shape check that public functions begin with.
+// The library's exceptions and the shape checks that public functions begin with.
 #pragma once
 
 #include <lora/core/printable.hpp>
@@ -14,9 +14,9 @@
 namespace lora {
 
 namespace detail {
-/// `text` as a person reads it on a terminal, whatever a file has put into it: control characters
-/// escaped but for the ends of lines, each line cut after 2000 bytes, and lines beyond the 48th
-/// counted.
+/// Makes `text` safe to read on a terminal, whatever a file put into it: escapes control characters
+/// except line ends, cuts each line after 2000 bytes, and counts the lines after the 48th instead
+/// of showing them.
 inline std::string readable_message(std::string_view text) {
   constexpr std::size_t most_lines = 48, most_bytes = 2000;
   std::string out;
@@ -36,23 +36,23 @@ inline std::string readable_message(std::string_view text) {
 }
 }  // namespace detail
 
-/// Base of everything this library throws; the text says what was wrong, where, and what was
-/// expected. Thrown itself when an object is asked for something its state does not allow (merging
-/// twice, an adapter that was deleted). After any of these the object is as it was before the call.
-/// The text is made readable (detail::readable_message), since parts of it come from files.
+/// The base of everything that this library throws. The text says what was wrong, where, and what
+/// was expected. Error itself is thrown when an object's state does not allow a call (merging
+/// twice, using a deleted adapter). A function that throws leaves the object as it was before the
+/// call. The text passes through detail::readable_message(), since parts of it may come from files.
 struct Error : std::runtime_error {
   explicit Error(const std::string& what) : std::runtime_error(detail::readable_message(what)) {}
   explicit Error(const char* what) : Error(std::string(what)) {}
 };
-/// A matrix has another shape than the call needs.
+/// A matrix has the wrong shape.
 struct ShapeError : Error {
   using Error::Error;
 };
-/// An option or a name is not valid or not supported.
+/// An option or a name is invalid or not supported.
 struct ConfigError : Error {
   using Error::Error;
 };
-/// A file's content breaks its format.
+/// The content of a file breaks its format.
 struct FormatError : Error {
   using Error::Error;
 };
@@ -61,7 +61,7 @@ struct IoError : Error {
   using Error::Error;
 };
 
-/// "(rows, cols)".
+/// Returns "(rows, cols)".
 inline std::string shape_text(Index rows, Index cols) {
   std::string text("(");
   text.append(std::to_string(rows)).append(", ").append(std::to_string(cols)).append(")");
@@ -69,7 +69,7 @@ inline std::string shape_text(Index rows, Index cols) {
 }
 
 namespace detail {
-// Apart from the checks, so that these stay small where they are inlined.
+// Kept out of the checks, so that these stay small where they are inlined.
 [[noreturn, gnu::cold, gnu::noinline]] inline void throw_shape(const char* where, const char* name,
                                                                Index rows, Index cols,
                                                                const std::string& expected) {
@@ -91,21 +91,24 @@ namespace detail {
 }
 }  // namespace detail
 
-/// Throws ShapeError "where: name is (rows, cols), expected `expected`" unless `ok`. O(1).
+/// Checks a shape in O(1).
+/// Throws: ShapeError "where: name is (rows, cols), expected `expected`" unless `ok`.
 inline void check_shape(bool ok, const char* where, const char* name, Index rows, Index cols,
                         const std::string& expected) {
   if (!ok) detail::throw_shape(where, name, rows, cols, expected);
 }
 
-/// Throws ShapeError unless m is (rows, cols); a negative number stands for "any" and prints as T.
-/// O(1), no allocation.
+/// Checks in O(1) that m is (rows, cols). A negative size matches any and prints as T.
+/// Throws: ShapeError.
+/// Allocates: nothing unless it throws.
 template <class M>
 void expect_shape(const char* where, const char* name, const M& m, Index rows, Index cols) {
   if ((rows < 0 || m.rows() == rows) && (cols < 0 || m.cols() == cols)) return;
   detail::throw_expected_shape(where, name, m.rows(), m.cols(), rows, cols);
 }
 
-/// The product of sizes; -1 when one of them is negative or it does not fit into an Index. O(1).
+/// Returns the product of the sizes, or -1 if one is negative or the product does not fit into an
+/// Index. O(1).
 inline Index product_of_sizes(std::initializer_list<Index> sizes) {
   Index product = 1;
   for (const Index size : sizes) {

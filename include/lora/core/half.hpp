@@ -1,5 +1,5 @@
-// bf16 and f16 as storage: exact widening, rounding to nearest even when narrowing. Sums are never
-// made in them.
+// bfloat16 and IEEE half as storage formats: widening is exact, narrowing rounds to nearest even.
+// No sum is made in them.
 #pragma once
 
 #include <bit>
@@ -14,25 +14,26 @@ inline bool fits_float32(double x) {
   return std::abs(x) <= static_cast<double>(std::numeric_limits<float>::max());
 }
 
-/// What 16 bits stand for.
+/// The format of a 16-bit float.
 enum class HalfFormat {
   bfloat16,  ///< the upper half of a float
   float16,   ///< IEEE 754 binary16
 };
 
-/// The float that a bfloat16 pattern stands for; exact.
+/// Converts a bfloat16 to float exactly.
 inline float bf16_to_float(std::uint16_t h) {
   return std::bit_cast<float>(static_cast<std::uint32_t>(h) << 16);
 }
 
-/// The nearest bfloat16, ties to even; overflow gives infinity, a NaN stays a (quiet) NaN.
+/// Rounds a float to the nearest bfloat16, ties to even. Overflow gives infinity; a NaN stays a
+/// (quiet) NaN.
 inline std::uint16_t float_to_bf16(float f) {
   const std::uint32_t u = std::bit_cast<std::uint32_t>(f);
   if ((u & 0x7FFFFFFFu) > 0x7F800000u) return static_cast<std::uint16_t>((u >> 16) | 0x40u);
   return static_cast<std::uint16_t>((u + 0x7FFFu + ((u >> 16) & 1u)) >> 16);
 }
 
-/// The float that an IEEE half pattern stands for; exact, subnormals included.
+/// Converts an IEEE half to float exactly, subnormals included.
 inline float f16_to_float(std::uint16_t h) {
   const std::uint32_t sign = static_cast<std::uint32_t>(h & 0x8000u) << 16;
   const std::uint32_t exponent = (h >> 10) & 0x1Fu, fraction = h & 0x3FFu;
@@ -43,7 +44,8 @@ inline float f16_to_float(std::uint16_t h) {
   return sign != 0 ? -magnitude : magnitude;
 }
 
-/// The nearest IEEE half, ties to even; overflow gives infinity, a NaN stays a (quiet) NaN.
+/// Rounds a float to the nearest IEEE half, ties to even. Overflow gives infinity; a NaN stays a
+/// (quiet) NaN.
 inline std::uint16_t float_to_f16(float f) {
   const std::uint32_t u = std::bit_cast<std::uint32_t>(f);
   const std::uint16_t sign = static_cast<std::uint16_t>((u >> 16) & 0x8000u);
@@ -51,7 +53,7 @@ inline std::uint16_t float_to_f16(float f) {
   if (a > 0x7F800000u) return static_cast<std::uint16_t>(sign | 0x7E00u | ((a >> 13) & 0x3FFu));
   if (a >= 0x477FF000u) return static_cast<std::uint16_t>(sign | 0x7C00u);  // rounds past 65504
   if (a < 0x38800000u) {
-    // Below 2^-14: a multiple of 2^-24, which this addition rounds to nearest even.
+    // Below 2^-14 halves are multiples of 2^-24; this addition rounds to the nearest, ties to even.
     const float shifted = std::bit_cast<float>(a) + 0.5f;
     return static_cast<std::uint16_t>(sign | (std::bit_cast<std::uint32_t>(shifted) & 0x7FFu));
   }

@@ -1,5 +1,5 @@
-// Which instruction set the kernels use: the best that processor and operating system offer, or the
-// one that was asked for.
+// Selects the instruction set of the kernels: the fastest that the processor and the operating
+// system support, or the one that was asked for.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -12,21 +12,20 @@
 
 namespace lora {
 
-/// The instruction sets that there are kernels for, each including the ones before it.
+/// The instruction sets that have kernels. Each includes the ones before it.
 enum class Isa {
   portable,  ///< what the compiler's own flags allow: SSE2 on x86-64, NEON on AArch64
   avx2,      ///< AVX2 and FMA
   avx512,    ///< AVX-512 F, BW, DQ and VL
-  /// AVX512-BF16: weights that are stored as bfloat16 are multiplied in it. The other operand is
-  /// rounded to bfloat16 (relative error up to 2⁻⁸) and denormal numbers count as zero; sums are
-  /// float32.
+  /// AVX512-BF16 multiplies weights stored as bfloat16. It rounds the other operand to bfloat16
+  /// (relative error up to 2⁻⁸), takes denormals as zero and sums in float32.
   avx512bf16,
 };
 
-/// All of them, the least first.
+/// All instruction sets, from the smallest to the largest.
 inline constexpr std::array all_isas{Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512bf16};
 
-/// "portable", "avx2", "avx512" or "avx512bf16", as in the environment's LORA_ISA.
+/// Returns "portable", "avx2", "avx512" or "avx512bf16", as LORA_ISA spells them.
 inline const char* isa_name(Isa isa) {
   switch (isa) {
     case Isa::avx512bf16:
@@ -40,7 +39,7 @@ inline const char* isa_name(Isa isa) {
   }
 }
 
-/// Whether this processor and operating system can run it. Thread-safe.
+/// Whether this processor and operating system support `isa`. Thread-safe.
 inline bool isa_supported([[maybe_unused]] Isa isa) {
 #if defined(__x86_64__) && defined(__GNUC__)
   if (isa == Isa::avx512bf16)
@@ -64,8 +63,8 @@ inline bool is_amd() {
 #endif
 }
 
-/// The fastest one. AMD's processors make twice as many bfloat16 products in a cycle as float ones;
-/// of Intel's, Sapphire Rapids was measured to make half as many.
+/// Returns the fastest instruction set. AMD's processors do twice as many bfloat16 products per
+/// cycle as float ones; Intel's Sapphire Rapids was measured to do half as many.
 inline Isa best_isa() {
   Isa best = Isa::portable;
   for (const Isa isa : all_isas) {
@@ -83,8 +82,8 @@ inline Isa checked_isa(Isa isa, const char* who) {
   return isa;
 }
 
-/// LORA_ISA when it is set, else the best. Throws ConfigError for a name that is unknown or more
-/// than the processor has.
+/// Returns LORA_ISA if it is set, else best_isa().
+/// Throws: ConfigError if LORA_ISA is unknown or not supported by the processor.
 inline Isa default_isa() {
   const char* text = std::getenv("LORA_ISA");
   if (text == nullptr || *text == '\0') return best_isa();
@@ -95,7 +94,7 @@ inline Isa default_isa() {
                     "\", expected portable, avx2, avx512 or avx512bf16");
 }
 
-/// What set_isa chose; -1: nothing yet.
+/// The choice of set_isa(), or -1 before it is called.
 inline std::atomic<int>& pinned_isa() {
   static std::atomic<int> isa{-1};
   return isa;
@@ -103,8 +102,10 @@ inline std::atomic<int>& pinned_isa() {
 
 }  // namespace detail
 
-/// The instruction set that products use. At the start: the environment's LORA_ISA, else the
-/// fastest that this processor has. Throws ConfigError when LORA_ISA cannot be met. Thread-safe.
+/// Returns the instruction set that products use: that of set_isa(), else LORA_ISA, else the
+/// fastest of this processor.
+/// Throws: ConfigError if LORA_ISA is unknown or not supported.
+/// Threads: safe.
 inline Isa isa() {
   const int pinned = detail::pinned_isa().load(std::memory_order_relaxed);
   if (pinned >= 0) return static_cast<Isa>(pinned);
@@ -112,8 +113,10 @@ inline Isa isa() {
   return at_start;
 }
 
-/// Sets isa() for the whole process, so that a test or a report can pin it. Results differ between
-/// instruction sets by rounding. Throws ConfigError unless it is supported. Thread-safe.
+/// Sets isa() for the whole process, so that a test or a report can pin it. Results of different
+/// instruction sets differ by rounding.
+/// Throws: ConfigError if `isa` is not supported.
+/// Threads: safe.
 inline void set_isa(Isa isa) {
   detail::pinned_isa().store(static_cast<int>(detail::checked_isa(isa, "set_isa")));
 }

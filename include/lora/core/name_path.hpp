@@ -8,16 +8,16 @@
 
 namespace lora {
 
-/// A dotted path such as "model.layers.3.q_proj", as a chain of parts on the stack of those who
-/// walk the model. Becomes a std::string where one is wanted, and compares with one without
-/// allocating. Refers to its parent and to the text of its part, so it lives only for the call it
-/// is handed to.
+/// A dotted path such as "model.layers.3.q_proj", held as a chain of parts on the stack of the
+/// functions that walk the model. Converts to std::string, and compares with one without
+/// allocating. It refers to its parent and to the text of its part, so it is valid only during the
+/// call that it is passed to.
 class NamePath {
  public:
   NamePath(const char* name) : part_(name) {}
   NamePath(std::string_view name) : part_(name) {}
   NamePath(const std::string& name) : part_(name) {}
-  /// `parent.part`, or `parent.part.index`. An empty parent or part leaves no dot behind.
+  /// Appends a part: `parent.part`, or `parent.part.index`. An empty parent or part adds no dot.
   NamePath(const NamePath& parent, std::string_view part, Index index = -1)
       : parent_(&parent), part_(part), index_(index) {}
   NamePath(const NamePath&) = default;
@@ -40,8 +40,8 @@ class NamePath {
     if (!text.empty() && !part.empty()) text += '.';
     text += part;
   }
-  /// Takes this path off the end of `text`; false when it is not there. What a dot separates stays
-  /// well formed because an empty part is skipped by both sides.
+  /// Removes this path from the end of `text`, or returns false if `text` does not end with it.
+  /// Both str() and this function skip empty parts, so the dots match.
   bool consume(std::string_view& text) const {
     if (index_ >= 0) {
       Index left = index_;

@@ -1,4 +1,4 @@
-// Numbers as text and back. The locale of the program has no say in either.
+// Converts numbers to text and back, independent of the program's locale.
 #pragma once
 
 #include <array>
@@ -22,24 +22,24 @@ inline std::string number_chars(double x, std::chars_format format, int digits) 
 
 }  // namespace detail
 
-/// x in the fewest of up to `digits` digits, as printf's %.*g: std::to_string would show -1e-7 as
-/// -0.000000.
+/// Formats x with at most `digits` significant digits, as printf's %.*g. (std::to_string would show
+/// -1e-7 as -0.000000.)
 inline std::string number_text(double x, int digits = 9) {
   return detail::number_chars(x, std::chars_format::general, digits);
 }
 
-/// x with so many digits behind the point, as printf's %.*f: "0.50". At most 80 digits.
+/// Formats x with `decimals` digits after the point, as printf's %.*f: "0.50". Takes at most 80
+/// digits.
 inline std::string fixed_text(double x, int decimals) {
   return detail::number_chars(x, std::chars_format::fixed, decimals);
 }
 
-/// x with one digit before the point and so many behind it, as printf's %.*e: "1.9e-04".
+/// Formats x with one digit before the point and `decimals` after it, as printf's %.*e: "1.9e-04".
 inline std::string scientific_text(double x, int decimals) {
   return detail::number_chars(x, std::chars_format::scientific, decimals);
 }
 
-/// n with a comma before each three digits from the right, as Python's format(n, ","):
-/// "1,234,567".
+/// Formats n with a comma between groups of three digits, as Python's format(n, ","): "1,234,567".
 inline std::string grouped_text(std::uint64_t n) {
   const std::string digits = std::to_string(n);
   std::string text;
@@ -50,8 +50,9 @@ inline std::string grouped_text(std::uint64_t n) {
   return text;
 }
 
-/// The number that the whole of `text` spells, "-0.5" or "2e-4"; nothing for anything else, for
-/// white space or a + before it, and for a number beyond double. "nan" and "inf" are numbers.
+/// Parses all of `text` as a number: "-0.5" or "2e-4", also "nan" and "inf". Returns nullopt for
+/// anything else, such as leading white space or a leading +, and for a number outside the range of
+/// double.
 inline std::optional<double> number_of(std::string_view text) {
   double x = 0;
   const auto end = std::from_chars(text.data(), text.data() + text.size(), x);

@@ -1,22 +1,23 @@
-// Why some of this library is a template that need not be one.
+// Explains why some code of this library is a template although it needs no parameter.
 //
-// What is no template is compiled wherever its header is included, and with it all that it uses of
-// the standard library, though the program calls none of it; a template is only read. For a function
-// that puts text together this saves less than 2 ms, so it is an inline function. It pays for what
-// makes containers of types of its own: with g++ 12, lora/lora.hpp takes 4 MB more of the compiler's
-// memory (15 ms) when the two functions of optim/parameter_groups.hpp are no templates, 3 MB for the
-// table of adapters/default_targets.hpp, 1 MB for kernels/dispatch.hpp, and by estimate 4 MB for
-// LRSchedule, 8 MB for LoRAConfig and 19 MB for Pattern. There a function is a `template <class =
-// void>`, a class is BasicName<Tag> beside `using Name = BasicName<>`, and both are compiled where
-// they are used. tests/structure/compile_memory_test.cpp holds the sum.
+// The compiler compiles an ordinary function wherever its header is included, with all that the
+// function uses of the standard library, even if the program never calls it; it only parses a
+// template. For a function that composes text this saves less than 2 ms, so such a function is an
+// inline function. It pays for code that instantiates containers of its own types. With g++ 12,
+// lora/lora.hpp takes 4 MB more of the compiler's memory (15 ms) if the two functions of
+// optim/parameter_groups.hpp are not templates, 3 MB for the table of adapters/default_targets.hpp,
+// 1 MB for kernels/dispatch.hpp, and an estimated 4 MB for LRSchedule, 8 MB for LoRAConfig and 19
+// MB for Pattern. There a function is a `template <class = void>`, a class is BasicName<Tag> beside
+// `using Name = BasicName<>`, and both are compiled where they are used.
+// tests/structure/compile_memory_test.cpp bounds the total.
 #pragma once
 
 #include <type_traits>
 
 namespace lora {
 
-/// T, known to be T only where the template that Tag is a parameter of is used: a member of type T
-/// is completed where the template is read, a member of type OnUse<T, Tag> waits.
+/// Is T, but only once the template with the parameter Tag is instantiated. A member of type T is
+/// completed where the template is parsed; a member of type OnUse<T, Tag> is not.
 template <class T, class Tag>
 using OnUse = typename std::conditional<true, T, Tag>::type;
 

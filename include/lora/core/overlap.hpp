@@ -1,4 +1,4 @@
-// Whether what a function writes lies apart from what it reads.
+// Checks that a function's outputs do not overlap its inputs.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -7,8 +7,8 @@
 
 namespace lora {
 
-/// Whether two row-major matrices, or blocks of one, have an element in common. O(1). Of blocks
-/// with different row strides that lie across each other in memory it says yes.
+/// Whether two row-major matrices, or blocks of one, share an element. O(1). For interleaved blocks
+/// with different row strides the answer is always yes.
 template <class S>
 bool overlap(const View<S>& a, const View<S>& b) {
   if (a.rows == 0 || a.cols == 0 || b.rows == 0 || b.cols == 0) return false;
@@ -16,13 +16,14 @@ bool overlap(const View<S>& a, const View<S>& b) {
   const auto end = [](const View<S>& v) { return v.data + (v.rows - 1) * v.row_stride + v.cols; };
   if (address(end(a)) <= address(b.data) || address(end(b)) <= address(a.data)) return false;
   if (a.row_stride != b.row_stride || a.row_stride < a.cols || a.row_stride < b.cols) return true;
-  // Blocks of one matrix may stand side by side: what counts is where in a's row b's rows begin and
-  // end.
+  // Blocks of one matrix may stand side by side, so compare where the rows of b begin and end
+  // within the rows of a.
   const Index width = a.row_stride, shift = ((b.data - a.data) % width + width) % width;
   return shift < a.cols || shift + b.cols > width;
 }
 
-/// Throws Error "where: name overlaps other, …" when the two have an element in common.
+/// Checks that two matrices share no element.
+/// Throws: Error "where: name overlaps other, …" if they do.
 template <class S>
 void expect_apart(const char* where, const char* name, const View<S>& a, const char* other,
                   const View<S>& b) {
@@ -31,8 +32,9 @@ void expect_apart(const char* where, const char* name, const View<S>& a, const c
               ", which is still read when it is written; expected a matrix of its own");
 }
 
-/// Throws Error "where: name overlaps other in part, …" when the two have an element in common and
-/// are not the same matrix: for what is computed element by element, or row by row, in place.
+/// Checks that two matrices are the same matrix or share no element, as elementwise and row-wise
+/// functions in place require.
+/// Throws: Error "where: name overlaps other in part, …" otherwise.
 template <class S>
 void expect_same_or_apart(const char* where, const char* name, const View<S>& a, const char* other,
                           const View<S>& b) {

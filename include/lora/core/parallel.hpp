@@ -1,6 +1,6 @@
-// Shares a loop between threads: a pool of workers that the library starts by itself. They are
-// POSIX threads, since <thread> and <chrono> would be a sixth of what lora/lora.hpp costs to compile
-// beyond Eigen.
+// Runs loops on several threads, with a pool of workers that starts by itself. The workers are
+// POSIX threads, because <thread> and <chrono> would be a sixth of what lora/lora.hpp costs to
+// compile beyond Eigen.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -20,14 +20,14 @@
 
 namespace lora {
 
-/// More threads than this are refused: each has a stack of its own, and memory that runs out later
-/// would not tell why.
+/// The most threads that set_num_threads() accepts. Each thread has a stack, and running out of
+/// memory later would not name the cause.
 inline constexpr int most_threads = 1024;
 
 namespace detail {
 
-/// Numbers that are asked for once; 0 until then. Not statics of functions, which would be locked in
-/// the child of a fork() while another thread makes them.
+/// Thread counts that are determined once; 0 until then. They are no function statics, because a
+/// child of fork() would find those locked if another thread was initialising them.
 struct ThreadCounts {
   std::atomic<int> of_machine{0}, limit{0};
 };
@@ -40,7 +40,7 @@ inline int num_threads_of_machine() {
   return count;
 }
 
-/// LORA_NUM_THREADS, else OMP_NUM_THREADS, else what the machine has.
+/// Returns LORA_NUM_THREADS, else OMP_NUM_THREADS, else the number of processors.
 inline int default_num_threads() {
   for (const char* variable : {"LORA_NUM_THREADS", "OMP_NUM_THREADS"}) {
     const char* text = std::getenv(variable);
@@ -57,13 +57,13 @@ inline std::atomic<int>& thread_limit() {
   return thread_counts.limit;
 }
 
-/// A loop body with its type erased: neither copied nor allocated.
+/// A type-erased loop body, neither copied nor allocated.
 struct LoopBody {
   void* object;
   void (*call)(void* object, Index begin, Index end);
 };
 
-/// One loop cut into chunks of `grain`; whoever is free takes the next one.
+/// A loop cut into chunks of `grain`. Each free thread takes the next chunk.
 struct SharedLoop {
   Index count, grain;
   LoopBody body;
@@ -84,7 +84,7 @@ struct SharedLoop {
   }
 };
 
-/// Tells the processor that this thread looks at a variable again and again.
+/// Tells the processor that this thread is spinning on a variable.
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)
   __builtin_ia32_pause();
@@ -93,19 +93,19 @@ inline void pause() {
 #endif
 }
 
-/// Threads that wait for loops. One loop is shared at a time; a second caller, or a nested one,
-/// runs its own alone. The pool is never destroyed, so static objects may run loops in their
-/// destructors: its workers are joined at the exit of the program, after which each loop runs on its
-/// caller. In the child of a fork(), which has none of the workers, it begins anew.
+/// Threads that wait for loops. The pool serves one loop at a time; a second or nested caller runs
+/// its loop alone. The pool is never destroyed, so static objects may run loops in their
+/// destructors: the workers are joined at the exit of the program, and later loops run on their
+/// caller. The child of a fork() has none of the workers and starts its own.
 template <class Loop>
 class WorkerPool {
  public:
   static WorkerPool& instance() { return pool_; }
 
-  /// Runs `loop` on up to `threads` threads, the caller among them. False when the workers are
-  /// taken or have ended.
+  /// Runs `loop` on up to `threads` threads including the caller. Returns false if the workers are
+  /// busy or have ended.
   bool share(Loop& loop, int threads) {
-    if (taken_.exchange(true)) return false;  // no mutex: a nested call would lock its own thread's
+    if (taken_.exchange(true)) return false;  // not a mutex: a nested call would lock its own
     const Turn turn{taken_};
     if (stop_.load()) return false;
     start_workers(threads - 1);
@@ -116,8 +116,8 @@ class WorkerPool {
     generation_.notify_all();
     loop.work();
     open_.store(false);
-    // A worker counts itself in before it looks at open_, so that none can still be inside after
-    // this.
+    // A worker increments inside_ before it reads open_, so none can be in the loop after this
+    // wait.
     for (int spins = 0; inside_.load() != 0; ++spins) {
       if (spins > 2000) ::sched_yield();
     }
@@ -132,7 +132,7 @@ class WorkerPool {
     std::atomic<bool>& taken;
     ~Turn() { taken.store(false); }
   };
-  /// One of a list that others may read while the owner of the turn adds to it.
+  /// A node of a list that others may read while the owner of the turn adds to it.
   struct Worker {
     ::pthread_t thread;
     Worker* next;
@@ -141,15 +141,15 @@ class WorkerPool {
   constexpr WorkerPool() = default;
   ~WorkerPool() = default;
 
-  /// Arranges what happens at exit and in children, once. A child of a fork() in the middle of this
-  /// finds the workers taken and runs its loops alone.
+  /// Registers the exit and fork handlers, once. A child of a fork() during this call finds the
+  /// workers taken and runs its loops alone.
   static void watch_the_process() {
     std::atexit([] { pool_.join_workers(); });
     ::pthread_atfork(nullptr, nullptr, [] { pool_.forget_workers(); });
   }
 
-  /// Has at least `count` workers, or as many as the system gives: the caller can do all the work
-  /// itself.
+  /// Starts workers until there are `count`, or as many as the system allows: the caller can do all
+  /// the work itself.
   void start_workers(int count) {
     if (!watched_) {
       watched_ = true;
@@ -171,8 +171,8 @@ class WorkerPool {
     }
   }
 
-  /// Ends the workers: none may be asleep in this code when a library with it is unloaded. exit()
-  /// may have been called by one of them.
+  /// Joins the workers: none may sleep in this code when a library that holds it is unloaded. One
+  /// of the workers may have called exit().
   void join_workers() {
     stop_.store(true);
     generation_.fetch_add(1);
@@ -183,8 +183,9 @@ class WorkerPool {
     }
   }
 
-  /// In the child of a fork() the workers are not there, nor will those that were inside a loop
-  /// leave it. Their handles can be neither joined nor destroyed; they are kept apart.
+  /// Forgets the workers in the child of a fork(): they do not exist there, and those that were in
+  /// a loop never leave it. Their handles can be neither joined nor destroyed, so they are set
+  /// aside.
   void forget_workers() noexcept {
     for (Worker* worker = workers_.exchange(nullptr); worker != nullptr;) {
       Worker* const next = worker->next;
@@ -210,11 +211,12 @@ class WorkerPool {
     }
   }
 
-  /// Loops of a step follow each other closely, and waking a thread takes longer than many of them:
-  /// looks for a while before the worker goes to sleep; not where others wait for the processor.
+  /// Spins for a while before the worker sleeps: the loops of a step follow each other closely, and
+  /// waking a thread takes longer than many of them. Does not spin if others wait for the
+  /// processor.
   void look_for_a_loop(unsigned seen) const {
     constexpr std::int64_t longest = 200'000;  // nanoseconds
-    constexpr int looks = 64;                  // between two looks at the clock
+    constexpr int looks = 64;                  // between two reads of the clock
     if (num_threads_of_machine() < thread_limit().load()) return;
     const auto now = [] {
       std::timespec time{};
@@ -230,8 +232,8 @@ class WorkerPool {
     } while (now() - begin < longest);
   }
 
-  // Made before the program runs: a function's static would be locked in the child of a fork() while
-  // another thread makes it. Nothing has to be destroyed.
+  // Initialised before the program runs: a child of fork() would find a function static locked if
+  // another thread was initialising it. Nothing has to be destroyed.
   static WorkerPool pool_;
   std::atomic<Worker*> workers_{nullptr};
   Worker* forgotten_ = nullptr;
@@ -248,12 +250,12 @@ constinit WorkerPool<Loop> WorkerPool<Loop>::pool_;
 
 }  // namespace detail
 
-/// How many threads a loop of this library may use. At the start: LORA_NUM_THREADS, else
-/// OMP_NUM_THREADS, else the number of processors. Thread-safe.
+/// Returns the number of threads that a loop of this library may use: that of set_num_threads(),
+/// else LORA_NUM_THREADS, else OMP_NUM_THREADS, else the number of processors. Thread-safe.
 inline int num_threads() { return detail::thread_limit().load(); }
 
-/// Sets num_threads() for the whole process. Results do not depend on it. Throws ConfigError unless
-/// 1 ≤ n ≤ most_threads.
+/// Sets num_threads() for the whole process. Results do not depend on it.
+/// Throws: ConfigError unless 1 ≤ n ≤ most_threads.
 inline void set_num_threads(int n) {
   if (n < 1 || n > most_threads) {
     throw ConfigError("set_num_threads: n is " + std::to_string(n) + ", expected 1 to " +
@@ -262,14 +264,16 @@ inline void set_num_threads(int n) {
   detail::thread_limit().store(n);
 }
 
-/// Calls fn(begin, end) for consecutive ranges of at most `grain` that together cover [0, count),
-/// on several threads. Where the ranges begin depends on `grain` alone, so what is computed does
-/// not depend on the number of threads. Runs on the caller's thread alone when there is one range,
-/// when called from inside another such loop, when another thread of the program is using the
-/// workers, and in the destructors of static objects. The first exception of fn is thrown again at
-/// the end. Allocates only when workers are started; where memory or the system does not suffice for
-/// them, the loop runs on those there are. The child of a fork() has workers of its own; one that
-/// fn itself forks must not return from fn, since the ranges of other threads are not done in it.
+/// Calls fn(begin, end) on several threads for consecutive ranges of at most `grain` that together
+/// cover [0, count). The ranges depend only on count and `grain`, so results do not depend on the
+/// number of threads. The loop runs on the caller's thread alone if it has one range, if it is
+/// nested in another such loop, if another thread is using the workers, and in the destructors of
+/// static objects.
+/// The child of a fork() has workers of its own. If fn itself forks, the child must not return from
+/// fn, because the ranges of other threads never run there.
+/// Throws: the first exception of fn, after the loop has ended.
+/// Allocates: only to start workers. If memory or the system does not suffice, the loop runs on
+///   those that exist.
 template <class Fn>
 void parallel_for(Index count, Index grain, Fn&& fn) {
   if (count <= 0) return;

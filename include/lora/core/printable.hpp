@@ -1,4 +1,4 @@
-// Text of strangers and durations as messages show them.
+// Formats untrusted text and durations for messages.
 #pragma once
 
 #include <lora/core/code_points.hpp>
@@ -12,9 +12,9 @@ namespace lora {
 
 namespace detail {
 
-/// Whether a terminal shows c and does nothing else: no control character (U+009B begins a command
-/// as ESC does), no mark of direction (LRM, RLM, ALM, embeddings, overrides, isolates and the
-/// deprecated ones after them), none that ends a line, no byte that is not UTF-8.
+/// Whether a terminal displays c without any other effect. Excludes control characters (U+009B
+/// begins a command as ESC does), direction marks (LRM, RLM, ALM, embeddings, overrides, isolates
+/// and the deprecated ones after them), line separators, and bytes that are not UTF-8.
 inline bool is_shown(char32_t c) {
   const auto within = [&](char32_t first, char32_t last) { return c >= first && c <= last; };
   return c >= 0x20 && !within(0x7F, 0x9F) && c != 0x061C && !within(0x200E, 0x200F) &&
@@ -23,9 +23,9 @@ inline bool is_shown(char32_t c) {
 
 }  // namespace detail
 
-/// `text` fit for a message on a terminal: the bytes of what is not shown (control characters,
-/// marks of direction, what is no UTF-8) escaped as \xNN, cut with "..." after `limit` bytes, never
-/// within a UTF-8 sequence.
+/// Makes `text` safe for a terminal: escapes the bytes of characters that are not displayed
+/// (control characters, direction marks, invalid UTF-8) as \xNN, and cuts with "..." after `limit`
+/// bytes, never inside a UTF-8 sequence.
 inline std::string printable(std::string_view text, std::size_t limit = 160) {
   constexpr std::string_view digits = "0123456789abcdef";
   std::size_t end = text.size() < limit ? text.size() : limit;
@@ -50,10 +50,11 @@ inline std::string printable(std::string_view text, std::size_t limit = 160) {
   return end < text.size() ? out + "..." : out;
 }
 
-/// A name, pattern or value in double quotes, fit for a message: see printable().
+/// Puts a name, pattern or value in double quotes for a message. See printable().
 inline std::string in_quotes(std::string_view text) { return '"' + printable(text) + '"'; }
 
-/// "0:07", "12:30" or "1:02:03"; "?" for what is not a number of seconds below 1000 hours.
+/// Formats a duration as "0:07", "12:30" or "1:02:03", or "?" unless it is from 0 to below 1000
+/// hours.
 inline std::string duration_text(double seconds) {
   if (!(seconds >= 0.0 && seconds < 3.6e6)) return "?";
   const long whole = static_cast<long>(seconds + 0.5), h = whole / 3600, m = whole / 60 % 60,

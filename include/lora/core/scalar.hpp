@@ -1,9 +1,9 @@
-// What a formula needs to run with float, double and std::complex<double>: complex numbers are how
-// the tests take derivatives (x + ih carries f'(x)h in its imaginary part), so they go through the
-// very code that is shipped.
+// What a formula needs to run with float, double and std::complex<double>. The tests take
+// derivatives with complex numbers (x + ih carries f'(x)h in its imaginary part), so complex values
+// run the shipped code itself.
 //
-// An operator stays analytic, and so can be proved this way, when it transposes without
-// conjugating, takes no absolute value, and branches on `real_part` only.
+// An operator stays analytic, and can be tested this way, if it transposes without conjugating,
+// takes no absolute value, and branches on `real_part` only.
 #pragma once
 
 #include <cmath>
@@ -33,11 +33,11 @@ struct ScalarTraits<std::complex<R>> {
 template <class S>
 using RealOf = typename detail::ScalarTraits<S>::Real;
 
-/// What a long sum of S is held in: double for float, otherwise S.
+/// The type that long sums of S are held in: double for float, otherwise S.
 template <class S>
 using WideOf = typename detail::ScalarTraits<S>::Wide;
 
-/// x, or the real part of a complex x: what comparisons look at.
+/// Returns x, or the real part of a complex x: the number that comparisons use.
 template <class R>
 constexpr R real_part(R x) {
   return x;
@@ -47,8 +47,8 @@ constexpr R real_part(const std::complex<R>& x) {
   return x.real();
 }
 
-/// x as a constant, through which no derivative goes: PyTorch's detach(). A complex x loses its
-/// imaginary part.
+/// Returns x as a constant that no derivative passes through, as PyTorch's detach() does. A complex
+/// x loses its imaginary part.
 template <class R>
 constexpr R detached(R x) {
   return x;
@@ -58,7 +58,7 @@ constexpr std::complex<R> detached(const std::complex<R>& x) {
   return x.real();
 }
 
-/// Neither infinite nor NaN; of a complex number, both parts.
+/// Whether x is neither infinite nor NaN. For a complex number, both parts count.
 template <class R>
 bool is_finite(R x) {
   return std::isfinite(x);
@@ -68,8 +68,8 @@ bool is_finite(const std::complex<R>& x) {
   return std::isfinite(x.real()) && std::isfinite(x.imag());
 }
 
-/// erf(x) = 2/√π ∫₀ˣ exp(−t²) dt. For a complex number to first order in its imaginary part h:
-/// erf(x) + i h 2/√π exp(−x²), exact in double while |h| is far below 1e-8.
+/// Computes erf(x) = 2/√π ∫₀ˣ exp(−t²) dt. For a complex number, computes it to first order in the
+/// imaginary part h: erf(x) + i h 2/√π exp(−x²), exact in double while |h| is far below 1e-8.
 template <class R>
 R error_function(R x) {
   return std::erf(x);

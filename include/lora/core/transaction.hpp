@@ -1,4 +1,4 @@
-// Changes that are made ready first and then take effect together, without an error.
+// Prepares changes first and then applies them together, without the possibility of an error.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -11,23 +11,22 @@
 
 namespace lora {
 
-/// A change of many places that happens as a whole or not at all. Functions called prepare_…
-/// check, compute what will stand there, and add steps to a transaction; they alter nothing.
-/// commit() lets the steps act and cannot fail. Whoever throws before it, for want of memory or
-/// for any other reason, has changed nothing, since no step has acted:
+/// A change of many places that happens completely or not at all. Functions named prepare_… check,
+/// compute the new values and add steps to a transaction; they change nothing. commit() runs the
+/// steps and cannot fail. A function that throws before commit() has changed nothing:
 ///
-///     Transaction change;
-///     for (Layer& layer : layers) layer.prepare_x(…, change);  // may throw
-///     change.set(names_, std::move(names));                    // may throw
-///     change.commit();                                         // cannot
+///       Transaction change;
+///       for (Layer& layer : layers) layer.prepare_x(…, change);  // may throw
+///       change.set(names_, std::move(names));                    // may throw
+///       change.commit();                                         // cannot throw
 ///
-/// The places must stay where they are until then. First all values take their places, then lists
-/// grow or shrink, so it does not matter which of them was prepared first. What was replaced is
-/// freed with the transaction. Not safe to share between threads.
+/// The places must not move before commit(). commit() first sets all values, then grows and shrinks
+/// lists, so the order of preparing does not matter. The transaction's destructor frees what was
+/// replaced.
+/// Threads: not safe to share.
 class Transaction {
  public:
-  /// At commit() `value` takes the place of what stands at `place`. Of several values for one place
-  /// the last one stays.
+  /// Puts `value` at `place` on commit(). If a place gets several values, the last one stays.
   template <class T>
   void set(T& place, std::type_identity_t<T> value) {
     static_assert(std::is_nothrow_move_constructible_v<T> && std::is_nothrow_move_assignable_v<T>);
@@ -37,8 +36,8 @@ class Transaction {
     });
   }
 
-  /// At commit() `value` stands at the end of `list`, whose elements move. Throws Error for a list
-  /// that has got one already: somebody is listed twice.
+  /// Appends `value` to `list` on commit(), which moves the elements of the list.
+  /// Throws: Error if the list already gets an element, because then a layer is listed twice.
   template <class T>
   void append(std::vector<T>& list, std::type_identity_t<T> value) {
     static_assert(std::is_nothrow_move_constructible_v<T> && std::is_nothrow_move_assignable_v<T>);
@@ -57,14 +56,14 @@ class Transaction {
     });
   }
 
-  /// At commit() step() is called, after all values are set and in the order of these calls. It
+  /// Calls step() on commit(), after all values are set and in the order of these calls. step()
   /// must be noexcept.
   template <class Step>
   void then(Step step) {
     add(steps_, std::move(step));
   }
 
-  /// Lets everything act, once.
+  /// Applies all changes. Call it once.
   void commit() noexcept {
     for (const auto& step : values_) step->act();
     for (const auto& step : steps_) step->act();
@@ -89,11 +88,10 @@ class Transaction {
   }
 
   Steps values_, steps_;
-  std::vector<const void*> lists_;  ///< that get an element
+  std::vector<const void*> lists_;  ///< lists that get an element
 };
 
-/// Prepares a change and lets it act: prepare(transaction) is called, then commit(). When it throws,
-/// nothing has changed.
+/// Calls prepare(transaction), then commit(). If prepare throws, nothing has changed.
 template <class Prepare>
 void change_at_once(Prepare&& prepare) {
   Transaction change;

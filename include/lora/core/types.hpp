@@ -17,15 +17,15 @@ namespace lora {
 
 using Index = Eigen::Index;
 
-/// The label of a position that a loss does not count: PyTorch's ignore_index.
+/// The label of a position that losses skip: PyTorch's ignore_index.
 inline constexpr std::int64_t ignored_label = -100;
 
-/// Row-major, so that a row is a token and the bytes are those of PyTorch and safetensors.
+/// A row-major matrix: a row is a token, and the bytes are laid out as in PyTorch and safetensors.
 template <class S>
 using Matrix = Eigen::Matrix<S, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
-/// An input: any row-major matrix or block of one without a copy (other expressions are evaluated
-/// once).
+/// An input: any row-major matrix or block of one, without a copy. Other expressions are evaluated
+/// once.
 template <class S>
 using In = const Eigen::Ref<const Matrix<S>>&;
 
@@ -33,16 +33,16 @@ using In = const Eigen::Ref<const Matrix<S>>&;
 template <class S>
 using Out = Eigen::Ref<Matrix<S>>;
 
-/// Gives m another shape; unless it has it already, its values are lost. Throws std::bad_alloc and
-/// leaves m empty where memory does not suffice: Eigen 3.4's own resize leaves it pointing at what
-/// it has freed.
+/// Resizes m; its values are lost unless the shape stays the same. If memory does not suffice, m is
+/// left empty, whereas Eigen 3.4's own resize leaves it pointing at freed memory.
+/// Throws: std::bad_alloc.
 template <class M>
 void set_size(M& m, Index rows, Index cols) {
   if (m.rows() != rows || m.cols() != cols) m.resize(0, 0);
   m.resize(rows, cols);
 }
 
-/// The same with zeros for values.
+/// Resizes m as set_size() does and fills it with zeros.
 template <class M>
 void set_zero(M& m, Index rows, Index cols) {
   set_size(m, rows, cols);
@@ -50,15 +50,15 @@ void set_zero(M& m, Index rows, Index cols) {
 }
 
 namespace detail {
-/// p + distance; an empty matrix has null, to which nothing may be added.
+/// Returns p + distance. The pointer of an empty matrix is null and must not be advanced.
 template <class P>
 P moved(P p, Index distance) {
   return p == nullptr ? p : p + distance;
 }
 }  // namespace detail
 
-/// A read-only strided look at a matrix that somebody else owns; transposing it costs nothing.
-/// Element (i, j) is `data[i * row_stride + j * col_stride]`, strides in elements.
+/// A read-only strided view of a matrix that someone else owns; transposing it is free. Element (i,
+/// j) is `data[i * row_stride + j * col_stride]`, with strides in elements.
 template <class S>
 struct View {
   const S* data = nullptr;
@@ -81,7 +81,7 @@ struct View {
   }
 };
 
-/// The row-major place a product writes to: element (i, j) is `data[i * row_stride + j]`.
+/// A mutable row-major view: element (i, j) is `data[i * row_stride + j]`.
 template <class S>
 struct MutableView {
   S* data = nullptr;
@@ -102,7 +102,7 @@ struct MutableView {
   }
 };
 
-/// Whether a result replaces what stands at its place or is added to it.
+/// Whether a result replaces the old values or is added to them.
 enum class Accumulate { no, yes };
 
 }  // namespace lora

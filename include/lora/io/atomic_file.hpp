@@ -1,4 +1,4 @@
-// Writing a file so that a crash leaves the old one or the new one.
+// Writes a file so that a crash leaves the old content or the new one.
 #pragma once
 
 #include <lora/core/random.hpp>
@@ -24,7 +24,7 @@ namespace lora {
 
 namespace detail {
 
-// Refuses what a new file must not take the place of. A folder itself is refused by rename().
+// Rejects targets that a new file must not replace. rename() itself rejects a folder.
 inline void refuse_special_target(const std::filesystem::path& path) {
   struct stat target {};
   struct stat link {};
@@ -35,10 +35,10 @@ inline void refuse_special_target(const std::filesystem::path& path) {
                 ", expected a file or nothing there");
 }
 
-/// Makes something under a new hidden name ".lora-<16 digits>.tmp" in `folder`: make(path) returns
-/// 0 or an errno, and gets another name for EEXIST. Returns its last result; `made` is the path when
-/// that is 0. The name says nothing of a target's, which may already have the greatest length that
-/// the system allows.
+/// Makes something under a new hidden name ".lora-<16 digits>.tmp" in `folder`. make(path) returns
+/// 0 or an errno; after EEXIST it gets another name. Returns its last result, and sets `made` to
+/// the path if that is 0. The name is independent of the target's, which may already have the
+/// greatest length that the system allows.
 template <class Make>
 int make_temporary(const std::filesystem::path& folder, std::filesystem::path& made, Make&& make) {
   const auto now = std::chrono::steady_clock::now().time_since_epoch().count();
@@ -59,22 +59,22 @@ int make_temporary(const std::filesystem::path& folder, std::filesystem::path& m
 }  // namespace detail
 
 /// Writes a file all or nothing: into a hidden file ".lora-<16 digits>.tmp" beside the target,
-/// which commit() syncs and renames over the target before it syncs the folder. Any call that
-/// throws, and a destructor without commit(), removes the hidden file and leaves the target as it
-/// was; the one exception is the folder's sync at the very end, whose message says that the new
-/// file is in place but might not survive a loss of power. An existing target hands its permissions
-/// on; a symbolic link is replaced, and what it points to is not touched. A device, a pipe or a
-/// link to anything but a file is refused. A process that is killed half way leaves the hidden file
-/// behind. One thread an object.
+/// which commit() syncs and renames over the target before it syncs the folder. A call that throws,
+/// and the destructor without commit(), remove the hidden file and leave the target unchanged. The
+/// exception is the final sync of the folder: its message says that the new file is in place but
+/// might not survive a loss of power. An existing target passes on its permissions; a symbolic link
+/// is replaced and its target not touched. A device, a pipe or a link to anything but a file is
+/// rejected. A killed process leaves the hidden file behind. Use one object per thread.
 class AtomicFile {
  public:
-  /// Throws IoError when the folder cannot be opened or written, or the target is no file.
+  /// Opens the hidden file.
+  /// Throws: IoError if the folder cannot be opened or written, or the target is not a file.
   explicit AtomicFile(std::filesystem::path target) : target_(std::move(target)) {
     if (!target_.has_filename()) throw IoError(target_.string() + ": names no file to write");
     detail::refuse_special_target(target_);
     std::filesystem::path folder = target_.parent_path();
     if (folder.empty()) folder = ".";
-    // Opened first: what can fail should fail while nothing has changed.
+    // Opened first: what can fail should fail before anything changes.
     folder_.reset(detail::again_if_interrupted([&] {
       return detail::file_calls().open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     }));
@@ -90,8 +90,8 @@ class AtomicFile {
   AtomicFile& operator=(const AtomicFile&) = delete;
   ~AtomicFile() { discard(); }
 
-  /// Appends; short and interrupted writes are continued. Throws IoError, or Error after commit()
-  /// or a failure.
+  /// Appends; continues short and interrupted writes.
+  /// Throws: IoError; Error after commit() or a failure.
   void write(std::span<const std::byte> bytes) {
     expect_open("write");
     while (!bytes.empty()) {
@@ -105,8 +105,8 @@ class AtomicFile {
     start_writeback();
   }
 
-  /// Makes what was written the target's content. Throws IoError, or Error after commit() or a
-  /// failure.
+  /// Makes the written bytes the content of the target.
+  /// Throws: IoError; Error after commit() or a failure.
   void commit() {
     expect_open("commit");
     // Some file systems put the rename on disk before the content, so the content is synced first.
@@ -127,8 +127,8 @@ class AtomicFile {
   }
 
  private:
-  /// Of a long file the disk gets each 8 MiB as soon as they are there, instead of all of them when
-  /// commit() waits for it. A hint: whether it is taken changes nothing.
+  /// Starts writing each 8 MiB of a long file to disk as soon as they exist, so that commit() waits
+  /// for less. A hint: the result does not depend on it.
   void start_writeback() {
 #if defined(__linux__)
     constexpr off_t part = off_t{8} << 20;
@@ -143,7 +143,7 @@ class AtomicFile {
   }
   void open_temporary(const std::filesystem::path& folder) {
     const int error = detail::make_temporary(folder, temporary_, [&](const char* path) {
-      // O_EXCL follows no link and takes no file that somebody else laid there.
+      // O_EXCL follows no link and opens no file that someone else put there.
       file_.reset(detail::again_if_interrupted([&] {
         return detail::file_calls().open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
       }));
@@ -164,10 +164,11 @@ class AtomicFile {
   std::filesystem::path target_;
   std::filesystem::path temporary_;  // empty once renamed or removed
   detail::Descriptor folder_{-1}, file_{-1};
-  off_t written_ = 0, started_ = 0;  // of which the disk was given so many
+  off_t written_ = 0, started_ = 0;  // bytes written, bytes sent to disk
 };
 
-/// Replaces the content of `path` by `bytes`, all or nothing (see AtomicFile). Throws IoError.
+/// Replaces the content of `path` by `bytes`, all or nothing (see AtomicFile).
+/// Throws: IoError.
 inline void atomic_write(const std::filesystem::path& path, std::span<const std::byte> bytes) {
   AtomicFile file(path);
   file.write(bytes);

@@ -1,5 +1,5 @@
-// The element types of safetensors: names, widths, and conversion of those that matrices are made
-// from.
+// The element types of safetensors: their names and widths, and conversion of those that make
+// matrices.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -21,8 +21,8 @@
 
 namespace lora {
 
-/// Every element type of the format, by its name in a file and in the order in which the reference
-/// sorts them. F4, F6 and F8 are carried as bytes; matrices are made from F16, BF16, F32 and F64.
+/// The element types of the format, by their names in a file and in the order in which the
+/// reference sorts them. F4, F6 and F8 are carried as bytes; F16, BF16, F32 and F64 make matrices.
 enum class DType : std::uint8_t {
   BOOL,
   F4,
@@ -54,7 +54,7 @@ struct DTypeInfo {
   unsigned bits;  ///< of one element
 };
 
-/// All types; row i belongs to the enumerator of value i.
+/// All types. Row i describes the enumerator of value i.
 inline constexpr std::array<DTypeInfo, 22> all_dtypes{{
     {DType::BOOL, "BOOL", 8},
     {DType::F4, "F4", 4},
@@ -93,7 +93,7 @@ constexpr std::optional<DType> dtype_from_name(std::string_view name) {
   return std::nullopt;
 }
 
-/// "[2, 3]".
+/// Returns "[2, 3]".
 inline std::string shape_text(std::span<const Index> shape) {
   std::string text = "[";
   for (std::size_t i = 0; i < shape.size(); ++i)
@@ -101,10 +101,11 @@ inline std::string shape_text(std::span<const Index> shape) {
   return text + "]";
 }
 
-/// The bytes that a tensor takes: product of `shape` (1 for an empty one) times the width. Throws
-/// E, beginning with `where`, for a negative dimension, for more than 128 dimensions, when the
-/// dimensions other than 0 multiply to more than 64 bits of storage (so that any product of some of
-/// them is safe), and when the last byte is not full.
+/// Returns the bytes of a tensor: the product of `shape` (1 if empty) times the width. Messages
+/// begin with `where`.
+/// Throws: E for a negative dimension, for more than 128 dimensions, if the dimensions other than 0
+///   multiply to more than 64 bits of storage (so that any product of some of them is safe), and if
+///   the last byte is not full.
 template <class E>
 std::uint64_t tensor_byte_count(DType dtype, std::span<const Index> shape,
                                 const std::string& where) {
@@ -137,7 +138,7 @@ constexpr bool is_matrix_dtype(DType dtype) {
   return dtype == DType::F16 || dtype == DType::BF16 || dtype == DType::F32 || dtype == DType::F64;
 }
 
-/// "I8, expected F32, F64, BF16 or F16": what messages say of another type.
+/// Returns "I8, expected F32, F64, BF16 or F16", the end of a message about any other type.
 inline std::string matrix_dtype_fault(DType dtype) {
   return std::string(dtype_name(dtype)) + ", expected F32, F64, BF16 or F16";
 }
@@ -147,19 +148,19 @@ namespace detail {
 static_assert(std::endian::native == std::endian::little,
               "safetensors are little-endian, and so must this machine be");
 
-// Rounds to odd: where d lies between two floats, the one whose last bit is 1. Rounding that to
-// bf16 or f16, which have at least two bits fewer, gives what rounding d at once would give;
-// rounding d to nearest first would not.
+// Rounds to odd: if d lies between two floats, returns the one whose last bit is 1. Rounding that
+// to bf16 or f16, which have at least two bits fewer, gives the same as rounding d once; rounding d
+// to the nearest float first would not.
 inline float to_float_odd(double d) {
   const float f = static_cast<float>(d);
   if (static_cast<double>(f) == d || std::isnan(d)) return f;
   std::uint32_t u = std::bit_cast<std::uint32_t>(f);
-  if (std::abs(static_cast<double>(f)) > std::abs(d)) --u;  // back to the neighbour nearer to zero
+  if (std::abs(static_cast<double>(f)) > std::abs(d)) --u;  // back to the neighbour closer to zero
   return std::bit_cast<float>(u | 1u);
 }
 inline float to_float_odd(float f) { return f; }
 
-// Reads `values.size()` elements of type E that may lie at any address.
+// Reads `values.size()` elements of type E from any address.
 template <class E, class S, class Widen>
 void decode_each(const std::byte* bytes, std::span<S> values, Widen widen) {
   for (std::size_t i = 0; i < values.size(); ++i) {
@@ -178,11 +179,13 @@ void encode_each(std::span<const S> values, std::byte* bytes, Narrow narrow) {
 
 }  // namespace detail
 
-/// The first finite element that encode_elements would make an infinity in `dtype`
-/// (is_matrix_dtype); empty when there is none. Allocates nothing.
+/// Returns the index of the first finite element that encode_elements would turn into an infinity
+/// in `dtype` (is_matrix_dtype), or nullopt.
+/// Allocates: nothing.
 template <class S>
 std::optional<std::size_t> first_overflow(DType dtype, std::span<const S> values) {
-  // Halfway between the largest number and the next power of two: a tie goes to the even one.
+  // Halfway between the largest number and the next power of two: ties round to even, which is
+  // infinity.
   const double least = dtype == DType::F16    ? 65520
                        : dtype == DType::BF16 ? 0x1.FFp127
                        : dtype == DType::F32 && !std::is_same_v<S, float>
@@ -196,8 +199,9 @@ std::optional<std::size_t> first_overflow(DType dtype, std::span<const S> values
 }
 
 /// Reads values.size() elements of `dtype` (is_matrix_dtype) into float or double. Widening is
-/// exact; F64 into float rounds to nearest even and overflows to infinity. The same type is copied
-/// bit for bit. Allocates nothing.
+/// exact; F64 to float rounds to nearest even and overflows to infinity. The same type is copied
+/// bit for bit.
+/// Allocates: nothing.
 template <class S>
 void decode_elements(DType dtype, const std::byte* bytes, std::span<S> values) {
   static_assert(std::is_same_v<S, float> || std::is_same_v<S, double>);
@@ -217,8 +221,9 @@ void decode_elements(DType dtype, const std::byte* bytes, std::span<S> values) {
   }
 }
 
-/// Writes `values` as `dtype` (is_matrix_dtype), rounded once to nearest even, overflow to
-/// infinity. The same type is copied bit for bit. Allocates nothing.
+/// Writes `values` as `dtype` (is_matrix_dtype), rounded once to nearest even; overflow gives
+/// infinity. The same type is copied bit for bit.
+/// Allocates: nothing.
 template <class S>
 void encode_elements(DType dtype, std::span<const S> values, std::byte* bytes) {
   static_assert(std::is_same_v<S, float> || std::is_same_v<S, double>);
@@ -242,8 +247,8 @@ void encode_elements(DType dtype, std::span<const S> values, std::byte* bytes) {
 
 namespace detail {
 
-// Whether x is y once it is rounded to `dtype`; from halfway between two numbers to either of them,
-// since x may have been rounded there.
+// Whether x rounds to y in `dtype`. A tie may round either way, since x may itself be the result of
+// rounding.
 inline bool rounds_to(double x, DType dtype, double y) {
   if (dtype == DType::F64) return x == y;
   for (const double end : {x, -HUGE_VAL, HUGE_VAL}) {
@@ -259,8 +264,9 @@ inline bool rounds_to(double x, DType dtype, double y) {
 
 }  // namespace detail
 
-/// Whether x of one type and y of another (is_matrix_dtype) may be the same number: equal once both
-/// are rounded to the narrower type. A NaN is no number. Allocates nothing.
+/// Whether x of one type and y of another (is_matrix_dtype) may be the same number: equal after
+/// rounding to the narrower type. A NaN equals nothing.
+/// Allocates: nothing.
 inline bool same_when_rounded(double x, DType x_dtype, double y, DType y_dtype) {
   return x == y || detail::rounds_to(x, y_dtype, y) || detail::rounds_to(y, x_dtype, x);
 }
@@ -271,14 +277,15 @@ struct ElementAt {
   double value;
 };
 
-/// What a message says of an element that first_overflow_of_read found.
+/// Formats an element that first_overflow_of_read found, for messages.
 inline std::string overflow_text(const ElementAt& element) {
   return "element " + std::to_string(element.index) + " is " + number_text(element.value) +
          ", too large for F32, which the model computes in";
 }
 
-/// The first finite element of `count` that decode_elements<S> would make an infinity; empty when
-/// there is none, as for every type but F64 read into float. Allocates nothing.
+/// Returns the first finite element of `count` that decode_elements<S> would turn into an infinity,
+/// or nullopt. Only F64 read into float can have one.
+/// Allocates: nothing.
 template <class S>
 std::optional<ElementAt> first_overflow_of_read(DType dtype, const std::byte* bytes,
                                                 std::size_t count) {

@@ -1,4 +1,5 @@
-// Files of a POSIX system: reading whole and mapping, and what is said of files that cannot be read.
+// Reads files of a POSIX system completely, maps them, and explains files that cannot be read.
+// Writing is in atomic_file.hpp.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -26,7 +27,7 @@ namespace lora {
 namespace detail {
 
 /// The system calls that read and write files. Each has the meaning, return value and errno of the
-/// POSIX function of its name.
+/// POSIX function of that name.
 struct FileCalls {
   int (*open)(const char* path, int flags, mode_t mode);
   ssize_t (*read)(int fd, void* bytes, std::size_t count);
@@ -38,7 +39,7 @@ struct FileCalls {
   int (*unlink)(const char* path);
 };
 
-/// The calls of the running system.
+/// Returns the calls of the running system.
 inline const FileCalls& posix_calls() {
   static const FileCalls calls{
       [](const char* path, int flags, mode_t mode) { return ::open(path, flags, mode); },
@@ -52,7 +53,8 @@ inline const FileCalls& posix_calls() {
   return calls;
 }
 
-/// The calls that this thread makes: POSIX's. A test puts others there to let the n-th one fail.
+/// Returns the calls of this thread, by default those of POSIX. Tests replace them to let the n-th
+/// call fail.
 inline const FileCalls*& file_calls_in_force() {
   thread_local const FileCalls* calls = &posix_calls();
   return calls;
@@ -61,7 +63,7 @@ inline const FileCalls& file_calls() { return *file_calls_in_force(); }
 
 }  // namespace detail
 
-/// Throws IoError "path: cannot do: what the system says". `error` is an errno.
+/// Throws: IoError "path: cannot do: what the system says". `error` is an errno.
 [[noreturn]] inline void throw_io_error(const std::filesystem::path& path, const char* what,
                                         int error) {
   throw IoError(path.string() + ": cannot " + std::string(what) + ": " +
@@ -70,8 +72,8 @@ inline const FileCalls& file_calls() { return *file_calls_in_force(); }
 
 namespace detail {
 
-// No single call is asked for more: Linux moves at most 2^31 - 4096 bytes, other systems refuse
-// more than 2^31 - 1.
+// The most bytes of a single call: Linux transfers at most 2^31 - 4096, other systems reject more
+// than 2^31 - 1.
 inline constexpr std::size_t largest_transfer = std::size_t{1} << 30;
 
 // Owns an open file descriptor.
@@ -88,8 +90,8 @@ class Descriptor {
     close();
     fd_ = fd;
   }
-  /// The errno of closing, or 0. An interrupted close has closed: calling again could close another
-  /// file.
+  /// Closes and returns the errno, or 0. An interrupted close has closed: calling it again could
+  /// close another file.
   int close() {
     if (fd_ < 0) return 0;
     const int result = file_calls().close(std::exchange(fd_, -1));
@@ -107,7 +109,7 @@ auto again_if_interrupted(Call&& call) {
   return result;
 }
 
-// Opened without blocking, so that a named pipe is refused below instead of waiting for its writer.
+// Opens without blocking, so that a named pipe is rejected below instead of waiting for its writer.
 inline int open_to_read(const std::filesystem::path& path) {
   const int fd = again_if_interrupted(
       [&] { return file_calls().open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0); });
@@ -134,9 +136,10 @@ inline std::size_t regular_size(const std::filesystem::path& path, int fd,
 
 }  // namespace detail
 
-/// The whole content of a regular file of at most `max_bytes`. Allocates the file's size, and not
-/// before the size is known to be within the limit. Throws IoError (absent, not a file, not
-/// readable, changed while it was read, not enough memory) or FormatError (larger than the limit).
+/// Returns the content of a regular file of at most `max_bytes`.
+/// Throws: IoError (absent, not a file, not readable, changed while reading, not enough memory);
+///   FormatError (larger than the limit).
+/// Allocates: the size of the file, after checking it against the limit.
 inline std::vector<std::byte> read_file(const std::filesystem::path& path,
                                         std::uint64_t max_bytes) {
   const detail::Descriptor file(detail::open_to_read(path));
@@ -165,18 +168,18 @@ inline std::vector<std::byte> read_file(const std::filesystem::path& path,
   return bytes;
 }
 
-/// A file's content as read-only memory that the system reads when it is touched; move-only.
-/// Renaming another file over it is safe (that is how AtomicFile writes); when another program cuts
-/// the file short in place, touching the lost part ends the process with SIGBUS, so read_file is
-/// the choice for small files. Sharing between threads is safe.
+/// The content of a file as read-only memory that the system reads on access; move-only. Renaming
+/// another file over it is safe (AtomicFile does that). If another program truncates the file in
+/// place, touching the lost part ends the process with SIGBUS, so use read_file for small files.
+/// Threads may share it.
 class MappedFile {
  public:
   MappedFile() = default;
-  /// Throws as read_file does, except for memory.
+  /// Throws: as read_file, except for memory.
   explicit MappedFile(const std::filesystem::path& path, std::uint64_t max_bytes = UINT64_MAX) {
     const detail::Descriptor file(detail::open_to_read(path));
     const std::size_t size = detail::regular_size(path, file.get(), max_bytes);
-    if (size == 0) return;  // mmap refuses a length of 0
+    if (size == 0) return;  // mmap rejects a length of 0
     void* address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
     if (address == MAP_FAILED) throw_io_error(path, "map into memory", errno);
     bytes_ = {static_cast<const std::byte*>(address), size};
@@ -192,9 +195,9 @@ class MappedFile {
 
   std::span<const std::byte> bytes() const { return bytes_; }
 
-  /// Gives the memory of these bytes, a part of bytes(), back to the system, which reads them again
-  /// when they are touched: of the pages that begin in it, not of the one that it ends in. For a
-  /// reader that goes from the beginning to the end. Allocates nothing, and cannot fail.
+  /// Returns the memory of `part`, a part of bytes(), to the system, which reads it again on
+  /// access: the pages that begin in it, not the one that it ends in. For readers that go from the
+  /// beginning to the end. Allocates nothing and cannot fail.
   void forget(std::span<const std::byte> part) const {
     const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
     const auto floor = [&](const std::byte* at) {
@@ -210,29 +213,29 @@ class MappedFile {
   std::span<const std::byte> bytes_;
 };
 
-/// The bytes as text, in place.
+/// Views the bytes as text.
 inline std::string_view as_text(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
-/// Whether these are the few lines that Git leaves in place of a large file when git-lfs did not
-/// fetch it.
+/// Whether these are the lines that Git stores in place of a large file that git-lfs did not fetch.
 inline bool is_git_lfs_pointer(std::span<const std::byte> bytes) {
   return as_text(bytes).substr(0, 15) == "version https:/" && bytes.size() < 1024 &&
          as_text(bytes).find("\noid sha256:") != std::string_view::npos;
 }
-/// Why a file of torch's own format is not read, and that `library` can write it anew.
+/// Returns why a file of torch's own format is not read, and how `library` writes it anew.
 inline std::string pickle_note(const std::string& file, const std::string& library) {
   return file +
          " is a Python pickle, which runs code of whoever wrote it when it is read, and is " +
          "not read here: load it in " + library +
          ", if you trust it, and call save_pretrained(..., safe_serialization=True)";
 }
-/// Throws FormatError, beginning with `where` and saying what to do, for such lines.
+/// Rejects the lines of a Git LFS pointer.
+/// Throws: FormatError that begins with `where` and says what to do.
 inline void refuse_git_lfs_pointer(std::span<const std::byte> bytes, const std::string& where) {
   if (!is_git_lfs_pointer(bytes)) return;
   throw FormatError(where +
-                    ": is a Git LFS pointer (three lines of text that stand for the real file): "
+                    ": is a Git LFS pointer (three lines of text in place of the real file): "
                     "run `git lfs pull` in the repository it came from, or download the file "
                     "itself");
 }

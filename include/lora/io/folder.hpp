@@ -1,4 +1,4 @@
-// Whether something is there, and syncing a folder to the disk.
+// Checks whether a file exists, and syncs folders to disk.
 #pragma once
 
 #include <lora/io/file.hpp>
@@ -9,13 +9,13 @@
 
 namespace lora::detail {
 
-/// Whether `path` names something, a link that leads nowhere included.
+/// Whether `path` names anything, including a dangling link.
 inline bool file_exists(const std::filesystem::path& path) {
   std::error_code ignored;
   return std::filesystem::exists(std::filesystem::symlink_status(path, ignored));
 }
 
-/// The errno of syncing a folder, 0 also where folders have no sync.
+/// Syncs a folder and returns the errno, or 0, also on file systems without a sync for folders.
 inline int sync_folder(const std::filesystem::path& folder) {
   const Descriptor fd(again_if_interrupted(
       [&] { return file_calls().open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0); }));

@@ -7,14 +7,15 @@
 
 namespace lora {
 
-/// Holds a folder for one writer from construction to destruction. The lock is the system's
-/// (flock on the folder itself): nothing is left in the folder, and when a process ends, however it
-/// does, its locks are gone. It binds those that ask for it, not other programs; a file system
-/// without locks lets everybody in. Neither copied nor moved.
+/// Reserves a folder for one writer from construction to destruction. The lock is flock on the
+/// folder itself: it leaves nothing in the folder and ends with the process, however that ends. It
+/// binds only programs that ask for it; a file system without locks admits everyone. Neither
+/// copyable nor movable.
 class FolderLock {
  public:
-  /// Makes the folder when it is not there. Throws IoError when another FolderLock holds it, of this
-  /// process or of another, and when the folder cannot be made or opened.
+  /// Creates the folder if it does not exist, and locks it.
+  /// Throws: IoError if another FolderLock, of this or another process, holds it, or if it cannot
+  ///   be created or opened.
   explicit FolderLock(const std::filesystem::path& folder) : file_(-1) {
     std::error_code failed;
     std::filesystem::create_directories(folder, failed);

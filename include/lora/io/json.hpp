@@ -1,5 +1,4 @@
-// Strict JSON: RFC 8259 and nothing else, without duplicate keys, bounded in depth and in number of
-// values.
+// Parses strict JSON: RFC 8259 only, without duplicate keys, bounded in depth and number of values.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -21,19 +20,19 @@
 
 namespace lora {
 
-/// A JSON value whose objects keep the order of their keys. Looking a key up takes time linear in
+/// A JSON value whose objects keep the order of their keys. Looking up a key takes time linear in
 /// the object.
 using Json = nlohmann::ordered_json;
 
-/// What a text may ask for before it is refused.
+/// The limits of a text.
 struct JsonLimits {
   std::size_t depth = 64;  ///< open arrays and objects
   std::size_t values = std::size_t{1}
                        << 23;  ///< all values together; one takes about 16 bytes, a key 100
 };
 
-/// `text` as a JSON string with its quotes, non-ASCII as it stands.
-/// Throws ConfigError, naming `where`, when `text` is not UTF-8.
+/// Formats `text` as a JSON string with quotes, keeping non-ASCII characters.
+/// Throws: ConfigError that names `where` if `text` is not UTF-8.
 inline std::string json_string(std::string_view text, const std::string& where) {
   try {
     return Json(std::string(text)).dump();
@@ -44,7 +43,7 @@ inline std::string json_string(std::string_view text, const std::string& where) 
 
 namespace detail {
 
-// Tells how far the parser has read, which its callbacks are not told.
+// Records how far the parser has read, which its callbacks are not told.
 struct CountingIterator {
   using iterator_category = std::input_iterator_tag;
   using value_type = char;
@@ -69,9 +68,8 @@ struct CountingIterator {
   bool operator!=(const CountingIterator& other) const { return at != other.at; }
 };
 
-// Receives the parser's events and builds the value. The parser keeps its own state in a vector of
-// bits, so neither it nor this recurses. A callback that returns false stops the parser; `error`
-// then says why.
+// Builds the value from the parser's events. The parser keeps its state in a vector of bits, so
+// neither recurses. A callback that returns false stops the parser; `error` then gives the reason.
 class Builder {
  public:
   Builder(std::string_view text, JsonLimits limits)
@@ -114,15 +112,15 @@ class Builder {
  private:
   struct Frame {
     Json* container;
-    std::set<std::string> keys;  // not a hash set: keys of a stranger could be made to collide
+    std::set<std::string> keys;  // not a hash set: untrusted keys could be made to collide
   };
 
   bool fail(const std::string& reason) {
     error = "before byte " + std::to_string(reached - text_.data()) + ": " + reason;
     return false;
   }
-  // Puts a value where the parser stands. The address stays good while the value is open, because
-  // its container does not grow until it is closed.
+  // Inserts a value at the parser's position. Its address stays valid while the value is open,
+  // because its container does not grow until it is closed.
   template <class V>
   Json* put(V&& value) {
     if (open_.empty()) return &(root = Json(std::forward<V>(value)));
@@ -130,8 +128,8 @@ class Builder {
     if (container.is_array()) {
       return &container.get_ref<Json::array_t&>().emplace_back(std::forward<V>(value));
     }
-    // The map's own emplace searches all keys first, which is quadratic; the set has already
-    // searched.
+    // The map's emplace would search all keys first, which is quadratic; the set has searched
+    // already.
     auto& object = static_cast<Json::object_t::Container&>(container.get_ref<Json::object_t&>());
     return &object.emplace_back(std::move(key_), Json(std::forward<V>(value))).second;
   }
@@ -165,18 +163,18 @@ class Builder {
 
 }  // namespace detail
 
-/// The value that `text` (UTF-8, one value, whitespace around it allowed) stands for. `where` names
-/// the source. Refused beyond what RFC 8259 refuses: a byte order mark, a key that appears twice in
-/// one object (compared after unescaping), half of a surrogate pair, a number that overflows a
-/// double, and whatever exceeds `limits`. Integers that do not fit 64 bits become doubles: whoever
-/// needs an integer asks is_number_unsigned() first. Throws FormatError "where: byte N: reason".
-/// Time O(n log n), no recursion.
+/// Parses `text` (UTF-8, one value, whitespace around it allowed). `where` names the source.
+/// Rejects, beyond RFC 8259, a byte order mark, a duplicate key in an object (after unescaping),
+/// half of a surrogate pair, a number that overflows a double, and whatever exceeds `limits`.
+/// Integers beyond 64 bits become doubles: check is_number_unsigned() to require an integer. Takes
+/// O(n log n) time and does not recurse.
+/// Throws: FormatError "where: byte N: reason".
 inline Json parse_json(std::string_view text, const std::string& where, JsonLimits limits = {}) {
   const auto refuse = [&where](const std::string& reason) {
     throw FormatError(where + ": not valid JSON: " + reason);
   };
   if (text.substr(0, 3) == "\xEF\xBB\xBF") refuse("byte 0: begins with a byte order mark");
-  // The parser takes NUL for the end of its input and would not look at what follows.
+  // The parser takes NUL for the end of its input and would ignore the rest.
   if (const std::size_t nul = text.find('\0'); nul != text.npos) {
     refuse("byte " + std::to_string(nul) + ": a NUL byte");
   }

@@ -1,5 +1,5 @@
-// Reads a JSON object field by field: each value is checked as it is read, and no field is
-// overlooked.
+// Reads a JSON object field by field: checks each value as it is read, and finds the fields that
+// nothing read.
 #pragma once
 
 #include <lora/core/number_text.hpp>
@@ -19,18 +19,18 @@
 
 namespace lora {
 
-/// The value of one field. A reader throws FormatError for a value of another kind: "FILE: a.b is
-/// 3, expected a string", "FILE: a.b is missing, expected a string". Refers to its arguments, which
-/// must live as long.
+/// The value of one field. Each reader throws FormatError for a value of another kind: "FILE: a.b
+/// is 3, expected a string", "FILE: a.b is missing, expected a string". Holds references to the
+/// constructor's arguments, which must outlive it.
 class JsonField {
  public:
-  /// Messages begin with `prefix` and `name`. `value` is null where the field is absent.
+  /// Begins messages with `prefix` and `name`. `value` is null if the field is absent.
   JsonField(std::string_view prefix, std::string_view name, const Json* value)
       : prefix_(prefix), name_(name), value_(value) {}
 
-  /// "FILE: a.b"
+  /// Returns "FILE: a.b".
   std::string path() const { return std::string(prefix_) + printable(name_); }
-  /// "FILE: a.b is 3"
+  /// Returns "FILE: a.b is 3" or "FILE: a.b is missing".
   std::string said() const {
     return path() + (value_ == nullptr ? " is missing" : " is " + printable(value_->dump(), 80));
   }
@@ -38,7 +38,7 @@ class JsonField {
     throw FormatError(said() + ", expected " + expected);
   }
 
-  /// The value, whatever it is.
+  /// Returns the value, of any kind. Throws: FormatError if the field is absent.
   const Json& value() const {
     if (value_ == nullptr) throw FormatError(said());
     return *value_;
@@ -63,7 +63,7 @@ class JsonField {
     if (value_ == nullptr || !value_->is_number()) fault(expected);
     return value_->get<double>();
   }
-  /// A finite number of [low, high].
+  /// Returns a finite number of [low, high].
   double number(double low, double high) const {
     const bool fits = value_ != nullptr && value_->is_number() &&
                       std::isfinite(value_->get<double>()) && value_->get<double>() >= low &&
@@ -71,7 +71,7 @@ class JsonField {
     if (!fits) fault("a number from " + number_text(low) + " to " + number_text(high));
     return value_->get<double>();
   }
-  /// A whole number of [low, high], spelled without a point.
+  /// Returns an integer of [low, high] that is written without a decimal point.
   template <std::integral T = std::int64_t>
   T integer(std::type_identity_t<T> low, std::type_identity_t<T> high) const {
     if (!holds_integer<T>(low, high))
@@ -101,41 +101,42 @@ class JsonField {
   const Json* value_;
 };
 
-/// `json`. Throws FormatError "FILE: is array, expected an object" unless it is an object.
+/// Returns `json`. Throws: FormatError "FILE: is array, expected an object" unless it is an object.
 inline const Json& expect_object(const Json& json, const std::string& where) {
   if (!json.is_object())
     throw FormatError(where + ": is " + json.type_name() + ", expected an object");
   return json;
 }
 
-/// One object of a file, and which of its fields were asked for. null is absent. Each refusal names
-/// the file and the path in it: see JsonField. Looks at the JSON value, which must live as long.
+/// An object of a file and the set of its fields that were read. A field that is null counts as
+/// absent. Every error is a FormatError that names the file and the path in it (see JsonField),
+/// unless noted. Holds a reference to the JSON value, which must outlive it.
 class JsonFields {
  public:
-  /// The whole of `file`. Throws FormatError unless it is an object.
+  /// Reads the top-level value of `file`. Throws: FormatError unless it is an object.
   JsonFields(const Json& object, const std::string& file) : JsonFields(object, file, file + ": ") {}
 
   const Json& json() const { return *object_; }
   const std::string& where() const { return where_; }
   std::string path(std::string_view name) const { return prefix_ + printable(name); }
-  /// Throws FormatError "FILE: a.b: what".
+  /// Throws: FormatError "FILE: a.b: what".
   [[noreturn]] void refuse(std::string_view name, const std::string& what) const {
     throw FormatError(path(name) + ": " + what);
   }
   [[noreturn]] void fault(std::string_view name, const std::string& expected) const {
     field(name).fault(expected);
   }
-  /// Throws ConfigError for a value that is valid and not supported.
+  /// Throws: ConfigError for a value that is valid but not supported.
   [[noreturn]] void unsupported(std::string_view name, const std::string& why) const {
     throw ConfigError(field(name).said() + ", which is not supported: " + why);
   }
-  /// Refuses every value of an option but its neutral one.
+  /// Rejects every value of an option except its neutral one. Throws: ConfigError.
   void unsupported_unless(std::string_view name, const Json& neutral, const char* why) const {
     const Json* const value = find(name);
     if (value != nullptr && *value != neutral) unsupported(name, why);
   }
 
-  /// The field, or null where it is absent or null.
+  /// Returns the field, or null if it is absent or null.
   const Json* find(std::string_view name) const {
     const Json* const found = look_up(name);
     return found == nullptr || found->is_null() ? nullptr : found;
@@ -151,14 +152,14 @@ class JsonFields {
     const std::string where = path(name);
     return {field(name).object(), where, where + "."};
   }
-  /// Object i of an array of objects.
+  /// Returns object i of an array of objects.
   JsonFields element(std::string_view name, std::size_t i) const {
     const std::string in_array = std::string(name) + "[" + std::to_string(i) + "]";
     const std::string where = path(in_array);
     return {JsonField(prefix_, in_array, &array(name).at(i)).object(), where, where + "."};
   }
   std::string text(std::string_view name) const { return field(name).text(); }
-  /// The text, or `standard` where there is none.
+  /// Returns the text, or `standard` if the field is absent.
   std::string text(std::string_view name, std::string standard) const {
     return find(name) == nullptr ? std::move(standard) : text(name);
   }
@@ -181,17 +182,17 @@ class JsonFields {
   double number(std::string_view name, double standard, double low, double high) const {
     return find(name) == nullptr ? standard : number(name, low, high);
   }
-  /// A field that is known not to matter.
+  /// Marks a field that does not matter as read.
   void ignore(std::string_view name) const { asked_.emplace(name); }
 
-  /// fn(name) for each field that nothing asked for, unless it is null.
+  /// Calls fn(name) for each field that was not read, unless it is null.
   template <class Fn>
   void for_each_other(Fn&& fn) const {
     for (const auto& [name, value] : object_->items()) {
       if (!value.is_null() && asked_.count(name) == 0) fn(name);
     }
   }
-  /// Refuses the first field that nothing asked for, unless it is null.
+  /// Rejects the first field that was not read, unless it is null.
   void expect_no_more() const {
     for_each_other([&](const std::string& name) { refuse(name, "is not supported"); });
   }
@@ -202,7 +203,7 @@ class JsonFields {
         where_(std::move(where)),
         prefix_(std::move(prefix)) {}
 
-  // Json looks at one key after another: in a large object, asked for much, that would be quadratic.
+  // Json searches its keys linearly; in a large object, many look-ups would take quadratic time.
   const Json* look_up(std::string_view asked) const {
     const std::string& name = *asked_.emplace(asked).first;
     if (object_->size() <= 32) {
@@ -218,7 +219,8 @@ class JsonFields {
 
   const Json* object_;
   std::string where_, prefix_;
-  // What was asked for, and an index of a large object: memory of reading, no part of the value.
+  // The fields that were read, and an index of a large object. Both record the reading; the value
+  // does not depend on them.
   mutable std::map<std::string_view, const Json*> index_;
   mutable std::set<std::string, std::less<>> asked_;
 };

@@ -1,5 +1,5 @@
-// JSON spelled as Python's json.dumps spells it, so that a file of PEFT's that is read and written
-// again keeps its bytes.
+// Writes JSON as Python's json.dumps does, so that a file of PEFT keeps its bytes when it is read
+// and written again.
 #pragma once
 
 #include <lora/io/json.hpp>
@@ -12,8 +12,8 @@
 
 namespace lora {
 
-/// x as Python's repr: the fewest digits that give x again, with an exponent below 1e-4 and from
-/// 1e16 on: "0.0", "0.05", "1e-05", "1e+16". x is finite.
+/// Formats a finite x as Python's repr does: the fewest digits that give x again, with an exponent
+/// below 1e-4 and from 1e16 on: "0.0", "0.05", "1e-05", "1e+16".
 inline std::string python_float(double x) {
   std::array<char, 32> digits{};
   const auto scientific =
@@ -28,9 +28,9 @@ inline std::string python_float(double x) {
   return number.find('.') == number.npos ? number + ".0" : number;
 }
 
-/// Options of Python's json.dumps.
+/// The options of Python's json.dumps.
 struct PythonJson {
-  std::size_t indent = 0;    ///< spaces a level; 0: one line with ", " (Python's None)
+  std::size_t indent = 0;    ///< spaces per level; 0: one line with ", " (Python's None)
   bool ensure_ascii = true;  ///< characters beyond ASCII as \uXXXX
 };
 
@@ -65,17 +65,19 @@ inline void append_python_json(std::string& text, const Json& value, PythonJson 
 
 }  // namespace detail
 
-/// `value` as Python's json.dumps spells it; objects in the order of their keys here. Throws
-/// Json::exception for text that is not UTF-8. Recurses once a level, which parse_json bounds.
+/// Formats `value` as Python's json.dumps does, with the keys of objects in the order of Json.
+/// Recurses once per level, which parse_json bounds.
+/// Throws: Json::exception for invalid UTF-8.
 inline std::string json_dumps(const Json& value, PythonJson style = {}) {
   std::string text;
   detail::append_python_json(text, value, style, 0);
   return text;
 }
 
-/// `value` as Python's json.dumps(value, indent=2): one entry a line, no line end after the last
-/// line. Throws ConfigError, naming `where`, for text that is not UTF-8 and for a number that is
-/// not finite.
+/// Formats `value` as Python's json.dumps(value, indent=2): one entry per line, characters beyond
+/// ASCII as \uXXXX, no line end after the last line, objects in the order of their keys here.
+/// Recurses once per level, which parse_json bounds.
+/// Throws: ConfigError that names `where` for invalid UTF-8 and for a number that is not finite.
 inline std::string python_json(const Json& value, const std::string& where) {
   const auto check = [&](const auto& self, const Json& one) -> void {
     if (one.is_number_float() && !std::isfinite(one.get<double>()))

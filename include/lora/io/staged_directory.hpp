@@ -1,4 +1,4 @@
-// A folder that is written aside and appears at once.
+// Writes a folder aside and makes it appear at once.
 #pragma once
 
 #include <lora/io/atomic_file.hpp>
@@ -13,12 +13,13 @@
 namespace lora {
 
 /// A hidden folder ".lora-<16 digits>.tmp" beside `target`, to be filled with files; commit()
-/// renames it to `target`. The destructor without commit() removes it and leaves no trace but the
-/// folders above the target, which are created when missing. A process that is killed leaves the
-/// hidden folder. One thread an object.
+/// renames it to `target`. The destructor without commit() removes it and leaves only the parent
+/// folders of the target, which are created if missing. A killed process leaves the hidden folder.
+/// Use one object per thread.
 class StagedDirectory {
  public:
-  /// Throws ConfigError unless `target` is free: not there, or an empty folder. Throws IoError.
+  /// Creates the hidden folder.
+  /// Throws: ConfigError unless `target` is free (absent or an empty folder); IoError.
   explicit StagedDirectory(const std::filesystem::path& target) : target_(resolved(target)) {
     expect_free();
     const std::filesystem::path parent = target_.parent_path();
@@ -38,11 +39,11 @@ class StagedDirectory {
     if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
   }
 
-  /// Where the files go until commit().
+  /// The folder to fill until commit().
   const std::filesystem::path& path() const { return path_; }
 
-  /// Makes the folder the target. Throws IoError, also when the target has been filled meanwhile,
-  /// and Error when called twice.
+  /// Renames the folder to the target.
+  /// Throws: IoError, also if the target has been filled meanwhile; Error when called twice.
   void commit() {
     if (path_.empty()) throw Error(target_.string() + ": StagedDirectory::commit was called twice");
     if (const int error = detail::sync_folder(path_); error != 0)
@@ -59,8 +60,8 @@ class StagedDirectory {
   }
 
  private:
-  /// Absolute, without "." and "..", which the system resolves: behind a link ".." is not the
-  /// folder that the path names before it. A target that is a link itself stays one.
+  /// Returns the absolute path without "." and "..", which the system resolves: after a link, ".."
+  /// is not the folder that precedes it in the path. A target that is a link stays one.
   static std::filesystem::path resolved(const std::filesystem::path& target) {
     std::error_code failure;
     std::filesystem::path path = std::filesystem::absolute(target, failure);
@@ -79,7 +80,7 @@ class StagedDirectory {
     const auto status = std::filesystem::symlink_status(target_, failure);
     if (!std::filesystem::exists(status)) return;
     if (!std::filesystem::is_directory(status)) {
-      throw ConfigError(target_.string() + ": is there and no folder, expected a new folder");
+      throw ConfigError(target_.string() + ": exists and is not a folder, expected a new folder");
     }
     if (!std::filesystem::is_empty(target_, failure) || failure)
       throw ConfigError(target_.string() + ": is not empty, expected a new or an empty folder");

@@ -1,12 +1,12 @@
-// One AdamW update of a tensor, on raw pointers: a portable loop and its eight-wide twin.
+// One AdamW update of a tensor on raw pointers: a portable loop and one of eight floats at a time.
 #pragma once
 
 #include <cmath>
 #include <cstddef>
 #include <type_traits>
 
-// The square root is all that vectors lack as operators; <immintrin.h> for it alone would cost
-// every user's compilation more than the whole of optim/.
+// Vector types lack only the square root as an operator. Including <immintrin.h> for it would cost
+// every user more compile time than all of optim/.
 #if defined(__x86_64__) && defined(__GNUC__)
 #if !defined(__clang__) || __has_builtin(__builtin_ia32_sqrtps256)
 #define LORA_ADAMW_SQRT(x) __builtin_ia32_sqrtps256(x)
@@ -17,7 +17,7 @@
 
 namespace lora::kernels {
 
-/// The numbers of one AdamW update of one tensor, each rounded once from double to S.
+/// The coefficients of one AdamW update of one tensor, each rounded once from double to S.
 template <class S>
 struct AdamWCoefficients {
   S decay;  ///< 1 − lr · weight_decay
@@ -30,16 +30,16 @@ struct AdamWCoefficients {
   S step_size;  ///< lr / (1 − beta1^t)
 };
 
-/// For each of n elements, in S and in PyTorch's order (torch.optim.AdamW, one tensor at a time):
+/// Updates n elements in S, in the order of operations of torch.optim.AdamW (one tensor at a time):
 ///   d = sign g,  m += (1−β1)(d − m),  v = β2 v + (1−β2) d²,
 ///   w = v, or with amsgrad the largest v so far,
 ///   p = decay p − step_size m / (√w / root_correction2 + eps).
-/// `v_max` holds the largest v, and is null without amsgrad. The arrays do not overlap. Allocates
-/// nothing.
+/// `v_max` holds the largest v and is null without amsgrad. The arrays must not overlap.
+/// Allocates: nothing.
 template <class S>
 void adamw_portable(std::ptrdiff_t n, const AdamWCoefficients<S>& c, const S* __restrict g,
                     S* __restrict p, S* __restrict m, S* __restrict v, S* __restrict v_max) {
-  // m + w (d − m) loses digits when w is large; PyTorch's lerp then starts from the other end.
+  // m + w (d − m) loses digits when w is large, so PyTorch's lerp then starts from d.
   const bool near = c.one_minus_beta1 < S(0.5);
   const S weight = near ? c.one_minus_beta1 : c.one_minus_beta1 - S(1);
   for (std::ptrdiff_t i = 0; i < n; ++i) {
@@ -49,7 +49,7 @@ void adamw_portable(std::ptrdiff_t n, const AdamWCoefficients<S>& c, const S* __
     m[i] = mean;
     v[i] = square;
     if (v_max != nullptr) {
-      square = square < v_max[i] ? v_max[i] : square;  // a NaN in v is kept, as torch.maximum does
+      square = square < v_max[i] ? v_max[i] : square;  // a NaN in v stays, as in torch.maximum
       v_max[i] = square;
     }
     const S denominator = std::sqrt(square) / c.root_correction2 + c.eps;
@@ -58,9 +58,9 @@ void adamw_portable(std::ptrdiff_t n, const AdamWCoefficients<S>& c, const S* __
 }
 
 #if defined(LORA_ADAMW_SQRT)
-/// adamw_portable without amsgrad for the first n / 8 · 8 elements; returns how many it did. The
-/// same operations in the same order, so the same bits wherever the compiler fuses no
-/// multiplication with an addition.
+/// Runs adamw_portable without amsgrad on the first n / 8 · 8 elements and returns their number. It
+/// does the same operations in the same order, so the bits are equal wherever the compiler does not
+/// contract a multiplication and an addition.
 __attribute__((target("avx"))) inline std::ptrdiff_t adamw_avx(
     std::ptrdiff_t n, const AdamWCoefficients<float>& c, const float* __restrict g,
     float* __restrict p, float* __restrict m, float* __restrict v) {
@@ -84,13 +84,13 @@ __attribute__((target("avx"))) inline std::ptrdiff_t adamw_avx(
 }
 #endif
 
-/// adamw_portable, on eight floats at once where `Vectors` says that AVX may be used.
+/// Runs adamw_portable, eight floats at a time if `Vectors` says that AVX may be used.
 template <class S, bool Vectors>
 void adamw_update(std::ptrdiff_t n, const AdamWCoefficients<S>& c, const S* g, S* p, S* m, S* v,
                   S* v_max) {
   std::ptrdiff_t i = 0;
 #if defined(LORA_ADAMW_SQRT)
-  // A compiler cannot vectorise the portable loop itself while std::sqrt may set errno.
+  // Compilers cannot vectorise the portable loop because std::sqrt may set errno.
   if constexpr (Vectors && std::is_same_v<S, float>) {
     if (v_max == nullptr) i = adamw_avx(n, c, g, p, m, v);
   }
@@ -98,7 +98,7 @@ void adamw_update(std::ptrdiff_t n, const AdamWCoefficients<S>& c, const S* g, S
   adamw_portable(n - i, c, g + i, p + i, m + i, v + i, v_max == nullptr ? nullptr : v_max + i);
 }
 
-/// The update of one instruction set.
+/// The AdamW update of one instruction set.
 template <class S>
 using AdamWKernel = void (*)(std::ptrdiff_t n, const AdamWCoefficients<S>& c, const S* g, S* p,
                              S* m, S* v, S* v_max);

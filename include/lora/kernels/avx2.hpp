@@ -1,5 +1,5 @@
-// The kernels for AVX2 and FMA, whatever the program is compiled for: only the functions here may
-// use it. 16 registers of 32 bytes: tiles of 4 x 3.
+// The kernels for AVX2 and FMA, compiled whatever target the program has; only the functions here
+// use these instructions. 16 registers of 32 bytes hold tiles of 4 x 3.
 #pragma once
 
 #include <lora/kernels/adamw.hpp>

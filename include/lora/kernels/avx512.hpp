@@ -1,5 +1,5 @@
-// The kernels for AVX-512, whatever the program is compiled for: only the functions here may use
-// it. 32 registers of 64 bytes: tiles of 8 x 3.
+// The kernels for AVX-512, compiled whatever target the program has; only the functions here use
+// these instructions. 32 registers of 64 bytes hold tiles of 8 x 3.
 #pragma once
 
 #include <lora/kernels/adamw.hpp>
@@ -21,8 +21,8 @@ struct Widening<64> {
   }
 };
 
-// Inserting a quarter from memory takes no shuffle. clang finds that by itself; gcc shuffles unless
-// it is told.
+// Inserting a quarter from memory needs no shuffle. clang finds this form by itself; gcc emits
+// shuffles instead.
 template <>
 struct Quarters<float, 64, float> {
   static LORA_ALWAYS_INLINE void load(Register<float, 64>::type& v, const float* p, Size distance) {
@@ -38,7 +38,7 @@ struct Quarters<float, 64, float> {
   }
 };
 
-/// The upper quarters are broadcast from memory under a mask, for the same reason; then each
+/// Broadcasts the upper quarters from memory under a mask, to avoid shuffles too; then each
 /// bfloat16 becomes the upper half of its float.
 template <>
 struct Quarters<float, 64, BF16> {

@@ -9,10 +9,10 @@
 
 namespace lora::kernels {
 
-/// A tile of products of pairs. In each lane the second product of a pair is added first, then the
-/// first; each step rounds to nearest even, and denormal numbers count as zero. A function of its
-/// own and in assembly: neither an intrinsic nor a wide operand of assembly is taken in a template
-/// that has no target. The slab of pairs has just been made, so there is nothing to fetch.
+/// Computes a tile of products of pairs. Each lane adds the second product of a pair first, then
+/// the first; each step rounds to nearest even, and denormals count as zero. This is a function of
+/// its own, in assembly, because a template without a target accepts neither the intrinsic nor a
+/// wide asm operand. It prefetches nothing: the slab of pairs was written just before.
 template <class S, int Bytes, int Rows, int Vecs, bool>
 LORA_TARGET void tile(const BlockProduct<S, BF16Pair>& p, Size m, Size n, S* c, Size c_row,
                       Asking&) {

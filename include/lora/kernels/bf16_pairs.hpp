@@ -1,4 +1,4 @@
-// Preparing both operands of a product for an instruction that multiplies pairs of bfloat16.
+// Prepares both operands of a product for instructions that multiply pairs of bfloat16.
 #pragma once
 
 #include <lora/kernels/merge.hpp>
@@ -6,12 +6,12 @@
 
 namespace lora::kernels {
 
-/// Depth of a slab of W, in pairs: with 128 rows of the other operand 66 KiB, and four panels of 48
-/// outputs when it is dy's.
+/// Depth of a slab of W, in pairs. A slab and 128 rows of the other operand take 66 KiB. For
+/// dx = dy W the depth holds four panels of 48 outputs.
 inline constexpr Size pair_depth = 96;
 
-/// to(m, q) = the pair of a(m, 2q) and a(m, 2q + 1), rounded to nearest even, for m < rows and
-/// 2q < depth; of an odd depth the last pair's second term is 0. a(m, k) at a[m·a_row + k].
+/// Rounds pairs to nearest even: to(m, q) = (a(m, 2q), a(m, 2q + 1)) for m < rows and 2q < depth,
+/// with a(m, k) at a[m·a_row + k]. With an odd depth the second term of the last pair is 0.
 template <int Bytes>
 LORA_ALWAYS_INLINE void round_to_pairs(Size rows, Size depth, const float* a, Size a_row,
                                        BF16Pair* to, Size to_row) {
@@ -36,8 +36,9 @@ LORA_ALWAYS_INLINE void round_to_pairs(Size rows, Size depth, const float* a, Si
   }
 }
 
-/// slab(q, j) = the pair of panel(2q, j) and panel(2q + 1, j) for 2q < depth and j < width, a
-/// multiple of slab_group; rows of both are `width` long. Past an odd depth stands 0.
+/// Pairs rows: slab(q, j) = (panel(2q, j), panel(2q + 1, j)) for 2q < depth and j < width, a
+/// multiple of slab_group. Rows of both are `width` long. With an odd depth the second term of the
+/// last row is 0.
 template <int Bytes>
 LORA_ALWAYS_INLINE void pair_rows(Size depth, Size width, const BF16* panel, BF16Pair* slab) {
   using Whole = typename BF16Lanes<Bytes>::Whole;
@@ -56,9 +57,9 @@ LORA_ALWAYS_INLINE void pair_rows(Size depth, Size width, const BF16* panel, BF1
   }
 }
 
-/// slab(q, j) = the pair of b(j, 2q) and b(j, 2q + 1) for 2q < width, a multiple of slab_group, and
-/// j < cols; b's rows are `width` long, slab's slab_columns. The columns after that up to a whole
-/// group are zero.
+/// Transposes pairs: slab(q, j) = (b(j, 2q), b(j, 2q + 1)) for 2q < width, a multiple of
+/// slab_group, and j < cols. Rows of b are `width` long, those of slab slab_columns. Columns from
+/// cols to the next multiple of slab_group become zero.
 template <int Bytes>
 LORA_ALWAYS_INLINE void transpose_pairs(Size width, Size cols, const BF16* b, BF16Pair* slab) {
   const float* from = reinterpret_cast<const float*>(b);
@@ -69,7 +70,7 @@ LORA_ALWAYS_INLINE void transpose_pairs(Size width, Size cols, const BF16* b, BF
                              to + squares * slab_columns);
 }
 
-/// The functions of an instruction set for products of pairs; null where it has none.
+/// An instruction set's kernels for products of pairs, null where it has none.
 struct PairKernels {
   void (*multiply)(const BlockProduct<float, BF16Pair>&) = nullptr;
   void (*round)(Size rows, Size depth, const float* a, Size a_row, BF16Pair* to, Size to_row);

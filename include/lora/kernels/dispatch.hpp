@@ -1,5 +1,6 @@
-// Chooses the kernels of the instruction set in force. Each set is a struct of functions (Portable,
-// Avx2, Avx512, Avx512Bf16) in a header of its name, and one line of dispatch(). Thread-safe.
+// Selects the kernels of the active instruction set. Each set is a struct of functions (Portable,
+// Avx2, Avx512, Avx512Bf16) in a header of its name, and one line of dispatch(). Any number of
+// threads may call these functions.
 #pragma once
 
 #include <lora/core/isa.hpp>
@@ -12,7 +13,7 @@
 
 namespace lora::kernels {
 
-/// fn(set) with the struct of isa(), for numbers of type S; wide registers exist for float.
+/// Returns fn(set) with the struct of isa(), for numbers of type S. Only float has wide registers.
 template <class S, class Fn>
 auto dispatch(Fn&& fn) {
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -31,19 +32,19 @@ auto dispatch(Fn&& fn) {
   return fn(Portable{});
 }
 
-/// For products in S.
+/// Returns the micro-kernels of products in S.
 template <class S>
 ProductKernels<S> product_kernels() {
   return dispatch<S>([](auto set) { return decltype(set)::template product<S>; });
 }
 
-/// For products in S with stored bfloat16.
+/// Returns the micro-kernels of products in S with a weight stored as bfloat16.
 template <class S = float>
 BF16Kernels<S> bf16_kernels() {
   return dispatch<S>([](auto set) { return decltype(set)::template bf16<S>; });
 }
 
-/// For products of pairs of bfloat16; null where isa() has none.
+/// Returns the micro-kernels of products of bfloat16 pairs; null if isa() has none.
 template <class = void>
 PairKernels pair_kernels() {
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -52,32 +53,32 @@ PairKernels pair_kernels() {
   return {};
 }
 
-/// For merging: sums in S over a weight stored as Stored.
+/// Returns the kernels of merging, which sum in S over a weight stored as Stored.
 template <class S, class Stored>
 MergeKernels<S, Stored> merge_kernels() {
   return dispatch<S>([](auto set) { return decltype(set)::template merge<S, Stored>; });
 }
 
-/// For the mask of dropout, which is the same in all.
+/// Returns the kernel of dropout masks. Its result is the same on every instruction set.
 template <class = void>
 DropoutKernel dropout_kernel() {
   return dispatch<float>(
       [](auto set) -> DropoutKernel { return decltype(set)::template dropout<>; });
 }
 
-/// For out = F(x, dy), element by element.
+/// Returns the kernel of out = F(x, dy), element by element.
 template <template <int> class F>
 ElementKernel element_kernel() {
   return dispatch<float>([](auto set) -> ElementKernel { return decltype(set)::template map<F>; });
 }
 
-/// For a row of a softmax.
+/// Returns the kernels of a softmax row.
 template <class = void>
 SoftmaxKernels softmax_kernels() {
   return dispatch<float>([](auto set) { return decltype(set)::template softmax<>; });
 }
 
-/// For an update by AdamW.
+/// Returns the kernel of an AdamW update.
 template <class S>
 AdamWKernel<S> adamw_kernel() {
   return dispatch<S>([](auto set) { return decltype(set)::template adamw<S>; });

@@ -1,17 +1,17 @@
-// The mask of dropout over a row of floats, on registers of any width: many blocks of Philox at
-// once.
+// Applies a dropout mask to a row of floats, on registers of any width: computes many Philox blocks
+// at once.
 #pragma once
 
 #include <lora/kernels/vector.hpp>
 
 namespace lora::kernels {
 
-/// Element j of a row is kept when word j % 4 of Philox4x32-10's block with the counter
-/// (j / 4, 0, row, row >> 32) is at least `threshold`; see layers/dropout.hpp.
+/// Element j of a row is kept if word j % 4 of the Philox4x32-10 block with counter (j / 4, 0, row,
+/// row >> 32) is at least `threshold`. See layers/dropout.hpp.
 struct DropoutRow {
   std::uint64_t key, row;
   std::uint32_t threshold;
-  float scale;  ///< of what is kept
+  float scale;  ///< factor of the kept elements
 };
 
 template <int Bytes>
@@ -21,8 +21,8 @@ struct Words {
   static constexpr int lanes = Bytes / 4;
 };
 
-/// a = a's lower halves times m, in 64 bits; m < 2³². gcc takes three multiplications for what is
-/// one instruction.
+/// Computes a = (lower halves of a) · m in 64 bits; m < 2³². gcc emits three multiplications where
+/// one instruction does it.
 template <int Bytes>
 LORA_ALWAYS_INLINE void widening_multiply(typename Words<Bytes>::Pairs& a, std::uint64_t m) {
   using Pairs = typename Words<Bytes>::Pairs;
@@ -36,8 +36,8 @@ LORA_ALWAYS_INLINE void widening_multiply(typename Words<Bytes>::Pairs& a, std::
   a = (a & 0xFFFFFFFFu) * factor;
 }
 
-/// One half of a Philox round: x becomes the upper half of its product with m, mixed with y and k;
-/// y the lower half.
+/// Computes half a Philox round: x becomes the upper half of its product with m, mixed with y and
+/// k; y becomes the lower half.
 template <int Bytes>
 LORA_ALWAYS_INLINE void philox_half(typename Words<Bytes>::V& x, typename Words<Bytes>::V& y,
                                     std::uint32_t m, std::uint32_t k) {
@@ -52,7 +52,7 @@ LORA_ALWAYS_INLINE void philox_half(typename Words<Bytes>::V& x, typename Words<
   y = reinterpret_cast<V>(low);
 }
 
-/// to[j] = from[j] · mask, or += with `add`, for j < n; to may be from.
+/// Computes to[j] = from[j] · mask, or adds it with `add`, for j < n. `to` may be `from`.
 template <int Bytes>
 LORA_ALWAYS_INLINE void dropout_row(const DropoutRow& d, Size n, const float* from, float* to,
                                     bool add) {
@@ -60,8 +60,8 @@ LORA_ALWAYS_INLINE void dropout_row(const DropoutRow& d, Size n, const float* fr
   using Reg = Register<float, Bytes>;
   using F = typename Reg::type;
   constexpr int lanes = Words<Bytes>::lanes, quarters = lanes / 4;
-  // Lane 4q + i makes block i · quarters + q, so that transposing within quarters puts the words of
-  // neighbouring blocks beside each other.
+  // Lane 4q + i computes block i · quarters + q, so that transposing within quarters puts the words
+  // of neighbouring blocks next to each other.
   std::uint32_t first[lanes];
   for (int lane = 0; lane < lanes; ++lane)
     first[lane] = static_cast<std::uint32_t>(lane % 4 * quarters + lane / 4);
@@ -76,7 +76,7 @@ LORA_ALWAYS_INLINE void dropout_row(const DropoutRow& d, Size n, const float* fr
     for (int round = 0; round < 10; ++round) {
       philox_half<Bytes>(c0, c3, 0xD2511F53u, k1);
       philox_half<Bytes>(c2, c1, 0xCD9E8D57u, k0);
-      const V next = c2;  // the two halves change places
+      const V next = c2;  // swap the two halves
       c2 = c0;
       c0 = next;
       k0 += 0x9E3779B9u;

@@ -1,33 +1,33 @@
-// Functions of one element, most with an exponential in them, on registers of any width:
-// activations and the rows of a softmax. On raw pointers; allocates nothing; the caller's thread
-// alone.
+// Elementwise functions, most of them with an exponential, on registers of any width: activations
+// and the rows of a softmax. They work on raw pointers, allocate nothing and use no other thread.
 #pragma once
 
 #include <lora/kernels/vector.hpp>
 
 namespace lora::kernels {
 
-/// Vectors of float and of their bits.
+/// Vectors of floats and of their bits.
 template <int Bytes>
 struct Floats {
   using V = typename Register<float, Bytes>::type;
   using Bits = typename BF16Lanes<Bytes>::Whole;
 };
 
-/// x = eˣ, within 2 units in the last place also where the result is denormal; 0 and ∞ beyond, NaN
-/// stays. With n = round(x / ln 2) and r = x - n ln 2: 2ⁿ times the Taylor polynomial of eʳ, whose
-/// rest is below 6e-9 for |r| ≤ ln 2 / 2.
+/// Computes x = eˣ within 2 units in the last place, denormal results included. Below and above
+/// that range the result is 0 or ∞; a NaN stays a NaN.
+/// With n = round(x / ln 2) and r = x - n ln 2, the result is 2ⁿ times the Taylor polynomial of eʳ.
+/// Its remainder is below 6e-9 for |r| ≤ ln 2 / 2.
 template <int Bytes>
 LORA_ALWAYS_INLINE void exponential(typename Floats<Bytes>::V& x) {
   using V = typename Floats<Bytes>::V;
   using Bits = typename Floats<Bytes>::Bits;
   const V lowest = V{} - 104.0f, highest = V{} + 89.0f;
-  x = x < lowest ? lowest : x;  // a NaN is neither
+  x = x < lowest ? lowest : x;  // a NaN compares false and stays
   x = x > highest ? highest : x;
-  // Added to 1.5 · 2²³, a number is rounded to an integer that stands in the lowest bits.
+  // Adding 1.5 · 2²³ rounds a number to an integer in the lowest bits.
   const V rounder = V{} + 12582912.0f;
   const V shifted = x * 1.44269504f + rounder, n = shifted - rounder;
-  V r = x - n * 0.693359375f;  // ln 2 in two parts, of which the first has few digits
+  V r = x - n * 0.693359375f;  // ln 2 in two parts; the first has few digits
   r = r + n * 2.12194440e-4f;
   V p = V{} + 1.0f / 5040;
   p = p * r + 1.0f / 720;
@@ -37,14 +37,14 @@ LORA_ALWAYS_INLINE void exponential(typename Floats<Bytes>::V& x) {
   p = p * r + 0.5f;
   p = p * r + 1.0f;
   p = p * r + 1.0f;
-  // 2ⁿ in two factors: a single one would be out of range for the largest and the denormal results.
+  // 2ⁿ as two factors: one factor would be out of range for the largest and for denormal results.
   const Bits whole = reinterpret_cast<Bits>(shifted) - reinterpret_cast<Bits>(rounder) + 1024;
   const Bits half = whole >> 1;  // of n + 1024, which is positive
   x = p * reinterpret_cast<V>((half - 512 + 127) << 23) *
       reinterpret_cast<V>((whole - half - 512 + 127) << 23);
 }
 
-/// σ(x) = 1 / (1 + e⁻ˣ).
+/// Computes x = σ(x) = 1 / (1 + e⁻ˣ).
 template <int Bytes>
 LORA_ALWAYS_INLINE void logistic(typename Floats<Bytes>::V& x) {
   x = -x;
@@ -52,9 +52,10 @@ LORA_ALWAYS_INLINE void logistic(typename Floats<Bytes>::V& x) {
   x = 1.0f / (1.0f + x);
 }
 
-/// The standard normal distribution Φ(x) = ½ erfc(-x / √2) and its density's e^(-x²/2).
-/// With z = |x| / √2 and t = 1 / (1 + 0.4 z), erfc(z) = e^(-z²) t P(t); P's coefficients are a fit
-/// of degree 9 with a relative error below 9e-9 for z ≤ 10.3, where the exponential is 0.
+/// Computes the standard normal distribution Φ(x) = ½ erfc(-x / √2) and the factor e^(-x²/2) of its
+/// density.
+/// With z = |x| / √2 and t = 1 / (1 + 0.4 z), erfc(z) = e^(-z²) t P(t). P is a fit of degree 9 with
+/// a relative error below 9e-9 for z ≤ 10.3, where the exponential is 0.
 template <int Bytes>
 LORA_ALWAYS_INLINE void normal_distribution(typename Floats<Bytes>::V& x,
                                             typename Floats<Bytes>::V& exponent) {
@@ -77,7 +78,8 @@ LORA_ALWAYS_INLINE void normal_distribution(typename Floats<Bytes>::V& x,
   x = x < 0.0f ? tail : 1.0f - tail;
 }
 
-// One struct a function: out = f(x), or out = dy f'(x) in those called Backward. A NaN stays.
+// One struct per function: out = f(x), or out = dy f'(x) in those named Backward. A NaN stays a
+// NaN.
 template <int Bytes>
 struct SigmoidLanes {
   using V = typename Floats<Bytes>::V;
@@ -113,7 +115,7 @@ struct SiluBackwardLanes {
     out = dy * s * (1.0f + x * (1.0f - s));
   }
 };
-// ½ (1 + tanh u) = σ(2u), which has no cancellation for negative u.
+// ½ (1 + tanh u) = σ(2u) does not cancel for negative u.
 template <int Bytes>
 struct GeluTanhLanes {
   using V = typename Floats<Bytes>::V;
@@ -130,13 +132,13 @@ struct GeluTanhBackwardLanes {
     V s = 1.59576912f * (x + 0.044715f * (x * x * x));
     logistic<Bytes>(s);
     const V ds = s * (1.0f - s);
-    // Where σ has saturated x² may have overflowed, and 0·∞ would make a NaN of a finite x.
+    // Where σ has saturated, x² may have overflowed, and 0 · ∞ would turn a finite x into a NaN.
     const V slope = ds == 0.0f ? V{} : ds * (1.59576912f + 0.214064837f * (x * x));
     out = dy * (s + x * slope);
   }
 };
-// "<= 0" and not "> 0": a NaN fails it and goes through. A choice and not a product, so that an
-// infinite dy stays out of closed elements.
+// "<= 0" rather than "> 0", so that a NaN passes through. A selection rather than a product, so
+// that an infinite dy does not reach elements that are off.
 template <int Bytes>
 struct ReluLanes {
   using V = typename Floats<Bytes>::V;
@@ -168,7 +170,7 @@ struct GeluBackwardLanes {
   }
 };
 
-/// out[i] = F(x[i], dy[i]); out may be x or dy.
+/// Computes out[i] = F(x[i], dy[i]); out may be x or dy.
 template <template <int> class F, int Bytes>
 LORA_ALWAYS_INLINE void map_elements(Size n, const float* x, const float* dy, float* out) {
   using Reg = Register<float, Bytes>;
@@ -190,8 +192,8 @@ LORA_ALWAYS_INLINE void map_elements(Size n, const float* x, const float* dy, fl
   for (Size k = i; k < n; ++k) out[k] = last[2][k - i];
 }
 
-/// e[i] = exp(x[i] - shift), or not stored when e is null; returns their sum, made in double in an
-/// order that depends on the width of the registers alone. e may be x.
+/// Computes e[i] = exp(x[i] - shift), stores it unless e is null, and returns the sum. The sum is
+/// made in double, in an order that depends only on the register width. e may be x.
 template <int Bytes>
 LORA_ALWAYS_INLINE double exponentials(Size n, const float* x, float shift, float* e) {
   using Reg = Register<float, Bytes>;
@@ -230,7 +232,7 @@ LORA_ALWAYS_INLINE double exponentials(Size n, const float* x, float shift, floa
   return sum;
 }
 
-/// The largest x[i]; n >= 1. A NaN counts only when it is first.
+/// Returns the largest x[i]; n >= 1. A NaN counts only if it is the first.
 template <int Bytes>
 LORA_ALWAYS_INLINE float largest(Size n, const float* x) {
   using Reg = Register<float, Bytes>;
@@ -248,7 +250,7 @@ LORA_ALWAYS_INLINE float largest(Size n, const float* x) {
   return m;
 }
 
-/// x[i] = factor x[i] - subtrahend.
+/// Computes x[i] = factor x[i] - subtrahend.
 template <int Bytes>
 LORA_ALWAYS_INLINE void scale_and_shift(Size n, float factor, float subtrahend, float* x) {
   using Reg = Register<float, Bytes>;
@@ -261,7 +263,7 @@ LORA_ALWAYS_INLINE void scale_and_shift(Size n, float factor, float subtrahend, 
   for (; i < n; ++i) x[i] = x[i] * factor - subtrahend;
 }
 
-/// A function of map_elements' kind of one instruction set, and those of a softmax's row.
+/// One instruction set's kernel for map_elements, and its kernels for a row of a softmax.
 using ElementKernel = void (*)(Size n, const float* x, const float* dy, float* out);
 struct SoftmaxKernels {
   double (*exponentials)(Size n, const float* x, float shift, float* e);

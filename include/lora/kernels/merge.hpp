@@ -1,11 +1,11 @@
-// Adding a change to a block of a stored weight, on registers of any width.
+// Adds a change to a block of a stored weight, on registers of any width.
 #pragma once
 
 #include <lora/kernels/vector.hpp>
 
 namespace lora::kernels {
 
-/// A block of a row-major matrix, rows x cols.
+/// A (rows, cols) block of a row-major matrix.
 template <class T>
 struct Block {
   Size rows, cols;
@@ -13,7 +13,7 @@ struct Block {
   Size row_stride;
 };
 
-/// Rounds floats to bfloat16, ties to even; a NaN stays one.
+/// Rounds floats to bfloat16, ties to even. A NaN stays a NaN.
 template <int Bytes>
 LORA_ALWAYS_INLINE void store_rounded(BF16* p, const typename Register<float, Bytes>::type& v) {
   using Half = typename BF16Lanes<Bytes>::Half;
@@ -29,7 +29,7 @@ LORA_ALWAYS_INLINE void store_rounded(S* p, const typename Register<S, Bytes>::t
   Register<S, Bytes>::store(p, v);
 }
 
-/// sum = scale · change, or += with `add`; n elements.
+/// Computes sum = scale · change for n elements, or adds it with `add`.
 template <class S, int Bytes>
 LORA_ALWAYS_INLINE void scale_elements(Size n, const S& scale, const S* change, S* sum, bool add) {
   using Reg = Register<S, Bytes>;
@@ -47,7 +47,7 @@ LORA_ALWAYS_INLINE void scale_elements(Size n, const S& scale, const S* change, 
   for (; i < n; ++i) sum[i] = add ? sum[i] + change[i] * scale : change[i] * scale;
 }
 
-/// to = from + change, summed in S and rounded once to what is stored.
+/// Computes to = from + change, summed in S and rounded once to the stored type.
 template <class S, int Bytes, class Stored>
 LORA_ALWAYS_INLINE void add_change(const Block<const Stored>& from, const S* change,
                                    Size change_stride, Stored* to, Size to_stride) {
@@ -74,7 +74,7 @@ LORA_ALWAYS_INLINE void add_change(const Block<const Stored>& from, const S* cha
   }
 }
 
-/// The functions of one instruction set for sums in S over stored Stored.
+/// One instruction set's kernels for merging: sums in S, values stored as Stored.
 template <class S, class Stored>
 struct MergeKernels {
   void (*scale)(Size n, const S& scale, const S* change, S* sum, bool add);

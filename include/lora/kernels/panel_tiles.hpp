@@ -1,17 +1,17 @@
-// The product that reads panels of a packed weight along their other dimension, and the functions
-// that an instruction set has for products.
+// The product that reads the panels of a packed weight along their other dimension, and the table
+// of an instruction set's product kernels.
 #pragma once
 
 #include <lora/kernels/tiles.hpp>
 
 namespace lora::kernels {
 
-/// C (rows, cols) = or += Σ over panels q and k < slab_columns of W_q(m, k) B_q(k, n), in that order
-/// and in one chain as ever: W_q(m, k) at w[q·w_panel + m·slab_columns + k], B_q's slab_columns rows
-/// below those of B_q-1, C(m, n) at c[m·slab_columns + n]; rows of B and C are slab_columns long.
-/// cols is a multiple of slab_group. Distances that the compiler knows need no registers: with those
-/// of BlockProduct it is slower by a sixth where a tile has two registers a row.
-/// Memory is asked for `ahead` meanwhile.
+/// Computes C (rows, cols) = or += Σ W_q(m, k) B_q(k, n) over the panels q and k < slab_columns, in
+/// that order and as one chain. W_q(m, k) is w[q·w_panel + m·slab_columns + k], the slab_columns
+/// rows of B_q follow those of B_q-1, and C(m, n) is c[m·slab_columns + n]. Rows of B and C are
+/// slab_columns long; cols is a multiple of slab_group.
+/// Strides that the compiler knows take no registers: with the strides of BlockProduct, tiles two
+/// registers wide are slower by a sixth. Prefetches `ahead` meanwhile.
 template <class S>
 struct PanelProduct {
   Size rows, cols, panels;
@@ -23,8 +23,8 @@ struct PanelProduct {
   Ahead ahead = {};
 };
 
-/// Tiles of Rows rows from m on, as many as there are; Vecs registers of columns from n on. The
-/// first row after them.
+/// Computes all whole tiles of Rows rows from m on and Vecs registers of columns from n on. Returns
+/// the first row after them.
 template <class S, int Bytes, int Rows, int Vecs>
 LORA_ALWAYS_INLINE Size panel_tiles(const PanelProduct<S>& p, Size m, Size n, Asking& asking) {
   constexpr Size row = slab_columns, terms = Asking::terms;
@@ -65,20 +65,21 @@ LORA_ALWAYS_INLINE void multiply_panels(const PanelProduct<S>& p) {
   }
 }
 
-/// The functions of one instruction set for products in S.
+/// One instruction set's kernels for products in S.
 template <class S>
 struct ProductKernels {
   void (*multiply)(const BlockProduct<S>&);
   void (*panels)(const PanelProduct<S>&);
-  /// See transpose_block: to a slab, filled up with zeros.
+  /// See transpose_block: writes a slab and pads it with zeros.
   void (*transpose)(Size depth, Size cols, const S* b, Size b_row, S* slab);
-  /// to[k·to_row + j] = b[j·b_row + k] for k < depth, j < cols, and nothing else.
+  /// Computes to[k·to_row + j] = b[j·b_row + k] for k < depth and j < cols, and writes nothing
+  /// else.
   void (*transpose_out)(Size depth, Size cols, const S* b, Size b_row, S* to, Size to_row);
   void (*copy)(Size depth, Size cols, const S* b, Size b_row, S* slab);
   void (*few)(const FewRows<S>&);
 };
 
-/// The functions of one instruction set for stored bfloat16.
+/// One instruction set's kernels for stored bfloat16.
 template <class S = float>
 struct BF16Kernels {
   void (*multiply)(const BlockProduct<S, BF16>&);

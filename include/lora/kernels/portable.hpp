@@ -1,5 +1,5 @@
-// The kernels for whatever the program is compiled for, in registers of 16 bytes: SSE2 on any
-// x86-64, NEON on AArch64. The only ones for double and complex numbers.
+// The kernels for the target that the program is compiled for, in registers of 16 bytes: SSE2 on
+// any x86-64, NEON on AArch64. Products in double and in complex numbers have only these.
 #pragma once
 
 #include <lora/kernels/adamw.hpp>

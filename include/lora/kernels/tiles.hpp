@@ -1,29 +1,29 @@
-// The product C (+)= A B of a block whose B lies in the first-level cache, and what brings B there,
-// for registers of any width, on raw pointers. Allocates nothing; the caller's thread alone.
+// The micro-kernels: C (+)= A B for a block of B in the first-level cache, and the packing that
+// brings B there. For registers of any width, on raw pointers. Allocates nothing and uses no other
+// thread.
 //
-// Every element of C is one chain: what C holds, or zero, then the terms k = 0, 1, 2 … added in
-// that order. So the bits do not depend on how C or k is cut into blocks, on an element's
-// neighbours or on the number of threads; they do depend on whether the instruction set has fused
-// multiply-adds.
+// Each element of C is one chain: C's value, or zero, plus the terms k = 0, 1, 2 … in that order.
+// So its bits do not depend on how C or k is blocked, on its neighbours or on the number of
+// threads. They depend on whether the instruction set has fused multiply-adds.
 #pragma once
 
 #include <lora/kernels/vector.hpp>
 
 namespace lora::kernels {
 
-/// Columns of B that lie beside each other in a slab: three registers of 16 floats.
+/// Columns of B that a slab, a packed block of B, holds contiguously: three registers of 16 floats.
 inline constexpr Size slab_columns = 48;
-/// The slab's columns that are read come in groups of so many.
+/// Kernels read the columns of a slab in groups of this many.
 inline constexpr Size slab_group = 16;
-/// Rows of a slab: 72 KiB, far less than a second-level cache, and enough that loading and storing
-/// a tile of C costs little. Measured against 96, 192, 480 and 576.
+/// Rows of a slab. Its 72 KiB are far less than a second-level cache, and deep enough to amortise
+/// loading and storing a tile of C. Measured against 96, 192, 480 and 576.
 template <class S>
 inline constexpr Size slab_depth = 384 * 4 / static_cast<Size>(sizeof(S));
 
-/// The terms k = 0 … depth - 1 of the chains: A(m, k) at a[m·a_row + k·a_col], B(k, n) at
-/// b[k·b_row + n]. B's rows can be read up to the next multiple of slab_group columns. B is stored
-/// as S or as bfloat16, or both are pairs of bfloat16: then k counts pairs, and A lies in memory
-/// as its floats would.
+/// The terms k = 0 … depth - 1 of the chains: A(m, k) is a[m·a_row + k·a_col], B(k, n) is
+/// b[k·b_row + n]. Rows of B must be readable up to the next multiple of slab_group columns. B is
+/// stored as S or bfloat16. If both are pairs of bfloat16, k counts pairs, and each pair of A
+/// occupies the place of a float.
 template <class S, class B = S>
 struct Terms {
   Size depth = 0;
@@ -32,7 +32,7 @@ struct Terms {
   const B* b = nullptr;
   Size b_row = 0;
 
-  /// Those of rows m … and columns n … of C.
+  /// The terms for rows m … and columns n … of C.
   LORA_ALWAYS_INLINE Terms from(Size m, Size n) const {
     return {depth, a + m * a_row, a_row, a_col, b + n, b_row};
   }
@@ -42,16 +42,15 @@ struct Terms {
   }
 };
 
-/// What the next product will read: `runs` stretches of `lines` lines of 64 bytes, the begin of each
-/// `stride` bytes after that of the one before.
+/// Memory to prefetch: `runs` ranges of `lines` cache lines, which begin `stride` bytes apart.
 struct Ahead {
   const char* at = nullptr;
   Size lines = 0, runs = 0, stride = 0;
 };
 
-/// C (rows, cols) = or += the terms, those of `more` after the others: C(m, n) at c[m·c_row + n].
-/// With more than few_rows rows the memory is asked for `ahead` meanwhile: the second tile and those
-/// after it find B in a cache, so that it would be idle until the next block's first one waits.
+/// Computes C (rows, cols) = or += `terms`, then `more`; C(m, n) is c[m·c_row + n]. With more than
+/// few_rows rows it prefetches `ahead` meanwhile: from the second tile on B is in a cache, and the
+/// memory would idle until the first tile of the next block.
 template <class S, class B = S>
 struct BlockProduct {
   Size rows, cols;
@@ -63,18 +62,17 @@ struct BlockProduct {
   Ahead ahead = {};
 };
 
-/// Of so few rows of C the product takes no longer than reading B from memory.
+/// Up to this many rows of C, the product takes no longer than reading B from memory.
 inline constexpr Size few_rows = 8;
-/// So many rows of B before its use it is asked for: measured against 8 and 32.
+/// How many rows ahead of its use B is prefetched: measured against 8 and 32.
 inline constexpr Size rows_ahead = 16;
 
-/// Asks for memory ahead of its use, a few lines each time, so that the tiles' own reads are not
-/// held up.
+/// Prefetches memory a few lines at a time, so that it does not delay the tiles' own reads.
 struct Asking {
-  /// Terms of a tile between two times.
+  /// Terms of a tile between two prefetches.
   static constexpr Size terms = 4;
 
-  /// Spread evenly over so many times.
+  /// Spreads the prefetches evenly over `times` calls of some().
   LORA_ALWAYS_INLINE Asking(const Ahead& ahead, Size times)
       : at_(reinterpret_cast<std::uintptr_t>(ahead.at)),
         run_(ahead.lines),
@@ -94,11 +92,11 @@ struct Asking {
   }
 
  private:
-  std::uintptr_t at_;  ///< the last line may reach past the array: no pointer
+  std::uintptr_t at_;  ///< an integer, not a pointer: the last line may reach past the array
   Size run_, left_, all_, jump_, each_;
 };
 
-/// A tile of C, in registers: Rows x Vecs of them, with Vecs more for B.
+/// A tile of C in Rows x Vecs registers. Vecs further registers hold B.
 template <class S, int Bytes, int Rows, int Vecs>
 struct Tile {
   using Reg = Register<S, Bytes>;
@@ -119,8 +117,8 @@ struct Tile {
       }
     }
   }
-  /// Fetch: B is asked for early. What processors foresee by themselves is not enough for one thread
-  /// to read at the speed of the memory.
+  /// Adds the terms. With Fetch, prefetches B: the hardware prefetcher alone does not let one
+  /// thread read at the speed of the memory.
   template <bool Fetch = false, class B>
   LORA_ALWAYS_INLINE void add(Terms<S, B> t) {
     for (Size k = 0; k < t.depth; ++k, t.a += t.a_col, t.b += t.b_row) {
@@ -139,7 +137,7 @@ struct Tile {
       }
     }
   }
-  /// The same, asking for other memory meanwhile.
+  /// Adds the terms and prefetches other memory meanwhile.
   template <class B>
   LORA_ALWAYS_INLINE void add(Terms<S, B> t, Asking& asking) {
     Size k = 0;
@@ -158,8 +156,8 @@ struct Tile {
   }
 };
 
-/// The tile of C at (m, n), which lies at c; Fetch: B is asked for early, otherwise what `asking`
-/// has. An instruction set that multiplies pairs has a tile of its own for them.
+/// Computes the tile of C at (m, n), which is stored at c. With Fetch it prefetches B, otherwise
+/// the memory of `asking`. An instruction set that multiplies pairs overloads this function.
 template <class S, int Bytes, int Rows, int Vecs, bool Fetch, class B>
 LORA_ALWAYS_INLINE void tile(const BlockProduct<S, B>& p, Size m, Size n, S* c, Size c_row,
                              Asking& asking) {
@@ -174,9 +172,9 @@ LORA_ALWAYS_INLINE void tile(const BlockProduct<S, B>& p, Size m, Size n, S* c, 
   t.end(c, c_row);
 }
 
-/// Vecs registers of columns from n on, rows m to m + rows of C, which lie at c. Most is the
-/// largest number of rows of a tile. With few rows B comes from memory, and is used up as fast as
-/// it comes.
+/// Computes Vecs registers of columns from n on and rows m to m + rows of C, which are stored at c.
+/// Most is the largest number of rows of a tile. With few rows, B streams from memory and is used
+/// as fast as it arrives.
 template <class S, int Bytes, int Most, int Vecs, class B>
 LORA_ALWAYS_INLINE void columns(const BlockProduct<S, B>& p, Size m, Size rows, Size n, S* c,
                                 Size c_row, Asking& asking) {
@@ -200,7 +198,8 @@ LORA_ALWAYS_INLINE void columns(const BlockProduct<S, B>& p, Size m, Size rows, 
   if (rows == 1) tile<S, Bytes, 1, Vecs, true>(p, m, n, c, c_row, asking);
 }
 
-/// The last columns of C, fewer than a register has: C goes through a copy that is as wide as one.
+/// Computes the last columns of C, fewer than the lanes of a register, through a copy that is one
+/// register wide.
 template <class S, int Bytes, int Most, class B>
 LORA_ALWAYS_INLINE void last_columns(const BlockProduct<S, B>& p, Size n, Asking& asking) {
   constexpr Size lanes = Register<S, Bytes>::lanes;
@@ -231,13 +230,14 @@ LORA_ALWAYS_INLINE void multiply_block(const BlockProduct<S, B>& p) {
   if (n < p.cols) last_columns<S, Bytes, Most>(p, n, asking);
 }
 
-/// Rows k … k + depth - 1, columns j … j + cols - 1 of a matrix.
+/// Rows k … k + depth - 1 and columns j … j + cols - 1 of a matrix.
 struct MatrixPart {
   Size k, depth, j, cols;
 };
 
-/// to[k·to_row + j] = b[j·b_row + k] in that part, and nothing else: in squares as large as a
-/// register has lanes, what is left at the right and below in smaller ones, at last one by one.
+/// Computes to[k·to_row + j] = b[j·b_row + k] in the part and writes nothing else. Transposes
+/// squares as large as a register has lanes, then smaller ones at the right and bottom edges, and
+/// at last single elements.
 template <class S, int Bytes>
 LORA_ALWAYS_INLINE void transpose_part(const MatrixPart& part, const S* b, Size b_row, S* to,
                                        Size to_row) {
@@ -266,8 +266,8 @@ LORA_ALWAYS_INLINE void transpose_part(const MatrixPart& part, const S* b, Size 
   }
 }
 
-/// slab[k·slab_columns + j] = b[j·b_row + k] for k < depth, j < cols; zero in the columns after
-/// that up to a whole group.
+/// Computes slab[k·slab_columns + j] = b[j·b_row + k] for k < depth and j < cols, and zeroes the
+/// columns from cols to the next multiple of slab_group.
 template <class S, int Bytes>
 LORA_ALWAYS_INLINE void transpose_block(Size depth, Size cols, const S* b, Size b_row, S* slab) {
   transpose_part<S, Bytes>({0, depth, 0, cols}, b, b_row, slab, slab_columns);
@@ -277,9 +277,10 @@ LORA_ALWAYS_INLINE void transpose_block(Size depth, Size cols, const S* b, Size 
   }
 }
 
-/// C (rows, cols) = or += A (rows, depth) B(cols, depth)ᵀ for at most few_rows rows: B(n, k) at
-/// b[n·b_row + k]. depth is a multiple of slab_group, cols of few_columns<S>. For so few rows a slab
-/// would be stored and loaded for little; here squares of B are transposed in registers and used up.
+/// Computes C (rows, cols) = or += A (rows, depth) B (cols, depth)ᵀ for at most few_rows rows; B(n,
+/// k) is b[n·b_row + k]. depth is a multiple of slab_group, cols of few_columns<S>. With so few
+/// rows, storing and reloading a slab would not pay: squares of B are transposed in registers and
+/// used there.
 template <class S, class B = S>
 struct FewRows {
   Size rows, cols, depth;
@@ -291,7 +292,7 @@ struct FewRows {
   Size c_row;
   bool add;
 };
-/// The lanes of the narrowest register.
+/// Lanes of the narrowest register.
 template <class S>
 inline constexpr Size few_columns = Register<S, 16>::lanes;
 
@@ -340,7 +341,7 @@ LORA_ALWAYS_INLINE void multiply_few(const FewRows<S, B>& f) {
   if (m < f.rows) squares<S, Bytes, 1>(f, m);
 }
 
-/// slab[k·slab_columns + j] = b[k·b_row + j], with columns as transpose_block has them.
+/// Computes slab[k·slab_columns + j] = b[k·b_row + j], with the columns of transpose_block.
 template <class S, int Bytes>
 LORA_ALWAYS_INLINE void copy_block(Size depth, Size cols, const S* b, Size b_row, S* slab) {
   using Reg = Register<S, Bytes>;
@@ -363,7 +364,7 @@ LORA_ALWAYS_INLINE void copy_block(Size depth, Size cols, const S* b, Size b_row
   }
 }
 
-/// floats[i] = stored[i] for i < n, n a multiple of slab_group.
+/// Computes floats[i] = stored[i] for i < n; n is a multiple of slab_group.
 template <int Bytes>
 LORA_ALWAYS_INLINE void widen_block(Size n, const BF16* stored, float* floats) {
   using Reg = Register<float, Bytes>;

@@ -1,4 +1,4 @@
-// Registers as GCC's vector extension has them: one spelling for every width, no intrinsics.
+// Registers on GCC's vector extension: one spelling for every width, without intrinsics.
 #pragma once
 
 #include <cstddef>
@@ -6,7 +6,7 @@
 #include <type_traits>
 
 #define LORA_ALWAYS_INLINE inline __attribute__((always_inline))
-// A loop over registers: unless it is unrolled, gcc keeps the registers in memory.
+// Unrolls a loop over registers; otherwise gcc keeps the registers in memory.
 #if defined(__clang__)
 #define LORA_UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -17,19 +17,20 @@ namespace lora::kernels {
 
 using Size = std::ptrdiff_t;
 
-/// A bfloat16 as it is stored: the upper half of a float. Sums are never made in it.
+/// A stored bfloat16: the upper half of a float. No sum is made in it.
 struct BF16 {
   std::uint16_t bits;
 };
 
-/// Two neighbouring terms of a sum, both bfloat16, the first in the lower half. In the place of a
-/// float a pair stands as its bits.
+/// Two consecutive terms of a sum, both bfloat16, the first in the lower half. Kernels pass a pair
+/// as the bits of a float.
 struct BF16Pair {
   std::uint32_t bits;
 };
 
-/// Vectors of as many bfloat16, and of their floats' bits, as a register of `Bytes` bytes has
-/// floats. gcc loses a vector_size that depends on a template parameter in a function's typedef.
+/// Vectors of as many bfloat16 values (Half) and float bits (Whole) as a register of `Bytes` bytes
+/// has floats. They are specialisations because gcc drops a vector_size that depends on a template
+/// parameter from a function's typedef.
 template <int Bytes>
 struct BF16Lanes;
 template <>
@@ -48,9 +49,9 @@ struct BF16Lanes<64> {
   typedef std::uint32_t Whole __attribute__((vector_size(64)));
 };
 
-/// Loads bfloat16 as integers twice as wide. gcc makes two halves and joins them, four shuffles where
-/// none is needed, which takes longer than the product; an instruction set that loads and widens at
-/// once says so in its own header.
+/// Loads bfloat16 as integers of twice the width. gcc converts two halves and joins them with four
+/// needless shuffles, which take longer than the product. An instruction set that widens while
+/// loading specialises this in its own header.
 template <int Bytes>
 struct Widening {
   using Half = typename BF16Lanes<Bytes>::Half;
@@ -60,8 +61,8 @@ struct Widening {
   }
 };
 
-/// A register of `Bytes` bytes of S; for a type that has no registers of its own (complex) a single
-/// S. Values go by reference: by value, a wide register would be another ABI in each build.
+/// A register of `Bytes` bytes of S, or a single S for a type without registers (complex). Values
+/// are passed by reference: by value, a wide register would have another ABI in each build.
 template <class S, int Bytes, bool = std::is_floating_point_v<S>>
 struct Register {
   typedef S type __attribute__((vector_size(Bytes)));
@@ -71,7 +72,7 @@ struct Register {
   static LORA_ALWAYS_INLINE void load(type& v, const S* p) {
     v = *reinterpret_cast<const unaligned*>(p);
   }
-  /// `lanes` stored bfloat16 as floats.
+  /// Loads `lanes` stored bfloat16 values as floats.
   static LORA_ALWAYS_INLINE void load(type& v, const BF16* p) {
     typename BF16Lanes<Bytes>::Whole bits;
     Widening<Bytes>::load(bits, p);
@@ -93,11 +94,11 @@ struct Register<S, Bytes, false> {
   static LORA_ALWAYS_INLINE void store(S* p, const type& v) { *p = v; }
 };
 
-/// Whether there is a register half as wide.
+/// Whether a register of half the width exists.
 template <class S, int Bytes>
 inline constexpr bool has_half = Bytes > 16 && Register<S, Bytes>::lanes > 1;
 
-/// What the element stands for.
+/// Returns the value of a stored element.
 template <class S>
 LORA_ALWAYS_INLINE S to_scalar(const S& x) {
   return x;
@@ -118,9 +119,9 @@ struct LanesUpTo<0, I...> {
   using type = Lanes<I...>;
 };
 
-/// Loads a register whose quarters of 16 bytes lie apart: quarter q, 16 / sizeof(S) elements stored
-/// as B, at p + q·distance. An instruction set that inserts quarters straight from memory says so
-/// in its own header.
+/// Loads a register from quarters of 16 bytes: quarter q, 16 / sizeof(S) elements stored as B, is
+/// at p + q·distance. An instruction set that inserts quarters straight from memory specialises
+/// this in its own header.
 template <class S, int Bytes, class B>
 struct Quarters {
   using V = typename Register<S, Bytes>::type;
@@ -142,8 +143,8 @@ struct Quarters {
   }
 };
 
-/// In each quarter of Wide lanes: groups of Group lanes of a and b in turn, from the lower halves
-/// into a and from the upper halves into b.
+/// In each quarter of Wide lanes, interleaves groups of Group lanes of a and b: those of the lower
+/// halves into a, those of the upper halves into b.
 template <int Wide, int Group, class V, int... I>
 LORA_ALWAYS_INLINE void interleave(V& a, V& b, Lanes<I...>) {
   constexpr int n = sizeof...(I);
@@ -156,7 +157,7 @@ LORA_ALWAYS_INLINE void interleave(V& a, V& b, Lanes<I...>) {
   a = low;
 }
 
-/// In each quarter: v[i][j] and v[j][i] change places, for Wide registers.
+/// Swaps v[i][j] and v[j][i] in each quarter of Wide registers.
 template <int Wide, int Count, class V>
 LORA_ALWAYS_INLINE void transpose_quarters(V* v) {
   using All = typename LanesUpTo<Count>::type;
@@ -173,9 +174,9 @@ LORA_ALWAYS_INLINE void transpose_quarters(V* v) {
   }
 }
 
-/// v[k][j] = b[j·b_row + k] for a square of as many registers as one has lanes. Quarters are put
-/// where they belong while they are loaded, since shuffling across quarters is what costs: two
-/// shuffles a register are left.
+/// Loads v[k][j] = b[j·b_row + k] for a square of as many registers as one has lanes. Loads put the
+/// quarters in their places, because shuffles across quarters are slow; two shuffles per register
+/// remain.
 template <class S, int Bytes, class B>
 LORA_ALWAYS_INLINE void load_transposed(typename Register<S, Bytes>::type* v, const B* b,
                                         Size b_row) {

@@ -1,5 +1,5 @@
-// A language model: one of the architectures with a head over the vocabulary, its loss, and
-// decoding with a cache.
+// A causal language model: an architecture with a head over the vocabulary, its loss, and decoding
+// with a cache.
 #pragma once
 
 #include <lora/models/causal_lm_config.hpp>
@@ -15,16 +15,25 @@
 
 namespace lora {
 
-/// The architectures there are. One is a header like models/llama.hpp, a line here and one in
+/// The architectures. To add one, write a header like models/llama.hpp, a line here and a line in
 /// CausalLMConfig.
 template <class S>
 using CausalLMArchitecture = std::variant<Llama<S>, GPT2<S>>;
 
-/// logits = lm_head(model(tokens)). The names of its modules are transformers', so that
-/// LoRAModel<CausalLM<float>> takes PEFT's configurations and adapters. With tie_word_embeddings
-/// head and table hold the same frozen weight; adapters on either act on it alone. A value: copying
-/// shares the frozen weights. logits() may run on several threads; decode() too, each with caches
-/// and a tape of its own.
+/// A language model: logits = lm_head(model(tokens)). Its modules have the names of transformers,
+/// so LoRAModel<CausalLM<float>> reads PEFT's configurations and adapters. With
+/// tie_word_embeddings, head and embedding share one frozen weight; an adapter on either acts on it
+/// alone. A value type: copies share the frozen weights.
+///
+///   auto base = load_causal_lm("checkpoint");  // needs <lora/io/hf/hf_checkpoint.hpp>
+///   const std::vector<std::int64_t> ids{1, 15043, 3186};
+///   const Matrix<float> logits = base.logits({ids});  // (3, V)
+///   CausalLM<float>::Tape tape;
+///   const auto result = base.loss({ids}, ids, tape);  // adds the gradients of trained tensors
+///   std::printf("loss %f over %td tokens\n", result.loss, result.counted);
+///
+/// Threads: logits() may run on several threads; so may decode(), with caches and a tape per
+///   thread.
 template <class S>
 class CausalLM {
  public:
@@ -32,7 +41,7 @@ class CausalLM {
   using Config = CausalLMConfig;
   using LossResult = LanguageModelLoss<S>;
 
-  /// All memory of a step, reused from step to step.
+  /// The memory of a step, reused from step to step.
   struct Tape {
     std::variant<typename Llama<S>::Tape, typename GPT2<S>::Tape> model;
     LossTape<S> head;
@@ -42,15 +51,15 @@ class CausalLM {
   };
 
   struct LossOptions {
-    Index num_items = 0;  ///< what the sum is divided by; 0: the tokens that count
+    Index num_items = 0;  ///< divisor of the sum; 0: the counted tokens
     bool gradient = true;
-    bool checkpointing = false;  ///< keep each block's input only, and run it again in backward
+    bool checkpointing = false;  ///< keep only each block's input; backward reruns the block
     Pass pass = {};
   };
 
   CausalLM() = default;
-  /// Asks `source` for every tensor of the config's architecture. Throws ConfigError for a config
-  /// that cannot be, and what the source throws.
+  /// Reads every tensor of the config's architecture from `source`.
+  /// Throws: ConfigError for an invalid config; what the source throws.
   template <WeightSource<S> Source>
   explicit CausalLM(const Config& config, Source&& source)
       : model_(std::visit(
@@ -71,19 +80,20 @@ class CausalLM {
   std::string model_type() const {
     return std::visit([](const auto& model) { return model.model_type(); }, model_);
   }
-  /// The layer that "all-linear" leaves out.
+  /// The name of the layer that "all-linear" excludes.
   std::string output_module() const { return "lm_head"; }
   LoRALinear<S>& lm_head() { return lm_head_; }
   const LoRALinear<S>& lm_head() const { return lm_head_; }
-  /// What is below the head: for its hidden states.
+  /// The model below the head, which computes the hidden states.
   const CausalLMArchitecture<S>& architecture() const { return model_; }
   const LoRAEmbedding<S>& embedding() const {
     return std::visit(
         [](const auto& model) -> const auto& { return model.embedding(); }, model_);
   }
 
-  /// The logits of every token, (T, V): for small T and V; loss() and decode() never make them all.
-  /// Throws as Llama::forward; ConfigError for a name in pass.adapter_names that no layer knows.
+  /// Returns the logits of every token, (T, V), for small T and V. loss() and decode() never
+  /// compute all of them.
+  /// Throws: as Llama::forward; ConfigError for a name in pass.adapter_names that no layer knows.
   Matrix<S> logits(const TokenBatch& batch, const Pass& pass = {}) const {
     Tape tape;
     run(batch, tape, pass, Keep::nothing, {});
@@ -92,13 +102,14 @@ class CausalLM {
     return y;
   }
 
-  /// The loss of predicting each token from those before it, and with options.gradient the
-  /// gradients of all trained tensors, added to what they hold. labels (T) are not shifted:
-  /// labels[t] belongs to ids[t] and scores the prediction that the token before it makes in the
-  /// same sequence; −100 does not count. With nothing to count the loss is 0. The same bits with
-  /// and without checkpointing. Throws ShapeError (lengths, labels, an id outside the table), Error
-  /// (a label outside the vocabulary, adapter_names), before any gradient is touched. Allocates
-  /// when T changes. Source: transformers' ForCausalLMLoss.
+  /// Computes the loss of predicting each token from those before it. With options.gradient, adds
+  /// the gradients of all trained tensors. labels (T) are not shifted: labels[t] belongs to ids[t]
+  /// and scores the prediction made at the token before it in the same sequence; −100 is skipped.
+  /// If nothing counts, the loss is 0. Checkpointing gives the same bits.
+  /// Throws: ShapeError (lengths, labels, an id outside the table); Error (a label outside the
+  ///   vocabulary, adapter_names); ConfigError (num_items). All before any gradient changes.
+  /// Allocates: when T changes.
+  /// Source: ForCausalLMLoss of transformers.
   LossResult loss(const TokenBatch& batch, std::span<const std::int64_t> labels, Tape& tape,
                   const LossOptions& options = {}) {
     if (!options.pass.adapter_names.empty())
@@ -128,11 +139,11 @@ class CausalLM {
     return result;
   }
 
-  /// Goes on with sequences: batch holds the new tokens of each, at least one, caches what was seen
-  /// of each before, and y (N, V) becomes the logits of each one's last token. The caches then hold
-  /// the new tokens too. With pass.adapter_names, one for each new token, sequences have adapters
-  /// of their own. Throws as Llama::forward and logits(), with the caches as they were. Allocates
-  /// when a cache is full or T changes.
+  /// Continues sequences. batch holds the new tokens of each, at least one; caches hold what the
+  /// model saw of each before and receive the new tokens; y (N, V) receives the logits of the last
+  /// token of each. pass.adapter_names, one per new token, gives sequences adapters of their own.
+  /// Throws: as Llama::forward and logits(), with the caches unchanged.
+  /// Allocates: when a cache is full or T changes.
   void decode(const TokenBatch& batch, std::span<KVCache<S>* const> caches, Out<S> y, Tape& tape,
               const Pass& pass = {}) const {
     list_lengths("CausalLM::decode", batch, tape.lengths);
@@ -159,7 +170,7 @@ class CausalLM {
     lm_head_.forward(tape.last, y, &tape.head.last.head, last);
   }
 
-  /// fn(name, module) for every layer and norm, by transformers' names.
+  /// Calls fn(name, module) for every layer and norm, with the names of transformers.
   template <class Fn>
   void for_each_module(const NamePath& path, Fn&& fn) {
     for_each_module_of_model(path, fn);
@@ -180,7 +191,8 @@ class CausalLM {
   static GPT2<S> make(const GPT2Config& config, Source& source) {
     return GPT2<S>(config, source);
   }
-  /// The architecture's own part of a tape, made when the tape was another's.
+  /// Returns the architecture's part of the tape, and creates it if the tape belonged to another
+  /// architecture.
   template <class Model>
   static typename Model::Tape& tape_of(const Model&, Tape& tape) {
     if (auto* own = std::get_if<typename Model::Tape>(&tape.model)) return *own;
@@ -198,7 +210,7 @@ class CausalLM {
     return trained;
   }
 
-  /// tape.hidden (T, D).
+  /// Computes tape.hidden (T, D).
   void run(const TokenBatch& batch, Tape& tape, const Pass& pass, Keep keep,
            std::span<KVCache<S>* const> caches) const {
     check_adapter_names(pass);
@@ -210,7 +222,7 @@ class CausalLM {
         model_);
   }
 
-  /// A name that no layer knows would leave its rows to the base in silence.
+  /// Rejects a name that no layer knows: its rows would silently use the base model.
   void check_adapter_names(const Pass& pass) const {
     for (std::size_t t = 0; t < pass.adapter_names.size(); ++t) {
       const std::string& name = pass.adapter_names[t];

@@ -8,7 +8,7 @@
 
 namespace lora {
 
-/// A model's configuration; which of the alternatives says the architecture.
+/// The configuration of a model. The active alternative is the architecture.
 using CausalLMConfig = std::variant<LlamaConfig, GPT2Config>;
 
 }  // namespace lora

@@ -1,4 +1,4 @@
-// The blocks of a decoder one after the other and the norm behind them, forward and backward.
+// The blocks of a decoder and its final norm, forward and backward.
 #pragma once
 
 #include <lora/core/parameter.hpp>
@@ -11,14 +11,14 @@
 
 namespace lora {
 
-/// What a forward keeps for backward.
+/// What forward keeps for backward.
 enum class Keep {
-  nothing,     ///< there will be no backward
-  inputs,      ///< each block's input; backward runs the block once more (gradient checkpointing)
+  nothing,     ///< no backward follows
+  inputs,      ///< each block's input; backward reruns the block (gradient checkpointing)
   everything,  ///< all that backward needs
 };
 
-/// Whether any tensor that `object` lists is trained.
+/// Whether any tensor that `object` lists is trainable.
 template <class T>
 bool is_trained(T& object) {
   bool trained = false;
@@ -26,35 +26,35 @@ bool is_trained(T& object) {
   return trained;
 }
 
-/// The pass that an embedding gets: adapters for each row only when it has some of its own, since
-/// it refuses them.
+/// Returns the pass for an embedding. It keeps the adapter names of rows only if the embedding has
+/// adapters, because an embedding rejects them.
 template <class S>
 Pass embedding_pass(const LoRAEmbedding<S>& table, Pass pass) {
   if (table.adapters().empty() && table.trained_copies().empty()) pass.adapter_names = {};
   return pass;
 }
 
-/// hidden = norm(block_n-1(… block_0(x))). A Block has Scalar, Tape (of one forward), Scratch
-/// (shared by all blocks) and
-///   forward(x, y, tape, scratch, context, pass) const   y = block(x), y not x
-///   backward(x, dx, tape, scratch, context, below)      adds gradients; dx = dL/dy becomes dL/dx
-///                                                       when something below is trained
-/// A Norm is RMSNorm or LayerNorm. Sizes are checked by the model that owns the stack.
+/// Computes hidden = norm(block_n-1(… block_0(x))). A Block has Scalar, Tape (of one forward),
+/// Scratch (shared by all blocks) and
+///   forward(x, y, tape, scratch, context, pass) const   y = block(x), where y is not x
+///   backward(x, dx, tape, scratch, context, below)      adds gradients; turns dx from dL/dy into
+///                                                       dL/dx if something below is trained
+/// A Norm is RMSNorm or LayerNorm. The model that owns the stack checks sizes.
 template <class Block, class Norm>
 struct DecoderStack {
   using S = typename Block::Scalar;
 
-  /// What backward needs of one forward; reused from step to step.
+  /// What backward needs from one forward, reused from step to step.
   struct Tape {
     BatchContext<S> context;
     Keep keep = Keep::nothing;
-    bool complete = false;          ///< the last forward came to its end
-    std::vector<Matrix<S>> inputs;  ///< of each block, then of the norm; two in turn when not kept
-    std::vector<typename Block::Tape> blocks;  ///< one when they are not kept
-    std::size_t held = 0;                      ///< the block that one is of
+    bool complete = false;          ///< the last forward finished
+    std::vector<Matrix<S>> inputs;  ///< of each block, then of the norm; two alternate if not kept
+    std::vector<typename Block::Tape> blocks;  ///< a single one if they are not kept
+    std::size_t held = 0;                      ///< the block that the single tape belongs to
     typename Block::Scratch scratch;
-    Matrix<S> statistics;  ///< the norm's
-    Matrix<S> again;       ///< what a block that runs once more computes
+    Matrix<S> statistics;  ///< of the norm
+    Matrix<S> again;       ///< output of a block that backward reruns
     Matrix<S> dx;
     Pass pass;
   };
@@ -62,9 +62,9 @@ struct DecoderStack {
   std::vector<Block> blocks;
   Norm norm;
 
-  /// Begins a pass: what layers need to know of the batch, and the place (T, D) that the first
-  /// block reads from, to be filled before forward(). With caches nothing is kept. Throws as
-  /// BatchContext::begin.
+  /// Begins a pass: prepares the batch context and returns the input (T, D) of the first block,
+  /// which the caller fills before forward(). With caches, nothing is kept.
+  /// Throws: as BatchContext::begin.
   Matrix<S>& start(const char* where, Tape& tape, const TokenBatch& batch, Keep keep,
                    std::span<KVCache<S>* const> caches) const {
     const std::size_t n = blocks.size();
@@ -78,7 +78,7 @@ struct DecoderStack {
     return tape.inputs.front();
   }
 
-  /// Runs what start() began; caches count the new tokens when all is done.
+  /// Runs the pass that start() began. At its end the caches count the new tokens.
   void forward(Out<S> hidden, Tape& tape, const Pass& pass) const {
     tape.pass = pass;
     const std::size_t places = tape.inputs.size();
@@ -92,13 +92,13 @@ struct DecoderStack {
     const BatchContext<S>& context = tape.context;
     for (std::size_t n = 0; n < context.caches.size(); ++n)
       context.caches[n]->advance(context.lengths[n]);
-    tape.pass.adapter_names = {};  // the caller's names need not live until backward
+    tape.pass.adapter_names = {};  // the caller's names may die before backward
     tape.complete = true;
   }
 
-  /// Adds the gradients of the trained tensors. When `below` says that something is trained beneath
-  /// the first block, gives dL/dx (T, D), otherwise null and nothing is computed below the lowest
-  /// trained layer.
+  /// Adds the gradients of the trained tensors. If `below` says that something beneath the first
+  /// block is trained, returns dL/dx (T, D). Otherwise returns null, and computes nothing below the
+  /// lowest trained layer.
   Matrix<S>* backward(In<S> dhidden, Tape& tape, bool below) {
     const std::size_t n = blocks.size();
     norm.add_weight_gradient(tape.inputs[n], dhidden, tape.statistics);
@@ -121,7 +121,8 @@ struct DecoderStack {
     return below ? &tape.dx : nullptr;
   }
 
-  /// Throws Error unless the tape has seen a forward that kept what backward needs.
+  /// Checks that the tape comes from a forward that kept what backward needs.
+  /// Throws: Error; ShapeError for another number of rows.
   void check_tape(const char* where, const Tape& tape, Index rows) const {
     const std::size_t n = blocks.size();
     if (!tape.complete || tape.keep == Keep::nothing || tape.inputs.size() != n + 1) {

@@ -1,4 +1,4 @@
-// How a language model is asked to write.
+// The options of text generation.
 #pragma once
 
 #include <lora/core/check.hpp>
@@ -11,24 +11,25 @@
 
 namespace lora {
 
-/// Plain values under transformers' names, with its defaults; generation_config.json is translated
-/// by io.
+/// The options of generation, with the names and defaults of transformers. io reads them from
+/// generation_config.json.
 struct GenerationConfig {
-  std::optional<Index> max_new_tokens;  ///< goes before max_length; with neither it is 20
-  std::optional<Index> max_length;      ///< of prompt and new tokens together
-  bool do_sample = false;               ///< false: the most probable token, whatever follows below
+  std::optional<Index> max_new_tokens;  ///< takes precedence over max_length; 20 if neither is set
+  std::optional<Index> max_length;      ///< of the prompt and the new tokens together
+  bool do_sample = false;               ///< false: always the most probable token
   double temperature = 1;               ///< logits are divided by it
-  Index top_k = 50;                     ///< only the k most probable; 0: all
-  double top_p = 1;                     ///< only the most probable that make up p together
-  double min_p = 0;                     ///< only those with p times the highest probability
-  double repetition_penalty = 1;  ///< makes tokens that were there less probable, also greedily
-  std::vector<std::int64_t> eos_token_id;  ///< tokens behind which a text is over
-  std::vector<std::string> stop_strings;   ///< texts before which it is over
+  Index top_k = 50;                     ///< keep only the k most probable; 0: all
+  double top_p = 1;                     ///< keep only the most probable that sum to p
+  double min_p = 0;                     ///< keep only those with p times the highest probability
+  double repetition_penalty = 1;  ///< makes earlier tokens less probable, also without sampling
+  std::vector<std::int64_t> eos_token_id;  ///< tokens that end a text
+  std::vector<std::string> stop_strings;   ///< texts that end a text and are cut off
 
   bool operator==(const GenerationConfig&) const = default;
 };
 
-/// Throws ConfigError, naming the field, for what is out of range.
+/// Checks that every field is in range.
+/// Throws: ConfigError that names the field.
 inline void check_config(const GenerationConfig& c) {
   const detail::OptionCheck check{"GenerationConfig"};
   check.at_least("max_new_tokens", c.max_new_tokens.value_or(0), 0);

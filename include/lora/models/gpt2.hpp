@@ -1,4 +1,4 @@
-// GPT-2.
+// The GPT-2 architecture.
 #pragma once
 
 #include <lora/models/gpt2_block.hpp>
@@ -8,11 +8,12 @@
 
 namespace lora {
 
-/// Embeddings of tokens and positions, blocks and a norm: from T tokens to (T, D), on which a head
-/// sits (see CausalLM). Every layer and both tables take adapters; norms' tensors are Parameters,
-/// frozen at first. A value: copying shares the frozen weights. forward() may run on several
-/// threads, each with its own tape. Source: Radford et al., 2019; transformers' GPT2Model without
-/// its dropout.
+/// GPT-2: embeddings of tokens and positions, blocks and a norm, from T tokens to (T, D). A head
+/// sits on top (see CausalLM). Every layer and both tables take adapters; the norms' tensors are
+/// Parameters, frozen at first. A value type: copies share the frozen weights. Applies no dropout
+/// of the base model.
+/// Threads: forward() may run on several threads, each with its own tape.
+/// Source: Radford et al., 2019; GPT2Model of transformers.
 template <class S>
 class GPT2 {
   using Stack = DecoderStack<GPT2Block<S>, LayerNorm<S>>;
@@ -22,7 +23,7 @@ class GPT2 {
   using Config = GPT2Config;
   static constexpr const char* prefix = "transformer";  ///< of its names in a checkpoint
 
-  /// What backward needs of one forward; reused from step to step.
+  /// What backward needs from one forward, reused from step to step.
   struct Tape {
     typename Stack::Tape stack;
     typename LoRAEmbedding<S>::Tape embedding, position;
@@ -31,7 +32,8 @@ class GPT2 {
   };
 
   GPT2() = default;
-  /// Throws ConfigError for a config that cannot be, and what the source throws.
+  /// Reads the weights from `source`.
+  /// Throws: ConfigError for an invalid config; what the source throws.
   template <WeightSource<S> Source>
   GPT2(GPT2Config config, Source& source) : config_(config) {
     check_config(config_);
@@ -50,7 +52,8 @@ class GPT2 {
   LoRAEmbedding<S>& embedding() { return wte_; }
   const LoRAEmbedding<S>& embedding() const { return wte_; }
 
-  /// As Llama::forward; also throws ShapeError for a sequence that ends behind n_positions.
+  /// Computes the hidden states as Llama::forward does.
+  /// Throws: also ShapeError for a sequence with more than n_positions tokens.
   void forward(const TokenBatch& batch, Out<S> hidden, Tape& tape, const Pass& pass = {},
                Keep keep = Keep::everything, std::span<KVCache<S>* const> caches = {}) const {
     expect_shape("GPT2::forward", "hidden", hidden, batch.rows(), hidden_size());
@@ -63,7 +66,7 @@ class GPT2 {
     stack_.forward(hidden, tape.stack, pass);
   }
 
-  /// As Llama::backward.
+  /// Adds gradients as Llama::backward does.
   void backward(const TokenBatch& batch, In<S> dhidden, Tape& tape) {
     expect_shape("GPT2::backward", "dhidden", dhidden, batch.rows(), hidden_size());
     stack_.check_tape("GPT2::backward", tape.stack, dhidden.rows());
@@ -74,7 +77,7 @@ class GPT2 {
     wpe_.backward(tape.positions, *dx, tape.position);
   }
 
-  /// fn(name, module) for the tables, the layers and norms of each block, and the last norm.
+  /// Calls fn(name, module) for both tables, the layers and norms of each block, and the last norm.
   template <class Fn>
   void for_each_module(const NamePath& path, Fn&& fn) {
     fn(NamePath(path, "wte"), wte_);

@@ -1,4 +1,4 @@
-// One block of GPT-2: attention and a feed-forward layer, each behind a norm and beside a residual
+// One block of GPT-2: attention and a feed-forward layer, each after a norm and with a residual
 // connection.
 #pragma once
 
@@ -10,23 +10,26 @@
 
 namespace lora {
 
-/// m = x + attn.c_proj(attention(c_attn(ln_1(x)))),  y = m + mlp.c_proj(f(c_fc(ln_2(m)))); c_attn
-/// gives q, k and v side by side. Weights are (in, out), GPT-2's Conv1D. See DecoderStack for what
-/// the functions do. A value; forward() may run on several threads, each with its own tape.
+/// Computes
+///   m = x + attn.c_proj(attention(c_attn(ln_1(x)))),
+///   y = m + mlp.c_proj(f(c_fc(ln_2(m)))).
+/// c_attn returns q, k and v side by side. Weights are (in, out), as in GPT-2's Conv1D.
+/// DecoderStack documents the functions. A value type.
+/// Threads: forward() may run on several threads, each with its own tape.
 template <class S>
 struct GPT2Block {
   using Scalar = S;
 
-  /// What backward needs of one forward: everything that is not cheap to make again.
+  /// What backward needs from one forward: everything that is expensive to recompute.
   struct Tape {
     Matrix<S> qkv;            ///< (T, 3D)
-    Matrix<S> attended, lse;  ///< attention's result (T, D), and (T, H)
+    Matrix<S> attended, lse;  ///< the result of attention (T, D), and (T, H)
     Matrix<S> middle;         ///< m
-    Matrix<S> inner;          ///< c_fc's result, before f
+    Matrix<S> inner;          ///< the result of c_fc, before f
     Matrix<S> statistics_1, statistics_2;
     typename LoRALinear<S>::Tape attn_tape, attn_proj_tape, fc_tape, proj_tape;
   };
-  /// What is used within a block and not kept.
+  /// Temporary memory of a block.
   struct Scratch {
     Matrix<S> normed, hidden, dhidden, dnormed, dattended, dqkv;
     AttentionScratch<S> attention;
@@ -39,7 +42,7 @@ struct GPT2Block {
   Index layer = 0;
 
   GPT2Block() = default;
-  /// Layer `index` with the names prefix.attn.c_attn …
+  /// Reads layer `index` from `source` with the names prefix.attn.c_attn ….
   template <WeightSource<S> Source>
   GPT2Block(const GPT2Config& c, Index index, const std::string& prefix, Source& source)
       : shape{c.n_head, c.n_head, c.n_embd / c.n_head, 0},
@@ -101,7 +104,7 @@ struct GPT2Block {
     if (below) ln_1.add_input_gradient(x, scratch.dnormed, tape.statistics_1, dx);
   }
 
-  /// Throws the Error that backward would throw for this tape.
+  /// Throws: the Error that backward would throw for this tape.
   void check_tape(const Tape& tape) const {
     c_attn.check_tape(tape.attn_tape);
     attn_c_proj.check_tape(tape.attn_proj_tape);
@@ -135,7 +138,7 @@ struct GPT2Block {
     set_size(scratch.normed, x.rows(), x.cols());
     norm.forward(x, scratch.normed, statistics);
   }
-  /// q, k or v of a matrix that holds them side by side.
+  /// Returns q, k or v from a matrix that holds them side by side.
   static View<S> part(const Matrix<S>& qkv, Index i) {
     return View<S>(qkv).middle_cols(i * (qkv.cols() / 3), qkv.cols() / 3);
   }
@@ -143,7 +146,7 @@ struct GPT2Block {
     return MutableView<S>(qkv).middle_cols(i * (qkv.cols() / 3), qkv.cols() / 3);
   }
 
-  /// From dx = dL/dy to dL/dm in dx, when that is needed.
+  /// Turns dx from dL/dy into dL/dm, if that is needed.
   void backward_mlp(Matrix<S>& dx, Tape& tape, Scratch& scratch, bool below) {
     const bool need_dnormed = below || is_trained(ln_2);
     const bool need_dhidden = need_dnormed || is_trained(c_fc);

@@ -9,8 +9,9 @@
 
 namespace lora {
 
-/// transformers' names. The sizes must be set; n_inner 0 stands for 4 n_embd. Dropout between
-/// layers (attn_pdrop, embd_pdrop, resid_pdrop) is not applied; an adapter's is.
+/// The configuration of GPT-2, with the names of transformers. The sizes must be set; an n_inner of
+/// 0 stands for 4 n_embd. Dropout between layers (attn_pdrop, embd_pdrop, resid_pdrop) is not
+/// applied; an adapter's dropout is.
 struct GPT2Config {
   Index vocab_size = 0, n_positions = 0, n_embd = 0, n_layer = 0, n_head = 0, n_inner = 0;
   double layer_norm_epsilon = 1e-5;
@@ -18,7 +19,7 @@ struct GPT2Config {
   bool tie_word_embeddings = true;
 
   Index inner() const { return n_inner == 0 ? 4 * n_embd : n_inner; }
-  /// Whether they are one model: an n_inner of 0 is that which it stands for.
+  /// Whether both describe the same model: an n_inner of 0 equals the value it stands for.
   bool operator==(const GPT2Config& other) const {
     const auto values = [](const GPT2Config& c) {
       return std::tuple(c.vocab_size, c.n_positions, c.n_embd, c.n_layer, c.n_head, c.inner(),
@@ -28,7 +29,8 @@ struct GPT2Config {
   }
 };
 
-/// Throws ConfigError, naming the field, for sizes below 1 and heads that do not divide n_embd.
+/// Checks that sizes are at least 1 and that the heads divide n_embd.
+/// Throws: ConfigError that names the field.
 inline void check_config(const GPT2Config& c) {
   const detail::OptionCheck check{"GPT2Config"};
   check.at_least("vocab_size", c.vocab_size, 1);

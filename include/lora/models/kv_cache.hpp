@@ -1,4 +1,4 @@
-// The keys and values of a sequence that is being decoded.
+// Caches the keys and values of a sequence during decoding.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -9,13 +9,14 @@
 
 namespace lora {
 
-/// Keys and values (length, KV·K) of every layer for the tokens that a model has seen of one
-/// sequence, already turned to their positions. Begins empty; memory grows by doubling. It belongs
-/// to one model with the adapters that were active: after another adapter is chosen, begin anew.
+/// The keys and values (length, KV·K) of every layer for the tokens that a model has seen of one
+/// sequence, with the rotary embedding applied. It starts empty; its memory grows by doubling. It
+/// is valid for one model and the adapters that were active: after choosing another adapter, start
+/// a new cache.
 template <class S>
 class KVCache {
  public:
-  /// Tokens that every layer has seen.
+  /// The number of tokens that every layer has seen.
   Index length() const { return length_; }
   Index bytes() const {
     Index n = 0;
@@ -23,8 +24,8 @@ class KVCache {
     return n * static_cast<Index>(sizeof(S));
   }
 
-  /// Forgets all tokens but the first `length`. Keeps the memory. Throws ShapeError for more than
-  /// there are.
+  /// Forgets all tokens except the first `length`. Keeps the memory.
+  /// Throws: ShapeError if the cache holds fewer.
   void truncate(Index length) {
     if (length < 0 || length > length_) {
       throw ShapeError("KVCache::truncate: length is " + std::to_string(length) +
@@ -33,8 +34,8 @@ class KVCache {
     length_ = length;
   }
 
-  /// Puts keys and values (n, KV·K) of one layer behind the tokens seen, for advance() to count.
-  /// Allocates when the memory is full.
+  /// Appends the keys and values (n, KV·K) of one layer. advance() counts them.
+  /// Allocates: when the memory is full.
   void append(Index layer, const View<S>& keys, const View<S>& values) {
     if (layer >= static_cast<Index>(layers_.size()))
       layers_.resize(static_cast<std::size_t>(layer) + 1);
@@ -42,7 +43,7 @@ class KVCache {
     put(keys, own.keys);
     put(values, own.values);
   }
-  /// All layers have `count` tokens more.
+  /// Counts `count` more tokens, which all layers have appended.
   void advance(Index count) { length_ += count; }
 
   View<S> keys(Index layer, Index rows) const {

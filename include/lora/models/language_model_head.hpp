@@ -1,4 +1,4 @@
-// From hidden states to logits and to the loss over a vocabulary, a few tokens at a time.
+// Computes logits and the loss over a vocabulary from hidden states, a few tokens at a time.
 #pragma once
 
 #include <lora/layers/lora_linear.hpp>
@@ -12,35 +12,35 @@
 
 namespace lora {
 
-/// loss: Σ over the counted tokens of −log p[label], divided by their number or by num_items.
+/// The loss: Σ −log p[label] over the counted tokens, divided by their number or by num_items.
 template <class S>
 struct LanguageModelLoss {
   WideOf<S> loss = 0;
   Index counted = 0;
 };
 
-/// Rows of logits that are made at a time: 48, or for a small vocabulary so many that they take
-/// 16 MiB in float32, at most 128. A vocabulary of 151 936 takes 28 MiB, whatever T is.
+/// Returns how many rows of logits are computed at a time: 48, or for a small vocabulary as many as
+/// take 16 MiB in float32, at most 128. A vocabulary of 151 936 takes 28 MiB for any T.
 inline Index logit_rows(Index vocabulary) {
   return std::clamp<Index>((Index{1} << 22) / std::max<Index>(vocabulary, 1), 48, 128);
 }
 
-/// What a loss works in, reused from step to step.
+/// The workspace of a loss, reused from step to step.
 template <class S>
 struct LossTape {
-  /// Of a piece of the rows.
+  /// The memory for a piece of the rows.
   struct Piece {
     Matrix<S> hidden, dhidden;
     typename LoRALinear<S>::Tape head;
   };
-  std::vector<Index> rows;           ///< of hidden that count
-  std::vector<std::int64_t> labels;  ///< theirs
-  Piece whole, last;                 ///< the last is shorter: memory of its own, not resized
-  Matrix<S> logits;                  ///< of either, in the first rows
+  std::vector<Index> rows;           ///< the counted rows of hidden
+  std::vector<std::int64_t> labels;  ///< their labels
+  Piece whole, last;                 ///< the last piece is shorter and has memory of its own
+  Matrix<S> logits;                  ///< of either piece, in the first rows
 };
 
-/// Lists the rows whose next token, in the same sequence, has a label that counts. Throws
-/// ShapeError unless there is a label for each id, Error for a label outside of the vocabulary.
+/// Lists the rows whose next token, in the same sequence, has a label that counts.
+/// Throws: ShapeError unless there is one label per id; Error for a label outside the vocabulary.
 template <class S>
 void list_counted(const char* where, const TokenBatch& batch, std::span<const Index> lengths,
                   std::span<const std::int64_t> labels, Index vocabulary, LossTape<S>& tape) {
@@ -68,11 +68,11 @@ void list_counted(const char* where, const TokenBatch& batch, std::span<const In
   }
 }
 
-/// The loss of the rows of hidden (T, D) that list_counted() listed. With dhidden ≠ nullptr (T, D)
-/// also its gradient there, zero in rows that do not count, and that of what is trained in `head`
-/// is added; with `train` = false only the loss. Logits are made for logit_rows() tokens at a time
-/// and their gradient stands in their place, so memory does not grow with T. divisor: what the sum
-/// is divided by. Allocates when the number of rows changes.
+/// Computes the loss of the rows of hidden (T, D) that list_counted() listed, with the sum divided
+/// by `divisor`. With `train`, adds the gradients of what is trained in `head`, and if dhidden ≠
+/// nullptr, sets it to the gradient (T, D), zero in rows that do not count. Logits are computed for
+/// logit_rows() tokens at a time and replaced by their gradient, so memory does not grow with T.
+/// Allocates: when the number of rows changes.
 template <class S>
 LanguageModelLoss<S> head_loss(LoRALinear<S>& head, In<S> hidden, Index divisor, const Pass& pass,
                                bool train, Matrix<S>* dhidden, LossTape<S>& tape) {

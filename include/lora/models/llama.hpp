@@ -1,4 +1,4 @@
-// Llama and its relatives: Mistral, Qwen2 and Qwen3.
+// The Llama architecture, with its relatives Mistral, Qwen2 and Qwen3.
 #pragma once
 
 #include <lora/models/llama_block.hpp>
@@ -8,11 +8,12 @@
 
 namespace lora {
 
-/// Embedding, blocks and a norm: from T tokens to (T, D), on which a head sits (see CausalLM).
-/// Every linear layer and the table take adapters; norms' weights are Parameters, frozen at first.
-/// A value: copying shares the frozen weights. forward() may run on several threads, each with its
-/// own tape. Source: Touvron et al., 2023; transformers' LlamaModel, MistralModel, Qwen2Model and
-/// Qwen3Model.
+/// Llama: an embedding, blocks and a norm, from T tokens to (T, D). A head sits on top (see
+/// CausalLM). Every linear layer and the embedding take adapters; the norms' weights are
+/// Parameters, frozen at first. A value type: copies share the frozen weights.
+/// Threads: forward() may run on several threads, each with its own tape.
+/// Source: Touvron et al., 2023; LlamaModel, MistralModel, Qwen2Model and Qwen3Model of
+///   transformers.
 template <class S>
 class Llama {
   using Stack = DecoderStack<LlamaBlock<S>, RMSNorm<S>>;
@@ -22,14 +23,15 @@ class Llama {
   using Config = LlamaConfig;
   static constexpr const char* prefix = "model";  ///< of its names in a checkpoint
 
-  /// What backward needs of one forward; reused from step to step.
+  /// What backward needs from one forward, reused from step to step.
   struct Tape {
     typename Stack::Tape stack;
     typename LoRAEmbedding<S>::Tape embedding;
   };
 
   Llama() = default;
-  /// Throws ConfigError for a config that cannot be, and what the source throws.
+  /// Reads the weights from `source`.
+  /// Throws: ConfigError for an invalid config; what the source throws.
   template <WeightSource<S> Source>
   Llama(LlamaConfig config, Source& source) : config_(std::move(config)) {
     check_config(config_);
@@ -48,10 +50,11 @@ class Llama {
   LoRAEmbedding<S>& embedding() { return embed_tokens_; }
   const LoRAEmbedding<S>& embedding() const { return embed_tokens_; }
 
-  /// hidden (T, D), after the last norm. With caches, one a sequence, the tokens follow those that
-  /// the caches hold, which then hold them too; there is no backward. Throws ShapeError for lengths
-  /// that do not fit and for an id outside the table, with the caches as they were. Allocates when
-  /// T changes.
+  /// Computes hidden (T, D), the output of the last norm. With caches, one per sequence, the tokens
+  /// follow those that the caches hold and are appended to them; backward is then not possible.
+  /// Throws: ShapeError for invalid lengths and for an id outside the table, with the caches
+  ///   unchanged.
+  /// Allocates: when T changes.
   void forward(const TokenBatch& batch, Out<S> hidden, Tape& tape, const Pass& pass = {},
                Keep keep = Keep::everything, std::span<KVCache<S>* const> caches = {}) const {
     expect_shape("Llama::forward", "hidden", hidden, batch.rows(), hidden_size());
@@ -62,9 +65,9 @@ class Llama {
     stack_.forward(hidden, tape.stack, pass);
   }
 
-  /// Adds the gradients of the trained tensors, given the batch of forward and dhidden =
-  /// dL/dhidden. Nothing is computed below the lowest layer that is trained. Throws Error when tape
-  /// and model do not belong together, with nothing changed.
+  /// Adds the gradients of the trained tensors, given the batch of forward and
+  /// dhidden = dL/dhidden. Computes nothing below the lowest trained layer.
+  /// Throws: Error if the tape does not belong to the model, before anything changes.
   void backward(const TokenBatch& batch, In<S> dhidden, Tape& tape) {
     expect_shape("Llama::backward", "dhidden", dhidden, batch.rows(), hidden_size());
     stack_.check_tape("Llama::backward", tape.stack, dhidden.rows());
@@ -73,7 +76,7 @@ class Llama {
       embed_tokens_.backward(batch.ids, *dx, tape.embedding);
   }
 
-  /// fn(name, module) for the table, the layers and norms of each block, and the last norm.
+  /// Calls fn(name, module) for the table, the layers and norms of each block, and the last norm.
   template <class Fn>
   void for_each_module(const NamePath& path, Fn&& fn) {
     fn(NamePath(path, "embed_tokens"), embed_tokens_);

@@ -1,4 +1,4 @@
-// One block of a Llama: attention and a gated feed-forward layer, each behind a norm and beside a
+// One block of Llama: attention and a gated feed-forward layer, each after a norm and with a
 // residual connection.
 #pragma once
 
@@ -9,24 +9,26 @@
 
 namespace lora {
 
-/// m = x + o(attention(turned q, k, v of norm1(x))),  y = m + down(f(gate(n)) ⊙ up(n)), n =
-/// norm2(m); with qk_norm each head of q and k goes through a norm before it is turned. See
-/// DecoderStack for what the functions do. A value; forward() may run on several threads, each with
-/// its own tape.
+/// Computes, with q, k, v of norm1(x),
+///   m = x + o(attention(rotate(q), rotate(k), v)),
+///   y = m + down(f(gate(n)) ⊙ up(n)) with n = norm2(m).
+/// With qk_norm, each head of q and k passes through a norm before it is rotated. DecoderStack
+/// documents the functions. A value type.
+/// Threads: forward() may run on several threads, each with its own tape.
 template <class S>
 struct LlamaBlock {
   using Scalar = S;
 
-  /// What backward needs of one forward: everything that is not cheap to make again.
+  /// What backward needs from one forward: everything that is expensive to recompute.
   struct Tape {
-    Matrix<S> q, k, v;        ///< turned; as the layers gave them with qk_norm
-    Matrix<S> attended, lse;  ///< attention's result (T, H·K), and (T, H)
+    Matrix<S> q, k, v;        ///< rotated; with qk_norm, q and k as the layers returned them
+    Matrix<S> attended, lse;  ///< the result of attention (T, H·K), and (T, H)
     Matrix<S> middle;         ///< m
     Matrix<S> gate, up;
     Matrix<S> rho_1, rho_2, rho_q, rho_k;
     typename LoRALinear<S>::Tape q_tape, k_tape, v_tape, o_tape, gate_tape, up_tape, down_tape;
   };
-  /// What is used within a block and not kept.
+  /// Temporary memory of a block.
   struct Scratch {
     Matrix<S> normed, q, k, hidden, dhidden, dnormed, dattended, dq, dk, dv, dq_turned, dk_turned;
     AttentionScratch<S> attention;
@@ -39,7 +41,7 @@ struct LlamaBlock {
   Index layer = 0;
 
   LlamaBlock() = default;
-  /// Layer `index` with the names prefix.self_attn.q_proj …
+  /// Reads layer `index` from `source` with the names prefix.self_attn.q_proj ….
   template <WeightSource<S> Source>
   LlamaBlock(const LlamaConfig& c, Index index, const std::string& prefix, Source& source)
       : shape{c.num_attention_heads, c.num_key_value_heads, c.head_dim,
@@ -121,7 +123,7 @@ struct LlamaBlock {
     if (below) input_layernorm.add_input_gradient(x, scratch.dnormed, tape.rho_1, dx);
   }
 
-  /// Throws the Error that backward would throw for this tape.
+  /// Throws: the Error that backward would throw for this tape.
   void check_tape(const Tape& tape) const {
     q_proj.check_tape(tape.q_tape);
     k_proj.check_tape(tape.k_tape);
@@ -171,12 +173,12 @@ struct LlamaBlock {
     set_size(scratch.normed, x.rows(), x.cols());
     norm.forward(x, scratch.normed, rho);
   }
-  /// The heads of x (T, H·K) one below the other, (T·H, K).
+  /// Returns the heads of x (T, H·K) stacked, (T·H, K).
   static auto heads_of(Matrix<S>& x, Index K) {
     return Eigen::Map<Matrix<S>>(x.data(), x.size() / K, K);
   }
 
-  /// q and k as attention sees them.
+  /// Returns q and k as attention reads them.
   Turned turned(Tape& tape, Scratch& scratch, const BatchContext<S>& context) const {
     if (!has_qk_norm()) return {&tape.q, &tape.k};
     const auto turn = [&](const RMSNorm<S>& norm, Matrix<S>& raw, Matrix<S>& rho, Matrix<S>& to) {
@@ -189,7 +191,7 @@ struct LlamaBlock {
     return {&scratch.q, &scratch.k};
   }
 
-  /// From dx = dL/dy to dL/dm in dx, when that is needed.
+  /// Turns dx from dL/dy into dL/dm, if that is needed.
   void backward_mlp(Matrix<S>& dx, Tape& tape, Scratch& scratch, bool below) {
     const bool need_dnormed = below || trained(post_attention_layernorm);
     const bool need_dhidden = need_dnormed || is_trained(gate_proj) || is_trained(up_proj);
@@ -210,7 +212,7 @@ struct LlamaBlock {
       post_attention_layernorm.add_input_gradient(tape.middle, scratch.dnormed, tape.rho_2, dx);
   }
 
-  /// From dattended to the gradients of what the q, k and v layers gave.
+  /// Computes the gradients of the outputs of the q, k and v layers from dattended.
   void backward_heads(Tape& tape, Scratch& scratch, const BatchContext<S>& context) {
     const Index T = tape.attended.rows();
     const auto [q, k] = turned(tape, scratch, context);

@@ -10,8 +10,8 @@
 
 namespace lora {
 
-/// transformers' names; what a config.json of another dialect says is translated by io. The sizes
-/// must be set.
+/// The configuration of Llama and its relatives, with the names of transformers. io translates the
+/// config.json of other dialects. The sizes must be set.
 struct LlamaConfig {
   std::string model_type = "llama";  ///< llama, mistral, qwen2 or qwen3
   Index vocab_size = 0, hidden_size = 0, intermediate_size = 0, num_hidden_layers = 0;
@@ -21,17 +21,18 @@ struct LlamaConfig {
   RopeScaling rope_scaling;
   Activation hidden_act = Activation::silu;
   bool qkv_bias = false, o_bias = false, mlp_bias = false;
-  bool qk_norm = false;  ///< an RMSNorm over each head of q and k before they are turned
+  bool qk_norm = false;  ///< an RMSNorm over each head of q and k before the rotation
   bool tie_word_embeddings = false;
-  Index sliding_window = 0;       ///< keys that a query sees, itself among them; 0: all
+  Index sliding_window = 0;       ///< keys that a query sees, itself included; 0: all
   Index first_sliding_layer = 0;  ///< layers from this one on use the window
 
   Rope rope() const { return {head_dim, rope_theta, rope_scaling, max_position_embeddings}; }
   bool operator==(const LlamaConfig&) const = default;
 };
 
-/// Throws ConfigError, naming the field, for sizes below 1, heads that do not divide, an odd head
-/// size, numbers that are not finite, and a scaling that cannot be computed.
+/// Checks sizes of at least 1, heads that divide, an even head size, finite numbers, and a scaling
+/// that can be computed.
+/// Throws: ConfigError that names the field.
 inline void check_config(const LlamaConfig& c) {
   const detail::OptionCheck check{"LlamaConfig"};
   if (c.model_type != "llama" && c.model_type != "mistral" && c.model_type != "qwen2" &&
@@ -77,7 +78,7 @@ inline void check_config(const LlamaConfig& c) {
                  "more than low_freq_factor, " + number_text(s.low_freq_factor));
 }
 
-/// The class that transformers has for the norms of a model: "LlamaRMSNorm".
+/// Returns the class name of a model's norms in transformers: "LlamaRMSNorm".
 inline const char* rms_norm_type(std::string_view model_type) {
   if (model_type == "mistral") return "MistralRMSNorm";
   if (model_type == "qwen2") return "Qwen2RMSNorm";

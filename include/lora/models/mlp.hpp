@@ -1,4 +1,4 @@
-// A multilayer perceptron: the smallest model that can be adapted.
+// A multilayer perceptron, the smallest model that takes adapters.
 #pragma once
 
 #include <lora/core/overlap.hpp>
@@ -10,25 +10,33 @@
 
 namespace lora {
 
-/// x → layers.0 → f → layers.1 → f → … → layers.n-1, with an activation f between the layers and
-/// none after the last. A value: copying shares the frozen weights. forward() may run on several
-/// threads, each with its own tape.
+/// A multilayer perceptron: x → layers.0 → f → layers.1 → f → … → layers.n-1, with an activation f
+/// between the layers and none after the last. A value type: copies share the frozen weights.
+///
+///   MLP<float> network({LoRALinear<float>(w0), LoRALinear<float>(w1)}, Activation::silu);
+///   MLP<float>::Tape tape;
+///   Matrix<float> y(x.rows(), network.out_features()), dy(y.rows(), y.cols());
+///   network.forward(x, y, &tape, {.training = true});
+///   mse_loss<float>(y, target, dy);
+///   network.backward(x, dy, tape);  // adds the gradients of trained tensors
+///
+/// Threads: forward() may run on several threads, each with its own tape.
 template <class S>
 class MLP {
  public:
   using Scalar = S;
 
-  /// What backward needs of one forward; reused from step to step.
+  /// What backward needs from one forward, reused from step to step.
   struct Tape {
     std::vector<typename LoRALinear<S>::Tape> layers;
-    std::vector<Matrix<S>> before;  ///< output of layer i, before f
-    std::vector<Matrix<S>> after;   ///< f of it, the input of layer i + 1
-    std::vector<Matrix<S>>
-        gradients;  ///< dL/dbefore of layer i; one each, since their widths differ
+    std::vector<Matrix<S>> before;     ///< output of layer i, before f
+    std::vector<Matrix<S>> after;      ///< f(before), the input of layer i + 1
+    std::vector<Matrix<S>> gradients;  ///< dL/dbefore of layer i; their widths differ
   };
 
   MLP() = default;
-  /// From layers of one's own, each as wide as the one before it ends. Throws ShapeError.
+  /// Joins given layers, each of which takes the width that the one before it returns.
+  /// Throws: ShapeError.
   explicit MLP(std::vector<LoRALinear<S>> layers, Activation activation = Activation::relu)
       : layers_(std::move(layers)), activation_(activation) {
     for (std::size_t i = 1; i < layers_.size(); ++i) {
@@ -38,8 +46,9 @@ class MLP {
                   "(O, " + std::to_string(layers_[i - 1].out_features()) + ")");
     }
   }
-  /// Fresh layers of widths sizes[0] → sizes[1] → …, weights and biases uniform in ±1/√(fan in) as
-  /// in PyTorch's nn.Linear. Throws ConfigError for fewer than two sizes or a size below 1.
+  /// Creates layers of widths sizes[0] → sizes[1] → …, with weights and biases uniform in ±1/√(fan
+  /// in) as in PyTorch's nn.Linear.
+  /// Throws: ConfigError for fewer than two sizes or a size below 1.
   explicit MLP(const std::vector<Index>& sizes, Activation activation = Activation::relu,
                std::uint64_t seed = 0)
       : activation_(activation) {
@@ -64,15 +73,16 @@ class MLP {
   std::vector<LoRALinear<S>>& layers() { return layers_; }
   const std::vector<LoRALinear<S>>& layers() const { return layers_; }
 
-  /// y (T, O) from x (T, D), which it must not overlap. tape = nullptr for inference. Throws
-  /// ShapeError, ConfigError when no layer knows one of pass.adapter_names, and Error when there
-  /// are no layers. Allocates when T changes.
+  /// Computes y (T, O) from x (T, D); they must not overlap. For inference, tape = nullptr.
+  /// Throws: ShapeError; ConfigError for a name in pass.adapter_names that no layer knows; Error if
+  ///   there are no layers or y overlaps x.
+  /// Allocates: when T changes.
   void forward(In<S> x, Out<S> y, Tape* tape = nullptr, const Pass& pass = {}) const {
     if (tape == nullptr) {
       Tape scratch;
       return forward(x, y, &scratch, pass);
     }
-    for (auto& own : tape->layers) own.rows = -1;  // an error leaves a tape that backward refuses
+    for (auto& own : tape->layers) own.rows = -1;  // after an error, backward rejects the tape
     const std::size_t n = layers_.size();
     if (n == 0) throw Error("MLP::forward: there are no layers");
     expect_shape("MLP::forward", "x", x, -1, in_features());
@@ -100,15 +110,16 @@ class MLP {
     }
   }
 
-  /// Adds the gradients of the trainable tensors, given x as in forward and dy = dL/dy; dx = dL/dx
-  /// when asked for, a matrix of its own.
-  /// Without dx, nothing is computed below the lowest layer that is trained. Throws ShapeError, and
-  /// Error when tape and model do not belong together, with nothing changed. Allocates when T
-  /// changes.
+  /// Adds the gradients of the trainable tensors, given x as in forward and dy = dL/dy. Sets dx, if
+  /// given, to dL/dx; it must not overlap x or dy. Without dx, computes nothing below the lowest
+  /// trained layer.
+  /// Throws: ShapeError; Error if the tape does not belong to the model. All before anything
+  ///   changes.
+  /// Allocates: when T changes.
   void backward(In<S> x, In<S> dy, Tape& tape, Matrix<S>* dx = nullptr) {
     check_backward(x, dy, tape, dx);
     const std::size_t lowest = dx != nullptr ? 0 : lowest_trained();
-    for (std::size_t i = lowest; i < layers_.size(); ++i) {  // before any gradient is added to
+    for (std::size_t i = lowest; i < layers_.size(); ++i) {  // before any gradient changes
       Matrix<S>* below = i > lowest ? &tape.gradients[i - 1] : i == 0 ? dx : nullptr;
       if (below != nullptr) set_size(*below, x.rows(), layers_[i].in_features());
       layers_[i].prepare_backward(tape.layers[i], below != nullptr);
@@ -127,7 +138,7 @@ class MLP {
     }
   }
 
-  /// fn(name, layer) for each layer, "layers.0" first.
+  /// Calls fn(name, layer) for each layer, "layers.0" first.
   template <class Fn>
   void for_each_module(const NamePath& prefix, Fn&& fn) {
     for (std::size_t i = 0; i < layers_.size(); ++i)
@@ -140,7 +151,7 @@ class MLP {
   }
 
  private:
-  /// A name that no layer knows would leave its rows to the base in silence.
+  /// Rejects a name that no layer knows: its rows would silently use the base model.
   void check_adapter_names(const Pass& pass) const {
     for (std::size_t t = 0; t < pass.adapter_names.size(); ++t) {
       const std::string& name = pass.adapter_names[t];

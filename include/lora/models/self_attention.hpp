@@ -1,4 +1,4 @@
-// Attention within the sequences of a batch, with or without the tokens that a cache holds.
+// Attention within the sequences of a batch, with or without cached tokens.
 #pragma once
 
 #include <lora/models/kv_cache.hpp>
@@ -11,17 +11,19 @@
 
 namespace lora {
 
-/// What every layer needs to know of a batch. Made once a pass and reused from step to step.
+/// What every layer needs to know about a batch. Computed once per pass and reused from step to
+/// step.
 template <class S>
 struct BatchContext {
   Index rows = 0;              ///< T
-  std::vector<Index> lengths;  ///< of the sequences, none of them 0
+  std::vector<Index> lengths;  ///< of the sequences, none 0
   std::vector<Index> past;     ///< tokens of each that its cache holds; empty: no caches
-  std::span<KVCache<S>* const> caches = {};  ///< one a sequence, or none
+  std::span<KVCache<S>* const> caches = {};  ///< one per sequence, or none
   RotaryTable<S> rotation;
 
-  /// Throws ShapeError for lengths that do not fit, and with caches unless there is one for each
-  /// sequence and each sequence has a token.
+  /// Begins a pass over `batch`.
+  /// Throws: ShapeError for invalid lengths, and with caches unless there is one per sequence and
+  ///   every sequence has a token.
   void begin(const char* where, const TokenBatch& batch, std::span<KVCache<S>* const> all = {}) {
     list_lengths(where, batch, lengths);
     if (!all.empty() && all.size() != lengths.size()) {
@@ -34,11 +36,11 @@ struct BatchContext {
     for (const KVCache<S>* cache : caches) past.push_back(cache->length());
     rows = batch.rows();
   }
-  /// Positions that sequence n has with this batch.
+  /// The number of positions of sequence n with this batch.
   Index end_of(std::size_t n) const { return lengths[n] + (past.empty() ? 0 : past[n]); }
 };
 
-/// The lists that attention is called with, and its memory.
+/// The arguments of attention and its workspace.
 template <class S>
 struct AttentionScratch {
   std::vector<AttentionSequence<S>> sequences;
@@ -46,9 +48,11 @@ struct AttentionScratch {
   AttentionWorkspace<S> workspace;
 };
 
-/// y (T, H·K) = attention of q (T, H·K) over k and v (T, KV·K), each sequence by itself; lse (T, H)
-/// or empty. With caches k and v are put into those of `layer` first, and attended to together with
-/// what they hold. Throws and allocates as attention_forward.
+/// Computes y (T, H·K), the attention of q (T, H·K) over k and v (T, KV·K), in each sequence
+/// separately; lse is (T, H) or empty. With caches, appends k and v to those of `layer` first and
+/// attends to all that they hold.
+/// Throws: as attention_forward.
+/// Allocates: as attention_forward; when a cache is full.
 template <class S>
 void self_attention(const AttentionShape& shape, Index layer, const BatchContext<S>& context,
                     const View<S>& q, const View<S>& k, const View<S>& v, const MutableView<S>& y,
@@ -71,7 +75,7 @@ void self_attention(const AttentionShape& shape, Index layer, const BatchContext
   attention_forward<S>(shape, scratch.sequences, scratch.workspace);
 }
 
-/// dq, dk and dv, which replace what stands there, from dy and forward's y and lse.
+/// Computes dq, dk and dv from dy and from the y and lse of forward, and overwrites what they held.
 template <class S>
 void self_attention_backward(const AttentionShape& shape, const BatchContext<S>& context,
                              const AttentionGradient<S>& all, AttentionScratch<S>& scratch) {

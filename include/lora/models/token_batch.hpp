@@ -1,4 +1,4 @@
-// The tokens of one call of a language model.
+// The tokens of one call to a language model.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -10,18 +10,19 @@
 
 namespace lora {
 
-/// Sequences that lie end to end, without padding: one flat list of T tokens, and activations
-/// (T, D). Positions start at 0 in every sequence and attention never crosses a border, so rows of
-/// a padded batch, several examples packed into a row and a single text are all this.
+/// Concatenated sequences without padding: one flat list of T tokens, with activations (T, D).
+/// Positions start at 0 in every sequence and attention never crosses a border. So this represents
+/// the rows of a padded batch, several examples packed into a row, and a single text alike.
 struct TokenBatch {
   std::span<const std::int64_t> ids;    ///< T ids
-  std::span<const Index> lengths = {};  ///< of the sequences, summing to T; empty: one sequence
+  std::span<const Index> lengths = {};  ///< of the sequences, with the sum T; empty: one sequence
 
   Index rows() const { return static_cast<Index>(ids.size()); }
 };
 
-/// The lengths of a batch's sequences to `lengths`, of which none is 0. Throws ShapeError when a
-/// length is negative or they do not sum to T. Allocates when there are more than before.
+/// Writes the lengths of a batch's sequences, except those of 0, to `lengths`.
+/// Throws: ShapeError for a negative length or a sum other than T.
+/// Allocates: when there are more than before.
 inline void list_lengths(const char* where, const TokenBatch& batch, std::vector<Index>& lengths) {
   Index left = batch.rows();
   for (std::size_t n = 0; n < batch.lengths.size(); ++n) {
@@ -29,7 +30,7 @@ inline void list_lengths(const char* where, const TokenBatch& batch, std::vector
     if (length < 0 || length > left) {
       throw ShapeError(std::string(where) + ": lengths[" + std::to_string(n) + "] is " +
                        std::to_string(length) + ", expected 0 to " + std::to_string(left) +
-                       ", what the sequences before leave of " + std::to_string(batch.rows()) +
+                       ", what the previous sequences leave of " + std::to_string(batch.rows()) +
                        " ids");
     }
     left -= length;

@@ -1,4 +1,4 @@
-// Where a model's weights come from: a checkpoint, random numbers, a test.
+// Where the weights of a model come from: a checkpoint, random numbers, a test.
 #pragma once
 
 #include <lora/core/random.hpp>
@@ -14,14 +14,13 @@
 
 namespace lora {
 
-/// What an architecture asks for its tensors while it is constructed, each once, by the names that
-/// transformers gives them ("model.layers.0.self_attn.q_proj.weight"); a tied head is not asked
-/// for.
+/// What an architecture reads its tensors from while it is constructed, each once, by the names of
+/// transformers ("model.layers.0.self_attn.q_proj.weight"). It does not read a tied head.
 ///   matrix(name, O, D, layout)  the weight of y = x Wᵀ; the tensor is (O, D), or (D, O) with
-///                               Layout::in_out, as GPT-2's Conv1D has it
-///   vector(name, n)             a norm's weight or a bias, (1, n)
-/// A source may collect what is missing and hand out empty weights meanwhile: nothing is computed
-/// with them in a constructor.
+///                               Layout::in_out, as in GPT-2's Conv1D
+///   vector(name, n)             the weight of a norm or a bias, (1, n)
+/// A source may collect what is missing and return empty weights meanwhile: constructors compute
+/// nothing with them.
 template <class Source, class S>
 concept WeightSource = requires(Source& source, const std::string& name) {
   { source.matrix(name, Index{}, Index{}, Layout::out_in) } -> std::same_as<FrozenWeight<S>>;
@@ -31,13 +30,13 @@ concept WeightSource = requires(Source& source, const std::string& name) {
 /// Whether a linear layer has a bias.
 enum class Bias { no, yes };
 
-/// The layer `name` (O, D) from name.weight and, with Bias::yes, name.bias.
+/// Creates the layer `name` (O, D) from name.weight and, with Bias::yes, name.bias.
 template <class S, WeightSource<S> Source>
 LoRALinear<S> linear_from(Source& source, const std::string& name, Index O, Index D,
                           Bias bias = Bias::no, Layout layout = Layout::out_in) {
   FrozenWeight<S> weight = source.matrix(name + ".weight", O, D, layout);
   Matrix<S> values = bias == Bias::yes ? source.vector(name + ".bias", O) : Matrix<S>();
-  if (weight.rows() != O) values.resize(0, 0);  // the source knows that something is missing
+  if (weight.rows() != O) values.resize(0, 0);  // the source has recorded what is missing
   return LoRALinear<S>(std::move(weight), std::move(values));
 }
 
@@ -46,7 +45,7 @@ LoRAEmbedding<S> embedding_from(Source& source, const std::string& name, Index V
   return LoRAEmbedding<S>(source.matrix(name + ".weight", V, D, Layout::out_in));
 }
 
-/// The norms `name` of n elements from name.weight, and name.bias where there is one.
+/// Creates the norm `name` of n elements from name.weight and, for a LayerNorm, name.bias.
 template <class S, WeightSource<S> Source>
 RMSNorm<S> rms_norm_from(Source& source, const std::string& name, Index n, double eps,
                          const char* type) {
@@ -58,15 +57,16 @@ LayerNorm<S> layer_norm_from(Source& source, const std::string& name, Index n, d
   return LayerNorm<S>(std::move(weight), source.vector(name + ".bias", n), eps);
 }
 
-/// A model's weights before any training: matrices normal with mean 0 and `deviation`, each from a
-/// stream of its own named after it; norms' weights 1, biases 0. The same seed and names give the
-/// same bits. Source: transformers' initializer_range.
+/// Random initial weights: matrices are normal with mean 0 and `deviation`, each from a stream
+/// named after it; the weights of norms are 1, biases 0. The same seed and names give the same
+/// bits.
+/// Source: initializer_range of transformers.
 template <class S>
 struct RandomWeights {
   std::uint64_t seed = 0;
   double deviation = 0.02;
-  std::optional<Precision> packed = {};           ///< float's: prepared for its products as this
-  Orientations orientations = Orientations::one;  ///< of what is packed
+  std::optional<Precision> packed = {};           ///< float only: pack matrices with this precision
+  Orientations orientations = Orientations::one;  ///< of packed matrices
 
   FrozenWeight<S> matrix(const std::string& name, Index O, Index D, Layout layout) const {
     Matrix<S> values(layout == Layout::out_in ? O : D, layout == Layout::out_in ? D : O);

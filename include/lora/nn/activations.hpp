@@ -1,4 +1,4 @@
-// Activations applied element by element, each with its derivative.
+// Elementwise activations and their derivatives.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -17,13 +17,13 @@
 
 namespace lora {
 
-/// Which function a layer applies. `gelu` is exact, `gelu_tanh` its approximation (GPT-2, Gemma).
+/// The activation of a layer. `gelu` is exact; `gelu_tanh` is its approximation (GPT-2, Gemma).
 enum class Activation { identity, relu, gelu, gelu_tanh, silu, sigmoid, tanh };
 
 namespace activations {
 
-// One struct an activation: `value` is f(x), `backward` is dy·f'(x). A new one is a struct here, a
-// line in visit and a line in names.
+// One struct per activation: `value` is f(x), `backward` is dy·f'(x). A new activation is a struct
+// here, a line in visit and a line in names.
 struct Identity {
   template <class S>
   static S value(S x) {
@@ -36,12 +36,12 @@ struct Identity {
 };
 
 struct Relu {
-  // "<= 0" and not "> 0": a NaN fails it and goes through.
+  // "<= 0" rather than "> 0", so that a NaN passes through.
   template <class S>
   static S value(S x) {
     return real_part(x) <= 0 ? S(0) : x;
   }
-  // A choice and not a product, so that an infinite dy stays out of closed elements.
+  // A selection rather than a product, so that an infinite dy does not reach elements that are off.
   template <class S>
   static S backward(S x, S dy) {
     return real_part(x) <= 0 ? S(0) : dy;
@@ -85,7 +85,7 @@ struct GeluTanh {
     constexpr R beta = R(0.79788456080286535588L);
     const S t = tanh_inner(x);
     const S dt = R(1) - t * t;
-    // Where tanh has saturated x² may have overflowed, and 0·∞ would make a NaN of a finite x.
+    // Where tanh has saturated, x² may have overflowed, and 0 · ∞ would turn a finite x into a NaN.
     const S du = real_part(dt) == 0 ? S(0) : beta * (R(1) + R(3 * 0.044715) * (x * x));
     return dy * (R(0.5) * (R(1) + t) + R(0.5) * x * dt * du);
   }
@@ -153,7 +153,7 @@ void visit(Activation kind, const char* where, Fn&& fn) {
                     " is not an Activation");
 }
 
-/// The kernels of an activation for float; null: it has none, and the loop over `f` is used.
+/// Returns the float kernel of an activation, or null if it has none and the loop over `f` runs.
 template <class F>
 kernels::ElementKernel forward_kernel(F) {
   if constexpr (std::is_same_v<F, Relu>) return kernels::element_kernel<kernels::ReluLanes>();
@@ -179,7 +179,7 @@ kernels::ElementKernel backward_kernel(F) {
   return nullptr;
 }
 
-/// out_i = f(x_i), or dy_i f'(x_i) unless dy is null, for n elements; out may be x or dy.
+/// Computes out_i = f(x_i) for n elements, or dy_i f'(x_i) unless dy is null. out may be x or dy.
 template <class S, class F>
 void map(F f, Index n, const S* x, const S* dy, S* out) {
   if constexpr (std::is_same_v<S, float>) {
@@ -197,8 +197,8 @@ struct Name {
   std::string_view name;
   Activation kind;
 };
-// HuggingFace's names (`hidden_act` of a config.json); the first of each kind is the one that is
-// written.
+// HuggingFace's names (`hidden_act` of a config.json). The first name of each activation is the one
+// that is written.
 inline constexpr std::array<Name, 9> names{{
     {"linear", Activation::identity},
     {"relu", Activation::relu},
@@ -213,8 +213,9 @@ inline constexpr std::array<Name, 9> names{{
 
 }  // namespace activations
 
-/// The activation that HuggingFace's configs call `name`; `linear` is the identity.
-/// Throws ConfigError with the names there are. Allocates only then.
+/// Returns the activation that HuggingFace's configs call `name`; `linear` is the identity.
+/// Throws: ConfigError that lists the known names.
+/// Allocates: only to throw.
 inline Activation activation_from_name(std::string_view name) {
   for (const auto& entry : activations::names) {
     if (entry.name == name) return entry.kind;
@@ -227,8 +228,8 @@ inline Activation activation_from_name(std::string_view name) {
                     ", expected one of " + known);
 }
 
-/// HuggingFace's name of an activation; `activation_from_name` reads it back. Throws ConfigError if
-/// there is none.
+/// Returns HuggingFace's name of an activation, which `activation_from_name` reads back.
+/// Throws: ConfigError for a value outside the enum.
 inline std::string_view activation_name(Activation kind) {
   for (const auto& entry : activations::names) {
     if (entry.kind == kind) return entry.name;
@@ -237,16 +238,18 @@ inline std::string_view activation_name(Activation kind) {
                     " is not an Activation");
 }
 
-/// y = f(x), element by element; x and y (T, F), any T and F. y may be x itself; Error when it
-/// overlaps a part of it.
+/// Computes y = f(x) element by element; x and y are (T, F), of any size. y may be x itself.
 ///   identity x · relu max(x, 0) · sigmoid σ(x) = 1/(1 + e⁻ˣ) · silu x σ(x) · tanh
 ///   gelu x Φ(x) = ½ x (1 + erf(x/√2)) · gelu_tanh ½ x (1 + tanh(√(2/π)(x + 0.044715 x³)))
-/// A NaN gives a NaN; so does −∞ in gelu, gelu_tanh and silu, as in PyTorch
-/// (torch.nn.functional.*). Rows are shared between threads. For float, all but tanh have
-/// kernels: sigmoid and silu within 4 units in the last place (silu is 0 below -88.7), gelu and
-/// gelu_tanh within 6, and below -2 within 5e-7 of the result per unit of x². A batch split between
-/// its rows has the same bits. Throws ShapeError, and ConfigError for a value outside the enum,
-/// before anything is written. No allocation once the workers run.
+/// A NaN gives a NaN; so does −∞ in gelu, gelu_tanh and silu, as in PyTorch. For float, all but
+/// tanh have kernels: sigmoid and silu within 4 units in the last place (silu is 0 below -88.7),
+/// gelu and gelu_tanh within 6, and below -2 within 5e-7 of the result per unit of x². Splitting a
+/// batch between its rows gives the same bits.
+/// Throws: ShapeError; ConfigError for a value outside the enum; Error when y overlaps a part of x.
+///   All before anything is written.
+/// Allocates: nothing once the workers run.
+/// Threads: shares rows between the workers.
+/// Source: torch.nn.functional.
 template <class S>
 void activation_forward(Activation kind, In<S> x, Out<S> y) {
   expect_shape("activation_forward", "y", y, x.rows(), x.cols());
@@ -261,9 +264,10 @@ void activation_forward(Activation kind, In<S> x, Out<S> y) {
   });
 }
 
-/// dx = dy ∘ f'(x); x is forward's input again, all (T, F). dx may be dy or x itself; Error when it
-/// overlaps a part of them. relu's derivative is 0 at 0 and, as in PyTorch,
-/// 1 at a NaN. Throws and allocates as activation_forward.
+/// Computes dx = dy ∘ f'(x), where x is the input of forward; all are (T, F). dx may be dy or x
+/// itself. The derivative of relu is 0 at 0 and, as in PyTorch, 1 at a NaN.
+/// Throws: as activation_forward; Error when dx overlaps a part of x or dy.
+/// Allocates: as activation_forward.
 template <class S>
 void activation_backward(Activation kind, In<S> x, In<S> dy, Out<S> dx) {
   expect_shape("activation_backward", "dy", dy, x.rows(), x.cols());

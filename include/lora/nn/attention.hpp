@@ -11,7 +11,7 @@ namespace lora {
 
 namespace detail {
 
-/// The blocks of all sequences, and the largest number of keys that one of them sees.
+/// Lists the blocks of all sequences and returns the largest number of keys that one of them sees.
 template <class S, class Sequence>
 Index list_blocks(const char* where, const AttentionShape& shape,
                   std::span<const Sequence> sequences, AttentionWorkspace<S>& workspace) {
@@ -46,18 +46,19 @@ Index list_blocks(const char* where, const AttentionShape& shape,
   return most;
 }
 
-/// Blocks of queries of one group of heads add to the same dk and dv, in turn. Where there are few
-/// groups, blocks 0, n, 2n …, blocks 1, n + 1 … and so on have sums of their own, so that there is
-/// work for more threads; the number depends on the shape alone.
+/// The number of stripes of a group of heads. Blocks of queries of one group add to the same dk and
+/// dv, so they run one after the other. With few groups, blocks 0, n, 2n …, blocks 1, n + 1 … and
+/// so on get sums of their own, to give work to more threads. The number depends only on the shape.
 inline Index backward_stripes(const AttentionShape& shape) {
   return std::clamp<Index>(8 / shape.kv_heads, 1, 8);
 }
-/// Those of a sequence of T tokens that have blocks.
+/// The number of stripes with blocks in a sequence of T tokens.
 inline Index used_stripes(const AttentionShape& shape, Index T) {
   const Index step = block_queries(shape);
   return std::min(backward_stripes(shape), (T + step - 1) / step);
 }
-/// The sums of such a sequence's stripes but the first: rows, each of a token's dk and dv.
+/// The rows of partial sums of such a sequence: one row of dk and dv per token for every stripe but
+/// the first.
 inline Index partial_rows(const AttentionShape& shape, Index T) {
   return std::max<Index>(0, used_stripes(shape, T) - 1) * T;
 }
@@ -65,20 +66,20 @@ inline Index partial_cols(const AttentionShape& shape) {
   return 2 * shape.kv_heads * shape.head_dim;
 }
 
-/// Numbers that one thread of forward works in, where a block sees at most so many keys.
+/// Workspace elements per thread of forward, where a block sees at most `most` keys.
 template <class S>
 Index forward_memory(const AttentionShape& shape, Index most) {
   using Memory = AttentionMemory<S>;
   const Index rows = block_queries(shape) * shape.group();
   return Memory::needed(rows, shape.head_dim) + Memory::needed(rows, most);
 }
-/// The same of backward.
+/// Workspace elements per thread of backward.
 template <class S>
 Index backward_memory(const AttentionShape& shape, Index most) {
   return 2 * forward_memory<S>(shape, most);
 }
 
-/// Where each sequence's sums of the stripes but the first begin.
+/// Determines where the partial sums of each sequence begin, and makes room for them.
 template <class S>
 void prepare_partial(const AttentionShape& shape, std::span<const AttentionGradient<S>> sequences,
                      AttentionWorkspace<S>& workspace) {
@@ -93,7 +94,7 @@ void prepare_partial(const AttentionShape& shape, std::span<const AttentionGradi
     set_size(workspace.partial, rows, cols);
 }
 
-/// dk and dv that a stripe adds to.
+/// The dk and dv that a stripe adds to.
 template <class S>
 struct KeySums {
   MutableView<S> dk, dv;
@@ -107,7 +108,7 @@ KeySums<S> sums_of(AttentionWorkspace<S>& workspace, const AttentionGradient<S>&
   return {both.middle_cols(0, cols), both.middle_cols(cols, cols)};
 }
 
-/// The blocks of one stripe.
+/// Computes the blocks of one stripe.
 template <class S>
 void backward_stripe(const AttentionShape& shape, const AttentionGradient<S>& one, Index kv_head,
                      Index stripe, const KeySums<S>& sums, AttentionMemory<S> memory) {
@@ -124,7 +125,7 @@ void backward_stripe(const AttentionShape& shape, const AttentionGradient<S>& on
   }
 }
 
-/// Adds a stripe's sums to those of the first.
+/// Adds the sums of a stripe to those of the first stripe.
 template <class S>
 void add_partial(AttentionWorkspace<S>& workspace, const AttentionGradient<S>& one, std::size_t n,
                  Index stripe) {
@@ -142,12 +143,14 @@ void add_partial(AttentionWorkspace<S>& workspace, const AttentionGradient<S>& o
 
 }  // namespace detail
 
-/// Causal attention of sequences that do not see each other: for query head h at position i,
-///   y_ih = Σ_j p_j v_jg,  p = softmax_j(q_ih · k_jg / √K),  g = h / (H/KV), over the keys j ≤ i
-/// and, with a window, j > i − window. Work is shared over blocks of queries and groups of heads;
-/// memory is O(longest sequence) for each thread. The bits of a sequence depend on it alone. y must
-/// overlap nothing that is read. Throws ShapeError and ConfigError. Allocates when sequences grow.
-/// Source: Vaswani et al., 2017; the online form of Dao et al., "FlashAttention", 2022.
+/// Computes causal attention of independent sequences. For query head h at position i,
+///   y_ih = Σ_j p_j v_jg,  p = softmax_j(q_ih · k_jg / √K),  g = h / (H/KV),
+/// over the keys j ≤ i and, with a window, j > i − window. AttentionSequence gives the shapes. The
+/// bits of a sequence depend only on that sequence. y must not overlap anything that is read.
+/// Throws: ShapeError, ConfigError.
+/// Allocates: O(longest sequence) for each thread, when sequences grow.
+/// Threads: shares blocks of queries and groups of heads between the workers.
+/// Source: Vaswani et al., 2017; online softmax of Dao et al., "FlashAttention", 2022.
 template <class S>
 void attention_forward(const AttentionShape& shape, std::span<const AttentionSequence<S>> sequences,
                        AttentionWorkspace<S>& workspace) {
@@ -164,15 +167,14 @@ void attention_forward(const AttentionShape& shape, std::span<const AttentionSeq
       });
 }
 
-/// Numbers that forward of one sequence of T tokens works in on so many threads: the size of its
-/// workspace.
+/// Returns the workspace elements of forward for one sequence of T tokens on `threads` threads.
 template <class S>
 Index attention_forward_workspace_size(const AttentionShape& shape, Index T, Index threads) {
   const Index step = detail::block_queries(shape), units = shape.kv_heads * ((T + step - 1) / step);
   return std::min(threads, units) * detail::forward_memory<S>(shape, T);
 }
 
-/// The same of forward and backward.
+/// Returns the workspace elements of forward and backward.
 template <class S>
 Index attention_workspace_size(const AttentionShape& shape, Index T, Index threads) {
   const Index units = shape.kv_heads * detail::backward_stripes(shape);
@@ -180,9 +182,11 @@ Index attention_workspace_size(const AttentionShape& shape, Index T, Index threa
          detail::partial_rows(shape, T) * detail::partial_cols(shape);
 }
 
-/// dq, dk and dv = the gradients of the same, from forward's y and lse; nothing is added to what
-/// they hold. The probabilities are made again. The queries of a sequence are summed in an order
-/// that depends on its length and the shape alone. Throws and allocates as attention_forward.
+/// Computes the gradients dq, dk and dv of attention_forward from its y and lse, and overwrites
+/// what they held. Recomputes the probabilities. The order in which a sequence's queries are summed
+/// depends only on its length and the shape.
+/// Throws: as attention_forward.
+/// Allocates: as attention_forward.
 template <class S>
 void attention_backward(const AttentionShape& shape,
                         std::span<const AttentionGradient<S>> sequences,

@@ -1,4 +1,4 @@
-// One block of queries of attention, forward and backward, and what attention is called with.
+// Attention of one block of queries, forward and backward, and the arguments of attention.
 #pragma once
 
 #include <lora/nn/attention_rows.hpp>
@@ -13,59 +13,60 @@
 
 namespace lora {
 
-/// Which heads there are and what a query sees. Query head h uses key and value head h / (H / KV).
+/// The heads and the visible keys. Query head h uses key and value head h / (H / KV).
 struct AttentionShape {
   Index heads = 1, kv_heads = 1, head_dim = 1;
-  Index window = 0;  ///< a query sees so many keys, itself the last of them; 0: all up to itself
+  Index window = 0;  ///< number of keys that a query sees, itself the last; 0: all up to itself
 
   Index group() const { return heads / kv_heads; }
   double scale() const { return 1 / std::sqrt(static_cast<double>(head_dim)); }
-  /// The first key that the query at this position sees.
+  /// Returns the first key that the query at `position` sees.
   Index first_key(Index position) const {
     return window == 0 ? 0 : std::max<Index>(0, position - window + 1);
   }
 };
 
-/// One sequence: q (n, H·K) are the queries of its last n positions, k and v (past + n, KV·K) the
-/// keys and values of all of them, y (n, H·K) the result, lse (n, H) what backward needs of it
-/// (empty: not kept). Everything belongs to the caller.
+/// One sequence: q (n, H·K) holds the queries of its last n positions, k and v (past + n, KV·K) the
+/// keys and values of all positions, y (n, H·K) receives the result, and lse (n, H) what backward
+/// needs (empty: not kept). The caller owns all of them.
 template <class S>
 struct AttentionSequence {
   View<S> q, k, v;
   MutableView<S> y, lse;
 };
-/// The same for backward, where past is 0: y and lse are forward's, dy = dL/dy.
+/// One sequence for backward, where past is 0: y and lse are those of forward, dy = dL/dy.
 template <class S>
 struct AttentionGradient {
   View<S> q, k, v, y, lse, dy;
   MutableView<S> dq, dk, dv;
 };
 
-/// Memory that attention works in, reused from call to call: for each thread some rows of scores,
-/// as long as the longest sequence. One call uses it at a time.
+/// The workspace of attention, reused from call to call: for each thread a few rows of scores, as
+/// long as the longest sequence. Only one call may use it at a time.
 template <class S>
 struct AttentionWorkspace {
   struct Block {
-    Index sequence, first, count;  ///< queries of a sequence
+    Index sequence, first, count;  ///< of queries of a sequence
   };
   std::vector<Block> blocks;
   std::vector<Matrix<S>> of_thread;
-  Matrix<S> partial;                ///< sums of dk and dv that are added up at the end
-  std::vector<Index> partial_rows;  ///< where each sequence's begin
+  Matrix<S> partial;                ///< partial sums of dk and dv, added up at the end
+  std::vector<Index> partial_rows;  ///< first row of each sequence in `partial`
 };
 
 namespace detail {
 
-/// Queries of one head that are worked on together, and rows of a product when the heads of a group
-/// are stacked: so many that bringing keys to the kernels costs little, so few that little is
-/// computed that causality masks.
+/// The most queries of one head in a block, and the most rows of a product when the heads of a
+/// group are stacked: enough to amortise packing the keys, few enough to compute little that
+/// causality masks.
 inline constexpr Index query_rows = 64, stacked_rows = 128;
 
 inline Index block_queries(const AttentionShape& shape) {
   return std::clamp<Index>(stacked_rows / shape.group(), 1, query_rows);
 }
 
-/// One block of queries of one group of heads, with the rows of head 0, then of head 1 … stacked.
+/// A block of queries of one group of heads. The rows of the heads are stacked: head 0, then head 1
+/// ….
 struct AttentionBlock {
   AttentionShape shape;
   Index kv_head, first, count, past;
@@ -77,7 +78,7 @@ struct AttentionBlock {
   Index keys() const { return end() - begin(); }
   Index query(Index row) const { return first + row % count; }
   Index head(Index row) const { return kv_head * shape.group() + row / count; }
-  /// Keys that a row sees, counted from begin().
+  /// The keys that a row sees, counted from begin().
   Index seen_from(Index row) const { return shape.first_key(position(row)) - begin(); }
   Index seen_to(Index row) const { return position(row) + 1 - begin(); }
 
@@ -97,7 +98,7 @@ struct AttentionBlock {
   S* row_of(const MutableView<S>& m, Index row) const {
     return m.data + query(row) * m.row_stride + head(row) * shape.head_dim;
   }
-  /// to (rows, K) = factor · the block's rows of m (n, H·K).
+  /// Copies the block's rows of m (n, H·K), times factor, to `to` (rows, K).
   template <class S>
   void gather(const View<S>& m, RealOf<S> factor, const MutableView<S>& to) const {
     for (Index row = 0; row < rows(); ++row) {
@@ -108,7 +109,7 @@ struct AttentionBlock {
   }
 };
 
-/// Pieces of a thread's memory.
+/// Hands out pieces of a thread's workspace.
 template <class S>
 struct AttentionMemory {
   S* next;
@@ -125,8 +126,8 @@ View<S> as_view(const MutableView<S>& m) {
   return {m.data, m.rows, m.cols, m.row_stride, 1};
 }
 
-/// Calls fn(unit, memory) for each unit, from the last, on several threads, each with memory of its
-/// own for `size` numbers.
+/// Calls fn(unit, memory) for each unit, from the last to the first, on several threads. Each
+/// thread has a workspace of `size` elements.
 template <class S, class Fn>
 void for_attention_units(AttentionWorkspace<S>& workspace, Index units, Index size, Fn&& fn) {
   const Index threads = std::min<Index>(num_threads(), units);
@@ -145,7 +146,8 @@ void for_attention_units(AttentionWorkspace<S>& workspace, Index units, Index si
   });
 }
 
-/// y and lse of one block: p = softmax(scale q kᵀ) over the keys that each row sees, y = p v.
+/// Computes y and lse of one block: p = softmax(scale q kᵀ) over the keys that each row sees, y = p
+/// v.
 template <class S>
 void attend(const AttentionBlock& block, const AttentionSequence<S>& sequence,
             AttentionMemory<S> memory) {
@@ -169,7 +171,7 @@ void attend(const AttentionBlock& block, const AttentionSequence<S>& sequence,
   }
 }
 
-/// dq of one block, and its part of dk and dv added to those. With p = exp(scale q kᵀ − lse):
+/// Computes dq of one block and adds its part of dk and dv. With p = exp(scale q kᵀ − lse):
 ///   dv += pᵀ dy,  dp = dy vᵀ,  ds = p ⊙ (dp − Σ dy y),  dq = scale ds k,  dk += dsᵀ (scale q).
 template <class S>
 void attend_backward(const AttentionBlock& block, const AttentionGradient<S>& sequence,

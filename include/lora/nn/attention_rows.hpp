@@ -1,4 +1,4 @@
-// What attention does with one row of scores, forward and backward.
+// The softmax of one row of attention scores, forward and backward.
 #pragma once
 
 #include <lora/core/scalar.hpp>
@@ -17,8 +17,8 @@ struct SoftmaxRow {
   S sum, lse;
 };
 
-/// x[from … to - 1] become exp(x − max), the rest of the n becomes 0; from < to. Gives the sum of
-/// the exponentials and the logarithm of Σ exp(x).
+/// Replaces x[from … to - 1] by exp(x − max) and the rest of the n elements by 0; from < to.
+/// Returns the sum of the exponentials and log Σ exp(x).
 template <class S>
 SoftmaxRow<S> softmax_numerators(S* x, Index n, Index from, Index to) {
   using std::exp;
@@ -39,8 +39,8 @@ SoftmaxRow<S> softmax_numerators(S* x, Index n, Index from, Index to) {
   return {static_cast<S>(sum), static_cast<S>(static_cast<Wide>(most) + log(sum))};
 }
 
-/// From scores x and dp: x[from … to - 1] become p = exp(x − lse) and dp becomes p (dp − level);
-/// the rest of both becomes 0.
+/// Replaces x[from … to - 1] by p = exp(x − lse) and dp by p (dp − level); sets the rest of both to
+/// 0.
 template <class S>
 void softmax_backward(S* x, Index n, Index from, Index to, S lse, S level, S* dp) {
   using std::exp;

@@ -6,10 +6,12 @@
 
 namespace lora {
 
-/// h = f(gate) ⊙ up, all (T, F); with silu, SwiGLU. h may be gate or up itself. Rows are shared
-/// between threads. Throws ShapeError, ConfigError for a value outside the enum, and Error when h
-/// overlaps a part of gate or up. Allocates nothing.
-/// Source: Shazeer, "GLU Variants Improve Transformer", 2020; transformers' LlamaMLP.
+/// Computes h = f(gate) ⊙ up, all (T, F); SwiGLU with silu. h may be gate or up itself.
+/// Throws: ShapeError; ConfigError for a value outside the enum; Error when h overlaps a part of
+///   gate or up.
+/// Allocates: nothing.
+/// Threads: shares rows between the workers.
+/// Source: Shazeer, "GLU Variants Improve Transformer", 2020; LlamaMLP of transformers.
 template <class S>
 void gated_forward(Activation kind, In<S> gate, In<S> up, Out<S> h) {
   expect_shape("gated_forward", "up", up, gate.rows(), gate.cols());
@@ -33,8 +35,10 @@ void gated_forward(Activation kind, In<S> gate, In<S> up, Out<S> h) {
   });
 }
 
-/// dgate = dh ⊙ up ⊙ f'(gate), and dh becomes dup = dh ⊙ f(gate); all (T, F). Throws and allocates
-/// as gated_forward; Error when dgate overlaps one of the others, or dh a part of gate or up.
+/// Computes dgate = dh ⊙ up ⊙ f'(gate) and replaces dh by dup = dh ⊙ f(gate); all (T, F).
+/// Throws: as gated_forward; Error when dgate overlaps another argument, or dh a part of gate or
+///   up.
+/// Allocates: nothing.
 template <class S>
 void gated_backward(Activation kind, In<S> gate, In<S> up, Out<S> dh, Out<S> dgate) {
   expect_shape("gated_backward", "up", up, gate.rows(), gate.cols());

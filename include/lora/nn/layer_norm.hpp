@@ -1,4 +1,4 @@
-// Layer normalisation, the norm of GPT-2.
+// Layer normalisation, as in GPT-2.
 #pragma once
 
 #include <lora/core/overlap.hpp>
@@ -10,9 +10,10 @@
 
 namespace lora {
 
-/// y = w ⊙ (x − μ) ρ + b with μ = mean(x) and ρ = (mean((x − μ)²) + eps)^-½ for each row; x, y
-/// (T, D), w, b (1, D). μ and ρ are made in double for float. A value; forward() may run on several
-/// threads. Source: Ba et al., 2016; torch.nn.LayerNorm.
+/// Normalises each row: y = w ⊙ (x − μ) ρ + b with μ = mean(x) and ρ = (mean((x − μ)²) + eps)^-½; x
+/// and y are (T, D), w and b (1, D). Computes μ and ρ in double for float. A value type.
+/// Threads: forward() may run on several threads.
+/// Source: Ba et al., 2016; torch.nn.LayerNorm.
 template <class S>
 struct LayerNorm {
   using Scalar = S;
@@ -29,8 +30,10 @@ struct LayerNorm {
   Index size() const { return weight.size(); }
   const char* module_type() const { return "LayerNorm"; }
 
-  /// Computes y, which may be x itself, and for backward μ and ρ, the columns of `stats` (T, 2).
-  /// Throws ShapeError, and Error when y overlaps a part of x. Allocates when T changes.
+  /// Computes y, which may be x itself, and writes μ and ρ for backward to the columns of `stats`
+  /// (T, 2).
+  /// Throws: ShapeError; Error when y overlaps a part of x.
+  /// Allocates: when T changes.
   void forward(In<S> x, Out<S> y, Matrix<S>& stats) const {
     using std::sqrt;
     using Wide = WideOf<S>;
@@ -57,9 +60,10 @@ struct LayerNorm {
     });
   }
 
-  /// dx += dL/dx. With x̂ = (x − μ) ρ and g = w ⊙ dy: dx = ρ (g − mean(g) − x̂ mean(g x̂)). x and
-  /// stats as forward had them. Throws ShapeError, and Error when dx overlaps x or dy. Allocates
-  /// nothing.
+  /// Adds dL/dx to dx. With x̂ = (x − μ) ρ and g = w ⊙ dy: dx += ρ (g − mean(g) − x̂ mean(g x̂)). x
+  /// and stats are those of forward.
+  /// Throws: ShapeError; Error when dx overlaps x or dy.
+  /// Allocates: nothing.
   void add_input_gradient(In<S> x, In<S> dy, const Matrix<S>& stats, Out<S> dx) const {
     expect_shape("LayerNorm::add_input_gradient", "x", x, stats.rows(), size());
     expect_shape("LayerNorm::add_input_gradient", "dy", dy, x.rows(), size());
@@ -87,8 +91,9 @@ struct LayerNorm {
     });
   }
 
-  /// dw += Σ_t dy_t ⊙ x̂_t and db += Σ_t dy_t, those that are trained. Throws ShapeError. Allocates
-  /// nothing.
+  /// Adds dw += Σ_t dy_t ⊙ x̂_t and db += Σ_t dy_t, each if it is trainable.
+  /// Throws: ShapeError.
+  /// Allocates: nothing.
   void add_weight_gradient(In<S> x, In<S> dy, const Matrix<S>& stats) {
     expect_shape("LayerNorm::add_weight_gradient", "x", x, stats.rows(), size());
     expect_shape("LayerNorm::add_weight_gradient", "dy", dy, x.rows(), size());

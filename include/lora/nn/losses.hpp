@@ -1,4 +1,4 @@
-// Losses with their gradients: cross entropy over logits, mean squared error.
+// Losses and their gradients: cross entropy of logits, mean squared error.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -19,17 +19,17 @@
 
 namespace lora {
 
-/// What becomes of the losses of single rows or elements.
+/// How the losses of rows or elements are combined.
 enum class Reduction { mean, sum };
 
 /// Options of cross_entropy; names and defaults are PyTorch's.
 struct CrossEntropyOptions {
-  std::int64_t ignore_index = ignored_label;  ///< rows with this label do not count
+  std::int64_t ignore_index = ignored_label;  ///< rows with this label are skipped
   double label_smoothing = 0;                 ///< ε in [0, 1]
   Reduction reduction = Reduction::mean;
-  /// With `mean`: how many rows count in all micro-batches of a step, which then is the divisor, so
-  /// that adding up micro-batches gives the gradient of one large batch (transformers'
-  /// num_items_in_batch). 0: those of this call.
+  /// With `mean`, the divisor: the number of counted rows in all micro-batches of a step, so that
+  /// summing micro-batches gives the gradient of one large batch (num_items_in_batch of
+  /// transformers). 0 stands for the counted rows of this call.
   Index num_items = 0;
 };
 
@@ -67,8 +67,8 @@ inline void check_cross_entropy(Index T, Index V, std::span<const std::int64_t> 
   }
 }
 
-// The loss of one row x (V). With g, also g = scale · d(loss)/dx; g may be x.
-// With p = softmax(x) and m = max x, all exponents are at most 0:
+// Computes the loss of one row x (V) and, with g, also g = scale · d(loss)/dx; g may be x. With
+// p = softmax(x) and m = max x, no exponent is positive:
 //   loss = log Σ exp(x − m) − (1−ε) (x_label − m) − ε/V Σ (x − m),   dx = p − (1−ε) onehot − ε/V
 template <class S>
 WideOf<S> cross_entropy_row(const S* x, Index V, Index label, double smoothing, double scale,
@@ -89,7 +89,7 @@ WideOf<S> cross_entropy_row(const S* x, Index V, Index label, double smoothing, 
   }
   const Wide at_label = static_cast<Wide>(x[label]) - static_cast<Wide>(m);
   Wide total = 0, shifted = 0;
-  // Asked first: a logit masked with −∞ has no part in a loss that is not smoothed.
+  // Only with smoothing: otherwise a logit masked with −∞ has no part in the loss.
   if (smoothing > 0) {
     for (Index v = 0; v < V; ++v) shifted += static_cast<Wide>(x[v]) - static_cast<Wide>(m);
   }
@@ -128,7 +128,7 @@ CrossEntropyResult<S> cross_entropy(In<S> logits, std::span<const std::int64_t> 
   const Index divisor = options.num_items > 0 ? options.num_items : result.counted;
   const bool mean = options.reduction == Reduction::mean && divisor > 0;
   const double scale = mean ? 1.0 / static_cast<double>(divisor) : 1.0;
-  // Losses of some rows, which threads fill in and which are then added in order.
+  // The losses of a group of rows. Threads fill them in; then they are added in order.
   std::array<WideOf<S>, 64> losses;
   constexpr auto together = static_cast<Index>(losses.size());
   for (Index first = 0; first < T; first += together) {
@@ -157,23 +157,34 @@ CrossEntropyResult<S> cross_entropy(In<S> logits, std::span<const std::int64_t> 
 
 }  // namespace detail
 
-/// Cross entropy of logits (T, V) with T labels, over the rows whose label is not ignore_index:
+/// Computes the cross entropy of logits (T, V) with T labels over the rows whose label is not
+/// ignore_index:
 ///   loss_t = −(1−ε) log p_t[label_t] − ε/V Σ_v log p_t[v],  p_t = softmax(logits_t)
-/// `sum` adds the rows, `mean` divides by their number (or num_items). As
-/// torch.nn.functional.cross_entropy, but the mean over no row is 0 where PyTorch has NaN, so that
-/// a masked micro-batch adds nothing. A row with a NaN, a +∞ or only −∞ has loss NaN; a −∞ beside
-/// finite logits is a class that cannot be. Sums are double for float. Rows are shared between
-/// threads. Throws ShapeError (labels), ConfigError (options), Error (a label outside of [0, V),
-/// with its row). No allocation.
+/// `sum` adds the rows; `mean` divides the sum by their number (or num_items). As in
+/// torch.nn.functional.cross_entropy, except that the mean over no rows is 0 where PyTorch gives
+/// NaN, so that a fully masked micro-batch adds nothing. A row with a NaN, a +∞ or only −∞ has loss
+/// NaN; a −∞ beside finite logits is an impossible class. Sums are made in double for float.
+///
+///   const std::vector<std::int64_t> labels{3, 17, lora::ignored_label};
+///   Matrix<float> logits(3, 32), dlogits(3, 32);
+///   model.forward(x, logits, &tape);
+///   const auto result = cross_entropy<float>(logits, labels, dlogits);
+///   std::printf("loss %f over %td rows\n", result.loss, result.counted);
+///   model.backward(x, dlogits, tape);
+///
+/// Throws: ShapeError for the number of labels; ConfigError for an option; Error for a label
+///   outside [0, V), with its row.
+/// Allocates: nothing.
+/// Threads: shares rows between the workers.
 template <class S>
 CrossEntropyResult<S> cross_entropy(In<S> logits, std::span<const std::int64_t> labels,
                                     const CrossEntropyOptions& options = {}) {
   return detail::cross_entropy<S>(logits, labels, nullptr, 0, options);
 }
 
-/// The same, and dlogits (T, V) = d(loss)/d(logits), zero in ignored rows; it replaces what stands
-/// there. dlogits may be logits itself, which saves a (T, V) matrix; Error when it overlaps a part of
-/// it. On an error nothing has been written.
+/// Computes the loss and dlogits (T, V) = d(loss)/d(logits), with zeros in ignored rows. dlogits
+/// may be logits itself, which saves a (T, V) matrix.
+/// Throws: as above; Error when dlogits overlaps a part of logits. All before anything is written.
 template <class S>
 CrossEntropyResult<S> cross_entropy(In<S> logits, std::span<const std::int64_t> labels,
                                     Out<S> dlogits, const CrossEntropyOptions& options = {}) {
@@ -182,11 +193,13 @@ CrossEntropyResult<S> cross_entropy(In<S> logits, std::span<const std::int64_t> 
   return detail::cross_entropy<S>(logits, labels, dlogits.data(), dlogits.outerStride(), options);
 }
 
-/// Mean squared error: the sum (or mean over all T·O elements) of (y − target)², and dy = 2 (y −
-/// target), divided by T·O for the mean; y, target and dy (T, O). dy may be y or target itself. As
-/// torch.nn.functional.mse_loss, but the mean over nothing is 0. Sums are double for float. Throws
-/// ShapeError, and Error when dy overlaps a part of y or target, before anything is written. No
-/// allocation.
+/// Computes the sum of (y − target)² over all T·O elements, or their mean, and dy = 2 (y − target),
+/// divided by T·O for the mean; y, target and dy are (T, O). dy may be y or target itself. As in
+/// torch.nn.functional.mse_loss, except that the mean over nothing is 0. Sums are made in double
+/// for float.
+/// Throws: ShapeError; Error when dy overlaps a part of y or target. All before anything is
+///   written.
+/// Allocates: nothing.
 template <class S>
 WideOf<S> mse_loss(In<S> y, In<S> target, Out<S> dy, Reduction reduction = Reduction::mean) {
   expect_shape("mse_loss", "target", target, y.rows(), y.cols());

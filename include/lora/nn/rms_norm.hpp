@@ -1,4 +1,4 @@
-// Root mean square normalisation, the norm of Llama and its relatives.
+// Root mean square normalisation, as in Llama and its relatives.
 #pragma once
 
 #include <lora/core/overlap.hpp>
@@ -10,16 +10,17 @@
 
 namespace lora {
 
-/// y = w ⊙ x ρ with ρ = (mean(x²) + eps)^-½ for each row; x, y (T, D), w (1, D). ρ is made in
-/// double for float. A value; forward() may run on several threads. Source: Zhang and Sennrich,
-/// 2019; transformers' LlamaRMSNorm.
+/// Normalises each row: y = w ⊙ x ρ with ρ = (mean(x²) + eps)^-½; x and y are (T, D), w (1, D).
+/// Computes ρ in double for float. A value type.
+/// Threads: forward() may run on several threads.
+/// Source: Zhang and Sennrich, 2019; LlamaRMSNorm of transformers.
 template <class S>
 struct RMSNorm {
   using Scalar = S;
 
   Parameter<S> weight;
   double eps = 1e-6;
-  const char* type = "RMSNorm";  ///< the class that transformers has for it
+  const char* type = "RMSNorm";  ///< the class name in transformers
 
   RMSNorm() = default;
   RMSNorm(Matrix<S> w, double epsilon, const char* type_name = "RMSNorm")
@@ -28,8 +29,9 @@ struct RMSNorm {
   Index size() const { return weight.size(); }
   const char* module_type() const { return type; }
 
-  /// Computes y, which may be x itself, and ρ (T, 1), which backward needs. Throws ShapeError, and
-  /// Error when y overlaps a part of x. Allocates when T changes.
+  /// Computes y, which may be x itself, and ρ (T, 1) for backward.
+  /// Throws: ShapeError; Error when y overlaps a part of x.
+  /// Allocates: when T changes.
   void forward(In<S> x, Out<S> y, Matrix<S>& rho) const {
     using std::sqrt;
     expect_shape("RMSNorm::forward", "x", x, -1, size());
@@ -52,8 +54,9 @@ struct RMSNorm {
     });
   }
 
-  /// dx += dL/dx. With g = w ⊙ dy: dx = ρ g − x ρ³/D Σ g x. x and rho as forward had them. Throws
-  /// ShapeError, and Error when dx overlaps x or dy. Allocates nothing.
+  /// Adds dL/dx to dx. With g = w ⊙ dy: dx += ρ g − x ρ³/D Σ g x. x and rho are those of forward.
+  /// Throws: ShapeError; Error when dx overlaps x or dy.
+  /// Allocates: nothing.
   void add_input_gradient(In<S> x, In<S> dy, const Matrix<S>& rho, Out<S> dx) const {
     expect_shape("RMSNorm::add_input_gradient", "x", x, rho.rows(), size());
     expect_shape("RMSNorm::add_input_gradient", "dy", dy, x.rows(), size());
@@ -75,7 +78,9 @@ struct RMSNorm {
     });
   }
 
-  /// dw += Σ_t dy_t ⊙ x_t ρ_t when the weight is trained. Throws ShapeError. Allocates nothing.
+  /// Adds dw += Σ_t dy_t ⊙ x_t ρ_t if the weight is trainable.
+  /// Throws: ShapeError.
+  /// Allocates: nothing.
   void add_weight_gradient(In<S> x, In<S> dy, const Matrix<S>& rho) {
     if (!weight.trainable) return;
     expect_shape("RMSNorm::add_weight_gradient", "x", x, rho.rows(), size());

@@ -1,4 +1,4 @@
-// Rotary position embedding: pairs of a head's elements turned by an angle that grows with the
+// Rotary position embedding: rotates pairs of a head's elements by an angle proportional to the
 // position.
 #pragma once
 
@@ -12,16 +12,17 @@
 
 namespace lora {
 
-/// How a model stretches its positions beyond those it was trained on; names are transformers'.
+/// How a model extends its positions beyond those it was trained on. The names are those of
+/// transformers.
 struct RopeScaling {
   enum class Type { none, linear, dynamic, llama3, yarn };
   Type type = Type::none;
   double factor = 1, low_freq_factor = 1, high_freq_factor = 4;
-  /// llama3's and yarn's: the positions of the first training.
+  /// For llama3 and yarn: the number of positions in pretraining.
   Index original_max_position_embeddings = 0;
-  double beta_fast = 32, beta_slow = 1;         ///< yarn's: turns within those positions
-  bool truncate = true;                         ///< yarn's: whether its two edges are whole pairs
-  std::optional<double> attention_factor = {};  ///< yarn's; not set: 0.1 ln(factor) + 1
+  double beta_fast = 32, beta_slow = 1;         ///< yarn: rotations within those positions
+  bool truncate = true;                         ///< yarn: round the ramp's edges to whole pairs
+  std::optional<double> attention_factor = {};  ///< yarn; unset: 0.1 ln(factor) + 1
   bool operator==(const RopeScaling&) const = default;
 };
 
@@ -30,19 +31,19 @@ struct Rope {
   Index head_dim = 0;  ///< K, even
   double theta = 10000;
   RopeScaling scaling;
-  Index max_position_embeddings = 0;  ///< dynamic's: sequences up to it are not stretched
+  Index max_position_embeddings = 0;  ///< dynamic: sequences up to this length are not stretched
 };
 
-/// What cosines and sines are multiplied with: yarn's attention factor, 1 for the others.
+/// Returns the factor of all cosines and sines: yarn's attention factor, 1 for the other types.
 inline double rope_attention_factor(const RopeScaling& s) {
   if (s.type != RopeScaling::Type::yarn) return 1;
   return s.attention_factor.value_or(s.factor > 1 ? 0.1 * std::log(s.factor) + 1 : 1);
 }
 
 namespace detail {
-/// How much of pair i's angle yarn divides by factor: 0 up to the pair that turns beta_fast times
-/// within the positions P of the first training, 1 from that which turns beta_slow times, linear
-/// between. The pair that turns n times is K ln(P/(2πn)) / (2 ln θ).
+/// Returns how far yarn divides the angle of pair i by factor: 0 up to the pair that rotates
+/// beta_fast times within the P positions of pretraining, 1 from the pair that rotates beta_slow
+/// times, linear between. The pair that rotates n times is K ln(P/(2πn)) / (2 ln θ).
 inline double yarn_ramp(const Rope& rope, Index i) {
   const RopeScaling& s = rope.scaling;
   const auto K = static_cast<double>(rope.head_dim);
@@ -58,15 +59,14 @@ inline double yarn_ramp(const Rope& rope, Index i) {
 }
 }  // namespace detail
 
-/// The angle between two neighbouring positions for pair i = 0 … K/2 - 1 of a sequence of `length`
-/// tokens: θ^(−2i/K), and then
-///   linear   divided by factor;
-///   dynamic  with θ' = θ (factor · L / Lmax − (factor − 1))^(K/(K−2)) while L = length > Lmax;
-///   llama3   with wavelength λ = 2π/f and the original number of positions P: f / factor when
-///            λ > P/low, f when λ < P/high, else (1−s) f/factor + s f, s = (P/λ − low)/(high −
-/// low);
-///   yarn     m f/factor + (1−m) f with yarn_ramp's m (Peng et al., 2023).
-/// Source: transformers' modeling_rope_utils.
+/// Returns the angle between consecutive positions for pair i = 0 … K/2 - 1 of a sequence of
+/// `length` tokens: f = θ^(−2i/K), modified by the scaling type:
+///   linear   f / factor;
+///   dynamic  θ' = θ (factor · L / Lmax − (factor − 1))^(K/(K−2)) for θ where L = length > Lmax;
+///   llama3   with wavelength λ = 2π/f and P positions in pretraining: f / factor if λ > P/low,
+///            f if λ < P/high, else (1−s) f/factor + s f with s = (P/λ − low)/(high − low);
+///   yarn     m f/factor + (1−m) f with m of yarn_ramp (Peng et al., 2023).
+/// Source: modeling_rope_utils of transformers.
 inline double rope_frequency(const Rope& rope, Index i, Index length) {
   const RopeScaling& s = rope.scaling;
   const auto K = static_cast<double>(rope.head_dim);
@@ -93,19 +93,19 @@ inline double rope_frequency(const Rope& rope, Index i, Index length) {
   return (1 - smooth) * f / s.factor + smooth * f;
 }
 
-/// Forward turns by +angle, backward, being the transpose, by −angle.
+/// The direction of rotate(): forward rotates by +angle; backward, its transpose, by −angle.
 enum class Turn { forward, backward };
 
-/// Cosines and sines of the angles of T tokens, (T, K/2) each; made once for a batch and used by
-/// every layer.
+/// The cosines and sines of the angles of T tokens, (T, K/2) each. Computed once per batch and used
+/// by every layer.
 template <class S>
 struct RotaryTable {
   Matrix<RealOf<S>> cosine, sine;
 
-  /// For sequences that lie end to end; sequence n has lengths[n] tokens, which stand at positions
-  /// past[n], past[n] + 1, … (past empty: 0). Angles are rounded to float32 before their cosine and
-  /// sine are taken, as transformers does for every type; then yarn's attention factor multiplies
-  /// both. Allocates when T changes.
+  /// Computes the table for concatenated sequences. Sequence n has lengths[n] tokens at positions
+  /// past[n], past[n] + 1, … (past empty: 0). As in transformers, angles are rounded to float32
+  /// before their cosine and sine are taken; then yarn's attention factor multiplies both.
+  /// Allocates: when T changes.
   void prepare(const Rope& rope, std::span<const Index> lengths, std::span<const Index> past = {}) {
     Index rows = 0;
     for (const Index length : lengths) rows += length;
@@ -136,7 +136,7 @@ struct RotaryTable {
 };
 
 namespace detail {
-/// (a, b) becomes (a c − b s, b c + a s) for each pair, eight pairs at a time as map_row.
+/// Replaces each pair (a, b) by (a c − b s, b c + a s), eight pairs at a time as in map_row.
 template <class S>
 void rotate_head(Index pairs, const RealOf<S>* c, const RealOf<S>* s, RealOf<S> sign, S* a, S* b) {
   constexpr Index lanes = 8;
@@ -158,10 +158,12 @@ void rotate_head(Index pairs, const RealOf<S>* c, const RealOf<S>* s, RealOf<S> 
 }
 }  // namespace detail
 
-/// Turns each head of x (T, H·K) in place by the angles of `table`: for i < K/2 the pair
-/// (x_i, x_{i+K/2}) becomes (x_i c − x_{i+K/2} s, x_{i+K/2} c + x_i s). Rows are shared between
-/// threads. Throws ShapeError. Allocates nothing. Source: Su et al., 2021; transformers'
-/// apply_rotary_pos_emb.
+/// Rotates each head of x (T, H·K) in place by the angles of `table`: for i < K/2, the pair (x_i,
+/// x_{i+K/2}) becomes (x_i c − x_{i+K/2} s, x_{i+K/2} c + x_i s).
+/// Throws: ShapeError.
+/// Allocates: nothing.
+/// Threads: shares rows between the workers.
+/// Source: Su et al., 2021; apply_rotary_pos_emb of transformers.
 template <class S>
 void rotate(Out<S> x, const RotaryTable<S>& table, Turn turn = Turn::forward) {
   const Index pairs = table.cosine.cols();

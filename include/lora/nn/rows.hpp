@@ -1,4 +1,4 @@
-// Sums over a row and sums of matrices: what norms, attention and residual connections are made of.
+// Row sums and sums of matrices, the building blocks of norms, attention and residual connections.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -11,15 +11,15 @@
 
 namespace lora {
 
-/// Calls fn(first row, past the last) for shares of rows of so many elements that a thread is worth
-/// waking. What is computed in a row does not depend on its share.
+/// Calls fn(first row, past the last) for ranges of rows that hold enough elements to be worth
+/// waking a thread. The result of a row must not depend on its range.
 template <class Fn>
 void for_row_shares(Index rows, Index cols, Fn&& fn) {
   parallel_for(rows, std::max<Index>(1, 16384 / std::max<Index>(cols, 1)), fn);
 }
 
-/// Σ f(i) for i < n, in an order that depends on n alone: sixteen sums side by side, which are then
-/// added in double for float. f is called once for each i.
+/// Returns Σ f(i) for i < n in an order that depends only on n: sixteen parallel sums, which are
+/// then added in double for float. Calls f once for each i.
 template <class S, class F>
 WideOf<S> sum_over(Index n, F&& f) {
   constexpr Index lanes = 16;
@@ -34,8 +34,8 @@ WideOf<S> sum_over(Index n, F&& f) {
   return sum;
 }
 
-/// out[i] = f(i) for i < n. Sixteen values are made before any of them is stored, so that a
-/// compiler uses its registers whatever f reads; f(i) may read out[i], no other element of it.
+/// Computes out[i] = f(i) for i < n. Computes sixteen values before it stores any of them, so that
+/// the compiler uses registers whatever f reads. f(i) may read out[i] but no other element of out.
 template <class S, class F>
 void map_row(Index n, S* out, F&& f) {
   constexpr Index lanes = 16;
@@ -48,14 +48,16 @@ void map_row(Index n, S* out, F&& f) {
   for (; i < n; ++i) out[i] = f(i);
 }
 
-/// Σ x_i y_i, without conjugation, in sum_over's order.
+/// Returns Σ x_i y_i, without conjugation, in the order of sum_over().
 template <class S>
 WideOf<S> dot_product(Index n, const S* x, const S* y) {
   return sum_over<S>(n, [=](Index i) { return x[i] * y[i]; });
 }
 
-/// y += x, both (T, D), rows shared between threads; x may be y itself. Throws ShapeError, and Error
-/// when x overlaps a part of y. Allocates nothing.
+/// Computes y += x; both are (T, D). x may be y itself.
+/// Throws: ShapeError; Error when x overlaps a part of y.
+/// Allocates: nothing.
+/// Threads: shares rows between the workers.
 template <class S>
 void add_rows(In<S> x, Out<S> y) {
   expect_shape("add_rows", "x", x, y.rows(), y.cols());
@@ -69,8 +71,9 @@ void add_rows(In<S> x, Out<S> y) {
   });
 }
 
-/// y_j += Σ_t f(t, j) for j < n, one column of rows t = 0 … rows - 1 after the other: the order of
-/// the sum is that of the rows. Columns are shared between threads. Allocates nothing.
+/// Computes y_j += Σ_t f(t, j) for j < n, summed in the order of the rows t = 0 … rows - 1. Threads
+/// share the columns.
+/// Allocates: nothing.
 template <class S, class F>
 void add_column_sums(Index rows, Index n, S* y, F&& f) {
   parallel_for(n, std::max<Index>(16, 16384 / std::max<Index>(rows, 1)),

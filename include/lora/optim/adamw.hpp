@@ -14,7 +14,7 @@
 
 namespace lora {
 
-/// torch.optim.AdamW's options and defaults.
+/// The options of AdamW, with the names and defaults of torch.optim.AdamW.
 struct AdamWOptions {
   double lr = 1e-3;
   std::array<double, 2> betas = {0.9, 0.999};
@@ -24,26 +24,33 @@ struct AdamWOptions {
   bool maximize = false;
 };
 
-/// AdamW (Loshchilov, Hutter 2019) with the formula and the order of operations of
-/// torch.optim.AdamW, in S:
+/// AdamW in S, with the formula and the order of operations of torch.optim.AdamW:
 ///   p ← (1 − lr λ) p,   m ← m + (1−β1)(g − m),   v ← β2 v + (1−β2) g²,
 ///   p ← p − lr/(1−β1^t) · m / (√v / √(1−β2^t) + eps)
-/// and with amsgrad (Reddi, Kale, Kumar 2018) the largest v so far under the root.
+/// With amsgrad, the largest v so far replaces v under the root.
+///
+///   AdamW<float> optimizer({.lr = 1e-4, .weight_decay = 0.01});
+///   for (const Batch& batch : batches) {
+///     zero_grad(model);
+///     compute_gradients(model, batch);  // a forward, a loss and a backward
+///     clip_grad_norm(model, 1.0);
+///     optimizer.step(model);
+///   }
 ///
 /// Works on any object whose for_each_parameter(prefix, fn) calls fn(const NamePath&,
-/// Parameter<S>&) and whose parameters stay where they are during a step. Frozen parameters are
-/// left alone.
-///
-/// State belongs to a parameter's name. As in PyTorch t counts the updates of one tensor, so one
-/// that becomes trainable later starts its own bias correction; all tensors of a step are counted
-/// together, once. Copies are independent. Not safe to share between threads.
+/// Parameter<S>&) and whose parameters do not move during a step. Skips frozen parameters. State
+/// belongs to a parameter's name. As in PyTorch, t counts the updates of one tensor, so a tensor
+/// that becomes trainable later starts its own bias correction. Copies are independent.
+/// Threads: not safe to share.
+/// Source: Loshchilov and Hutter, 2019; amsgrad of Reddi, Kale and Kumar, 2018.
 template <class S>
 class AdamW : public OptimizerBase<S, AdamWOptions> {
   using Base = OptimizerBase<S, AdamWOptions>;
 
  public:
-  /// Throws ConfigError for options outside of what PyTorch takes (lr, eps, weight_decay ≥ 0, betas
-  /// in [0, 1)).
+  /// Creates the optimiser. A parameter belongs to the first group that contains it.
+  /// Throws: ConfigError for options that PyTorch rejects: lr, eps and weight_decay must be ≥ 0,
+  ///   betas in [0, 1).
   explicit AdamW(AdamWOptions options = {}, std::vector<ParameterGroup> groups = {})
       : Base("AdamW", options, std::move(groups),
              options.amsgrad ? std::vector<std::string>{"exp_avg", "exp_avg_sq", "max_exp_avg_sq"}
@@ -54,11 +61,11 @@ class AdamW : public OptimizerBase<S, AdamWOptions> {
     check.below_one("betas[1]", options.betas[1]);
   }
 
-  /// One update of every trainable parameter from its gradient, which stays as it is. Allocates
-  /// only when the trainable names or their order differ from the step before. Non-finite gradients
-  /// go into values and state as in PyTorch: see gradients_finite().
-  /// Throws ConfigError for two parameters of one name and ShapeError for a parameter that has
-  /// changed its shape; then nothing has changed.
+  /// Updates every trainable parameter from its gradient, which stays unchanged. Non-finite
+  /// gradients enter values and state as in PyTorch; see gradients_finite().
+  /// Throws: ConfigError for two parameters of one name; ShapeError for a parameter whose shape has
+  ///   changed. Nothing changes then.
+  /// Allocates: only when the trainable names or their order differ from the previous step.
   template <class Model>
   void step(Model& model) {
     const auto update = kernels::adamw_kernel<S>();
@@ -73,7 +80,8 @@ class AdamW : public OptimizerBase<S, AdamWOptions> {
   }
 
  private:
-  /// PyTorch computes these in double and rounds them where they meet the tensor.
+  /// Computes the coefficients in double and rounds them where they meet the tensor, as PyTorch
+  /// does.
   kernels::AdamWCoefficients<S> coefficients(std::size_t group, Index t) const {
     const double lr = this->groups_.lr(group), n = static_cast<double>(t);
     const double beta1 = this->options_.betas[0], beta2 = this->options_.betas[1];

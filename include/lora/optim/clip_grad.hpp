@@ -1,7 +1,7 @@
-// The size of a model's gradient: measuring it, watching it, limiting it.
+// Measures, checks and limits the size of a model's gradient.
 //
-// All functions take any object with for_each_parameter, look at its trainable parameters only,
-// allocate nothing of their own, and sum in double in an order that depends on the sizes alone.
+// All functions take any object with for_each_parameter, read its trainable parameters only,
+// allocate nothing themselves, and sum in double in an order that depends only on the sizes.
 #pragma once
 
 #include <lora/core/parameter.hpp>
@@ -15,23 +15,22 @@
 
 namespace lora {
 
-/// clip_grad_norm with a norm that is NaN or infinite: scale all the same, as PyTorch does, or
-/// throw.
+/// What clip_grad_norm does with a norm that is NaN or infinite: scale all the same, as PyTorch
+/// does, or throw.
 enum class NonFinite { scale, refuse };
 
-/// torch.nn.utils.clip_grad_norm_'s options.
+/// The options of clip_grad_norm, as those of torch.nn.utils.clip_grad_norm_.
 struct ClipOptions {
-  double norm_type = 2;  ///< p > 0 of the p-norm; infinity for the largest magnitude
+  double norm_type = 2;  ///< p > 0 of the p-norm; infinity: the largest magnitude
   NonFinite non_finite = NonFinite::scale;
 };
 
 namespace detail {
 
-/// The larger of two magnitudes; a NaN stays.
+/// Returns the larger of two magnitudes; a NaN stays a NaN.
 inline double larger(double a, double b) { return b <= a || std::isnan(a) ? a : b; }
 
-/// Folds term(|g_i|) over all i; eight folds side by side, so that one need not wait for the one
-/// before it.
+/// Folds term(|g_i|) over all i, as eight parallel folds that do not wait for each other.
 template <class S, class Term, class Fold>
 double fold_magnitudes(const Matrix<S>& g, Term term, Fold fold) {
   std::array<double, 8> part{};
@@ -49,7 +48,7 @@ double fold_magnitudes(const Matrix<S>& g, Term term, Fold fold) {
   return part[0];
 }
 
-/// The p-norm of what has been added.
+/// Accumulates a p-norm.
 class NormSum {
  public:
   explicit NormSum(double p) : p_(p) {}
@@ -89,8 +88,7 @@ inline void expect_norm_type(const char* where, double p) {
 
 }  // namespace detail
 
-/// Whether no gradient holds a NaN or an infinity, so that a loop can skip the step that one would
-/// spoil.
+/// Whether no gradient holds a NaN or an infinity, so that a loop can skip a bad step.
 template <class Model>
 bool gradients_finite(Model& model) {
   bool finite = true;
@@ -102,7 +100,7 @@ bool gradients_finite(Model& model) {
 }
 
 /// Calls fn(name, norm) with the p-norm of each trainable parameter's gradient.
-/// Throws ConfigError unless norm_type > 0.
+/// Throws: ConfigError unless norm_type > 0.
 template <class Model, class Fn>
 void for_each_grad_norm(Model& model, Fn fn, double norm_type = 2) {
   detail::expect_norm_type("for_each_grad_norm", norm_type);
@@ -114,8 +112,8 @@ void for_each_grad_norm(Model& model, Fn fn, double norm_type = 2) {
   });
 }
 
-/// (Σ |g|^p)^(1/p) over all gradients as one vector; 0 when nothing is trained.
-/// Throws ConfigError unless norm_type > 0.
+/// Returns (Σ |g|^p)^(1/p) over all gradients as one vector, or 0 if nothing is trained.
+/// Throws: ConfigError unless norm_type > 0.
 template <class Model>
 double grad_norm(Model& model, double norm_type = 2) {
   detail::expect_norm_type("grad_norm", norm_type);
@@ -126,12 +124,12 @@ double grad_norm(Model& model, double norm_type = 2) {
   return total.norm();
 }
 
-/// Multiplies all gradients with min(1, max_norm / (norm + 1e-6)) and returns `norm` = grad_norm
-/// before (torch.nn.utils.clip_grad_norm_, which sums in the gradient's type).
-/// With NonFinite::scale an infinite norm makes finite gradients 0 and infinite ones NaN, a NaN
-/// makes all NaN; with NonFinite::refuse either throws Error naming the first such tensor, and
-/// nothing has changed.
-/// Throws ConfigError for a negative or NaN max_norm and unless norm_type > 0.
+/// Multiplies all gradients by min(1, max_norm / (norm + 1e-6)) and returns `norm`, grad_norm
+/// before the call. With NonFinite::scale, an infinite norm turns finite gradients into 0 and
+/// infinite ones into NaN, and a NaN norm turns all into NaN.
+/// Throws: ConfigError for a negative or NaN max_norm or norm_type ≤ 0; with NonFinite::refuse,
+///   Error for a non-finite norm, which names the first such tensor. Nothing changes then.
+/// Source: torch.nn.utils.clip_grad_norm_, which sums in the type of the gradient.
 template <class Model>
 double clip_grad_norm(Model& model, double max_norm, const ClipOptions& options = {}) {
   if (!(max_norm >= 0)) {

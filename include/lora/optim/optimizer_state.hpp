@@ -1,4 +1,4 @@
-// What an optimiser remembers of each tensor between steps, kept by the tensor's name.
+// Keeps an optimiser's state between steps, by the name of the tensor.
 #pragma once
 
 #include <lora/core/on_use.hpp>
@@ -14,26 +14,25 @@
 
 namespace lora {
 
-/// All that an optimiser must be given back to go on with the same bits; hyper-parameters are not
-/// in it.
+/// Everything that an optimiser needs to continue with the same bits, except hyper-parameters.
 template <class S>
 struct OptimizerState {
   struct Tensor {
-    Index step = 0;  ///< updates this tensor has had
+    Index step = 0;  ///< number of updates of this tensor
     std::map<std::string, Matrix<S>>
-        moments;  ///< PyTorch's names ("exp_avg", …), each of the value's shape
+        moments;  ///< by PyTorch's names ("exp_avg", …), each of the value's shape
   };
-  Index step = 0;                         ///< calls of the optimiser's step()
+  Index step = 0;                         ///< number of steps of the optimiser
   std::map<std::string, Tensor> tensors;  ///< by the parameter's name
 };
 
-/// What load_state does with a trainable parameter that the state does not name.
+/// How load_state treats a trainable parameter that the state does not name.
 enum class MissingState { refuse, start_fresh };
 
-/// The state behind one optimiser and its connection to a model: step() finds the slot of each
-/// trainable parameter by name. The order of the last visit is remembered, so that in a steady step
-/// finding is one comparison of names and nothing is allocated. Copies are independent. Not safe to
-/// share between threads.
+/// The state of one optimiser and its connection to a model: step() finds the slot of each
+/// trainable parameter by name. It remembers the order of the last visit, so in steady state
+/// finding a slot costs one comparison of names and no allocation. Copies are independent. Not safe
+/// to share between threads.
 template <class S>
 class StateTable {
   using String = OnUse<std::string, S>;
@@ -48,16 +47,15 @@ class StateTable {
     Index visit = 0;                 ///< the last step that met this name
   };
 
-  /// `owner` begins the messages; `kinds` names the matrices that are kept a tensor.
+  /// Messages begin with `owner`; `kinds` names the matrices kept for each tensor.
   StateTable(String owner, std::vector<String> kinds)
       : owner_(std::move(owner)), kinds_(std::move(kinds)) {}
 
-  /// One step of the optimiser: update(slot, parameter) for each trainable parameter of `model` in
-  /// its own order, slot.step counting this update already. A name seen for the first time gets a
-  /// slot of zeros. All parameters are found and checked before the first is updated, and must stay
-  /// where they are meanwhile.
-  /// Throws ConfigError when two have one name and ShapeError when a gradient or the state has
-  /// another shape than the value; then nothing has changed.
+  /// Runs one step: calls update(slot, parameter) for each trainable parameter of `model` in the
+  /// model's order, with this update already counted in slot.step. A new name gets a slot of zeros.
+  /// All parameters are found and checked before the first update, and must not move meanwhile.
+  /// Throws: ConfigError if two have one name; ShapeError if a gradient or the state has another
+  ///   shape than the value. Nothing changes then.
   template <class Model, class Update>
   void step(Model& model, const OnUse<ParameterGroups, S>& groups, Update update) {
     groups.expect_any();
@@ -81,7 +79,7 @@ class StateTable {
 
   Index steps() const { return steps_; }
 
-  /// A copy of all that is kept.
+  /// Returns a copy of the whole state.
   OptimizerState<S> snapshot() const {
     OptimizerState<S> state;
     state.step = steps_;
@@ -93,23 +91,24 @@ class StateTable {
     return state;
   }
 
-  /// Replaces all that is kept. Throws ConfigError listing everything that does not fit the model:
-  /// names it does not have, trainable ones without state (unless start_fresh), and moments that
-  /// are unknown, missing or of another shape; then nothing has changed.
+  /// Replaces the whole state.
+  /// Throws: ConfigError that lists everything that does not fit the model: names that it does not
+  ///   have, trainable ones without state (unless start_fresh), and moments that are unknown,
+  ///   missing or of another shape. Nothing changes then.
   template <class Model>
   void restore(const OptimizerState<S>& state, Model& model,
                const OnUse<ParameterGroups, S>& groups, MissingState missing) {
     std::vector<Slot> fresh;
     std::map<String, std::size_t> index;
     String faults;
-    if (state.step < 0 || state.step > Index{1} << 53)  // steps go on being counted
+    if (state.step < 0 || state.step > Index{1} << 53)  // leaves room to count further steps
       faults += "\n  step is " + std::to_string(state.step) + ", expected 0 to 2^53";
     std::set<String> known;
-    // With no step taken there is nothing to miss.
+    // Before the first step there is no state to miss.
     const bool may_miss = missing == MissingState::start_fresh || state.step == 0;
     model.for_each_parameter("", [&](const NamePath& path, Parameter<S>& p) {
       const std::string name = path.str();
-      if (!known.insert(name).second) return;  // step() refuses the second of one name
+      if (!known.insert(name).second) return;  // step() rejects the second one
       const auto found = state.tensors.find(name);
       if (found == state.tensors.end()) {
         if (p.trainable && !may_miss) faults += "\n  missing: " + name;
@@ -138,7 +137,7 @@ class StateTable {
   }
 
   /// Forgets the names that `model` no longer lists, frozen or not, or lists with another shape, so
-  /// that a name used again starts from zero.
+  /// that a reused name starts from zero.
   template <class Model>
   void prune(Model& model) {
     std::map<String, std::pair<Index, Index>> known;
@@ -176,7 +175,7 @@ class StateTable {
     return slot;
   }
 
-  /// The slot of the parameter that is visited as number bound_.size().
+  /// Returns the slot of the parameter visited as number bound_.size().
   std::size_t locate(const NamePath& path, const Parameter<S>& p,
                      const OnUse<ParameterGroups, S>& groups) {
     const std::size_t position = bound_.size();
@@ -241,7 +240,7 @@ class StateTable {
     return faults;
   }
 
-  /// Takes back the slots of a step that did not happen.
+  /// Removes the slots that a failed step added.
   void drop_unused() {
     while (!slots_.empty() && slots_.back().step == 0) {
       index_.erase(slots_.back().name);

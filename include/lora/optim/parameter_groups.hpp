@@ -15,24 +15,24 @@
 
 namespace lora {
 
-/// Some of the parameters and what is different for them; what is left empty is as in the
-/// optimiser's options.
+/// A set of parameters with options of its own. Options left empty are those of the optimiser.
 struct ParameterGroup {
   std::string name;  ///< for messages and for watching the learning rate
-  /// Whether a parameter (its name, PyTorch's shape) belongs here. Asked once a name.
+  /// Whether a parameter (its name and PyTorch shape) belongs to the group. Called once per name.
   std::function<bool(const std::string& name, const std::vector<Index>& shape)> contains;
   std::optional<double> lr{};
   std::optional<double> weight_decay{};
 };
 
-/// The groups of one optimiser: the given ones in their order, then "default" for what none of them
-/// contains. The learning rate of a group is its own times one factor common to all, which a
-/// schedule sets.
+/// The groups of one optimiser: the given ones in order, then "default" for all remaining
+/// parameters. The learning rate of a group is its own times a common factor, which a schedule
+/// sets.
 template <class Group = ParameterGroup>
 class BasicParameterGroups {
  public:
-  /// `owner` begins the messages. Throws ConfigError for a rate or decay that is negative or not
-  /// finite, and for a group that has no `contains`.
+  /// Creates the groups. Messages begin with `owner`.
+  /// Throws: ConfigError for a rate or decay that is negative or not finite, and for a group
+  ///   without `contains`.
   BasicParameterGroups(const std::string& owner, double lr, double weight_decay,
                        std::vector<Group> groups)
       : owner_(owner), groups_(std::move(groups)) {
@@ -50,7 +50,7 @@ class BasicParameterGroups {
     }
   }
 
-  /// The first group that contains the parameter.
+  /// Returns the first group that contains the parameter.
   std::size_t find(const std::string& name, const std::vector<Index>& shape) const {
     expect_any();
     std::size_t g = 0;
@@ -58,27 +58,24 @@ class BasicParameterGroups {
     return g;
   }
 
-  /// Makes lr(g) = base_lr(g) · factor. Throws ConfigError unless the factor is finite and not
-  /// negative.
+  /// Sets lr(g) = base_lr(g) · factor.
+  /// Throws: ConfigError unless the factor is finite and not negative.
   void set_lr_factor(double factor) {
     detail::OptionCheck{owner_}.not_negative("the factor of the learning rate", factor);
     factor_ = factor;
   }
 
-  std::size_t size() const {
-    return groups_.size();
-  }  ///< the default one included, which is the last
+  std::size_t size() const { return groups_.size(); }  ///< includes the default group, the last one
   const std::string& name(std::size_t g) const { return at(g).name; }
   double base_lr(std::size_t g) const { return *at(g).lr; }
   double lr(std::size_t g) const { return base_lr(g) * factor_; }
   double weight_decay(std::size_t g) const { return *at(g).weight_decay; }
   double lr_factor() const { return factor_; }
-  /// Throws Error when the groups, or the optimiser that they belong to, were moved from.
+  /// Checks that the groups are valid.
+  /// Throws: Error if they, or the optimiser that holds them, were moved from.
   void expect_any() const {
     if (!groups_.empty()) return;
-    throw Error(
-        "ParameterGroups: the optimiser was moved from; expected one that was given a new value "
-        "since");
+    throw Error("ParameterGroups: the optimiser was moved from; assign a new value first");
   }
 
  private:
@@ -93,7 +90,8 @@ class BasicParameterGroups {
 };
 using ParameterGroups = BasicParameterGroups<>;
 
-/// No weight decay for vectors (biases, the weights of norms), by their shape.
+/// Returns a group without weight decay for vectors (biases and the weights of norms), selected by
+/// shape.
 template <class = void>
 ParameterGroup no_decay() {
   return {"no_decay",
@@ -101,21 +99,22 @@ ParameterGroup no_decay() {
           std::nullopt, 0.0};
 }
 
-/// PEFT's names for what LoRA+ leaves open.
+/// The options of LoRA+, with PEFT's names.
 struct LoRAPlusOptions {
   double loraplus_lr_embedding = 1e-6;
   double loraplus_weight_decay = 0;
 };
 
-/// The four groups of LoRA+ (Hayou, Ghosh, Yu 2024; PEFT's create_loraplus_optimizer):
+/// Returns the four groups of LoRA+:
 ///   "embedding"       lora_embedding_A and _B         loraplus_lr_embedding
-///   "groupB_no_decay" bias or norm's weight among B   lr · loraplus_lr_ratio, no decay
+///   "groupB_no_decay" biases and norms among groupB   lr · loraplus_lr_ratio, no decay
 ///   "groupB"          lora_B in the name, or a vector lr · loraplus_lr_ratio
 ///   "groupA"          everything else                 lr
-/// As in PEFT, the decay is loraplus_weight_decay and not the optimiser's weight_decay. PEFT knows
-/// a norm by its class; here it is a vector with "norm", or a part that begins with "ln", in its
-/// name.
-/// Throws ConfigError for a ratio that is not positive and finite.
+/// As in PEFT, the decay is loraplus_weight_decay and not the weight_decay of the optimiser. PEFT
+/// recognises a norm by its class; here a norm is a vector with "norm" in its name or a part that
+/// begins with "ln".
+/// Throws: ConfigError for a ratio that is not positive and finite.
+/// Source: Hayou, Ghosh and Yu, 2024; PEFT's create_loraplus_optimizer.
 template <class = void>
 std::vector<ParameterGroup> loraplus_groups(double lr, double loraplus_lr_ratio,
                                             const LoRAPlusOptions& options = {}) {

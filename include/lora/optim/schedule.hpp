@@ -1,4 +1,4 @@
-// Learning-rate schedules as pure functions of the step, so that a run that was interrupted goes on
+// Learning-rate schedules as pure functions of the step, so that an interrupted run continues
 // exactly.
 #pragma once
 
@@ -15,35 +15,35 @@
 
 namespace lora {
 
-/// The arguments of transformers' get_scheduler, under its names. The first two may be given to
-/// every schedule; the others only to those that know them, each beside its default.
+/// The arguments of transformers' get_scheduler, under its names. Every schedule accepts the first
+/// two; the others belong to the schedules named beside them, with their defaults.
 template <class Tag = void>
 struct BasicScheduleOptions {
   Index num_warmup_steps = 0;
   std::optional<Index> num_training_steps{};
-  /// The learning rate before the schedule: needed by polynomial and by min_lr, as they aim at
-  /// absolute rates.
+  /// The learning rate before the schedule. polynomial and min_lr need it because they set absolute
+  /// rates.
   std::optional<double> base_lr{};
 
   std::optional<double> num_cycles{};       ///< cosine*, warmup_stable_decay: 0.5; restarts: 1
   std::optional<double> lr_end{};           ///< polynomial: 1e-7
   std::optional<double> power{};            ///< polynomial: 1
-  std::optional<Index> timescale{};         ///< inverse_sqrt: the warm-up steps, 10000 if none
-  std::optional<double> min_lr{};           ///< cosine_*_min_lr: this or the next is needed
+  std::optional<Index> timescale{};         ///< inverse_sqrt: the warm-up steps, or 10000
+  std::optional<double> min_lr{};           ///< cosine_*_min_lr: set this or min_lr_rate
   std::optional<double> min_lr_rate{};      ///< min_lr / base_lr
   std::optional<double> warmup_lr_rate{};   ///< cosine_warmup_with_min_lr: 1 / warm-up steps
   std::optional<Index> num_stable_steps{};  ///< warmup_stable_decay: training − warm-up − decay
-  std::optional<Index> num_decay_steps{};   ///< warmup_stable_decay: needed
+  std::optional<Index> num_decay_steps{};   ///< warmup_stable_decay: required
   std::optional<std::string> warmup_type{};  ///< warmup_stable_decay: "linear", "cosine", "1-sqrt"
-  std::optional<std::string> decay_type{};   ///< the same; its default is "cosine"
+  std::optional<std::string> decay_type{};   ///< warmup_stable_decay: the same; "cosine"
   std::optional<double> min_lr_ratio{};      ///< warmup_stable_decay: 0
 };
 
 using ScheduleOptions = BasicScheduleOptions<>;
 
-/// A schedule of transformers (optimization.py, get_scheduler) by its name. With
-/// w = num_warmup_steps, n = num_training_steps and q = (step − w) / max(1, n − w), all but
-/// "constant" rise as step / w for w steps; then they are
+/// A schedule of transformers, by name. With w = num_warmup_steps, n = num_training_steps and
+/// q = (step − w) / max(1, n − w), every schedule except "constant" rises as step / w for w steps.
+/// Then the factor is
 ///   constant                   1
 ///   constant_with_warmup       1
 ///   linear                     max(0, 1 − q)
@@ -54,20 +54,22 @@ using ScheduleOptions = BasicScheduleOptions<>;
 ///   cosine_with_min_lr         m + (1 − m) cosine with m = min_lr_rate
 ///   cosine_warmup_with_min_lr  the same one step ahead; rises from warmup_lr_rate
 ///   warmup_stable_decay        rises from min_lr_ratio, stays 1, falls to min_lr_ratio
-/// A value; safe to share between threads.
+/// A value type; safe to share between threads.
+/// Source: get_scheduler in optimization.py of transformers.
 template <class Tag = void>
 class BasicLRSchedule {
  public:
   using Options = BasicScheduleOptions<Tag>;
 
-  /// Throws ConfigError for a name that is not in the list above (reduce_lr_on_plateau depends on
-  /// the loss and not on the step alone), an option that this schedule does not know, lacks, or
-  /// that is out of range.
+  /// Creates a schedule.
+  /// Throws: ConfigError for a name that is not listed above (reduce_lr_on_plateau depends on the
+  ///   loss, not only on the step), and for an option that the schedule does not have, that is
+  ///   missing, or that is out of range.
   explicit BasicLRSchedule(std::string name, Options options = {});
 
-  /// What the base learning rate is multiplied with in step number `step` + 1: 0 is asked for
-  /// before the first.
-  /// Throws ConfigError for a negative step.
+  /// Returns the factor of the base learning rate in step number `step` + 1; the first step has
+  /// factor(0).
+  /// Throws: ConfigError for a negative step.
   double factor(Index step) const;
 
   const std::string& name() const { return name_; }
@@ -90,7 +92,7 @@ class BasicLRSchedule {
     const char* name;
     Kind kind;
     bool needs_training_steps;
-    std::string_view options;  ///< those it knows, each followed by a blank
+    std::string_view options;  ///< its options, each followed by a blank
   };
   static constexpr std::array<Row, 10> rows = {{
       {"linear", Kind::linear, true, ""},
@@ -126,7 +128,7 @@ class BasicLRSchedule {
   Kind kind_ = Kind::constant;
 };
 
-/// The schedule there is; the template is compiled only where one is used.
+/// The schedule to use; the template is compiled only where it is used.
 using LRSchedule = BasicLRSchedule<>;
 
 template <class Tag>
@@ -263,7 +265,7 @@ void BasicLRSchedule<Tag>::settle_stable_steps() {
   if (!options_.min_lr_ratio) options_.min_lr_ratio = 0;
 }
 
-/// From 1 at progress 0 towards 0 at progress 1.
+/// Falls from 1 at progress 0 towards 0 at progress 1.
 template <class Tag>
 double BasicLRSchedule<Tag>::shape(std::string_view type, double progress, double num_cycles) {
   if (type == "linear") return 1 - progress;

@@ -11,7 +11,7 @@
 
 namespace lora {
 
-/// torch.optim.SGD's options and defaults.
+/// The options of SGD, with the names and defaults of torch.optim.SGD.
 struct SGDOptions {
   double lr = 1e-3;
   double momentum = 0;
@@ -21,17 +21,18 @@ struct SGDOptions {
   bool maximize = false;
 };
 
-/// SGD with the formula and the order of operations of torch.optim.SGD, in S:
+/// SGD in S, with the formula and the order of operations of torch.optim.SGD:
 ///   d = ±g + λ p,   b ← momentum b + (1 − dampening) d (b = d in a tensor's first update),
 ///   p ← p − lr d', with d' = d + momentum b if nesterov, else b, or d without momentum.
-/// What it works on, its state by name and its thread safety are AdamW's.
+/// Models, state and thread safety are as for AdamW.
 template <class S>
 class SGD : public OptimizerBase<S, SGDOptions> {
   using Base = OptimizerBase<S, SGDOptions>;
 
  public:
-  /// Throws ConfigError for a negative or non-finite lr, momentum or weight_decay, a dampening that
-  /// is not finite, and nesterov without momentum or with dampening.
+  /// Creates the optimiser.
+  /// Throws: ConfigError for a negative or non-finite lr, momentum or weight_decay, a non-finite
+  ///   dampening, and nesterov without momentum or with dampening.
   explicit SGD(SGDOptions options = {}, std::vector<ParameterGroup> groups = {})
       : Base("SGD", options, std::move(groups),
              options.momentum != 0 ? std::vector<std::string>{"momentum_buffer"}
@@ -48,9 +49,9 @@ class SGD : public OptimizerBase<S, SGDOptions> {
     }
   }
 
-  /// One update of every trainable parameter from its gradient, which stays as it is. Allocates
-  /// only when the trainable names or their order differ from the step before. Throws as
-  /// AdamW::step does; then nothing has changed.
+  /// Updates every trainable parameter from its gradient, which stays unchanged.
+  /// Throws: as AdamW::step. Nothing changes then.
+  /// Allocates: only when the trainable names or their order differ from the previous step.
   template <class Model>
   void step(Model& model) {
     this->table_.step(model, this->groups_, [&](auto& slot, Parameter<S>& p) {

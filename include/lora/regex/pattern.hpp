@@ -1,8 +1,8 @@
-// Regular expressions with the meaning they have in Python's `re`, for the patterns of adapter
-// configurations. Such a pattern may come from the file of a stranger: its length, its compiled
-// size and its nesting are bounded, and matching takes O(size · characters) steps whatever the
-// pattern is (Thompson's simulation with Pike's priorities). What many take together is bounded in
-// name_rules.hpp and matching.hpp.
+// Regular expressions with the meaning of Python's `re`, for the patterns of adapter
+// configurations. A pattern may come from an untrusted file, so its length, compiled size and
+// nesting are bounded, and matching takes O(size · characters) steps for any pattern (Thompson's
+// simulation with Pike's priorities). name_rules.hpp and matching.hpp bound the total of many
+// patterns.
 #pragma once
 
 #include <lora/core/code_points.hpp>
@@ -20,22 +20,22 @@
 
 namespace lora {
 
-/// Memory that a run of matches shares, and the number of steps that they took.
+/// The workspace that successive matches share, and the number of steps that they took.
 struct PatternScratch {
   struct Thread {
     std::int32_t pc;
     std::size_t slots[2];
   };
-  std::string bytes;  // what `text` is decoded from
+  std::string bytes;  // the source of `text`
   std::vector<char32_t> text;
   std::vector<Thread> current, next, pending;
-  std::vector<std::vector<bool>> looks;  // where each look-ahead of the pattern matches
-  std::vector<std::size_t> entered;      // steps whose predecessors are still to be entered
-  std::vector<std::uint64_t> seen;  // for each step of the code, the last visit that entered it
-  std::uint64_t visit = 0;  // a number for each position of each match, so that nothing is cleared
+  std::vector<std::vector<bool>> looks;  // where each look-ahead matches
+  std::vector<std::size_t> entered;      // steps whose predecessors are not entered yet
+  std::vector<std::uint64_t> seen;       // per step, the last visit that entered it
+  std::uint64_t visit = 0;               // one per position and match, so that nothing is cleared
   std::uint64_t steps = 0;
 
-  /// Decodes s into `text`, once for all patterns that ask about the same path in turn.
+  /// Decodes s into `text`, once for all patterns that are matched against one path in turn.
   template <class = void>
   void read(std::string_view s) {
     if (s == bytes) return;
@@ -44,22 +44,22 @@ struct PatternScratch {
   }
 };
 
-/// A compiled pattern. Immutable, so it may be shared between threads; a Scratch may not.
+/// A compiled, immutable pattern. Threads may share it but not a Scratch.
 ///
-/// Means what Python's `re` means for str patterns: literals, escapes (\. \d \w \s \D
-/// \W \S \b \B \A \Z \n \t \xhh \uhhhh ...), sets, `.`, ^, $ (also before a final newline), groups,
-/// named groups, look-ahead, (?i) (?i:...) (?-i:...) for ASCII, alternation, greedy and lazy * + ?
-/// {m} {m,} {,n} {m,n}. Text is UTF-8 and one character is one code point. Refused:
-/// back-references, look-behind, conditional and atomic groups, possessive quantifiers, other
-/// inline flags, octal escapes, and whatever Python refuses.
+/// Means what Python's `re` means for str patterns: literals, escapes (\. \d \w \s \D \W \S \b \B
+/// \A \Z \n \t \xhh \uhhhh ...), sets, `.`, ^, $ (also before a final newline), groups, named
+/// groups, look-ahead, (?i) (?i:...) (?-i:...) for ASCII, alternation, greedy and lazy * + ? {m}
+/// {m,} {,n} {m,n}. Text is UTF-8, and one character is one code point. Rejects back-references,
+/// look-behind, conditional and atomic groups, possessive quantifiers, other inline flags, octal
+/// escapes, and whatever Python rejects.
 template <class Tag = void>
 class BasicPattern {
  public:
   using Scratch = PatternScratch;
 
-  /// Throws ConfigError that says pattern, position and reason. Time and memory are bounded by the
-  /// limits of PatternParser (4096 bytes, 8192 steps once counted repeats are written out, 64
-  /// nested groups).
+  /// Compiles `text`. The limits of PatternParser bound time and memory: 4096 bytes, 8192 steps
+  /// with counted repeats written out, 64 nested groups.
+  /// Throws: ConfigError that names the pattern, the position and the reason.
   explicit BasicPattern(std::string_view text) : text_(text) {
     detail::PatternParser<Tag> parser(text_);
     code_ = std::move(parser.code);
@@ -74,18 +74,20 @@ class BasicPattern {
 
   const std::string& text() const { return text_; }
   std::size_t size() const { return code_.size(); }
-  /// The steps that compiling it took, at least size(): what a bound on many patterns adds up.
+  /// Returns the steps that compilation took, at least size(). A bound on many patterns adds them
+  /// up.
   std::size_t work() const { return work_; }
   int captures() const { return captures_; }
-  /// Whether a | stands outside of every group, so that text put before or after the pattern would
-  /// join one branch only.
+  /// Whether a | is outside every group, so that text put before or after the pattern would join
+  /// only one branch.
   bool top_alternation() const { return top_alternation_; }
 
-  /// Whether a quantifier stands behind a group.
+  /// Whether a quantifier follows a group.
   bool repeats_group() const { return repeats_group_; }
 
-  /// `re.fullmatch(pattern, s) is not None`. Throws ConfigError when s is not ASCII and the pattern
-  /// holds \d \w \s \b, one of their complements or (?i), whose meaning there needs Unicode's tables.
+  /// Returns `re.fullmatch(pattern, s) is not None`.
+  /// Throws: ConfigError if s is not ASCII and the pattern has \d \w \s \b, a complement of these
+  ///   or (?i), which would need Unicode's tables.
   bool full_match(std::string_view s, Scratch& scratch) const {
     return run(s, Goal::whole, scratch, nullptr);
   }
@@ -93,7 +95,8 @@ class BasicPattern {
     Scratch scratch;
     return full_match(s, scratch);
   }
-  /// `re.match(pattern, s) is not None`: some beginning of s matches. Throws as full_match does.
+  /// Returns `re.match(pattern, s) is not None`: whether a prefix of s matches. Throws as
+  /// full_match does.
   bool match(std::string_view s, Scratch& scratch) const {
     return run(s, Goal::prefix, scratch, nullptr);
   }
@@ -101,9 +104,9 @@ class BasicPattern {
     Scratch scratch;
     return match(s, scratch);
   }
-  /// `re.match(pattern, s).group(1)` as (begin, end) in code points; nothing when there is no match
-  /// or the group took no part. Differs from Python where repeats_group() and the repeated group
-  /// can match the empty text: there a backtracking engine may prefer another of the possible
+  /// Returns `re.match(pattern, s).group(1)` as (begin, end) in code points, or nullopt if nothing
+  /// matches or the group took no part. May differ from Python if repeats_group() and the repeated
+  /// group can match the empty text: a backtracking engine may then prefer another of the possible
   /// matches.
   std::optional<std::pair<std::size_t, std::size_t>> match_group(std::string_view s,
                                                                  Scratch& scratch) const {
@@ -143,7 +146,7 @@ class BasicPattern {
           if (slots == nullptr) return true;
           std::copy(t.slots, t.slots + 2, slots);
           found = true;
-          break;  // the threads behind this one have less priority
+          break;  // later threads have lower priority
         }
         if (at < m.text.size() && consumes(step, m.text[at])) {
           follow(m, m.next, {t.pc + 1, {t.slots[0], t.slots[1]}}, at + 1);
@@ -165,8 +168,8 @@ class BasicPattern {
     }
   }
 
-  /// Adds to `list`, in order of priority, every consuming step that is reached from `from` without
-  /// consuming.
+  /// Adds every consuming step that is reachable from `from` without consuming to `list`, in order
+  /// of priority.
   void follow(Scratch& m, std::vector<Scratch::Thread>& list, Scratch::Thread from,
               std::size_t at) const {
     using Op = detail::PatternOp;
@@ -205,13 +208,13 @@ class BasicPattern {
     if (op == Op::text_start) return at == 0;
     if (op == Op::text_end) return at == n;
     if (op == Op::line_end) return at == n || (at + 1 == n && text[at] == '\n');
-    if (n == 0) return false;  // neither \b nor \B is in an empty text (Python up to 3.13)
+    if (n == 0) return false;  // neither \b nor \B matches an empty text (Python up to 3.13)
     const bool before = at > 0 && detail::is_ascii_word(text[at - 1]);
     const bool after = at < n && detail::is_ascii_word(text[at]);
     return (before != after) == (op == Op::word_edge);
   }
 
-  /// The body of a look-ahead, with the steps from which each of its steps is entered.
+  /// The body of a look-ahead and the predecessors of each of its steps.
   struct Look {
     explicit Look(std::vector<detail::PatternStep<Tag>> body)
         : code(std::move(body)), before(code.size()) {
@@ -222,9 +225,9 @@ class BasicPattern {
     std::vector<std::vector<std::size_t>> before;
   };
 
-  /// Notes at which positions look-ahead k matches, from the last to the first: a step leads to the
-  /// end of the body when it consumes the character and the one behind it leads there, or when it
-  /// enters one that does. So each position takes O(size), however the pattern repeats itself.
+  /// Records the positions at which look-ahead k matches, from the last to the first. A step leads
+  /// to the end of the body if it consumes the character and the next step leads there, or if it
+  /// enters a step that does. So each position takes O(size), whatever the pattern repeats.
   void look(Scratch& m, std::size_t k) const {
     const Look& body = looks_[k];
     const std::size_t n = m.text.size(), size = body.code.size();
@@ -269,7 +272,7 @@ class BasicPattern {
   bool ascii_only_ = false, top_alternation_ = false, repeats_group_ = false;
 };
 
-/// The pattern there is; the template is compiled only where a pattern is used.
+/// The pattern to use; the template is compiled only where it is used.
 using Pattern = BasicPattern<>;
 
 }  // namespace lora

@@ -1,4 +1,4 @@
-// What a regular expression is compiled into.
+// The code that a regular expression is compiled to.
 #pragma once
 
 #include <cstdint>
@@ -12,15 +12,15 @@ enum class PatternOp : std::uint8_t {
   character,      // consumes the code point a
   set,            // consumes a code point of sets[a]
   dot,            // consumes anything but a newline
-  split,          // goes on at pc + a, and with less priority at pc + b
-  jump,           // goes on at pc + a
-  save,           // notes the position in slot a (0 and 1: the first capturing group)
+  split,          // continues at pc + a, and with lower priority at pc + b
+  jump,           // continues at pc + a
+  save,           // records the position in slot a (0 and 1: the first capturing group)
   text_start,     // ^ and \A
   text_end,       // \Z
   line_end,       // $: at the end, or before a newline that ends the text
   word_edge,      // \b
   not_word_edge,  // \B
-  look,           // the look-ahead a holds here, or with b = 1 does not
+  look,           // look-ahead a matches here, or with b = 1 does not
   accept
 };
 
@@ -31,8 +31,8 @@ struct PatternStep {
   std::int32_t a = 0, b = 0;
 };
 
-/// Calls fn with every step that can be entered from step `pc` without consuming; assertions are
-/// for the caller to judge.
+/// Calls fn with every step that can be entered from step `pc` without consuming. The caller
+/// evaluates assertions.
 template <class Tag, class Fn>
 void for_each_successor(const std::vector<PatternStep<Tag>>& code, std::size_t pc, Fn&& fn) {
   const PatternStep<Tag>& step = code[pc];

@@ -1,6 +1,5 @@
-// The reading of a regular expression into steps for `Pattern`: what of Python's syntax is taken,
-// what is refused by name, and the bounds on both, since a pattern may come from the file of a
-// stranger.
+// Parses a regular expression into the code of `Pattern`: defines the supported part of Python's
+// syntax and its limits, since a pattern may come from an untrusted file.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -21,8 +20,8 @@ namespace lora {
 
 namespace detail {
 
-/// Recursive descent from text to code. The depth of the recursion is the depth of the groups, at
-/// most max_depth.
+/// A recursive-descent parser from text to code. Recursion is as deep as the groups, at most
+/// max_depth.
 template <class Tag = void>
 class PatternParser : private PatternText<Tag> {
   using Text = PatternText<Tag>;
@@ -42,9 +41,9 @@ class PatternParser : private PatternText<Tag> {
 
   PatternCode code;
   std::vector<CharSet> sets;
-  std::vector<PatternCode> looks;  // the bodies of look-aheads, inner ones before outer ones
+  std::vector<PatternCode> looks;  // bodies of look-aheads, inner before outer
   int captures = 0;
-  std::size_t work = 0;  // steps written, those of discarded and of copied fragments too
+  std::size_t work = 0;  // steps written, with those of discarded and copied fragments
   bool top_alternation = false, repeats_group = false;
   using Text::ascii_only;
 
@@ -61,11 +60,11 @@ class PatternParser : private PatternText<Tag> {
     return {PatternOp::split, static_cast<std::int32_t>(prefer), static_cast<std::int32_t>(other)};
   }
 
-  /// a|b|c: each split prefers the alternative on its left.
+  /// Parses a|b|c. Each split prefers the alternative on its left.
   PatternCode alternatives(int depth) {
     if (depth > max_depth) fail("groups are nested deeper than " + std::to_string(max_depth));
     std::vector<PatternCode> branches;
-    std::size_t rest = 0;  // steps of this and the further branches, with their splits and jumps
+    std::size_t rest = 0;  // steps from this branch on, with their splits and jumps
     do {
       branches.push_back(sequence(depth));
       rest += branches.back().size() + 2;
@@ -86,7 +85,7 @@ class PatternParser : private PatternText<Tag> {
 
   PatternCode sequence(int depth) {
     PatternCode all;
-    PatternCode item;  // the last thing parsed, which a quantifier would repeat
+    PatternCode item;  // the last item parsed, which a quantifier would repeat
     enum { nothing, anchor, thing, group, repeated } kind = nothing;
     while (!at_end() && peek() != '|' && peek() != ')') {
       const std::size_t start = position_;
@@ -111,8 +110,8 @@ class PatternParser : private PatternText<Tag> {
     return all;
   }
 
-  /// Reads * + ? {m} {m,} {,n} {m,n}; hi < 0 is unbounded. A brace that is none of these is an
-  /// ordinary character.
+  /// Reads * + ? {m} {m,} {,n} {m,n}; hi < 0 means unbounded. Any other brace is an ordinary
+  /// character.
   bool quantifier(Index& lo, Index& hi) {
     if (take('*')) return lo = 0, hi = -1, true;
     if (take('+')) return lo = 1, hi = -1, true;
@@ -131,8 +130,8 @@ class PatternParser : private PatternText<Tag> {
     if (hi >= 0 && hi < lo) fail_at(start, "the least number of repeats is above the largest");
     return true;
   }
-  /// body lo to hi times; hi < 0 is unbounded. The language is the same greedy or lazy, only the
-  /// priorities differ.
+  /// Repeats body lo to hi times; hi < 0 means unbounded. Greedy and lazy repeats accept the same
+  /// texts with other priorities.
   PatternCode repeat(const PatternCode& body, Index lo, Index hi, bool lazy) {
     PatternCode all;
     if (body.empty()) return all;
@@ -179,8 +178,8 @@ class PatternParser : private PatternText<Tag> {
     set.add(c, c);
     return set_code(std::move(set));
   }
-  /// Under (?i) a set has both cases of each of its letters. Beyond ASCII that needs Unicode's
-  /// tables, so neither pattern nor text may go there.
+  /// Under (?i), a set contains both cases of each of its letters. Beyond ASCII this would need
+  /// Unicode's tables, so pattern and text must be ASCII.
   PatternCode set_code(CharSet set) {
     if (ignore_case_) {
       if (!set.wide.empty()) fail("(?i) is supported for ASCII only");
@@ -218,7 +217,7 @@ class PatternParser : private PatternText<Tag> {
     }
     const bool first = capturing && ++captures == 1;
     if (first && in_look_)
-      fail_at(start, "the first capturing group stands in a look-ahead; write (?:...) there");
+      fail_at(start, "the first capturing group is in a look-ahead; write (?:...) there");
     PatternCode body = alternatives(depth + 1);
     if (!take(')')) fail_at(start, "group without its )");
     ignore_case_ = ignore_case;
@@ -228,7 +227,7 @@ class PatternParser : private PatternText<Tag> {
     saved.push_back({PatternOp::save, 1});
     return saved;
   }
-  /// (?=...) and (?!...). The body stands apart: what it matches is asked of each position at once.
+  /// Parses (?=...) and (?!...). The body is kept apart: it is matched at all positions at once.
   PatternCode look_ahead(int depth, std::size_t start) {
     const bool negated = text_[position_++] == '!', outer = std::exchange(in_look_, true);
     PatternCode body = alternatives(depth + 1);
@@ -256,8 +255,8 @@ class PatternParser : private PatternText<Tag> {
   std::string unsupported_group() const {
     const char32_t c = peek();
     if (c == '<')
-      return "look-behind is not supported; write what stands before as part of the pattern, which "
-             "is held against whole names";
+      return "look-behind is not supported; write the text before it as part of the pattern, which "
+             "must match the whole name";
     if (c == '(') return "conditional groups are not supported; write both cases with |";
     if (c == '>') return "atomic groups are not supported; write (?:...)";
     return "inline flags other than i and other (?...) extensions are not supported";

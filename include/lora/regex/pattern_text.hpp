@@ -1,4 +1,4 @@
-// The text of a regular expression: its characters, escapes and sets.
+// Reads the text of a regular expression: characters, escapes and sets.
 #pragma once
 
 #include <lora/core/code_points.hpp>
@@ -16,8 +16,8 @@ namespace lora {
 
 namespace detail {
 
-/// A position in the text, and what can be read there. Everything that fails throws ConfigError
-/// with pattern and position.
+/// A position in the text, and what can be read there. Every failure throws ConfigError with the
+/// pattern and the position.
 template <class Tag = void>
 class PatternText {
   using CharSet = detail::CharSet<Tag>;
@@ -60,9 +60,9 @@ class PatternText {
     return n;
   }
 
-  /// \d \s \w and their complements, added to `set`. Beyond ASCII, Python's classes follow
-  /// Unicode's tables, which are not here: a pattern that has one refuses other text instead of
-  /// answering wrongly.
+  /// Adds \d \s \w or a complement to `set`. Beyond ASCII, Python's classes follow Unicode's
+  /// tables, which are not available here: such a pattern rejects other text instead of giving a
+  /// wrong answer.
   bool class_escape(char32_t c, CharSet& set) {
     const char32_t lower = c | 0x20;
     if (c >= 128 || (lower != 'd' && lower != 's' && lower != 'w')) return false;
@@ -77,7 +77,7 @@ class PatternText {
   }
 
   char32_t character_escape(char32_t c, std::size_t start) {
-    constexpr std::string_view letters = "abfnrtv";  // \b is one inside of a set only
+    constexpr std::string_view letters = "abfnrtv";  // \b is one only inside a set
     constexpr char32_t codes[] = {7, 8, 12, 10, 13, 9, 11};
     const std::size_t k = c < 128 ? letters.find(static_cast<char>(c)) : letters.npos;
     if (k != letters.npos) return codes[k];
@@ -102,7 +102,7 @@ class PatternText {
     return value;
   }
 
-  /// What stands between [ and ]; a ] at the very start is an ordinary member.
+  /// Parses a set between [ and ]. A ] at the very start is an ordinary member.
   CharSet bracket(std::size_t start) {
     CharSet set;
     set.negated = take('^');
@@ -135,7 +135,7 @@ class PatternText {
 
   std::vector<char32_t> text_;
   std::size_t position_ = 0;
-  bool ascii_only = false;  ///< what was read is right for ASCII alone
+  bool ascii_only = false;  ///< what was read is correct only for ASCII text
 
  private:
   std::string_view pattern_;

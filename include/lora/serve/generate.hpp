@@ -1,4 +1,4 @@
-// Generation: prompts to texts with a language model.
+// Generates texts from prompts with a language model.
 #pragma once
 
 #include <lora/adapters/lora_model.hpp>
@@ -17,60 +17,60 @@
 
 namespace lora {
 
-/// What a text begins with.
+/// The beginning of a text.
 struct Prompt {
   std::vector<std::int64_t> ids;  ///< at least one
-  /// Of the adapter that acts, "__base__" for none, the same or another than that of the prompts
-  /// beside it; empty on all prompts: the model's active adapters.
+  /// The adapter to apply, "__base__" for none; prompts of one call may have different ones. Empty
+  /// on all prompts: the model's active adapters.
   std::string adapter_name = {};
-  std::uint64_t seed = 0;  ///< of what is drawn
+  std::uint64_t seed = 0;  ///< of the random draws
 };
 
-/// Why a text is over.
+/// Why a text ended.
 enum class FinishReason {
   length,     ///< max_new_tokens or max_length
-  positions,  ///< the model has no more of them
+  positions,  ///< the model has no further positions
   end_token,
   stop_string,
   callback,
 };
 
 struct Generated {
-  std::vector<std::int64_t> ids;  ///< the new ones, the end token among them
-  /// With a tokenizer: what the prompt's text goes on with, without special tokens, up to a stop
-  /// string. A space that a tokenizer leaves out at the beginning of a text is there.
+  std::vector<std::int64_t> ids;  ///< the new tokens, with the end token
+  /// With a tokenizer: the continuation of the prompt's text, without special tokens, up to a stop
+  /// string. It includes a leading space that a tokenizer would drop at the beginning of a text.
   std::string text;
   FinishReason reason = FinishReason::length;
 };
 
-/// One more token of one of the prompts.
+/// One new token of one of the prompts.
 struct NewToken {
-  std::size_t prompt;  ///< which
+  std::size_t prompt;  ///< index of the prompt
   std::int64_t id;
-  std::string_view text;  ///< what can be shown now, whole characters; possibly none
+  std::string_view text;  ///< text that can be shown now, in whole characters; may be empty
 };
 enum class Streaming { go_on, stop };
 
-/// Keys and values of a text that may be gone on with: what the next prompt has in common with
-/// `ids` is not computed again. It belongs to one model with its weights and active adapters: when
-/// another is made active, begin anew.
+/// The keys and values of a text that can be continued: tokens that the next prompt shares with
+/// `ids` are not computed again. A cache belongs to one model with its weights and active adapters:
+/// start a new one when another adapter is made active.
 template <class S>
 struct GenerationCache {
   KVCache<S> keys;
-  std::vector<std::int64_t> ids = {};  ///< that keys holds
+  std::vector<std::int64_t> ids = {};  ///< the tokens in `keys`
   std::string adapter_name = {};
 };
 
 template <class S>
 struct GenerateOptions {
-  const Tokenizer* tokenizer = nullptr;  ///< for texts; needed by stop strings
+  const Tokenizer* tokenizer = nullptr;  ///< for texts; stop strings need it
   std::function<Streaming(const NewToken&)> on_token = {};
-  std::span<GenerationCache<S>> caches = {};  ///< none, or one a prompt
+  std::span<GenerationCache<S>> caches = {};  ///< none, or one per prompt
 };
 
-/// How many tokens a sequence may have: max_position_embeddings, as often as a dynamic scaling of
-/// rotary positions says, or yarn's stretch of the positions of the first training where that is
-/// more, or n_positions.
+/// Returns how many tokens a sequence may have: n_positions for GPT-2; otherwise
+/// max_position_embeddings, times the factor with dynamic rotary scaling, and with yarn at least
+/// the stretched number of positions in pretraining.
 inline Index position_limit(const CausalLMConfig& config) {
   if (const auto* gpt2 = std::get_if<GPT2Config>(&config)) return gpt2->n_positions;
   const LlamaConfig& llama = std::get<LlamaConfig>(config);
@@ -87,7 +87,7 @@ inline Index position_limit(const CausalLMConfig& config) {
 
 namespace detail {
 
-/// One call of generate(): all prompts side by side, those that are over leave.
+/// One call of generate(): runs all prompts as one batch, which finished prompts leave.
 template <class S>
 class Generation {
  public:
@@ -113,15 +113,15 @@ class Generation {
   }
 
  private:
-  /// Tokens of prompts that are read at once: enough for the products, and memory stays small.
+  /// Prompt tokens that are read at a time: enough for efficient products while memory stays small.
   static constexpr Index most_at_once = 512;
 
   struct Row {
     std::size_t prompt;
-    Index most;                     // new tokens
-    FinishReason at_most;           // why no more
-    GenerationCache<S>* cache;      // its ids are the first of `ids`
-    std::vector<std::int64_t> ids;  // prompt and new ones
+    Index most;                     // most new tokens
+    FinishReason at_most;           // reason to end there
+    GenerationCache<S>* cache;      // its ids begin `ids`
+    std::vector<std::int64_t> ids;  // prompt and new tokens
     RandomStream random;
     std::optional<StreamingDecoder> decoder;
     StopStrings stops;
@@ -153,7 +153,7 @@ class Generation {
       }
       const std::string& name = prompts_[i].adapter_name;
       if (name.empty() != prompts_[0].adapter_name.empty())
-        refuse(i, name.empty() ? " names no adapter, but others do; \"__base__\" stands for none"
+        refuse(i, name.empty() ? " names no adapter, but others do; use \"__base__\" for none"
                                : " names an adapter, but others do not");
       if (!name.empty() && name != base_adapter_name) check_adapter(i, name);
     }
@@ -188,7 +188,7 @@ class Generation {
     const auto tokens = static_cast<Index>(prompt.ids.size());
     const Index asked = config_.max_new_tokens ? *config_.max_new_tokens
                                                : config_.max_length.value_or(tokens + 20) - tokens;
-    const Index room = position_limit(model_.config()) - tokens + 1;  // the last one is not read
+    const Index room = position_limit(model_.config()) - tokens + 1;  // the last token is not read
     Row row{i,
             std::min(asked, room),
             asked <= room ? FinishReason::length : FinishReason::positions,
@@ -199,7 +199,7 @@ class Generation {
             StopStrings(config_.stop_strings)};
     if (options_.tokenizer != nullptr) {
       row.decoder.emplace(*options_.tokenizer);
-      for (const std::int64_t id : prompt.ids) row.decoder->push(id);  // what the text goes on from
+      for (const std::int64_t id : prompt.ids) row.decoder->push(id);  // its context
     }
     if (cache.adapter_name != prompt.adapter_name ||
         cache.keys.length() != static_cast<Index>(cache.ids.size()))
@@ -212,7 +212,7 @@ class Generation {
     return row;
   }
 
-  /// The first token of each, a part of the prompts after the other.
+  /// Reads the prompts in parts and draws the first token of each.
   void read_prompts() {
     for (std::size_t first = 0; first < rows_.size();) {
       Index left = most_at_once;
@@ -239,7 +239,7 @@ class Generation {
     if (!name.empty()) names_.resize(names_.size() + static_cast<std::size_t>(count), name);
   }
 
-  /// Reads the pieces; a row that has been read whole gets its next token.
+  /// Reads the pieces, then draws the next token of each row that has been read completely.
   void step() {
     const auto n = static_cast<Index>(pieces_.size());
     if (logits_.rows() < n) set_size(logits_, n, model_.vocab_size());
@@ -302,7 +302,7 @@ class Generation {
   std::vector<Row> rows_;
   std::vector<Generated> results_;
   Matrix<S> logits_;
-  // What the next step reads.
+  // The input of the next step.
   std::vector<std::int64_t> ids_;
   std::vector<Index> lengths_;
   std::vector<KVCache<S>*> caches_;
@@ -312,24 +312,33 @@ class Generation {
 
 }  // namespace detail
 
-/// Goes on with each prompt until its text is over, all side by side in one batch that those which
-/// are over leave. What becomes of a prompt depends on its ids, its adapter and its seed, not on
-/// the prompts beside it nor on the number of threads. model: CausalLM, or LoRAModel's base().
-/// Throws ConfigError, before anything is computed and with the caches as they were, for a prompt
-/// that is empty, longer than the model's positions or than max_length, an id that the model has
-/// not, an adapter that no layer knows or that only some prompts name, stop strings without a
-/// tokenizer, another number of caches, and what check_config refuses; Error when adapters are
-/// named and one acts on an embedding, or logits are not numbers; what on_token throws. Memory:
-/// keys and values of every prompt, and a row of logits each. Source: transformers'
-/// GenerationMixin.generate, without beams; text and stop strings differ in that the text ends
-/// before the stop string.
+/// Continues each prompt until its text ends, all in one batch that finished prompts leave. The
+/// result of a prompt depends on its ids, adapter and seed, not on the other prompts or the number
+/// of threads.
+///
+///   const Tokenizer tokenizer = Tokenizer::open("checkpoint");
+///   const Prompt prompts[] = {{tokenizer.encode("Once upon a time")}};
+///   GenerationConfig config;
+///   config.max_new_tokens = 50;
+///   const auto results = generate<float>(model, prompts, config, {.tokenizer = &tokenizer});
+///   std::printf("%s\n", results[0].text.c_str());
+///
+/// Throws: ConfigError for an invalid prompt (empty, longer than the model's positions or
+///   max_length, an id outside the vocabulary), an adapter that no layer knows or that only some
+///   prompts name, stop strings without a tokenizer, a wrong number of caches, and what
+///   check_config rejects; all before anything is computed, with the caches unchanged. Error if
+///   adapters are named and one acts on an embedding, or if logits are not finite. What on_token
+///   throws.
+/// Allocates: the keys and values and a row of logits of every prompt.
+/// Source: GenerationMixin.generate of transformers, without beams; unlike there, the text ends
+///   before the stop string.
 template <class S>
 std::vector<Generated> generate(const CausalLM<S>& model, std::span<const Prompt> prompts,
                                 const GenerationConfig& config,
                                 const GenerateOptions<S>& options = {}) {
   return detail::Generation<S>(model, prompts, config, options).run();
 }
-/// The same with the model's adapters.
+/// Generates with the adapters of `model`.
 template <class S>
 std::vector<Generated> generate(const LoRAModel<CausalLM<S>>& model,
                                 std::span<const Prompt> prompts, const GenerationConfig& config,

@@ -1,4 +1,4 @@
-// The next token from a row of logits.
+// Samples the next token from a row of logits.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -13,27 +13,31 @@
 
 namespace lora {
 
-/// Filters logits as transformers' generate does, in its order: the repetition penalty, then, when
-/// tokens are drawn, temperature, top-k, top-p and min-p. With z the logits of V tokens:
-///   penalty r   z / r where z ≥ 0, z · r where z < 0, once for each id that was there
+/// Filters logits and draws a token. The filters are those of transformers' generate, in its order:
+/// the repetition penalty, then, for sampling, temperature, top-k, top-p and min-p. With z the
+/// logits of V tokens:
+///   penalty r   z / r where z ≥ 0, z · r where z < 0, once for each id that occurred
 ///   temperature z / t
-///   top-k       those with z at least the k-th largest: ties stay, so there may be more than k
-///   top-p       token after token from the most probable on, while those before have less than p
-///   min-p       those with probability at least p times the highest
-/// and of what is left p = softmax(z). One object, one thread. Source: transformers'
-/// RepetitionPenaltyLogitsProcessor, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper,
-/// MinPLogitsWarper; quotients and sums are in double, so that a token at the very edge of p may
-/// differ, and no temperature is too small.
+///   top-k       keeps z of at least the k-th largest; with ties these are more than k
+///   top-p       keeps the most probable tokens, until those kept before sum to p
+///   min-p       keeps probabilities of at least p times the highest
+/// Probabilities are softmax(z) of what is left. Quotients and sums are in double, so a token at
+/// the very edge of p may differ from transformers, and no temperature is too small.
+/// Threads: one object per thread.
+/// Source: RepetitionPenaltyLogitsProcessor, TemperatureLogitsWarper, TopKLogitsWarper,
+///   TopPLogitsWarper and MinPLogitsWarper of transformers.
 template <class S>
 class Sampler {
  public:
-  /// Throws ConfigError as check_config.
+  /// Throws: ConfigError as check_config.
   explicit Sampler(GenerationConfig config) : config_(std::move(config)) { check_config(config_); }
 
-  /// The id that follows `ids`, given the logits (V) of its prediction: the first of the largest,
-  /// or with do_sample that at which the running sum of probabilities passes `uniform`, a number
-  /// of [0, 1). Throws Error when a logit is NaN or the largest is infinite, ShapeError without
-  /// logits and for an id outside of them. Allocates at the first call.
+  /// Returns the id that follows `ids`, given the logits (V) of its prediction: the first of the
+  /// largest, or with do_sample the one at which the running sum of probabilities passes `uniform`,
+  /// a number in [0, 1).
+  /// Throws: Error if a logit is NaN or the largest is infinite; ShapeError without logits and for
+  ///   an id outside of them.
+  /// Allocates: on the first call.
   std::int64_t next(std::span<const S> logits, std::span<const std::int64_t> ids, double uniform) {
     prepare(logits, ids);
     if (!config_.do_sample) return static_cast<std::int64_t>(best_);
@@ -44,14 +48,14 @@ class Sampler {
     std::size_t chosen = best_;
     for (const Candidate& one : candidates_) {
       if (one.weight == 0) continue;
-      chosen = one.token;  // also when rounding keeps the sum below the last step
+      chosen = one.token;  // also if rounding keeps the sum below the last step
       if ((passed += one.weight) > uniform * total) break;
     }
     return static_cast<std::int64_t>(chosen);
   }
 
-  /// p (V), the probabilities that next() draws from. Throws as next(), ShapeError for another
-  /// length of p.
+  /// Computes p (V), the probabilities that next() draws from.
+  /// Throws: as next(); ShapeError for another length of p.
   void probabilities(std::span<const S> logits, std::span<const std::int64_t> ids,
                      std::span<double> p) {
     if (p.size() != logits.size()) {
@@ -79,7 +83,7 @@ class Sampler {
     }
   };
 
-  /// scores_ and the place of the largest.
+  /// Computes scores_ and the index of the largest.
   void prepare(std::span<const S> logits, std::span<const std::int64_t> ids) {
     if (logits.empty()) throw ShapeError("Sampler: there are no logits");
     scores_.assign(logits.begin(), logits.end());
@@ -109,7 +113,7 @@ class Sampler {
     }
   }
 
-  /// candidates_: what the filters leave. Only top-p needs an order.
+  /// Computes candidates_, the tokens that the filters keep. Only top-p needs an order.
   void select() {
     const S least = kth_largest(), largest = scores_[best_];
     candidates_.clear();
@@ -117,14 +121,14 @@ class Sampler {
     double total = 0;
     for (std::size_t i = 0; i < scores_.size(); ++i) {
       if (scores_[i] < least) continue;
-      // The quotients themselves may overflow, or the temperature be 0 in S.
+      // The quotients might overflow, or the temperature might be 0 in S.
       const double below = static_cast<double>(scores_[i]) - static_cast<double>(largest);
       const double weight = std::exp(below / config_.temperature);
       total += weight;
       if (weight >= config_.min_p) candidates_.push_back({weight, i});
     }
     if (config_.top_p >= 1) return;
-    // min-p has cut the tail of the same order, so it may come first.
+    // min-p cuts the tail of the same order, so it may come first.
     std::make_heap(candidates_.begin(), candidates_.end());
     auto end = candidates_.end();
     double before = 0;
@@ -136,7 +140,7 @@ class Sampler {
     std::reverse(candidates_.begin(), candidates_.end());
   }
 
-  /// The score that top-k asks for. Most scores are compared with the least of the best k only.
+  /// Returns the k-th largest score. Compares most scores only with the least of the best k.
   S kth_largest() {
     const auto k = static_cast<std::size_t>(config_.top_k);
     if (k == 0 || k >= scores_.size()) return -std::numeric_limits<S>::infinity();

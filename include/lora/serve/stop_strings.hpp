@@ -1,4 +1,4 @@
-// Texts before which a text that comes piece by piece is over.
+// Ends a streamed text before the first stop string.
 #pragma once
 
 #include <algorithm>
@@ -9,16 +9,17 @@
 
 namespace lora {
 
-/// Lets a text pass up to the stop string that ends first, and holds back what may be the beginning
-/// of one. What passes does not depend on how the text is cut into pieces. One text, one object.
+/// Passes a text through up to the stop string that ends first, and holds back what may be the
+/// beginning of one. The output does not depend on how the text is cut into pieces. Use one object
+/// per text.
 class StopStrings {
  public:
-  /// None of them empty.
+  /// Takes the stop strings, none of them empty.
   explicit StopStrings(std::vector<std::string> stops = {}) : stops_(std::move(stops)) {}
 
   bool found() const { return found_; }
 
-  /// What of the text so far may be shown now. Empty once a stop string was found.
+  /// Adds `text` and returns what may be shown now: nothing once a stop string was found.
   std::string push(std::string_view text) {
     if (found_) return {};
     if (stops_.empty()) return std::string(text);
@@ -37,11 +38,11 @@ class StopStrings {
     held_.erase(0, passed.size());
     return passed;
   }
-  /// The text is over: what was held back.
+  /// Ends the text and returns what was held back.
   std::string finish() { return std::exchange(held_, {}); }
 
  private:
-  /// Length of the longest end of held_ with which some stop string begins.
+  /// Returns the length of the longest suffix of held_ that begins some stop string.
   std::size_t beginning() const {
     std::size_t longest = 0;
     for (const std::string& stop : stops_) {

@@ -1,4 +1,4 @@
-// What tokenizers ask of a code point: its category, whether it is a space or part of a word; and
+// The properties of code points that tokenizers need: category, white space, parts of words; and
 // normalisation form C.
 #pragma once
 
@@ -15,10 +15,12 @@
 
 namespace lora {
 
-/// The classes that pre-tokenisation tells apart: L* is a letter, N* a number, White_Space a space.
+/// The classes that pre-tokenization distinguishes: L* is a letter, N* a number, White_Space a
+/// space.
 enum class CharClass : std::uint8_t { other, letter, number, space };
 
-/// Appends c in UTF-8; 0xDC00 + byte, which stands for a byte that is not UTF-8, as that byte.
+/// Appends c in UTF-8. Appends 0xDC00 + byte, which stands for a byte that is not UTF-8, as that
+/// byte.
 inline void append_code_point(std::string& text, char32_t c) {
   const auto put = [&text](char32_t byte) { text += static_cast<char>(byte); };
   if (c < 0x80 || (c >= 0xDC00 && c < 0xDD00)) {
@@ -39,7 +41,7 @@ inline void append_code_point(std::string& text, char32_t c) {
   put(0x80u | (c & 0x3Fu));
 }
 
-/// The position of the first byte that is not UTF-8, or the size of `text`.
+/// Returns the position of the first byte that is not UTF-8, or the size of `text`.
 inline std::size_t first_invalid_utf8(std::string_view text) {
   for (std::size_t at = 0; at < text.size();) {
     const std::size_t start = at;
@@ -49,7 +51,8 @@ inline std::size_t first_invalid_utf8(std::string_view text) {
   return text.size();
 }
 
-/// The properties of all code points (unicode_tables::version). Made once in a process, read-only.
+/// The properties of all code points (unicode_tables::version). Created once per process and
+/// read-only.
 class Unicode {
  public:
   static const Unicode& instance() {
@@ -57,9 +60,10 @@ class Unicode {
     return all;
   }
 
-  /// The general category of c: its place in unicode_tables::category_names.
+  /// Returns the general category of c, an index into unicode_tables::category_names.
   unsigned category(char32_t c) const { return c < categories_.size() ? categories_[c] : 0; }
-  /// A bit for each category that `name` names: "Lu" one, "L" all that begin with L; 0: none does.
+  /// Returns one bit for each category that `name` denotes: "Lu" one, "L" all that begin with L; 0
+  /// for an unknown name.
   static std::uint32_t categories_of(std::string_view name) {
     std::uint32_t all = 0;
     const std::string_view names = unicode_tables::category_names;
@@ -74,15 +78,15 @@ class Unicode {
                                   : CharClass::other;
   }
   /// Whether a text with c may differ from its normalisation form C: c composes, decomposes or can
-  /// change places with its neighbours (NFC_Quick_Check is not Yes, or a combining class).
+  /// be reordered (NFC_Quick_Check is not Yes, or c has a combining class).
   bool concerns_nfc(char32_t c) const {
     return c < properties_.size() && (properties_[c] & nfc_bit) != 0;
   }
-  /// Whether c is part of a word: \w of a regular expression.
+  /// Whether c is part of a word, \w of a regular expression.
   bool is_word(char32_t c) const {
     return c < properties_.size() && (properties_[c] & word_bit) != 0;
   }
-  /// Whether the pre-tokeniser Punctuation of the tokenizers library cuts at c.
+  /// Whether the pre-tokenizer Punctuation of the tokenizers library cuts at c.
   bool is_punctuation(char32_t c) const {
     return c < properties_.size() && (properties_[c] & punctuation_bit) != 0;
   }
@@ -107,7 +111,7 @@ class Unicode {
     decompose(found->second.first, out);
     if (found->second.second != 0) decompose(found->second.second, out);
   }
-  /// The primary composite of a and b, or 0.
+  /// Returns the primary composite of a and b, or 0.
   char32_t compose(char32_t a, char32_t b) const {
     if (a - jamo_l < 19 && b - jamo_v < 21) return hangul + ((a - jamo_l) * 21 + (b - jamo_v)) * 28;
     if (a - hangul < hangul_count && (a - hangul) % 28 == 0 && b > jamo_t && b - jamo_t < 28)
@@ -123,7 +127,7 @@ class Unicode {
 
   static std::uint64_t pair_key(char32_t a, char32_t b) { return (std::uint64_t{a} << 32) | b; }
 
-  // Reads the numbers of a packed table one after another.
+  // Reads the numbers of a packed table in order.
   class Reader {
    public:
     explicit Reader(std::string_view packed) : packed_(packed) {}
@@ -209,7 +213,7 @@ class Unicode {
   std::unordered_map<std::uint64_t, char32_t> composites_;
 };
 
-/// Text that was changed, and where each byte of it comes from.
+/// A changed text and the origin of each of its bytes.
 struct ChangedText {
   std::string text;
   std::vector<std::size_t> origin;  ///< origin[i]: the byte of the old text that text[i] stands for
@@ -217,7 +221,7 @@ struct ChangedText {
 
 namespace detail {
 
-// A starter with its marks: reorders them by class, then joins what composes (UAX #15, D117).
+// Reorders a starter's marks by class, then joins what composes (UAX #15, D117).
 inline void compose_run(const Unicode& unicode, std::u32string& run) {
   const auto combining = [&](char32_t c) { return unicode.combining_class(c); };
   for (std::size_t i = 0; i < run.size();) {
@@ -229,7 +233,7 @@ inline void compose_run(const Unicode& unicode, std::u32string& run) {
     i = end + 1;
   }
   std::size_t kept = 0, starter = run.size();
-  std::uint8_t last = 0;  // class of what was kept last behind the starter
+  std::uint8_t last = 0;  // class of the last kept code point after the starter
   for (std::size_t i = 0; i < run.size(); ++i) {
     const std::uint8_t ccc = combining(run[i]);
     if (starter < run.size() && (kept == starter + 1 || last < ccc)) {
@@ -247,11 +251,11 @@ inline void compose_run(const Unicode& unicode, std::u32string& run) {
 
 }  // namespace detail
 
-/// Whether `text` is known to be in normalisation form C already: no code point in it is concerned.
+/// Whether `text` is known to be in normalisation form C: none of its code points is affected.
 inline bool is_surely_nfc(std::string_view text) {
   const Unicode& unicode = Unicode::instance();
   for (std::size_t at = 0; at < text.size();) {
-    if (static_cast<unsigned char>(text[at]) < 0xCC) {  // below U+0300 nothing is concerned
+    if (static_cast<unsigned char>(text[at]) < 0xCC) {  // nothing below U+0300 is affected
       ++at;
       continue;
     }
@@ -260,9 +264,9 @@ inline bool is_surely_nfc(std::string_view text) {
   return true;
 }
 
-/// `text` in Unicode's normalisation form C (UAX #15). Bytes that are not UTF-8 stay as they are.
-/// The origin of a byte is the start of the run (a code point and the marks behind it) that it was
-/// composed from. Time O(n log n).
+/// Returns `text` in normalisation form C (UAX #15). Bytes that are not UTF-8 stay unchanged. The
+/// origin of a byte is the start of the run (a code point and its marks) that it was composed from.
+/// Takes O(n log n) time.
 inline ChangedText to_nfc(std::string_view text) {
   const Unicode& unicode = Unicode::instance();
   ChangedText out;
@@ -278,7 +282,7 @@ inline ChangedText to_nfc(std::string_view text) {
   for (std::size_t at = 0; at < text.size();) {
     const std::size_t start = at;
     const char32_t c = detail::next_code_point(text, at);
-    // A code point that is not concerned neither moves nor joins what stands before it.
+    // An unaffected code point neither moves nor joins what precedes it.
     if (!run.empty() && !unicode.concerns_nfc(c)) flush();
     if (run.empty()) run_start = start;
     unicode.decompose(c, run);

@@ -1,4 +1,4 @@
-// What may look at a training run and steer it.
+// Callbacks, which observe and steer a training run.
 #pragma once
 
 #include <lora/train/trainer_state.hpp>
@@ -11,22 +11,22 @@
 
 namespace lora {
 
-/// What a callback may ask for; the loop does it after the step and clears it.
+/// What a callback may request. The loop acts on it after the step and clears it.
 struct TrainerControl {
   bool should_log = false, should_evaluate = false, should_save = false;
-  bool should_training_stop = false;  ///< stays
+  bool should_training_stop = false;  ///< is not cleared
 };
 
-/// What a callback is given.
+/// The argument of every callback.
 struct TrainerEvent {
   const TrainingArguments& arguments;
   const TrainerState& state;
   TrainerControl& control;
 };
 
-/// Base of what is called at the events of a run, in the order in which the callbacks were added.
-/// What one throws ends the run and passes through Trainer::train. Source: transformers'
-/// TrainerCallback.
+/// The base class of callbacks. They are called at the events of a run, in the order in which they
+/// were added. An exception of a callback ends the run and passes through Trainer::train.
+/// Source: TrainerCallback of transformers.
 class TrainerCallback {
  public:
   TrainerCallback() = default;
@@ -34,24 +34,25 @@ class TrainerCallback {
   TrainerCallback& operator=(const TrainerCallback&) = delete;
   virtual ~TrainerCallback() = default;
 
-  /// Also when a run is resumed, with the state that it goes on from.
+  /// Is also called when a run is resumed, with the restored state.
   virtual void on_train_begin(const TrainerEvent&) {}
-  /// The gradients of the step are complete, and neither clipped nor used.
+  /// Is called when the gradients of the step are complete, before they are clipped and used.
   virtual void on_pre_optimizer_step(const TrainerEvent&) {}
   virtual void on_step_end(const TrainerEvent&) {}
-  /// After every part of an evaluation, for those who show progress: `done` of `total` batches.
+  /// Is called after every batch of an evaluation, to show progress: `done` of `total` batches.
   virtual void on_evaluation_step(const TrainerEvent&, Index /*done*/, Index /*total*/) {}
-  /// A line of the log: "loss" and its like, or an evaluation's "eval_loss".
+  /// Is called with an entry of the log: "loss" and others, or "eval_loss" of an evaluation.
   virtual void on_log(const TrainerEvent&, const Json& /*entry*/) {}
   virtual void on_evaluate(const TrainerEvent&, const Json& /*metrics*/) {}
   virtual void on_save(const TrainerEvent&, const std::filesystem::path& /*checkpoint*/) {}
   virtual void on_train_end(const TrainerEvent&) {}
 
-  /// Under which name state() is kept; empty: nothing is.
+  /// Returns the name under which state() is kept, or "" to keep nothing.
   virtual std::string name() const { return {}; }
-  /// What a checkpoint must keep so that a resumed run goes on as an uninterrupted one.
+  /// Returns what a checkpoint must keep so that a resumed run continues like an uninterrupted one.
   virtual Json state() const { return nullptr; }
-  /// Takes state() back. Throws FormatError when it is not.
+  /// Restores state().
+  /// Throws: FormatError for an invalid value.
   virtual void load_state(const Json&) {}
 };
 
@@ -61,7 +62,7 @@ namespace detail {
 inline bool is_better(double metric, double best, bool greater, double threshold = 0) {
   return (greater ? metric - best : best - metric) > threshold;
 }
-/// "loss" and "eval_loss" are one metric.
+/// "loss" and "eval_loss" are the same metric.
 inline std::string metric_key(const std::string& name) {
   return name.starts_with("eval_") ? name : "eval_" + name;
 }
@@ -71,12 +72,13 @@ inline bool greater_is_better(const TrainingArguments& arguments) {
 
 }  // namespace detail
 
-/// Ends the run when metric_for_best_model has not become better by more than `threshold` in so
-/// many evaluations in a row. Source: transformers' EarlyStoppingCallback, which needs
-/// load_best_model_at_end; this does not.
+/// Ends the run when metric_for_best_model has not improved by more than `threshold` for `patience`
+/// evaluations in a row.
+/// Source: EarlyStoppingCallback of transformers, which needs load_best_model_at_end; this class
+///   does not.
 class EarlyStoppingCallback : public TrainerCallback {
  public:
-  /// Throws ConfigError unless patience ≥ 1 and threshold ≥ 0.
+  /// Throws: ConfigError unless patience ≥ 1 and threshold ≥ 0.
   explicit EarlyStoppingCallback(Index early_stopping_patience = 1,
                                  double early_stopping_threshold = 0)
       : patience_(early_stopping_patience), threshold_(early_stopping_threshold) {
@@ -88,24 +90,25 @@ class EarlyStoppingCallback : public TrainerCallback {
                         number_text(threshold_) + ", expected a finite number >= 0");
   }
 
-  /// Throws ConfigError when there is no evaluation, or none with that metric.
+  /// Throws: ConfigError if there is no evaluation.
   void on_train_begin(const TrainerEvent& event) override {
     if (event.state.global_step == 0) {
       waited_ = 0;
       best_.reset();
     }
-    // A run that it has ended does not go on when it is resumed.
+    // A run that this callback has ended does not continue when it is resumed.
     if (waited_ >= patience_) event.control.should_training_stop = true;
     if (event.arguments.eval_strategy != IntervalStrategy::no) return;
     throw ConfigError(
         "EarlyStoppingCallback: eval_strategy is no, expected steps or epoch: it stops by what "
         "evaluations find");
   }
+  /// Throws: ConfigError if the evaluation has no such metric.
   void on_evaluate(const TrainerEvent& event, const Json& metrics) override {
     const std::string key = detail::metric_key(event.arguments.metric_for_best_model);
     if (!metrics.contains(key))
       throw ConfigError("EarlyStoppingCallback: the evaluation has no " + in_quotes(key));
-    // A loss that is not finite is null in the log, and no better than any.
+    // A non-finite loss is null in the log and never counts as better.
     const bool finite = metrics[key].is_number();
     const double metric = finite ? metrics[key].get<double>() : 0;
     const bool greater = detail::greater_is_better(event.arguments);

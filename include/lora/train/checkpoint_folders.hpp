@@ -1,4 +1,4 @@
-// The folders of a run's checkpoints: which there are, and which are removed.
+// Lists the checkpoint folders of a run and removes the old ones.
 #pragma once
 
 #include <lora/core/random.hpp>
@@ -20,8 +20,8 @@ namespace lora {
 inline constexpr const char* trainer_state_file = "trainer_state.json";
 inline constexpr std::string_view checkpoint_prefix = "checkpoint-";
 
-/// The steps of the checkpoints in a folder, in order: of checkpoint-<step> with a
-/// trainer_state.json in it. None when the folder is not there.
+/// Returns the sorted steps of the checkpoints in a folder: those of checkpoint-<step> with a
+/// trainer_state.json. Returns none if the folder does not exist.
 inline std::vector<Index> checkpoint_steps(const std::filesystem::path& directory) {
   std::vector<Index> steps;
   std::error_code ignored;
@@ -44,8 +44,8 @@ inline std::filesystem::path checkpoint_path(const std::filesystem::path& direct
 
 namespace detail {
 
-/// Removes the folders that a killed process has left: StagedDirectory's, remove_checkpoint's, and
-/// a checkpoint that was about to take another one's place.
+/// Removes the folders that a killed process left: those of StagedDirectory and remove_checkpoint,
+/// and a checkpoint about to replace another.
 inline void remove_leftovers(const std::filesystem::path& directory) {
   std::vector<std::filesystem::path> left;
   std::error_code ignored;
@@ -58,7 +58,7 @@ inline void remove_leftovers(const std::filesystem::path& directory) {
   for (const auto& path : left) std::filesystem::remove_all(path, ignored);
 }
 
-/// Under a hidden name first: half a folder must not look like a checkpoint.
+/// Removes a checkpoint under a hidden name, because half a folder must not look like a checkpoint.
 inline void remove_checkpoint(const std::filesystem::path& path) {
   char name[32];
   const auto step = static_cast<unsigned long long>(stream_key(0, path.filename().string()));
@@ -71,7 +71,7 @@ inline void remove_checkpoint(const std::filesystem::path& path) {
   std::filesystem::remove_all(hidden, ignored);
 }
 
-/// Whether a run that writes to `directory` goes on from a checkpoint there.
+/// Whether a run that writes to `directory` continues from a checkpoint there.
 inline bool resumes_in(const std::filesystem::path& directory,
                        const std::filesystem::path& resume) {
   std::error_code ignored;
@@ -80,8 +80,8 @@ inline bool resumes_in(const std::filesystem::path& directory,
                                      ignored);
 }
 
-/// Throws ConfigError when output_dir has checkpoints that the run neither goes on from nor may
-/// lose.
+/// Checks output_dir.
+/// Throws: ConfigError if it has checkpoints that the run neither continues from nor may remove.
 inline void check_checkpoint_folder(const TrainingArguments& arguments,
                                     const std::filesystem::path& resume) {
   const std::vector<Index> there = checkpoint_steps(arguments.output_dir);
@@ -89,11 +89,11 @@ inline void check_checkpoint_folder(const TrainingArguments& arguments,
     return;
   throw ConfigError("Trainer: " + arguments.output_dir + " has checkpoint-" +
                     std::to_string(there.back()) +
-                    " of an earlier run: go on from it (resume_from_checkpoint), choose another "
+                    " of an earlier run: continue it (resume_from_checkpoint), choose another "
                     "output_dir, or set overwrite_output_dir to lose it");
 }
 
-/// Removes the checkpoints of `directory` after `step`, and what killed processes have left.
+/// Removes the checkpoints of `directory` after `step` and what killed processes left.
 inline void remove_later_checkpoints(const std::filesystem::path& directory, Index step) {
   remove_leftovers(directory);
   for (const Index one : checkpoint_steps(directory)) {
@@ -104,13 +104,13 @@ inline void remove_later_checkpoints(const std::filesystem::path& directory, Ind
 }  // namespace detail
 
 /// Removes the oldest checkpoints until `limit` are left, but never the one of step `keep`.
-/// Throws IoError.
+/// Throws: IoError.
 inline void limit_checkpoints(const std::filesystem::path& directory, Index limit, Index keep) {
   std::vector<Index> steps = checkpoint_steps(directory);
   auto excess = static_cast<Index>(steps.size()) - limit;
   for (const Index step : steps) {
     if (excess <= 0) break;
-    // The newest stays as well: it is what a run would be resumed from.
+    // Keeps the newest too: a run would resume from it.
     if (step == keep || step == steps.back()) continue;
     detail::remove_checkpoint(checkpoint_path(directory, step));
     --excess;

@@ -1,5 +1,5 @@
-// In which order examples are seen, and which are kept for validation: by seed, the same
-// everywhere.
+// The order of examples and the choice of validation examples: determined by the seed, equal on
+// every machine.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -16,8 +16,8 @@
 
 namespace lora {
 
-/// A permutation of 0 … n-1, each equally likely but for RandomStream::below's bias (Fisher and
-/// Yates).
+/// Returns a random permutation of 0 … n-1 (Fisher-Yates). All are equally likely except for the
+/// bias of RandomStream::below.
 inline std::vector<Index> random_order(Index n, const RandomStream& stream) {
   std::vector<Index> order(static_cast<std::size_t>(n));
   std::iota(order.begin(), order.end(), Index{0});
@@ -28,13 +28,13 @@ inline std::vector<Index> random_order(Index n, const RandomStream& stream) {
   return order;
 }
 
-/// Indices of examples for training and for validation, both ascending.
+/// The indices of training and validation examples, both ascending.
 struct DataSplit {
   std::vector<Index> training, validation;
 };
 
-/// Keeps `validation` of n examples, chosen by the seed, for validation. Throws ConfigError unless
-/// at least one is left for training.
+/// Chooses `validation` of n examples for validation, by the seed.
+/// Throws: ConfigError unless at least one example is left for training.
 inline DataSplit split_by_seed(Index n, Index validation, std::uint64_t seed) {
   if (validation < 0 || validation >= n) {
     throw ConfigError("split_by_seed: " + std::to_string(validation) + " of " + std::to_string(n) +
@@ -50,7 +50,8 @@ inline DataSplit split_by_seed(Index n, Index validation, std::uint64_t seed) {
   return split;
 }
 
-/// How many of n a share is: ⌈n · share⌉. Throws ConfigError unless 0 ≤ share < 1.
+/// Returns ⌈n · share⌉.
+/// Throws: ConfigError unless 0 ≤ share < 1.
 inline Index share_of(Index n, double share) {
   if (!(share >= 0 && share < 1)) {
     throw ConfigError("share_of: the share is " + number_text(share) +
@@ -59,10 +60,11 @@ inline Index share_of(Index n, double share) {
   return static_cast<Index>(std::ceil(static_cast<double>(n) * share));
 }
 
-/// A random order in which examples of like length stand together: shuffled, cut into stretches of
-/// min(n / (4 · batch), 50) batches, each stretch sorted by length, longest first; the longest
-/// example of all comes first, so that memory runs out at once or never (transformers'
-/// get_length_grouped_indices). Throws ConfigError unless batch ≥ 1.
+/// Returns a random order that groups examples of similar length: shuffles, cuts the order into
+/// ranges of min(n / (4 · batch), 50) batches, and sorts each range by length, longest first. The
+/// longest example of all comes first, so that memory runs out at once or never.
+/// Throws: ConfigError unless batch ≥ 1.
+/// Source: get_length_grouped_indices of transformers.
 inline std::vector<Index> length_grouped_order(std::span<const Index> lengths, Index batch,
                                                const RandomStream& stream) {
   if (batch < 1) {
@@ -77,7 +79,7 @@ inline std::vector<Index> length_grouped_order(std::span<const Index> lengths, I
     std::stable_sort(order.begin() + from, order.begin() + std::min(from + stretch, n),
                      [&](Index a, Index b) { return length(a) > length(b); });
   }
-  Index longest = 0;  // stands at the head of its stretch
+  Index longest = 0;  // is the first of its range
   for (Index from = 0; from < n; from += stretch) {
     if (length(order[static_cast<std::size_t>(from)]) >
         length(order[static_cast<std::size_t>(longest)]))

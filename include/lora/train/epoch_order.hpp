@@ -1,4 +1,4 @@
-// The order in which a pass over the data goes, from a seed and the number of the pass alone.
+// Computes the order of a pass over the data from only a seed and the number of the pass.
 #pragma once
 
 #include <lora/core/random.hpp>
@@ -12,16 +12,17 @@
 
 namespace lora {
 
-/// What a pass over the data depends on.
+/// The parameters of a pass over the data.
 struct EpochOrder {
   TrainSampling sampling = TrainSampling::random;
   std::uint64_t seed = 0;
-  Index batch_size = 1;  ///< of group_by_length: examples that share a length
+  Index batch_size = 1;  ///< for group_by_length: examples of similar length in a row
 };
 
-/// The examples of pass `epoch` (from 0) in their order: each of 0 … lengths.size()-1 once; see
-/// random_order and length_grouped_order. The same arguments give the same order on every machine.
-/// O(n log n). Source: transformers' RandomSampler and LengthGroupedSampler.
+/// Returns the order of the examples in pass `epoch` (from 0), with each of 0 … lengths.size()-1
+/// once; see random_order and length_grouped_order. The same arguments give the same order on every
+/// machine. O(n log n).
+/// Source: RandomSampler and LengthGroupedSampler of transformers.
 inline std::vector<Index> epoch_order(const EpochOrder& data, const std::vector<Index>& lengths,
                                       Index epoch) {
   const auto n = static_cast<Index>(lengths.size());

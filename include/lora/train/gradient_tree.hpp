@@ -1,4 +1,5 @@
-// Sums the gradients of a step's micro-batches in an order that any division of the work can keep.
+// Sums the gradients of a step's micro-batches in an order that any distribution of the work can
+// keep.
 #pragma once
 
 #include <lora/core/name_path.hpp>
@@ -10,8 +11,8 @@
 
 namespace lora {
 
-/// How many buffers of the trained tensors' size GradientTree keeps for M leaves, beside the
-/// gradients themselves: ⌈log2 M⌉.
+/// Returns how many buffers of the trained tensors' size GradientTree keeps for M leaves, in
+/// addition to the gradients: ⌈log2 M⌉.
 inline Index gradient_buffers(Index leaves) {
   return leaves <= 1 ? 0
                      : static_cast<Index>(std::bit_width(static_cast<std::uint64_t>(leaves - 1)));
@@ -19,21 +20,23 @@ inline Index gradient_buffers(Index leaves) {
 
 /// The gradient of a step: the balanced-tree sum over its M micro-batches, the leaves, in order.
 ///
-///     sum(first, 1) = the gradient of micro-batch `first`, summed by itself
-///     sum(first, M) = sum(first, ⌊M/2⌋) + sum(first + ⌊M/2⌋, M − ⌊M/2⌋)
+///       sum(first, 1) = the gradient of micro-batch `first`, summed by itself
+///       sum(first, M) = sum(first, ⌊M/2⌋) + sum(first + ⌊M/2⌋, M − ⌊M/2⌋)
 ///
-/// A chain of sums, each begun with the one before, belongs to one process. These sums do not: who
-/// holds whole micro-batches gives sums of leaves, and whoever adds them up in this order gets the
-/// same bytes.
+/// A chain of sums, each starting from the one before, ties all work to one process. This tree does
+/// not: a process that holds whole micro-batches can return sums of leaves, and adding them up in
+/// this order gives the same bytes.
 ///
 /// Allocates: the buffers, when M grows or other tensors are trained; nothing in steady steps, and
-/// never for M = 1. Threads: one at a time.
+///   never for M = 1.
+/// Threads: not safe to share.
 template <class S>
 class GradientTree {
  public:
-  /// Leaves sum(0, leaves) in the gradients of `model`'s trained tensors. leaf(i) adds the gradient
-  /// of micro-batch i to gradients of zero; it is called once for each i, in order. Without leaves
-  /// the gradients are zero. Throws what leaf throws.
+  /// Computes sum(0, leaves) into the gradients of `model`'s trained tensors. leaf(i) adds the
+  /// gradient of micro-batch i to gradients of zero; it is called once for each i, in order.
+  /// Without leaves the gradients are zero.
+  /// Throws: what leaf throws.
   template <class Model, class Leaf>
   void sum(Model& model, Index leaves, Leaf&& leaf) {
     zero_grad(model);
@@ -60,7 +63,7 @@ class GradientTree {
     for_each_gradient(model, left, [](Matrix<S>& grad, Matrix<S>& kept) { grad += kept; });
   }
 
-  /// fn(gradient, its place in the buffer) for each trained tensor.
+  /// Calls fn(gradient, its place in the buffer) for each trained tensor.
   template <class Model, class Fn>
   static void for_each_gradient(Model& model, Buffer& buffer, Fn&& fn) {
     std::size_t i = 0;
@@ -71,7 +74,7 @@ class GradientTree {
     });
   }
 
-  std::vector<Buffer> buffers_;  ///< sums of left halves, one for each level of the tree
+  std::vector<Buffer> buffers_;  ///< sums of left halves, one per level of the tree
 };
 
 }  // namespace lora

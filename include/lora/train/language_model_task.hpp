@@ -11,14 +11,15 @@
 
 namespace lora {
 
-/// How a language model is trained.
+/// The options of training a language model.
 struct LanguageModelTaskOptions {
   bool gradient_checkpointing = false;  ///< recompute each block in backward, see CausalLM::loss
 };
 
 namespace detail {
 
-/// Of the sequences of an example: its own `lengths` when it has some, else it is one.
+/// Returns the lengths of an example's sequences: its `lengths` if it has some, otherwise that of
+/// one sequence.
 template <class Example>
 std::vector<Index> sequence_lengths(const Example& example) {
   if constexpr (requires { example.lengths; }) {
@@ -29,11 +30,12 @@ std::vector<Index> sequence_lengths(const Example& example) {
 
 }  // namespace detail
 
-/// Next-token prediction for `Model`, a LoRAModel of CausalLM or CausalLM itself. An Example has
-/// `ids` and `labels`, two vectors of std::int64_t of one length, −100 where a label does not
-/// count; labels are not shifted, the first of a sequence never counts. It may have `lengths` too,
-/// those of several sequences that share it (PackedRow). The examples of a batch are laid end to
-/// end without padding. The tape is shared by all copies of the task: one Trainer at a time.
+/// Returns the task of next-token prediction for `Model`, a LoRAModel of CausalLM or CausalLM
+/// itself. An Example has `ids` and `labels`, two vectors of std::int64_t of equal length, with
+/// −100 where a label does not count. Labels are not shifted; the first of a sequence never counts.
+/// If several sequences share an example (PackedRow), it also has their `lengths`. A batch
+/// concatenates its examples without padding.
+/// Threads: copies of the task share one tape, so only one Trainer may use them at a time.
 template <class Model, class Example>
 TrainingTask<Model, Example> language_model_task(const LanguageModelTaskOptions& options = {}) {
   const auto lm = [](Model & model) -> auto& {

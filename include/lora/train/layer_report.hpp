@@ -1,4 +1,4 @@
-// How much each layer's adapter learns: its gradient, and how far it moves the weight.
+// Reports how much each layer's adapter learns: its gradient, and how far it moves the weight.
 #pragma once
 
 #include <lora/adapters/lora_model.hpp>
@@ -14,11 +14,11 @@
 
 namespace lora {
 
-/// One adapter on one layer.
+/// The change of one adapter on one layer.
 struct LayerChange {
   std::string layer, adapter;
-  double grad_norm = 0;        ///< of its tensors together
-  double relative_change = 0;  ///< ‖merged W - W‖ / ‖W‖ (Frobenius); 0 when W is
+  double grad_norm = 0;        ///< norm over all its tensors
+  double relative_change = 0;  ///< ‖merged W − W‖ / ‖W‖ (Frobenius); 0 if W is 0
 };
 
 namespace detail {
@@ -36,8 +36,9 @@ double frobenius_norm(const FrozenWeight<S>& weight) {
 
 }  // namespace detail
 
-/// Every active adapter of every layer, in the order of the layers. `weight_norms` keeps ‖W‖, which
-/// is read once a layer. Allocates a row and some (R, R) matrices.
+/// Returns the change of every active adapter of every layer, in the order of the layers.
+/// `weight_norms` caches ‖W‖, which is computed once per layer.
+/// Allocates: a row and a few (R, R) matrices.
 template <class Base>
 std::vector<LayerChange> layer_changes(LoRAModel<Base>& model,
                                        std::map<std::string, double>& weight_norms) {
@@ -64,13 +65,13 @@ std::vector<LayerChange> layer_changes(LoRAModel<Base>& model,
   return changes;
 }
 
-/// Writes layer_changes, the gradients not yet clipped, every so many steps to a file of JSON
-/// Lines: {"step": 10, "layers": {"<name>": {"grad_norm": 0.1, "relative_change": 0.002}}}; of
-/// several active adapters "<name>|<adapter>". Keeps a reference to the model.
+/// Writes layer_changes with unclipped gradients every `every` steps to a file of JSON Lines:
+/// {"step": 10, "layers": {"<name>": {"grad_norm": 0.1, "relative_change": 0.002}}}. With several
+/// active adapters the names are "<name>|<adapter>". Keeps a reference to the model.
 template <class Base>
 class LayerReport : public TrainerCallback {
  public:
-  /// Throws ConfigError unless every ≥ 1.
+  /// Throws: ConfigError unless every ≥ 1.
   LayerReport(LoRAModel<Base>& model, std::filesystem::path path, Index every = 1)
       : model_(model), lines_(std::move(path)), every_(every) {
     if (every < 1)

@@ -1,4 +1,4 @@
-// A run as one line that a person watches.
+// Shows a run as one line for people to watch.
 #pragma once
 
 #include <lora/core/printable.hpp>
@@ -14,17 +14,17 @@
 
 namespace lora {
 
-/// How a line follows the one before it.
+/// How a line follows the previous one.
 enum class LineMode {
-  rewrite,  ///< takes its place, for a terminal
-  append,   ///< stands below it, for a file
+  rewrite,  ///< replaces it, for a terminal
+  append,   ///< appends it, for a file
 };
 
-/// Writes a line a log entry to a stream that the caller owns:
+/// Writes one line per log entry to a stream that the caller owns:
 ///   step 40/120  epoch 1.00  loss 2.3105  norm 0.53  lr 1.9e-04  1234 tok/s  left 0:42
-/// An evaluation adds "  eval 2.2811" to its own line, and with `rewrite` to those after it as well,
-/// which also say how far an evaluation is while it runs. A stream that fails is left alone.
-/// `seconds`: the clock; empty is the steady one.
+/// An evaluation adds "  eval 2.2811" to its own line. With `rewrite`, the lines after it keep that
+/// and a running evaluation shows its progress. Ignores errors of the stream. `seconds` is the
+/// clock; empty stands for the steady clock.
 class LiveLine : public TrainerCallback {
  public:
   explicit LiveLine(std::ostream& out, LineMode mode = LineMode::append,
@@ -86,7 +86,7 @@ class LiveLine : public TrainerCallback {
       out_ << line << '\n' << std::flush;
       return;
     }
-    // Blanks over what a longer line has left.
+    // Blanks cover the rest of a longer line.
     out_ << '\r' << line << std::string(width_ > line.size() ? width_ - line.size() : 0, ' ')
          << std::flush;
     width_ = line.size();

@@ -1,4 +1,4 @@
-// The log of a run as JSON Lines: one object a line.
+// Writes the log of a run as JSON Lines, one object per line.
 #pragma once
 
 #include <lora/io/atomic_file.hpp>
@@ -13,15 +13,15 @@
 
 namespace lora {
 
-/// Appends a line to a file of JSON Lines and hands it to the system at once.
+/// Appends lines to a file of JSON Lines and flushes each at once.
 class JsonLines {
  public:
   explicit JsonLines(std::filesystem::path path) : path_(std::move(path)) {}
 
-  /// Begins anew: the file then holds those of its lines whose "step" is at most `step`, so that a
-  /// resumed run goes on with the log of the steps that it has; lines that are no such object, as
-  /// one that a killed process has half written, are dropped. Folders are created. Throws IoError,
-  /// FormatError for a file of more than 1 GiB.
+  /// Opens the file and keeps only its lines whose "step" is at most `step`, so that a resumed run
+  /// continues the log of the steps that it has. Drops lines that are not such objects, for instance
+  /// one that a killed process half wrote. Creates folders.
+  /// Throws: IoError; FormatError for a file of more than 1 GiB.
   void begin(Index step) {
     file_.close();
     std::error_code ignored;
@@ -40,7 +40,7 @@ class JsonLines {
     file_.open(path_, std::ios::app | std::ios::binary);
     check();
   }
-  /// Throws IoError.
+  /// Throws: IoError.
   void write(const Json& line) {
     file_ << line.dump() << '\n' << std::flush;
     check();
@@ -64,9 +64,9 @@ class JsonLines {
   std::ofstream file_;
 };
 
-/// Writes every line of the log: {"step", "epoch", "loss", "grad_norm", "learning_rate",
+/// Writes every entry of the log: {"step", "epoch", "loss", "grad_norm", "learning_rate",
 /// "tokens_per_second"} of training, {"step", "epoch", "eval_loss", "eval_perplexity", …} of
-/// evaluations; null for what is not finite. What JsonLines throws ends the run.
+/// evaluations, with null for non-finite numbers. An exception of JsonLines ends the run.
 class JsonLinesLog : public TrainerCallback {
  public:
   explicit JsonLinesLog(std::filesystem::path path) : lines_(std::move(path)) {}

@@ -1,4 +1,4 @@
-// What the steps of a run add to its counters, and the lines of its log.
+// Adds the steps of a run to its counters and formats the lines of its log.
 #pragma once
 
 #include <lora/core/types.hpp>
@@ -10,23 +10,23 @@
 
 namespace lora {
 
-/// What one step did.
+/// The results of one step.
 struct StepRecord {
-  double loss = 0;       ///< a mean over the labels that count
-  double grad_norm = 0;  ///< before clipping; NaN where the loss is not finite
+  double loss = 0;       ///< mean over the labels that are not ignored
+  double grad_norm = 0;  ///< before clipping; NaN if the loss is not finite
   double learning_rate = 0;
-  Index labels = 0;  ///< that count
-  Index tokens = 0;  ///< of the training data
+  Index labels = 0;  ///< labels that are not ignored
+  Index tokens = 0;  ///< tokens of the training data
   double seconds = 0;
 
   bool finite() const { return std::isfinite(loss) && std::isfinite(grad_norm); }
-  /// Whether values and optimiser took it: otherwise they are as before.
+  /// Whether the step changed the values and the optimiser; if not, both are as before.
   bool taken() const { return finite() && labels > 0; }
 };
 
 namespace detail {
 
-/// JSON has no number that is not finite.
+/// Returns x, or null if it is not finite, because JSON has no such numbers.
 inline Json finite_or_null(double x) { return std::isfinite(x) ? Json(x) : Json(); }
 
 inline double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -35,10 +35,11 @@ inline double seconds_since(std::chrono::steady_clock::time_point start) {
 
 }  // namespace detail
 
-/// The part of a log that no checkpoint keeps: speed, and the last step's numbers. A plain value.
+/// The part of a log that checkpoints do not keep: the speed, and the numbers of the last step. A
+/// plain value.
 class RunLog {
  public:
-  /// Adds a step to the counters of the state, all but global_step and epoch.
+  /// Adds a step to the counters of the state, except global_step and epoch.
   void add(const StepRecord& step, TrainerState& state) {
     if (step.taken()) {
       state.loss_sum += step.loss;
@@ -54,7 +55,7 @@ class RunLog {
     last_ = step;
   }
 
-  /// The line of the steps since the last one, which it adds to the state's history.
+  /// Returns the line for the steps since the last one, and appends it to the state's history.
   Json next_line(TrainerState& state) {
     Json line;
     line["step"] = state.global_step;
@@ -76,7 +77,7 @@ class RunLog {
 
  private:
   StepRecord last_;
-  Index tokens_ = 0;  ///< since the last line, as are the seconds
+  Index tokens_ = 0;  ///< since the last line, as are seconds_
   double seconds_ = 0;
 };
 

@@ -1,4 +1,4 @@
-// How many steps a run takes and which examples each of them sees.
+// Plans how many steps a run takes and which examples each step sees.
 #pragma once
 
 #include <lora/train/epoch_order.hpp>
@@ -12,14 +12,14 @@
 
 namespace lora {
 
-/// The steps of a run over n examples: an epoch has ⌈n / batch size⌉ micro-batches (⌊ ⌋ with
-/// dataloader_drop_last), of which gradient_accumulation_steps make a step; those that are left at
-/// the end of an epoch make one too. Any step's examples follow from its number alone. Source:
-/// transformers' Trainer.set_initial_training_values.
+/// The steps of a run over n examples. An epoch has ⌈n / batch size⌉ micro-batches (⌊ ⌋ with
+/// dataloader_drop_last); gradient_accumulation_steps of them make a step, and so do those left at
+/// the end of an epoch. The examples of a step depend only on its number.
+/// Source: Trainer.set_initial_training_values of transformers.
 class RunPlan {
  public:
-  /// `lengths`: of every example. Throws ConfigError when there is no example, no whole batch, or
-  /// no step to take.
+  /// Plans a run over examples of these lengths.
+  /// Throws: ConfigError if there is no example, no whole batch, or no step to take.
   RunPlan(const TrainingArguments& arguments, std::vector<Index> lengths)
       : lengths_(std::move(lengths)),
         batch_(arguments.per_device_train_batch_size),
@@ -31,7 +31,7 @@ class RunPlan {
     micro_batches_ = arguments.dataloader_drop_last ? n / batch_ : (n - 1) / batch_ + 1;
     if (micro_batches_ == 0) {
       throw ConfigError("Trainer: " + std::to_string(n) +
-                        " examples make no whole batch of per_device_train_batch_size " +
+                        " examples do not fill a batch of per_device_train_batch_size " +
                         std::to_string(batch_) + ", and dataloader_drop_last is set");
     }
     steps_per_epoch_ = (micro_batches_ - 1) / accumulation_ + 1;
@@ -44,21 +44,21 @@ class RunPlan {
 
   Index max_steps() const { return max_steps_; }
   Index steps_per_epoch() const { return steps_per_epoch_; }
-  /// Micro-batches of the largest step.
+  /// Returns the number of micro-batches of the largest step.
   Index most_micro_batches() const { return std::min(accumulation_, micro_batches_); }
-  /// Of the warm-up, of all steps.
+  /// Returns the number of warm-up steps.
   Index warmup_steps(const TrainingArguments& arguments) const {
     if (arguments.warmup_steps > 0) return arguments.warmup_steps;
     return static_cast<Index>(std::ceil(arguments.warmup_ratio * static_cast<double>(max_steps_)));
   }
-  /// Passes over the data after so many steps.
+  /// Returns the passes over the data after `steps` steps.
   double epoch(Index steps) const {
     return static_cast<double>(steps) / static_cast<double>(steps_per_epoch_);
   }
   bool ends_epoch(Index steps) const { return steps % steps_per_epoch_ == 0; }
 
-  /// The micro-batches of step number `step` (from 0), each a list of examples. The spans are good
-  /// until the next call for another epoch.
+  /// Returns the micro-batches of step number `step` (from 0), each a list of examples. The spans
+  /// are valid until the next call for another epoch.
   std::vector<std::span<const Index>> micro_batches(Index step) {
     const Index epoch = step / steps_per_epoch_;
     if (epoch != ordered_) {
@@ -76,13 +76,13 @@ class RunPlan {
     return batches;
   }
 
-  /// Of one pass, without what dataloader_drop_last leaves out.
+  /// Returns the tokens of one pass, with those that dataloader_drop_last drops.
   Index tokens_per_epoch() const {
     Index tokens = 0;
     for (const Index length : lengths_) tokens += length;
     return tokens;
   }
-  /// At most so many tokens are in one micro-batch.
+  /// Returns an upper bound of the tokens in one micro-batch.
   Index most_tokens() const {
     std::vector<Index> longest = lengths_;
     const auto count = static_cast<std::ptrdiff_t>(
@@ -92,7 +92,7 @@ class RunPlan {
     for (auto at = longest.begin(); at != longest.begin() + count; ++at) tokens += *at;
     return tokens;
   }
-  /// Tells data from others, by the number and the lengths of the examples.
+  /// Returns a hash of the number and the lengths of the examples.
   std::uint64_t fingerprint() const {
     std::uint64_t hash = mix64(lengths_.size());
     for (const Index length : lengths_) hash = mix64(hash ^ static_cast<std::uint64_t>(length));

@@ -1,4 +1,4 @@
-// The training loop, over any model with a loss.
+// The training loop, for any model with a loss.
 #pragma once
 
 #include <lora/io/folder_lock.hpp>
@@ -24,25 +24,32 @@
 namespace lora {
 
 /// Trains a model: batches, accumulation, clipping, AdamW, schedule, evaluation, log, checkpoints.
-/// A step's loss is the sum over the labels that count in all its micro-batches, divided by their
-/// number, and so is its gradient (see GradientTree), however the examples are spread. The order of
-/// the data, the dropout masks and the learning rate follow from seed and step alone. So the same
-/// seed gives the same bytes for any number of threads, and a run that was interrupted at any
-/// moment and goes on from its last checkpoint ends with the bytes of one that was not.
 ///
-/// A step whose loss or gradient is not finite is skipped and counted, and values and optimiser
-/// stay as they are; so is one without a label that counts. Differences from transformers' Trainer:
-/// loss and gradient are divided as above also without a num_items_in_batch; an evaluation's loss
+///   TrainingArguments arguments;
+///   arguments.output_dir = "run";
+///   arguments.learning_rate = 2e-4;
+///   using Example = TokenizedExample;
+///   Trainer trainer(model, arguments, language_model_task<decltype(model), Example>(), examples);
+///   const TrainOutput result = trainer.train(trainer.last_checkpoint());
+///
+/// A step's loss and gradient (see GradientTree) are the sums over the counted labels of all its
+/// micro-batches, divided by their number, however the examples are distributed. The order of the
+/// data, the dropout masks and the learning rate depend only on seed and step. So one seed gives
+/// the same bytes for any number of threads, and a run that continues from its last checkpoint ends
+/// with the bytes of an uninterrupted one. A step without a counted label, or with a non-finite
+/// loss or gradient, is skipped and counted; values and optimiser stay unchanged. Differences from
+/// transformers' Trainer: the division above does not need num_items_in_batch; an evaluation's loss
 /// is the mean over all its labels, not of its batches; "learning_rate" is that of the step.
-/// Threads: one at a time.
+/// Threads: not safe to share.
 template <class Model, class Example>
 class Trainer {
  public:
   using S = typename Model::Scalar;
   using Task = TrainingTask<Model, Example>;
 
-  /// Keeps a reference to the model. Throws ConfigError for arguments that are out of range, a task
-  /// without a loss, or an evaluation without examples.
+  /// Keeps a reference to the model.
+  /// Throws: ConfigError for arguments out of range, a task without a loss, or an evaluation
+  ///   without examples.
   Trainer(Model& model, TrainingArguments arguments, Task task, std::vector<Example> train,
           std::vector<Example> eval = {}, TrainerOptions<Model> options = {})
       : model_(model),
@@ -54,8 +61,8 @@ class Trainer {
         plan_(arguments_, lengths()) {
     if (!task_.loss) throw ConfigError("Trainer: the task has no loss");
     if (arguments_.eval_strategy != IntervalStrategy::no && eval_.empty())
-      throw ConfigError("Trainer: eval_strategy asks for evaluations, and there are no examples");
-    training_schedule(arguments_, plan_);  // for what they throw
+      throw ConfigError("Trainer: eval_strategy asks for evaluations, but there are no examples");
+    training_schedule(arguments_, plan_);  // to check the arguments
     training_optimizer<S>(arguments_, options_.groups);
   }
 
@@ -74,24 +81,24 @@ class Trainer {
     return needs;
   }
 
-  /// The checkpoint of output_dir with the most steps; empty when there is none.
+  /// Returns the checkpoint of output_dir with the most steps, or an empty path.
   std::filesystem::path last_checkpoint() const {
     if (arguments_.output_dir.empty()) return {};
     const std::vector<Index> steps = checkpoint_steps(arguments_.output_dir);
     return steps.empty() ? std::filesystem::path() : path_of(steps.back());
   }
 
-  /// Runs to the end, from the beginning or from a checkpoint (empty: from the beginning); those of
-  /// output_dir that are further than it are removed. Throws ConfigError: output_dir has
-  /// checkpoints of an earlier run, the checkpoint is of another model, other data or another order
-  /// of them, the memory is too small, nothing is trained; IoError (another run writes into
-  /// output_dir, among others) and FormatError; and what task and callbacks throw. After a throw
-  /// model and optimiser are as after the last step, and the checkpoints as they were.
+  /// Runs to the end, from the beginning or, unless the path is empty, from a checkpoint. Removes
+  /// later checkpoints of output_dir.
+  /// Throws: ConfigError (output_dir has checkpoints of another run; the checkpoint has another
+  ///   model, data or order; too little memory; nothing is trained), IoError (such as another run
+  ///   that writes to output_dir), FormatError, and what task and callbacks throw. Model and
+  ///   optimiser are then as after the last step, and the checkpoints unchanged.
   TrainOutput train(const std::filesystem::path& resume_from_checkpoint = {});
 
-  /// The mean loss over all examples of the evaluation ("eval_loss"), its exponential
-  /// ("eval_perplexity"), options.compute_metrics, and how long it took. Numbers that are not
-  /// finite are null. Throws ConfigError without examples.
+  /// Evaluates the mean loss over all evaluation examples ("eval_loss"), its exponential
+  /// ("eval_perplexity"), options.compute_metrics and the time taken. Non-finite numbers are null.
+  /// Throws: ConfigError without examples.
   Json evaluate();
 
  private:
@@ -147,8 +154,8 @@ TrainOutput Trainer<Model, Example>::train(const std::filesystem::path& resume) 
   TrainOutput output;
   AdamW<S> optimizer = training_optimizer<S>(arguments_, options_.groups);
   const LRSchedule schedule = training_schedule(arguments_, plan_);
-  // Everything that can be refused is refused before anything is changed.
-  task_.release_memory();  // what is held is not free, and would be asked for again
+  // Everything that can be rejected is rejected before anything changes.
+  task_.release_memory();  // held memory is not free and would be counted twice
   gradients_ = {};
   needs().check();
   std::optional<FolderLock> lock;
@@ -236,7 +243,7 @@ void Trainer<Model, Example>::take_step(AdamW<S>& optimizer, const LRSchedule& s
     }
     if (request.num_items > 0 && std::isfinite(step.loss))
       step.loss += task_.loss(model_, examples, request).loss;
-    // The masks of one large batch, however it is cut.
+    // The masks of one large batch, however it is split.
     request.pass.first_row += rows;
   });
   optimizer.set_lr_factor(schedule.factor(state_.global_step));
@@ -287,7 +294,7 @@ template <class Model, class Example>
 Json Trainer<Model, Example>::evaluate() {
   if (eval_.empty()) throw ConfigError("Trainer::evaluate: there are no examples to evaluate on");
   const Clock::time_point began = Clock::now();
-  task_.release_memory();  // what training keeps would stay beside what this needs
+  task_.release_memory();  // else training's memory would stay allocated
   const Evaluation found = evaluate_task<Model, Example>(
       model_, task_, eval_, arguments_.per_device_eval_batch_size, [&](Index done, Index total) {
         notify([&](TrainerCallback& callback, const TrainerEvent& e) {
@@ -362,7 +369,7 @@ StopReason Trainer<Model, Example>::why_stop(bool& stop) const {
   if (state_.non_finite_in_row >= arguments_.max_non_finite_steps) return StopReason::non_finite;
   if (control_.should_training_stop) return StopReason::callback;
   if (options_.stop != nullptr && options_.stop->load()) {
-    // The last step needs no end: it is one.
+    // The last step ends the run anyway.
     if (state_.global_step < plan_.max_steps()) return StopReason::requested;
   }
   stop = false;

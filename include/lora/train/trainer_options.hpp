@@ -1,4 +1,4 @@
-// What a trainer is given beside its arguments, and what it gives back.
+// The options of a trainer besides its arguments, and its result.
 #pragma once
 
 #include <lora/io/file.hpp>
@@ -15,18 +15,18 @@
 
 namespace lora {
 
-/// What is given to a Trainer beside its arguments.
+/// The options of a Trainer besides its arguments.
 template <class Model>
 struct TrainerOptions {
-  /// Not empty: instead of the two groups that TrainingArguments means, or LoRA+'s.
+  /// If not empty, replaces the two groups of TrainingArguments or those of LoRA+.
   std::vector<ParameterGroup> groups = {};
-  /// Set it, from a signal's handler if you like, and the run ends after the step with a
-  /// checkpoint.
+  /// Set it, for instance from a signal handler, to end the run with a checkpoint after the current
+  /// step.
   const std::atomic<bool>* stop = nullptr;
-  /// Further metrics of an evaluation, by their name without "eval_".
+  /// Computes additional metrics of an evaluation, by name without "eval_".
   std::function<Json(Model&)> compute_metrics = {};
-  /// An object of whatever else makes a run another (the model, the adapter, a digest of the data):
-  /// a checkpoint with other facts is refused.
+  /// An object of further facts that identify a run (the model, the adapter, a digest of the data).
+  /// A checkpoint with other facts is rejected.
   Json facts = Json::object();
 };
 
@@ -36,11 +36,12 @@ struct TrainOutput {
   Index global_step = 0;
   double training_loss = 0;  ///< mean of the steps that were not skipped
   StopReason reason = StopReason::finished;
-  std::filesystem::path last_checkpoint, best_checkpoint;  ///< empty: there is none
+  std::filesystem::path last_checkpoint, best_checkpoint;  ///< empty: none
   std::vector<std::string> warnings;
 };
 
-/// The schedule that the arguments mean for a run of this plan. Throws ConfigError.
+/// Creates the schedule that the arguments describe for a run of this plan.
+/// Throws: ConfigError.
 inline LRSchedule training_schedule(const TrainingArguments& arguments, const RunPlan& plan) {
   ScheduleOptions options = arguments.lr_scheduler_kwargs;
   options.num_warmup_steps = plan.warmup_steps(arguments);
@@ -49,8 +50,9 @@ inline LRSchedule training_schedule(const TrainingArguments& arguments, const Ru
   return LRSchedule(arguments.lr_scheduler_type, options);
 }
 
-/// The optimiser that the arguments mean: with `groups`, else with LoRA+'s, else with no decay of
-/// vectors. Throws ConfigError.
+/// Creates the optimiser that the arguments describe: with `groups`, else with the groups of LoRA+,
+/// else with no decay of vectors.
+/// Throws: ConfigError.
 template <class S>
 AdamW<S> training_optimizer(const TrainingArguments& arguments,
                             const std::vector<ParameterGroup>& groups = {}) {

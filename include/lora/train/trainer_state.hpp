@@ -1,4 +1,4 @@
-// How far a training run is: what a checkpoint says beside the tensors.
+// The progress of a training run: what a checkpoint holds besides the tensors.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -11,29 +11,29 @@
 
 namespace lora {
 
-/// transformers' TrainerState, with what resuming exactly needs beside it. A plain value.
+/// The TrainerState of transformers, with what exact resuming needs in addition. A plain value.
 struct TrainerState {
-  Index global_step = 0;  ///< steps taken, those that were skipped included
+  Index global_step = 0;  ///< steps taken, including skipped ones
   Index max_steps = 0;
-  double epoch = 0;                 ///< passes over the data, with their fraction
+  double epoch = 0;                 ///< passes over the data, with a fraction
   Index num_input_tokens_seen = 0;  ///< of the training data
-  Index non_finite_steps = 0;       ///< skipped, since a loss or gradient was not finite
-  Index non_finite_in_row = 0;      ///< the last so many steps among them
+  Index non_finite_steps = 0;       ///< steps skipped because of a non-finite loss or gradient
+  Index non_finite_in_row = 0;      ///< how many of these came last, in a row
   double loss_sum = 0;              ///< of the steps that were not skipped
   Index loss_steps = 0;
-  double unlogged_loss_sum = 0;  ///< of those since the last line of the log
+  double unlogged_loss_sum = 0;  ///< of those since the last log entry
   Index unlogged_loss_steps = 0;
   std::optional<double> best_metric;
   Index best_global_step = 0;
-  Json log_history = Json::array();  ///< each entry of the log, an object
-  Json callbacks = Json::object();   ///< what callbacks remember, by their name
+  Json log_history = Json::array();  ///< the log entries, each an object
+  Json callbacks = Json::object();   ///< the states of callbacks, by name
 
   bool operator==(const TrainerState&) const = default;
 };
 
 namespace detail {
 
-/// fn(name, field) for every number of a state.
+/// Calls fn(name, field) for every number of a state.
 template <class State, class Fn>
 void for_each_state_field(State& s, Fn&& fn) {
   fn("global_step", s.global_step);
@@ -51,7 +51,7 @@ void for_each_state_field(State& s, Fn&& fn) {
 
 }  // namespace detail
 
-/// The state as JSON; numbers come back bit for bit.
+/// Converts the state to JSON. Numbers survive the round trip bit for bit.
 inline Json state_json(const TrainerState& state) {
   Json json = Json::object();
   detail::for_each_state_field(state,
@@ -63,8 +63,9 @@ inline Json state_json(const TrainerState& state) {
   return json;
 }
 
-/// Reads it back; other fields are not looked at. Throws FormatError, naming `where` and the field,
-/// for one that is missing, of another kind, or negative where it counts something.
+/// Reads a state from JSON and ignores other fields.
+/// Throws: FormatError that names `where` and the field, if the field is missing, of the wrong
+///   type, or a negative count.
 inline TrainerState state_from_json(const Json& json, const std::string& where) {
   const JsonFields fields(json, where);
   TrainerState state;

@@ -1,4 +1,4 @@
-// The options of a training run, under transformers' names and with its defaults.
+// The options of a training run, with the names and defaults of transformers.
 #pragma once
 
 #include <lora/core/check.hpp>
@@ -19,59 +19,61 @@ namespace lora {
 /// When something happens during training.
 enum class IntervalStrategy { no, steps, epoch };
 
-/// In which order a pass over the data goes. group_by_length: at random, but so that examples of
-/// about one length share a batch.
+/// The order of a pass over the data. group_by_length: random, but examples of similar length share
+/// a batch.
 enum class TrainSampling { random, sequential, group_by_length };
 
-/// transformers' TrainingArguments, as far as they have a meaning here. A plain value: set the
-/// fields, Trainer calls validate(). Some of the defaults are for large data (a learning rate of
-/// 5e-5 is low for LoRA, where 1e-4 to 3e-4 is usual).
+/// The TrainingArguments of transformers, as far as they apply here. A plain value: set the fields;
+/// Trainer calls validate(). Some defaults suit large data: a learning rate of 5e-5 is low for
+/// LoRA, where 1e-4 to 3e-4 is usual.
 struct TrainingArguments {
-  std::string output_dir;  ///< of the checkpoints; empty: none are written
+  std::string output_dir;  ///< of the checkpoints; empty: writes none
   bool overwrite_output_dir = false;
 
   Index per_device_train_batch_size = 8;  ///< examples in one forward and backward pass
   Index per_device_eval_batch_size = 8;
-  Index gradient_accumulation_steps = 1;  ///< such passes in one step
+  Index gradient_accumulation_steps = 1;  ///< passes in one step
   double num_train_epochs = 3;
-  Index max_steps = -1;  ///< above 0: instead of num_train_epochs
+  Index max_steps = -1;  ///< above 0: overrides num_train_epochs
   bool dataloader_drop_last = false;
   TrainSampling train_sampling_strategy = TrainSampling::random;
 
   double learning_rate = 5e-5;
-  double weight_decay = 0;  ///< not of biases and the weights of norms
+  double weight_decay = 0;  ///< not for biases and the weights of norms
   double adam_beta1 = 0.9, adam_beta2 = 0.999, adam_epsilon = 1e-8;
-  double max_grad_norm = 1;  ///< 0: gradients are not clipped
+  double max_grad_norm = 1;  ///< 0: no clipping
   std::string lr_scheduler_type = "linear";
-  ScheduleOptions lr_scheduler_kwargs;      ///< but for what follows from the other fields
-  double warmup_ratio = 0;                  ///< of all steps
-  Index warmup_steps = 0;                   ///< above 0: instead of warmup_ratio
-  std::optional<double> loraplus_lr_ratio;  ///< set: LoRA+ with B's rate so many times A's
+  ScheduleOptions lr_scheduler_kwargs;      ///< except what other fields determine
+  double warmup_ratio = 0;                  ///< share of all steps
+  Index warmup_steps = 0;                   ///< above 0: overrides warmup_ratio
+  std::optional<double> loraplus_lr_ratio;  ///< set: LoRA+ with this ratio of B's rate to A's
 
   IntervalStrategy logging_strategy = IntervalStrategy::steps;
   Index logging_steps = 500;
   bool logging_first_step = false;
   IntervalStrategy eval_strategy = IntervalStrategy::no;
-  std::optional<Index> eval_steps;  ///< not set: logging_steps
+  std::optional<Index> eval_steps;  ///< unset: logging_steps
   IntervalStrategy save_strategy = IntervalStrategy::steps;
   Index save_steps = 500;
   std::optional<Index> save_total_limit;
   bool load_best_model_at_end = false;
   std::string metric_for_best_model = "loss";  ///< of the evaluation, with or without "eval_"
-  std::optional<bool> greater_is_better;       ///< not set: unless the metric's name ends in "loss"
+  std::optional<bool> greater_is_better;       ///< unset: true unless the name ends in "loss"
 
   std::uint64_t seed = 42;
-  std::optional<std::uint64_t> data_seed;  ///< of the order of the data; not set: seed
-  /// So many steps in a row whose loss or gradient is not finite end the run. (Not transformers'.)
+  std::optional<std::uint64_t> data_seed;  ///< of the order of the data; unset: seed
+  /// This many steps in a row with a non-finite loss or gradient end the run. Not an option of
+  /// transformers.
   Index max_non_finite_steps = 10;
 
-  /// Throws ConfigError, naming field and value.
+  /// Checks all fields.
+  /// Throws: ConfigError that names the field and the value.
   void validate() const;
 };
 
 namespace detail {
 
-/// fn(name, field) for every option.
+/// Calls fn(name, field) for every option.
 template <class Arguments, class Fn>
 void for_each_argument(Arguments& a, Fn&& fn) {
   fn("output_dir", a.output_dir);
@@ -110,7 +112,7 @@ void for_each_argument(Arguments& a, Fn&& fn) {
   fn("max_non_finite_steps", a.max_non_finite_steps);
 }
 
-/// The same for what a schedule may be given beside what other options say.
+/// Calls fn(name, field) for every schedule option that no other option determines.
 template <class Options, class Fn>
 void for_each_schedule_option(Options& o, Fn&& fn) {
   fn("num_cycles", o.num_cycles);
@@ -127,7 +129,7 @@ void for_each_schedule_option(Options& o, Fn&& fn) {
   fn("min_lr_ratio", o.min_lr_ratio);
 }
 
-/// Names of enumerators, in their order.
+/// Returns the names of the enumerators in order.
 inline std::span<const char* const> names_of(IntervalStrategy) {
   static constexpr const char* names[] = {"no", "steps", "epoch"};
   return names;
@@ -197,7 +199,8 @@ void read_argument(const JsonField& field, T& value) {
   }
 }
 
-/// Throws ConfigError: options are the program's, wherever they are written.
+/// Sets `value` from a field. Throws: ConfigError, because options are the program's, wherever they
+/// are written.
 template <class T>
 void argument_from_json(const std::string& where, const char* name, const Json& json, T& value) {
   try {
@@ -210,7 +213,7 @@ void argument_from_json(const std::string& where, const char* name, const Json& 
 
 }  // namespace detail
 
-/// All options as JSON. Throws nothing.
+/// Converts all options to JSON. Throws nothing.
 inline Json arguments_json(const TrainingArguments& arguments) {
   Json json = Json::object();
   detail::for_each_argument(arguments, [&](const char* name, const auto& field) {
@@ -219,8 +222,8 @@ inline Json arguments_json(const TrainingArguments& arguments) {
   return json;
 }
 
-/// Sets the options that `json`, an object, names; the others stay. Throws ConfigError, beginning
-/// with `where`, for a name that is no option or a value of another kind; then nothing is set.
+/// Sets the options that `json`, an object, names; the others stay. Messages begin with `where`.
+/// Throws: ConfigError for an unknown name or a value of the wrong type. Nothing is set then.
 inline void set_from_json(TrainingArguments& arguments, const Json& json,
                           const std::string& where) {
   if (!json.is_object())
@@ -234,7 +237,7 @@ inline void set_from_json(TrainingArguments& arguments, const Json& json,
   });
   for (const auto& [name, value] : json.items()) {
     if (known.count(name) == 0)
-      throw ConfigError(where + ": " + in_quotes(name) + " is no option of training");
+      throw ConfigError(where + ": " + in_quotes(name) + " is not an option of training");
   }
   arguments = changed;
 }

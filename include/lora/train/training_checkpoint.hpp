@@ -1,5 +1,5 @@
-// What a checkpoint of a training run holds: all that going on exactly needs, in a folder that
-// appears whole.
+// Writes and reads the checkpoint of a training run: all that an exact continuation needs, in a
+// folder that appears complete or not at all.
 #pragma once
 
 #include <lora/io/peft/pretrained.hpp>
@@ -32,12 +32,12 @@ concept HasAdapters = requires(Model& model) {
 
 }  // namespace detail
 
-/// What a checkpoint holds. The trained values and the optimiser's state are by the parameters'
-/// names.
+/// The content of a checkpoint. Trained values and optimiser state are stored by the names of the
+/// parameters.
 template <class S>
 struct TrainingCheckpoint {
   TrainerState state;
-  Json arguments;  ///< of the run, as it was told
+  Json arguments;  ///< of the run, as given
   OptimizerState<S> optimizer;
   std::map<std::string, Matrix<S>> values;
 };
@@ -49,7 +49,8 @@ std::span<const std::byte> bytes_of(const Matrix<S>& m) {
   return std::as_bytes(std::span(m.data(), static_cast<std::size_t>(m.size())));
 }
 
-/// "value.<name>", "exp_avg.<name>", … and "step.<name>", how often the tensor was updated.
+/// Collects "value.<name>", "exp_avg.<name>", … and "step.<name>", the number of the tensor's
+/// updates.
 template <class Model, class S>
 SafetensorsWriter training_tensors(Model& model, const OptimizerState<S>& optimizer) {
   SafetensorsWriter writer;
@@ -73,17 +74,17 @@ SafetensorsWriter training_tensors(Model& model, const OptimizerState<S>& optimi
 
 }  // namespace detail
 
-/// Writes `path`, a folder checkpoint-<step>, at once: of a LoRAModel the adapters as PEFT's
-/// directories; training_state.safetensors with every trained tensor and the optimiser's state of
-/// it; trainer_state.json with the state and the arguments. A checkpoint that is there already is
-/// replaced when the new one is complete. Throws IoError and as save_pretrained, and then leaves
-/// what was there.
+/// Writes `path`, a folder checkpoint-<step>, atomically: for a LoRAModel the adapters as PEFT
+/// directories; training_state.safetensors with every trained tensor and its optimiser state;
+/// trainer_state.json with the state and the arguments. Replaces an existing checkpoint once the
+/// new one is complete.
+/// Throws: IoError, and as save_pretrained. What existed before stays then.
 template <class Model, class S>
 void write_training_checkpoint(const std::filesystem::path& path, Model& model,
                                const OptimizerState<S>& optimizer, const TrainerState& state,
                                const Json& arguments) {
   const std::filesystem::path parent = path.parent_path();
-  // Where nothing is in the way: the folder itself is put in place at the very end.
+  // Writes to a free name; the folder is renamed at the very end.
   const std::filesystem::path free = parent / (path.filename().string() + ".next");
   StagedDirectory staged(detail::file_exists(path) ? free : path);
   if constexpr (detail::HasAdapters<Model>) {
@@ -104,33 +105,32 @@ void write_training_checkpoint(const std::filesystem::path& path, Model& model,
     throw_io_error(path, "put the new checkpoint in place", errno);
 }
 
-/// Reads it. Throws IoError and FormatError; whether it fits a model is for restore_training to
-/// say.
+/// Reads a checkpoint. restore_training() checks whether it fits a model.
+/// Throws: IoError, FormatError.
 template <class S>
 TrainingCheckpoint<S> read_training_checkpoint(const std::filesystem::path& path) {
   TrainingCheckpoint<S> checkpoint;
   const std::filesystem::path json_path = path / trainer_state_file;
   const auto bytes = read_file(json_path, std::uint64_t{1} << 30);
   const Json json = parse_json(as_text(bytes), json_path.string());
-  // As transformers' Trainer leaves it, also over that of a checkpoint of ours.
+  // As transformers' Trainer writes it, possibly over a checkpoint of this library.
   const bool theirs = json.is_object() && json.contains("log_history") &&
                       json.contains("global_step") && !json.contains("non_finite_steps");
   const bool tensors = detail::file_exists(path / training_tensors_file);
   if (theirs && tensors) {
     throw FormatError(json_path.string() +
-                      ": is, it seems, of transformers' Trainer; expected the one of this "
-                      "library's that " +
+                      ": seems to come from transformers' Trainer, expected the one that this "
+                      "library wrote with " +
                       training_tensors_file +
-                      " beside it was written with; the folder's adapter can be what a new run "
-                      "begins with (--init-adapter)");
+                      "; a new run can start from the folder's adapter (--init-adapter)");
   }
   if (json.is_object() && !json.contains("arguments") && !tensors) {
     throw FormatError(path.string() + ": is not a checkpoint of this library's Trainer" +
-                      (theirs ? " but, it seems, of transformers', whose state of the optimiser is "
-                                "in files of torch"
+                      (theirs ? " but seems to be one of transformers, which keeps the optimiser's "
+                                "state in files of torch"
                               : "") +
                       ": there is no " + training_tensors_file +
-                      "; its adapter can be what a new run begins with (--init-adapter)");
+                      "; a new run can start from its adapter (--init-adapter)");
   }
   checkpoint.state = state_from_json(json, json_path.string());
   checkpoint.arguments = JsonFields(json, json_path.string()).object("arguments").json();
@@ -161,9 +161,9 @@ TrainingCheckpoint<S> read_training_checkpoint(const std::filesystem::path& path
   return checkpoint;
 }
 
-/// Throws ConfigError when a checkpoint's arguments give the data another order than those of
-/// `now`, or its facts are others (TrainerOptions::facts); returns a sentence for each of the
-/// others that differ and that change what is trained.
+/// Compares a checkpoint's arguments with those of `now`. Returns a sentence for each difference
+/// that changes what is trained.
+/// Throws: ConfigError if the order of the data or the facts (TrainerOptions::facts) differ.
 inline std::vector<std::string> check_same_run(const Json& before, const Json& now,
                                                const std::string& where) {
   std::vector<std::string> warnings;
@@ -176,8 +176,9 @@ inline std::vector<std::string> check_same_run(const Json& before, const Json& n
          {"data", "per_device_train_batch_size", "gradient_accumulation_steps",
           "dataloader_drop_last", "train_sampling_strategy", "seed", "data_seed"}) {
       if (name != fixed) continue;
-      throw ConfigError(where + ": is a checkpoint of another run: " +
-                        (name == "data" ? "the examples are others, by number or length" : change));
+      throw ConfigError(
+          where + ": is a checkpoint of another run: " +
+          (name == "data" ? "the number or the lengths of the examples differ" : change));
     }
     if (name == "facts") {
       for (const auto& [fact, is] : value.items()) {
@@ -191,13 +192,14 @@ inline std::vector<std::string> check_same_run(const Json& before, const Json& n
     }
     const std::string kind = name.substr(0, name.find('_'));
     if (kind == "output" || kind == "overwrite" || kind == "logging" || kind == "save") continue;
-    warnings.push_back(change + ": the run will not be the one that was interrupted");
+    warnings.push_back(change + ": the run will differ from the interrupted one");
   }
   return warnings;
 }
 
-/// Gives every trained tensor of `model` its value of the checkpoint, and `optimizer`, unless it is
-/// null, its state. Throws ConfigError that lists what does not fit; then nothing has changed.
+/// Sets every trained tensor of `model` to its value in the checkpoint, and restores the state of
+/// `optimizer` unless it is null.
+/// Throws: ConfigError that lists what does not fit. Nothing changes then.
 template <class Model, class S>
 void restore_training(const TrainingCheckpoint<S>& checkpoint, Model& model, AdamW<S>* optimizer,
                       const std::string& where) {

@@ -1,4 +1,4 @@
-// What a training run will need, said before it starts.
+// Computes what a training run needs before it starts.
 #pragma once
 
 #include <lora/adapters/lora_model.hpp>
@@ -17,8 +17,8 @@
 
 namespace lora {
 
-/// Bytes of the memory that a program could still take: what Linux says is available, or less where
-/// a control group limits it. None where the system does not say.
+/// Returns the bytes of memory that the program can still take: what Linux reports as available, or
+/// less if a control group limits it. Returns nullopt if the system does not say.
 inline std::optional<std::uint64_t> available_memory() {
   std::optional<std::uint64_t> free;
   std::ifstream memory("/proc/meminfo");
@@ -44,7 +44,7 @@ inline std::optional<std::uint64_t> available_memory() {
   return free;
 }
 
-/// "812 kB", "1.20 GB": 1000 and not 1024, as on the box.
+/// Formats bytes as "812 kB" or "1.20 GB", with a base of 1000.
 inline std::string bytes_text(std::uint64_t bytes) {
   const auto n = static_cast<double>(bytes);
   if (n >= 1e9) return fixed_text(n / 1e9, 2) + " GB";
@@ -52,14 +52,15 @@ inline std::string bytes_text(std::uint64_t bytes) {
   return fixed_text(n / 1e3, 0) + " kB";
 }
 
-/// The statement. Memory in bytes; the first three parts are there when training starts.
+/// The needs of a run, with memory in bytes. Weights, trained values and gradients without the
+/// buffers exist when training starts.
 struct TrainingNeeds {
   Index parameters = 0, trainable = 0;  ///< elements
-  std::uint64_t weights = 0;            ///< frozen ones
-  std::uint64_t trained = 0;            ///< values that are trained
-  std::uint64_t gradients = 0;          ///< with the buffers that GradientTree sums them in
+  std::uint64_t weights = 0;            ///< frozen weights
+  std::uint64_t trained = 0;            ///< trained values
+  std::uint64_t gradients = 0;          ///< with the buffers of GradientTree
   std::uint64_t optimizer = 0;
-  /// Of the largest batch, trained or evaluated, where the task knows.
+  /// Of the largest batch, trained or evaluated, if the task knows.
   std::optional<std::uint64_t> activations;
   std::optional<std::uint64_t> available;  ///< now
   Index examples = 0, tokens_per_epoch = 0, steps_per_epoch = 0, max_steps = 0;
@@ -67,20 +68,20 @@ struct TrainingNeeds {
   std::uint64_t total() const {
     return weights + trained + gradients + optimizer + activations.value_or(0);
   }
-  /// What is still to be allocated.
+  /// Returns the memory still to be allocated.
   std::uint64_t missing() const {
     const std::uint64_t buffers = gradients - std::min(gradients, trained);
     return optimizer + buffers + activations.value_or(0);
   }
 
-  /// Some lines for a person.
+  /// Returns a few lines of readable text.
   std::string text() const {
     const double share =
         parameters > 0 ? 100.0 * static_cast<double>(trainable) / static_cast<double>(parameters)
                        : 0;
     std::string out("parameters   ");
-    out += std::to_string(parameters) + ", of which " + std::to_string(trainable) +
-           " are trained (" + fixed_text(share, 4) + " %)\n";
+    out += std::to_string(parameters) + ", " + std::to_string(trainable) + " of them trained (" +
+           fixed_text(share, 4) + " %)\n";
     out += "memory       weights " + bytes_text(weights) + ", trained values " +
            bytes_text(trained) + ", gradients " + bytes_text(gradients) + ", optimiser " +
            bytes_text(optimizer) + ", activations " +
@@ -92,14 +93,14 @@ struct TrainingNeeds {
     return out;
   }
 
-  /// Throws ConfigError when nothing is trained, and as check_memory().
+  /// Throws: ConfigError if nothing is trained, and as check_memory().
   void check() const {
     if (trainable == 0)
       throw ConfigError(
           "Trainer: no tensor of the model is trainable, so there is nothing to train");
     check_memory();
   }
-  /// Throws ConfigError with advice when more is missing than is available.
+  /// Throws: ConfigError with advice if more is missing than available.
   void check_memory() const {
     if (!available || missing() <= *available) return;
     throw ConfigError(
@@ -114,8 +115,8 @@ struct TrainingNeeds {
   }
 };
 
-/// What training `model` by `plan` needs; two moments of each trained tensor are the optimiser's.
-/// O(number of tensors).
+/// Returns what training `model` by `plan` needs. The optimiser holds two moments per trained
+/// tensor. O(number of tensors).
 template <class Model>
 TrainingNeeds training_needs(Model& model, const RunPlan& plan, Index examples) {
   using S = typename Model::Scalar;

@@ -1,4 +1,4 @@
-// What a training loop asks of a model and its data.
+// What a training loop needs from a model and its data.
 #pragma once
 
 #include <lora/adapters/lora_model.hpp>
@@ -13,29 +13,30 @@
 
 namespace lora {
 
-/// What is asked of a loss.
+/// The request for a loss.
 struct BatchRequest {
-  Index num_items = 0;   ///< the divisor of the sum over the labels that count; 0: their number
-  bool gradient = true;  ///< add the gradients of the trained tensors to what they hold
-  Pass pass = {};        ///< to be handed to every layer
+  Index num_items = 0;   ///< divisor of the sum over the counted labels; 0: their number
+  bool gradient = true;  ///< add the gradients of the trained tensors
+  Pass pass = {};        ///< passed to every layer
 };
 struct BatchLoss {
-  double loss = 0;    ///< the sum over the labels that count, divided by the divisor
-  Index counted = 0;  ///< those of this batch
+  double loss = 0;    ///< sum over the counted labels, divided by the divisor
+  Index counted = 0;  ///< counted labels of this batch
 };
 
-/// How a model learns from examples. The three functions must be pure but for the gradients.
+/// How a model learns from examples. Apart from the gradients, the functions must be pure.
 template <class Model, class Example>
 struct TrainingTask {
   using Batch = std::span<const Example* const>;
   std::function<BatchLoss(Model&, Batch, const BatchRequest&)> loss;
-  /// Labels of an example that count. Empty: 1.
+  /// Returns the number of counted labels of an example. Empty: 1.
   std::function<Index(const Example&)> counted = {};
-  /// Rows that an example has in the model's activations, its tokens. Empty: 1.
+  /// Returns the rows of an example in the model's activations, its tokens. Empty: 1.
   std::function<Index(const Example&)> length = {};
-  /// Bytes of activations for a batch of so many rows, with or without gradients. Empty: not known.
+  /// Returns the bytes of activations for a batch of `rows` rows, with or without gradients. Empty:
+  /// unknown.
   std::function<std::uint64_t(Model&, Index rows, bool gradient)> activation_bytes = {};
-  /// Frees what is kept from batch to batch. Empty: nothing is.
+  /// Frees what is kept between batches. Empty: nothing is kept.
   std::function<void()> release = {};
 
   Index counted_in(const Example& example) const { return counted ? counted(example) : 1; }
@@ -45,7 +46,7 @@ struct TrainingTask {
   }
 };
 
-/// Rows of the largest batch of an evaluation, see evaluate_task().
+/// Returns the rows of the largest batch of an evaluation; see evaluate_task().
 template <class Model, class Example>
 Index most_evaluated_rows(const TrainingTask<Model, Example>& task,
                           std::span<const Example> examples, Index batch_size) {
@@ -58,8 +59,8 @@ Index most_evaluated_rows(const TrainingTask<Model, Example>& task,
   return most;
 }
 
-/// Bytes of activations of the larger of two batches of so many rows, one trained and one evaluated;
-/// none when the task does not know.
+/// Returns the larger of the activation bytes of a training batch and of an evaluation batch with
+/// these rows, or nullopt if the task does not know.
 template <class Model, class Example>
 std::optional<std::uint64_t> most_activations(Model& model,
                                               const TrainingTask<Model, Example>& task,
@@ -70,14 +71,14 @@ std::optional<std::uint64_t> most_activations(Model& model,
                         : std::max(training, task.activation_bytes(model, evaluated, false));
 }
 
-/// What an evaluation finds.
+/// The result of an evaluation.
 struct Evaluation {
-  double loss = 0;  ///< the mean over the labels that count; 0 without any
+  double loss = 0;  ///< mean over the counted labels; 0 without any
   Index counted = 0, tokens = 0;
 };
 
-/// The loss of all examples, `batch_size` at a time and in their order; `progress` is told how many
-/// of how many batches are done. No gradient is touched, and nothing is dropped out.
+/// Evaluates the loss of all examples in order, `batch_size` at a time. Calls progress(done, total)
+/// after each batch. Changes no gradient and applies no dropout.
 template <class Model, class Example, class Progress>
 Evaluation evaluate_task(Model& model, const TrainingTask<Model, Example>& task,
                          std::span<const Example> examples, Index batch_size, Progress&& progress) {

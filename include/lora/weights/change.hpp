@@ -1,4 +1,4 @@
-// What low-rank deltas add to a weight, block by block, so that merging reads and writes it once.
+// Sums low-rank deltas block by block, so that merging reads and writes the weight once.
 #pragma once
 
 #include <lora/core/half.hpp>
@@ -13,28 +13,29 @@
 
 namespace lora::detail {
 
-/// Σ scale · left · right at rows i … and columns j … of a weight: element (a, b) at
-/// data[a · slab_columns + b].
+/// A block of Σ scale · left · right that starts at row i and column j of the weight. Element (a,
+/// b) of the block is data[a · slab_columns + b].
 template <class S>
 struct Change {
   Index i, j, rows, cols;
   const S* data;
 };
 
-/// In which order a weight is stored: row after row, or in panels of slab_columns columns, row after
-/// row in each.
+/// The order in which a weight is stored: row by row, or in panels of slab_columns columns that are
+/// each stored row by row.
 enum class BlockOrder { rows, panels };
 
-/// fn(change) for blocks of at most 64 x 48 that cover a (rows, cols) weight, in the order in which
-/// it is stored, shared between threads. `transposed`: the weight is stored (in, out), the deltas
-/// are (out, in). Each product is summed from zero and scaled, then the deltas are added in their
-/// order. Allocates nothing.
+/// Calls fn(change) for blocks of at most 64 x 48 that cover a (rows, cols) weight, in storage
+/// order. Threads share the blocks.
+/// `transposed` says that the weight is stored (in, out) while the deltas are (out, in). Each
+/// product is summed from zero and scaled; the deltas are then added in their order.
+/// Allocates: nothing.
 template <class S, class Fn>
 void for_changes(std::span<const LowRankDelta<S>> deltas, Index rows, Index cols, bool transposed,
                  BlockOrder order, Fn&& fn) {
   constexpr Index wide = kernels::slab_columns, tallest = 64 * 4 / static_cast<Index>(sizeof(S));
   const bool by_rows = order == BlockOrder::rows;
-  // Of so few rows each is read on from where the block before it ended.
+  // With so few rows per block, the next block continues each row where this one stopped.
   const Index tall = by_rows ? 2 * kernels::few_rows : tallest;
   const auto with = kernels::product_kernels<S>();
   const auto merge = kernels::merge_kernels<S, S>();
@@ -64,9 +65,10 @@ void for_changes(std::span<const LowRankDelta<S>> deltas, Index rows, Index cols
   });
 }
 
-/// to = from + Σ scale · left · right for row-major `from` and `to` of (rows, cols), which may be
-/// the same: the changes are summed in S, added and rounded once. `transposed` as above. Allocates
-/// nothing.
+/// Computes to = from + Σ scale · left · right. `from` and `to` are row-major (rows, cols) and may
+/// be the same array. The deltas are summed in S; the sum is added and rounded once. `transposed`
+/// is as in for_changes().
+/// Allocates: nothing.
 template <class S, class Stored>
 void add_changes(std::span<const LowRankDelta<S>> deltas, Index rows, Index cols, bool transposed,
                  const Stored* from, Stored* to) {
@@ -78,8 +80,9 @@ void add_changes(std::span<const LowRankDelta<S>> deltas, Index rows, Index cols
   });
 }
 
-/// to = scale ∘ from + change for a block as for_changes brings it; `factors` has one number for each
-/// row of the block, or for each column of it. from and to are row-major with rows `stride` apart.
+/// Computes to = scale ∘ from + change for a block that for_changes passes. `factors` has one
+/// number per row of the block if `by_row`, else one per column. from and to are row-major with
+/// rows `stride` apart.
 template <class S, class Stored>
 void add_scaled(const Change<S>& change, const S* factors, bool by_row, const Stored* from,
                 Stored* to, Index stride) {
@@ -97,8 +100,8 @@ void add_scaled(const Change<S>& change, const S* factors, bool by_row, const St
   }
 }
 
-/// add_changes with from scaled first: `scale` is of the (out, in) weight, whose outputs are the
-/// columns when it is `transposed`. Rounded once.
+/// Scales `from` and adds the changes, rounding once. `scale` belongs to the (out, in) weight,
+/// whose outputs are the columns if it is `transposed`.
 template <class S, class Stored>
 void scale_and_add_changes(const SideScale<S>& scale, std::span<const LowRankDelta<S>> deltas,
                            Index rows, Index cols, bool transposed, const Stored* from,

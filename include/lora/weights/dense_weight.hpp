@@ -1,4 +1,4 @@
-// The plain storage of a frozen weight: its values as they came.
+// Stores a frozen weight as a plain dense matrix.
 #pragma once
 
 #include <lora/core/scalar.hpp>
@@ -11,14 +11,14 @@
 
 namespace lora {
 
-/// How the matrix that a checkpoint holds stands to y = x Wᵀ.
+/// The orientation of the stored matrix.
 enum class Layout {
   out_in,  ///< (out, in): PyTorch's nn.Linear
   in_out,  ///< (in, out): GPT-2's Conv1D, PEFT's fan_in_fan_out
 };
 
-/// A frozen matrix stored as it came. See FrozenWeight for what the functions compute; shapes are
-/// checked there.
+/// A frozen matrix, stored as it was given. FrozenWeight documents what the functions compute and
+/// checks the shapes.
 template <class S>
 class DenseWeight {
  public:

@@ -1,4 +1,4 @@
-// A frozen (O, D) matrix, whatever it is stored as.
+// A frozen (O, D) matrix that hides how it is stored.
 #pragma once
 
 #include <lora/core/overlap.hpp>
@@ -14,26 +14,34 @@
 
 namespace lora {
 
-/// A weight that training never changes: an immutable value with shared ownership. A copy costs
-/// nothing, tied layers hold the same one, and unmerging is going back to the handle that was kept.
-/// Sharing one between threads is safe. One that was moved from throws Error until it is given
-/// another value.
+/// A weight that training never changes: an immutable value with shared ownership. Copies share the
+/// values, tied layers hold the same weight, and unmerging restores the handle that was kept. All
+/// other code uses the functions below, so a new storage changes only weights/.
 ///
-/// Everything outside weights/ works through the functions below, so that another storage needs no
-/// change anywhere else.
+///   const auto w = FrozenWeight<float>::pack(values, Precision::bfloat16);  // values: (O, D)
+///   Matrix<float> x = Matrix<float>::Random(8, w.cols()), y(8, w.rows()), dx(8, w.cols());
+///   w.multiply(x, y);              // y = x Wᵀ
+///   w.multiply_transposed(y, dx);  // dx = y W
+///   const LowRankDelta<float> delta{scale, B, A};  // B (O, R), A (R, D)
+///   const auto merged = w.plus(std::span(&delta, 1));  // W + scale B A; w stays as it is
+///
+/// Throws: Error from any function of a weight that was moved from and not assigned since.
+/// Threads: several threads may use one weight.
 template <class S>
 class FrozenWeight {
  public:
-  /// An empty (0, 0) weight.
+  /// Creates an empty (0, 0) weight.
   FrozenWeight() : FrozenWeight(Matrix<S>()) {}
 
-  /// Keeps `values` as they are: (O, D), or (D, O) with Layout::in_out.
+  /// Stores `values` as they are: (O, D), or (D, O) with Layout::in_out.
   explicit FrozenWeight(Matrix<S> values, Layout layout = Layout::out_in)
       : storage_(std::make_shared<const Storage>(DenseWeight<S>(std::move(values), layout))) {}
 
-  /// W prepared once for its products, in float32 or, in half the memory, rounded to bfloat16.
-  /// `w` (O, D), or (D, O) with Layout::in_out; it is not needed afterwards. Allocates the packed
-  /// values alone. See PackedWeight; for Orientations::both, PackedWeight::add_transposed.
+  /// Packs W once for both products, as float32 or, in half the memory, rounded to bfloat16. `w` is
+  /// (O, D), or (D, O) with Layout::in_out, and may be freed afterwards. PackedWeight describes the
+  /// format; Orientations::both packs Wᵀ too.
+  /// Throws: ShapeError for more than 2^56 values or a size of 2^31 or above.
+  /// Allocates: the packed values only.
   static FrozenWeight pack(
       In<S> w, Precision precision = Precision::float32, Layout layout = Layout::out_in,
       Orientations orientations = Orientations::one) requires(std::is_same_v<S, float>) {
@@ -43,8 +51,8 @@ class FrozenWeight {
     return packed(PackedWeight<S, kernels::BF16>(values, layout), orientations);
   }
 
-  /// The same from row-major bfloat16 or IEEE half values as a checkpoint has them, rows · cols of
-  /// them: no float copy is made. bfloat16 to bfloat16 is exact.
+  /// Packs `rows · cols` row-major bfloat16 or IEEE half values of a checkpoint without making a
+  /// float copy. Converting bfloat16 to bfloat16 is exact.
   static FrozenWeight pack(
       const std::uint16_t* values, HalfFormat format, Index rows, Index cols,
       Precision precision = Precision::bfloat16, Layout layout = Layout::out_in,
@@ -68,8 +76,8 @@ class FrozenWeight {
         orientations);
   }
 
-  /// The same from values that are brought one by one: `value(o, d)` is W(o, d), asked for on
-  /// several threads, in panels of 48 neighbouring o, and in each row by row. Rounded as above.
+  /// Packs values that are produced one by one: `value(o, d)` returns W(o, d). Several threads call
+  /// it, each for a panel of 48 consecutive o, and in that panel row by row. Rounds as pack() does.
   template <class Value>
   static FrozenWeight pack_values(Index O, Index D, Precision precision, Layout layout,
                                   Orientations orientations,
@@ -90,11 +98,11 @@ class FrozenWeight {
     return visit([](const auto& w) { return w.cols(); });
   }
   Index size() const { return rows() * cols(); }
-  /// How the checkpoint's matrix is oriented; stored() gives it back that way.
+  /// The orientation of the matrix that stored() returns.
   Layout layout() const {
     return visit([](const auto& w) { return w.layout(); });
   }
-  /// Memory that the values take, with what packing adds.
+  /// Bytes that the values take, with the padding of packing.
   Index bytes() const {
     return visit([](const auto& w) { return w.bytes(); });
   }
@@ -102,10 +110,11 @@ class FrozenWeight {
     return visit([](const auto& w) { return w.all_finite(); });
   }
 
-  /// y = x Wᵀ + Σ left · right; x (T, D), y (T, O), each term's left (its rows, R) and
-  /// right (R, O). Each element is summed in an order that depends on D and the ranks alone. y must
-  /// not overlap x. Throws ShapeError, and Error when y overlaps x. Allocates nothing once the
-  /// workers run.
+  /// Computes y = x Wᵀ + Σ left · right. x is (T, D), y is (T, O); each term's left is (its rows,
+  /// R) and its right (R, O). The order in which an element is summed depends only on D and the
+  /// ranks.
+  /// Throws: ShapeError; Error when y overlaps x.
+  /// Allocates: nothing once the workers run.
   void multiply(In<S> x, Out<S> y, std::span<const LowRank<S>> terms = {},
                 InputRounding rounding = InputRounding::allowed) const {
     expect_shape("FrozenWeight::multiply", "x", x, -1, cols());
@@ -115,10 +124,11 @@ class FrozenWeight {
     visit([&](const auto& w) { w.multiply(x, y, terms, rounding); });
   }
 
-  /// dx = dy W + Σ left · right, added to what dx holds with Accumulate::yes; dy (T, O), dx (T, D),
-  /// right (R, D). When W is packed, the calling thread keeps 0.7 MB for each of num_threads(), which
-  /// the first call allocates unless T is small; throws std::bad_alloc before dx is touched. Otherwise
-  /// as multiply().
+  /// Computes dx = dy W + Σ left · right, or adds it to dx with Accumulate::yes. dy is (T, O), dx
+  /// is (T, D), right is (R, D).
+  /// Throws: as multiply(); std::bad_alloc before dx is touched.
+  /// Allocates: for a packed W, a workspace of 0.7 MB for each of num_threads(), unless T is small.
+  ///   The first call allocates it and the calling thread keeps it.
   void multiply_transposed(In<S> dy, Out<S> dx, Accumulate accumulate = Accumulate::no,
                            std::span<const LowRank<S>> terms = {},
                            InputRounding rounding = InputRounding::allowed) const {
@@ -129,8 +139,8 @@ class FrozenWeight {
     visit([&](const auto& w) { w.multiply_transposed(dy, dx, accumulate, terms, rounding); });
   }
 
-  /// Allocates what multiply_transposed() of so many rows needs, so that it cannot fail afterwards on
-  /// this thread.
+  /// Allocates the workspace of multiply_transposed() for `row_count` rows, so that a later call on
+  /// this thread cannot fail.
   void prepare_multiply_transposed(Index row_count) const {
     visit([&](const auto& w) {
       if constexpr (requires { w.prepare_multiply_transposed(row_count); })
@@ -138,7 +148,8 @@ class FrozenWeight {
     });
   }
 
-  /// Row o of W to out[0 … D-1]: an embedding's lookup. Throws ShapeError unless 0 ≤ o < O.
+  /// Copies row `row` of W to out[0 … D-1], as an embedding's lookup does.
+  /// Throws: ShapeError unless 0 ≤ row < O.
   void copy_row(Index row, S* out) const {
     if (row < 0 || row >= rows()) {
       throw ShapeError("FrozenWeight::copy_row: row is " + std::to_string(row) +
@@ -147,26 +158,31 @@ class FrozenWeight {
     visit([&](const auto& w) { w.copy_row(row, out); });
   }
 
-  /// Exactly what is stored, in the orientation layout(). Allocates the result.
+  /// Returns the stored values exactly, oriented as layout() says.
+  /// Allocates: the result.
   Matrix<S> stored() const {
     return visit([](const auto& w) { return Matrix<S>(w.stored()); });
   }
-  /// Exactly what is stored, as (O, D). Allocates the result.
+  /// Returns the stored values exactly, as (O, D).
+  /// Allocates: the result.
   Matrix<S> dense() const {
     if (layout() == Layout::out_in) return stored();
     return stored().transpose();
   }
 
-  /// The sum of the squares of each row of W (1, O), or with Side::inputs of each column (1, D).
-  /// Allocates the result.
+  /// Returns the sums of squares of the rows of W (1, O), or with Side::inputs of its columns (1,
+  /// D).
+  /// Allocates: the result.
   Matrix<WideOf<S>> squares(Side side = Side::outputs) const {
     return visit([&](const auto& w) { return w.squares(side); });
   }
 
-  /// A new weight scale ∘ W + Σ delta.scale · left · right in the same storage and orientation: the
-  /// changes are summed in S, added and rounded once. `scale` multiplies the rows or the columns of
-  /// W; none is the default. This one is not touched. Throws ShapeError. Allocates the result and up
-  /// to three dense matrices of its shape.
+  /// Returns scale ∘ W + Σ delta.scale · left · right as a new weight in the same storage and
+  /// orientation. Sums the changes in S, adds them to the scaled value and rounds once. `scale`
+  /// multiplies the rows or the columns of W; by default there is none. Leaves this weight
+  /// unchanged.
+  /// Throws: ShapeError.
+  /// Allocates: the result.
   FrozenWeight plus(std::span<const LowRankDelta<S>> deltas, const SideScale<S>& scale = {}) const {
     const Index factors = static_cast<Index>(scale.factors.size());
     check_shape(factors == 0 || factors == (scale.side == Side::outputs ? rows() : cols()),
@@ -185,7 +201,7 @@ class FrozenWeight {
     });
   }
 
-  /// Whether both are the same weight in memory, as tied layers are.
+  /// Whether both share one weight in memory, as tied layers do.
   bool shares_storage_with(const FrozenWeight& other) const { return storage_ == other.storage_; }
 
  private:
@@ -202,8 +218,8 @@ class FrozenWeight {
     return FrozenWeight(std::make_shared<const Storage>(std::move(weight)));
   }
 
-  /// Before anything is written: a term outside the (rows, cols) result would leave it half done,
-  /// or write beside it.
+  /// Checks every term before anything is written: a term outside the (rows, cols) result would
+  /// leave it half written or write past its end.
   static void check_terms(const char* where, std::span<const LowRank<S>> terms, Index rows,
                           Index cols) {
     for (const LowRank<S>& term : terms) {
@@ -227,9 +243,8 @@ class FrozenWeight {
   }
   [[noreturn, gnu::cold, gnu::noinline]] static void throw_moved_from() {
     throw Error(
-        "FrozenWeight: the weight, or the layer that it belongs to, was moved from; expected one "
-        "that "
-        "was given a new value since");
+        "FrozenWeight: the weight, or the layer that it belongs to, was moved from; assign a new "
+        "value first");
   }
 
   std::shared_ptr<const Storage> storage_;

@@ -1,4 +1,4 @@
-// Low-rank terms that ride along with a product, and low-rank changes of a weight.
+// Low-rank terms: those added to a product, and those added to a weight.
 #pragma once
 
 #include <lora/core/types.hpp>
@@ -7,9 +7,9 @@
 
 namespace lora {
 
-/// The term `left · right` that a product adds to rows first_row … first_row + left.rows - 1 of its
-/// result. left (rows, R), right (R, result's columns); a scale is folded into left. Both stay
-/// owned by the caller.
+/// A term `left · right` that a product adds to rows first_row … first_row + left.rows - 1 of its
+/// result. left is (rows, R) and right is (R, columns of the result). Any scale is folded into
+/// left. The caller keeps ownership of both.
 template <class S>
 struct LowRank {
   View<S> left, right;
@@ -20,18 +20,17 @@ struct LowRank {
 /// processor multiplies that type faster.
 enum class InputRounding { allowed, forbidden };
 
-/// A side of a weight (O, D): its outputs or its inputs.
+/// The side of a weight (O, D) that a vector belongs to: its outputs or its inputs.
 enum class Side { outputs, inputs };
 
-/// A factor for each output, or for each input, of a weight; empty: no scaling.
+/// One factor per output, or per input, of a weight. Empty: no scaling.
 template <class S>
 struct SideScale {
   std::span<const S> factors = {};
   Side side = Side::outputs;
 };
 
-/// The change `scale · left · right` of a weight in its (out, in) orientation: left (O, R),
-/// right (R, D).
+/// A change `scale · left · right` of a weight (O, D): left is (O, R), right is (R, D).
 template <class S>
 struct LowRankDelta {
   S scale;

@@ -1,4 +1,4 @@
-// A frozen weight in the order in which its products read it, as float32 or as bfloat16.
+// A frozen weight packed in the order in which its products read it, as float32 or bfloat16.
 #pragma once
 
 #include <lora/core/aligned_array.hpp>
@@ -16,40 +16,40 @@
 
 namespace lora {
 
-/// What the numbers of a packed weight are stored as. Sums are made in float32 either way.
+/// How a packed weight stores its values. Products are summed in float32 either way.
 enum class Precision {
   float32,
   bfloat16,  ///< each value rounded once, to nearest even
 };
 
-/// How many packed copies of a weight there are.
+/// How many packed copies of a weight are kept.
 enum class Orientations {
-  one,   ///< serves both products
-  both,  ///< one for each: dx = dy W is as fast as x Wᵀ, for twice the memory
+  one,   ///< one copy serves both products
+  both,  ///< one copy per product: dx = dy W runs as fast as x Wᵀ, for twice the memory
 };
 
-/// W (O, D) in panels of 48 outputs: panel p holds, for each input d, W(48p … 48p+47, d) side by
-/// side, so that y = x Wᵀ reads it from begin to end, and dx = dy W, which is made as its
-/// transpose, in blocks. One copy serves both. The last panel has as many outputs as are left,
-/// up to a multiple of 16 (zeros); long panels lie a little further apart than they are long, since
-/// at distances of a power of two they would push each other out of the cache.
-///
-/// S, in which sums are made, is float; Stored is S or kernels::BF16. Memory: 1 to 1.05 times the
-/// values' own for O ≥ 640, to 1.07 for O ≥ 320, from D = 64 on; a last panel of few outputs has
-/// the memory of 16. See FrozenWeight for what the functions compute; shapes are checked there.
+/// W (O, D) in packed panels of 48 outputs. For each input d, panel p holds W(48p … 48p+47, d)
+/// contiguously, so y = x Wᵀ reads W from begin to end. dx = dy W is computed as its transpose and
+/// reads the same panels in blocks: one copy serves both products.
+/// The last panel holds the remaining outputs, padded with zeros to a multiple of 16. Long panels
+/// are padded too: at distances of a power of two they would evict each other from the cache.
+/// S, the type of the sums, is float; Stored is S or kernels::BF16. From D = 64 on, packing takes 1
+/// to 1.05 times the memory of the values for O ≥ 640, and up to 1.07 times for O ≥ 320; a last
+/// panel of few outputs takes the memory of 16. FrozenWeight documents what the functions compute
+/// and checks the shapes.
 template <class S, class Stored = S>
 class PackedWeight {
   static constexpr bool is_bf16 = std::is_same_v<Stored, kernels::BF16>;
 
  public:
-  /// Packs w, (O, D) in any strides; `layout` is how stored() gives it back.
+  /// Packs w, (O, D) with any strides. `layout` is the orientation that stored() returns.
   PackedWeight(const View<S>& w, Layout layout)
       : PackedWeight(w.rows, w.cols, layout, [&](Index o, Index d) {
           return rounded(w.data[o * w.row_stride + d * w.col_stride]);
         }) {}
 
-  /// Packs (O, D) values, of which `value(o, d)` is one, ready to be stored. W is read panel by
-  /// panel, row by row in it; nothing but the result is allocated.
+  /// Packs W (O, D), where `value(o, d)` returns W(o, d) as it is stored. Calls it panel by panel,
+  /// and in a panel row by row. Allocates: the packed values only.
   template <class Value>
   PackedWeight(Index rows, Index cols, Layout layout, Value&& value)
       : PackedWeight(rows, cols, layout) {
@@ -67,8 +67,8 @@ class PackedWeight {
     });
   }
 
-  /// Keeps Wᵀ packed as well, so that dx = dy W reads its panels as x Wᵀ does: the same bits in less
-  /// time, for twice the memory.
+  /// Packs Wᵀ as well, so that dx = dy W reads its panels as x Wᵀ does: the same bits in less time,
+  /// for twice the memory.
   void add_transposed() {
     transposed_ = std::make_shared<const PackedWeight>(
         cols_, rows_, layout_, [this](Index d, Index o) { return values_.data()[place(o, d)]; });
@@ -114,7 +114,7 @@ class PackedWeight {
         sums(0, by_input ? d : p * wide + j) += value * value;
       }
     };
-    // Shared by what is summed for, never within a sum.
+    // Threads share the sums and never the terms of one sum.
     const Index outer = by_input ? cols_ : panels(), inner = by_input ? panels() : cols_;
     parallel_for(outer, by_input ? 64 : 1, [&](Index begin, Index end) {
       for (Index a = begin; a < end; ++a) {
@@ -160,7 +160,7 @@ class PackedWeight {
                        ahead);
         return;
       }
-      // Many rows: the floats are made once instead of once in each tile.
+      // With many rows, widen the slab to float once instead of once per tile.
       multiply_piece(
           with, in.middle_rows(i, count), terms, i, p * wide, c, add, memory,
           [&](Index d, Index depth) {
@@ -226,7 +226,7 @@ class PackedWeight {
       detail::TurnedMemory<S>::of_this_thread(num_threads());
   }
 
-  /// W + Σ changes, summed in float32 and rounded once.
+  /// Returns W + Σ scale · left · right, summed in float32 and rounded once.
   PackedWeight plus(std::span<const LowRankDelta<S>> deltas, const SideScale<S>& scale = {}) const {
     PackedWeight sum(rows_, cols_, layout_);
     const auto with = kernels::merge_kernels<S, Stored>();
@@ -255,14 +255,14 @@ class PackedWeight {
   using Memory = typename Pieces::Memory;
   static constexpr Index wide = kernels::slab_columns, deep = kernels::slab_depth<S>;
 
-  /// Values that are not set yet.
+  /// Allocates the values and leaves them unset.
   PackedWeight(Index rows, Index cols, Layout layout)
       : rows_(checked(rows, rows, cols)),
         cols_(checked(cols, rows, cols)),
         layout_(layout),
         stride_(distance(cols)),
         values_(size()) {}
-  /// `size`, when a matrix of (rows, cols) can be. Throws ShapeError.
+  /// Returns `size`. Throws: ShapeError if no (rows, cols) matrix can exist.
   static Index checked(Index size, Index rows, Index cols) {
     constexpr Index most = Index{1} << 31, elements = Index{1} << 56;
     check_shape(rows >= 0 && cols >= 0 && rows < most && cols < most && rows * cols <= elements,
@@ -271,12 +271,12 @@ class PackedWeight {
     return size;
   }
 
-  /// Whether dx of so many rows is made by multiply_few_transposed.
+  /// Whether multiply_few_transposed() computes a dx of `rows` rows.
   bool is_few(Index rows) const {
     constexpr Index group = kernels::slab_group;
     return rows <= kernels::few_rows && rows_ > 0 && rows_ % group == 0 && cols_ % group == 0;
   }
-  /// Whether it is made by multiply_turned.
+  /// Whether multiply_turned() computes a dx of `rows` rows.
   bool turns(Index rows) const {
     if constexpr (is_bf16) {
       if (kernels::pair_kernels<>().multiply != nullptr && rows_ > 0) return false;
@@ -300,9 +300,9 @@ class PackedWeight {
     constexpr Index group = kernels::slab_group;
     return std::min(wide, (rows_ - p * wide + group - 1) / group * group);
   }
-  /// From one panel to the next: its length, and for long ones whose begins would fall into nearly
-  /// the same sets of the first-level cache (64 of 64 bytes) so much more that 20 sets lie between
-  /// them.
+  /// The distance between panels, in values. It is a panel's length, unless that is long and would
+  /// put the beginnings of consecutive panels into nearly the same sets of the first-level cache
+  /// (64 sets of 64 bytes). Such panels are padded until 20 sets lie between their beginnings.
   static Index distance(Index cols) {
     constexpr Index line = 64 / static_cast<Index>(sizeof(Stored));
     const Index lines = (cols * wide + line - 1) / line, set = lines % 64;
@@ -313,12 +313,12 @@ class PackedWeight {
     return panels() == 0 ? 0 : (panels() - 1) * stride_ + panel_width(panels() - 1) * cols_;
   }
 
-  /// The block of columns that a thread comes to after `block`, if all are as fast; -1: none.
+  /// The block that a thread takes after `block` if all threads are equally fast; -1: none.
   static Index later(Index block, Index blocks, bool more_rows) {
     const Index next = block + num_threads();
     return next < blocks ? next : more_rows ? next % blocks : -1;
   }
-  /// What a slab of x Wᵀ is made from: columns d … of W in panel p.
+  /// The memory that a slab of x Wᵀ is read from: columns d … of W in panel p.
   kernels::Ahead slab_source(Index p, Index d) const {
     const Index width = panel_width(p), depth = std::min(deep, cols_ - d);
     return {address(p, d * width), lines(depth * width), 1, 0};
@@ -330,7 +330,7 @@ class PackedWeight {
     return (values * static_cast<Index>(sizeof(Stored)) + 63) / 64;
   }
 
-  /// dx (+)= dy W + Σ terms for at most few_rows rows; O and D are multiples of slab_group.
+  /// Computes dx (+)= dy W + Σ terms for at most few_rows rows; slab_group divides O and D.
   void multiply_few_transposed(const View<S>& dy, const MutableView<S>& dx, bool add,
                                std::span<const LowRank<S>> terms) const {
     const auto with = kernels::product_kernels<S>();
@@ -356,10 +356,10 @@ class PackedWeight {
     });
   }
 
-  /// c (+)= a W' + Σ terms for a piece of the result, rows i … and columns j …;
-  /// weight_slab(k, depth) brings rows k … of W' to where the kernels read them, and ahead(k) says
-  /// what it will read then, for k = a.cols in the next piece. A term that all rows of the piece
-  /// have is added while its tiles are in registers.
+  /// Computes c (+)= a W' + Σ terms for the piece of the result at row i and column j.
+  /// weight_slab(k, depth) returns the rows from k on of W' as the kernels read them. ahead(k)
+  /// returns the memory to prefetch for them; at k = a.cols, that of the next piece. A term that
+  /// covers all rows of the piece is added while its tiles are in registers.
   template <class Fn, class AheadFn>
   static void multiply_piece(const kernels::ProductKernels<S>& with, const View<S>& a,
                              std::span<const LowRank<S>> terms, Index i, Index j,
@@ -393,7 +393,7 @@ class PackedWeight {
   Layout layout_;
   Index stride_;
   AlignedArray<Stored> values_;
-  std::shared_ptr<const PackedWeight> transposed_;  ///< null unless asked for
+  std::shared_ptr<const PackedWeight> transposed_;  ///< null unless add_transposed() was called
 };
 
 }  // namespace lora

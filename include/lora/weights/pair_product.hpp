@@ -1,4 +1,4 @@
-// Products of a bfloat16 weight by an instruction that multiplies pairs of bfloat16.
+// Products with a bfloat16 weight on instructions that multiply pairs of bfloat16.
 #pragma once
 
 #include <lora/kernels/dispatch.hpp>
@@ -6,7 +6,7 @@
 
 namespace lora::detail {
 
-/// What a thread needs for products of pairs: rows of a, rounded, and slabs of W and of a term.
+/// A thread's workspace for products of pairs: rounded rows of a, a slab of W and a slab of a term.
 struct PairMemory {
   static constexpr Index deep = 2 * kernels::pair_depth;
   static_assert(deep % kernels::slab_columns == 0, "a slab holds whole panels");
@@ -17,10 +17,12 @@ struct PairMemory {
 };
 static_assert(sizeof(PairMemory) < 100 * 1024, "it lies on the stack of a thread");
 
-/// c (+)= a W' + Σ terms, a (T, K > 0) rounded to bfloat16, W' in pairs. slab(k, depth, block, to)
-/// brings rows k … of the 48 columns of W' that a block is to `to` and returns how far its rows lie
-/// apart. Each element is summed over k in order, so its bits depend neither on its neighbours nor
-/// on the number of threads. Rows of a are rounded once for up to eight blocks. Allocates nothing.
+/// Computes c (+)= a W' + Σ terms. a (T, K > 0) is rounded to bfloat16, and W' is read in pairs.
+/// slab(k, depth, block, to) writes the rows from k on of a block of 48 columns of W' to `to` and
+/// returns the stride of these rows. Each element is summed over k in order, so its bits depend
+/// neither on its neighbours nor on the number of threads. Rows of a are rounded once for up to
+/// eight blocks.
+/// Allocates: nothing.
 template <class Fn>
 void multiply_pairs(const kernels::PairKernels& with, const View<float>& a,
                     const MutableView<float>& c, std::span<const LowRank<float>> terms, bool add,

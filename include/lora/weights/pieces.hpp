@@ -1,5 +1,4 @@
-// The result of a product cut into pieces that one thread makes, and the low-rank terms added to
-// them.
+// Cuts the result of a product into pieces for the threads and adds low-rank terms to them.
 #pragma once
 
 #include <lora/core/parallel.hpp>
@@ -12,12 +11,13 @@
 
 namespace lora::detail {
 
-/// Pieces of at most piece_rows rows and slab_columns columns.
+/// Pieces of at most piece_rows rows and slab_columns columns, each computed by one thread.
 template <class S>
 struct Pieces {
   static constexpr Index wide = kernels::slab_columns;
-  /// What one thread needs: a slab of W, and one of a low-rank term that is added with it. Less
-  /// than 100 KiB, since some systems give a thread a stack of 128.
+  /// The largest rank of a fused term. Memory is a thread's workspace: a slab of W and a slab of
+  /// the term fused with it. It stays below 100 KiB because some systems give a thread a stack of
+  /// 128 KiB.
   static constexpr Index most_fused = 128;
   struct Memory {
     SlabMemory<S> slab;
@@ -25,7 +25,8 @@ struct Pieces {
   };
   static_assert(sizeof(Memory) < 100 * 1024, "it lies on the stack of a thread");
 
-  /// fn(first row, rows, block of columns, memory) for each piece of a (rows, columns) result.
+  /// Calls fn(first row, rows, block of columns, memory) for each piece of a (rows, columns)
+  /// result.
   template <class Fn>
   static void for_each(Index columns, Index rows, Fn&& fn) {
     const Index blocks = (columns + wide - 1) / wide, tall = piece_rows;
@@ -39,15 +40,15 @@ struct Pieces {
     });
   }
 
-  /// The term that is added while tiles of rows i … are in registers: the first, if all these rows
-  /// have it; null: there is none, or of no rank.
+  /// Returns the term to add while tiles of the rows from i on are in registers: the first one, if
+  /// it covers all these rows, or null if it does not or its rank is 0 or above most_fused.
   static const LowRank<S>* fused_term(std::span<const LowRank<S>> terms, Index i, Index rows) {
     if (terms.empty()) return nullptr;
     const LowRank<S>& first = terms.front();
     const bool whole = first.first_row <= i && first.first_row + first.left.rows >= i + rows;
     return whole && first.right.rows > 0 && first.right.rows <= most_fused ? &first : nullptr;
   }
-  /// The fused term's part for rows i … and columns j … of the result.
+  /// The part of the fused term for rows i … and columns j … of the result.
   static kernels::Terms<S> terms_of(const kernels::ProductKernels<S>& with, const LowRank<S>& term,
                                     Index i, Index rows, Index j, Index cols,
                                     SlabMemory<S, most_fused>& memory) {
@@ -57,7 +58,7 @@ struct Pieces {
     return {right.rows, left.data, left.row_stride, left.col_stride, slab.data, slab.stride};
   }
 
-  /// Adds the terms but `done` to c, which is there already.
+  /// Adds all terms except `done` to c, which holds the product already.
   static void add_terms(const kernels::ProductKernels<S>& with, std::span<const LowRank<S>> terms,
                         const LowRank<S>* done, Index i, Index j, const MutableView<S>& c,
                         SlabMemory<S>& memory) {

@@ -1,4 +1,4 @@
-// The matrix product of the library: C (+)= A B over strided views, shared between threads.
+// The library's matrix product: C (+)= A B over strided views, computed on all threads.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -11,19 +11,19 @@
 namespace lora {
 
 namespace detail {
-/// The shape of a view, as expect_shape asks for it.
+/// The shape of a view, in the form that expect_shape reads.
 struct Extent {
   Index row_count, col_count;
   Index rows() const { return row_count; }
   Index cols() const { return col_count; }
 };
 
-/// Rows of A and C that are one piece of work: so few that those of A stay in the second-level
-/// cache while all of B passes by, so many that making a slab of B costs little beside its use.
+/// The most rows of A and C in one piece of work. They are few enough for A's rows to stay in the
+/// second-level cache while all of B streams past, and many enough to amortise packing a slab of B.
 inline constexpr Index piece_rows = 128;
 
-/// The same, or fewer where otherwise there would not be a piece for each thread: rows of whole
-/// tiles, since a narrow result such as x Aᵀ has rows only to share.
+/// Returns piece_rows, or fewer (a multiple of the tile height) when there would be less than one
+/// piece per thread: a narrow result such as x Aᵀ has only rows to share.
 inline Index rows_of_a_piece(Index rows, Index column_pieces) {
   const Index tile = 8, threads = num_threads();
   const Index shared = (rows * column_pieces + threads - 1) / threads;
@@ -31,12 +31,15 @@ inline Index rows_of_a_piece(Index rows, Index column_pieces) {
 }
 }  // namespace detail
 
-/// C = A B, or C += A B; A (m, k), B (k, n), C (m, n). With k = 0 the product is zero.
-/// Each element is one chain of k multiply-adds in ascending order, from zero or from what C holds:
-/// splitting rows into batches, k into several calls or the work between threads gives the same
-/// bits; another instruction set may not. C must not overlap A or B. B of any strides is served
-/// well: slab by slab it is read in place, copied or transposed.
-/// Throws ShapeError. Allocates nothing once the workers run. Source: GotoBLAS's blocking.
+/// Computes C = A B, or C += A B; A is (m, k), B is (k, n), C is (m, n). With k = 0 the product is
+/// zero.
+/// Each element is one chain of k multiply-adds in ascending order, starting from zero or from C.
+/// Splitting rows into batches, k into several calls or the work between threads gives the same
+/// bits; another instruction set may not. C must not overlap A or B. B may have any strides: each
+/// slab is read in place, copied or transposed.
+/// Throws: ShapeError.
+/// Allocates: nothing once the workers run.
+/// Source: blocking as in GotoBLAS.
 template <class S>
 void product(const View<S>& a, const View<S>& b, const MutableView<S>& c,
              Accumulate accumulate = Accumulate::no) {

@@ -1,4 +1,4 @@
-// Brings a block of B to where a product's kernels can read it.
+// Packs a block of B for the kernels of a product.
 #pragma once
 
 #include <lora/core/types.hpp>
@@ -10,22 +10,22 @@ namespace lora {
 
 namespace detail {
 
-/// Memory for a slab of `Depth` rows, on the stack of the thread that uses it.
+/// Memory for a slab of `Depth` rows, on the stack of its thread.
 template <class S, Index Depth = kernels::slab_depth<S>>
 struct SlabMemory {
   alignas(64) S values[static_cast<std::size_t>(Depth * kernels::slab_columns)];
 };
 
-/// Some rows of some columns of B as the kernels read them.
+/// A block of B in the form that the kernels read.
 template <class S>
 struct Slab {
   const S* data;
   Index stride;
 };
 
-/// b, a block of at most Depth x slab_columns: in place when its rows are contiguous and few
-/// rows of A will pass by or it is narrow, otherwise in `memory`. Far apart rows would share the
-/// sets of the first-level cache and push each other out between two tiles.
+/// Returns b, a block of at most Depth x slab_columns, as a slab. Reads it in place if its rows are
+/// contiguous and either few rows of A will use it or it is narrow; otherwise packs it into
+/// `memory`. Rows far apart would share cache sets and evict each other between two tiles.
 template <class S, Index Depth>
 Slab<S> slab_of(const kernels::ProductKernels<S>& with, const View<S>& b, Index rows_of_a,
                 SlabMemory<S, Depth>& memory) {
@@ -52,8 +52,8 @@ Slab<S> slab_of(const kernels::ProductKernels<S>& with, const View<S>& b, Index 
   return {to, width};
 }
 
-/// C (+)= A B for a block of C of at most slab_columns columns, B slab by slab. With k = 0 and not
-/// `add` the block becomes zero.
+/// Computes C (+)= A B for a block of C of at most slab_columns columns, one slab of B at a time.
+/// With k = 0 and without `add` the block becomes zero.
 template <class S>
 void multiply_columns(const kernels::ProductKernels<S>& with, const View<S>& a, const View<S>& b,
                       const MutableView<S>& c, bool add, SlabMemory<S>& memory) {

@@ -1,5 +1,5 @@
-// dx = dy W from panels of W in which y = x Wᵀ finds its outputs side by side: dxᵀ = Wᵀ dyᵀ, for
-// which it is dy that is transposed, and dxᵀ, both far smaller than W.
+// Computes dx = dy W from the panels packed for x Wᵀ. It forms dxᵀ = Wᵀ dyᵀ, so only dy and dx are
+// transposed, never W, which is far larger.
 #pragma once
 
 #include <lora/core/aligned_array.hpp>
@@ -12,17 +12,17 @@
 
 namespace lora::detail {
 
-/// Panels of W for some columns of dx, all as wide as the first, 48 outputs or for the last of W
-/// those that are left, up to a multiple of 16: its W(o, d) at values[d·width + o], and each panel
-/// `stride` after the one before.
+/// Panels of W for a range of columns of dx. All have the same width: 48 outputs, or for the last
+/// panel of W those that remain, rounded up to a multiple of 16. The first panel has W(o, d) at
+/// values[d·width + o]; panels are `stride` apart.
 template <class S>
 struct PanelBlock {
   const S* values;
   Index stride;
 };
 
-/// What a thread needs for the product. The sizes are measured: 96 to 384 outputs at a time, 96 to
-/// 384 columns, 4 to 11 blocks of tokens.
+/// A thread's workspace for the product. The sizes were chosen by measuring 96 to 384 outputs at a
+/// time, 96 to 384 columns and 4 to 11 blocks of tokens.
 template <class S>
 struct TurnedMemory {
   static constexpr Index wide = kernels::slab_columns;
@@ -32,11 +32,12 @@ struct TurnedMemory {
 
   SlabMemory<S, deep> dy[blocks];  ///< dyᵀ, block by block
   SlabMemory<S, tall> dx[blocks];  ///< dxᵀ
-  alignas(64) S w[tall * deep];    ///< W, when it is not stored as S
+  alignas(64) S w[tall * deep];    ///< W as S, when it is stored as another type
   SlabMemory<S> term;
 
-  /// For `count` threads; the calling one keeps it until it ends, so that who calls again with as many
-  /// allocates nothing. Throws std::bad_alloc.
+  /// Returns workspaces for `count` threads. The calling thread keeps them until it ends, so
+  /// further calls with the same count do not allocate.
+  /// Throws: std::bad_alloc.
   static TurnedMemory* of_this_thread(Index count) {
     thread_local AlignedArray<TurnedMemory> kept;
     if (kept.size() < count) {
@@ -47,8 +48,8 @@ struct TurnedMemory {
   }
 };
 
-/// How dx (T, D) is cut into pieces that one thread makes: of whole registers of columns and whole
-/// blocks of tokens, so that the busiest thread has as little to do as can be.
+/// Cuts dx (T, D) into one-thread pieces of whole column registers and whole token blocks, sized so
+/// that the busiest thread has as little work as possible.
 template <class S>
 struct TurnedPieces {
   using Memory = TurnedMemory<S>;
@@ -56,7 +57,7 @@ struct TurnedPieces {
 
   TurnedPieces(Index D, Index T, Index threads) {
     constexpr Index group = kernels::slab_group, wide = Memory::wide;
-    // Beside its product a piece transposes dy and reads W: as much as these columns and tokens more.
+    // The cost of transposing dy and of reading W, expressed in additional columns and tokens.
     constexpr double columns_for_dy = 12, tokens_for_w = 8;
     const auto pieces = [](Index n, Index size) { return (n + size - 1) / size; };
     double least = 0;
@@ -73,13 +74,13 @@ struct TurnedPieces {
     }
   }
   Index count() const { return col_pieces * token_pieces; }
-  /// The pieces of the same columns follow each other, so that threads read the same W.
+  /// Pieces of the same columns are consecutive, so that the threads read the same part of W.
   Index first_col(Index piece) const { return piece / token_pieces * cols; }
   Index first_token(Index piece) const { return piece % token_pieces * tokens; }
 };
 
-/// A piece of dx, which a thread makes as its transpose in memory of its own: dx (T, D) of at most so
-/// many tokens and columns as that is for, and the rows of dy that belong to it.
+/// One piece of dx, which a thread computes as dxᵀ in its workspace. dx and dy are the piece's
+/// views; dx has at most as many tokens and columns as the workspace holds.
 template <class S>
 class TurnedPiece {
   using Memory = TurnedMemory<S>;
@@ -92,7 +93,7 @@ class TurnedPiece {
 
   Index blocks() const { return (dx_.rows + wide - 1) / wide; }
 
-  /// dxᵀ = what dx holds.
+  /// Loads dx into dxᵀ.
   void load() {
     for (Index j = 0; j < blocks(); ++j)
       with_.transpose(dx_.cols, tokens(j), place(j), dx_.row_stride, memory_.dx[j].values);
@@ -100,32 +101,33 @@ class TurnedPiece {
   void clear() {
     for (Index j = 0; j < blocks(); ++j) std::fill_n(memory_.dx[j].values, dx_.cols * wide, S(0));
   }
-  /// dx = dxᵀ.
+  /// Stores dxᵀ to dx.
   void store() {
     for (Index j = 0; j < blocks(); ++j)
       with_.transpose_out(tokens(j), dx_.cols, memory_.dx[j].values, wide, place(j),
                           dx_.row_stride);
   }
 
-  /// Brings outputs o … o + depth - 1 of dyᵀ to where the next two functions read them.
+  /// Transposes outputs o … o + depth - 1 of dy into the workspace, where the next two functions
+  /// read them.
   void take(Index o, Index depth) {
     for (Index j = 0; j < blocks(); ++j)
       with_.transpose(depth, tokens(j), dy_.data + j * wide * dy_.row_stride + o, dy_.row_stride,
                       memory_.dy[j].values);
   }
-  /// dxᵀ (+)= the terms of `count` whole panels for block j of the tokens.
+  /// Adds the terms of `count` whole panels to block j of the tokens of dxᵀ, or sets it to them.
   void add_panels(Index j, Index count, const PanelBlock<S>& w, bool add,
                   const kernels::Ahead& ahead) {
     with_.panels({dx_.cols, whole(j), count, w.values, w.stride, memory_.dy[j].values,
                   memory_.dx[j].values, add, ahead});
   }
-  /// The same for the last panel's `used` outputs, which come after `before` panels in dyᵀ.
+  /// Does the same for the `used` outputs of the last panel, which follow `before` panels in dyᵀ.
   void add_rest(Index j, Index before, Index used, const PanelBlock<S>& w, bool add,
                 const kernels::Ahead& ahead) {
     const S* dy_t = memory_.dy[j].values + before * wide * wide;
     add_terms(j, {used, w.values, round_up(used), 1, dy_t, wide}, add, ahead);
   }
-  /// dxᵀ += (left · right)ᵀ; left (T, R), right (R, D).
+  /// Adds (left · right)ᵀ to dxᵀ; left is (T, R), right is (R, D).
   void add_term(const View<S>& left, const View<S>& right) {
     for (Index j = 0; j < blocks(); ++j) {
       const View<S> left_t = left.middle_rows(j * wide, tokens(j)).transposed();
@@ -139,7 +141,7 @@ class TurnedPiece {
  private:
   static Index round_up(Index n) { return (n + group - 1) / group * group; }
   Index tokens(Index j) const { return std::min(wide, dx_.rows - j * wide); }
-  /// The tokens of block j, filled up with zeros.
+  /// The tokens of block j, padded with zeros.
   Index whole(Index j) const { return round_up(tokens(j)); }
   S* place(Index j) const { return dx_.data + j * wide * dx_.row_stride; }
   void add_terms(Index j, const kernels::Terms<S>& terms, bool add,
@@ -153,11 +155,13 @@ class TurnedPiece {
   Memory& memory_;
 };
 
-/// dx (+)= dy W + Σ terms; dy (T, O), dx (T, D), rows of dy contiguous. panels(p, count, d, cols, to)
-/// gives panels p … of W as S for columns d … of dx, made in `to` if need be, and
-/// ahead(p, count, d, cols) says where they are read from. Each element is one chain over o, then
-/// the terms' ranks, as in product(). Allocates TurnedMemory for num_threads() when the calling thread
-/// has it not yet, before anything is written. Throws std::bad_alloc. Several threads may call.
+/// Computes dx (+)= dy W + Σ terms; dy is (T, O) with contiguous rows, dx is (T, D). panels(p,
+/// count, d, cols, to) returns `count` panels of W from p on as S for the columns from d on of dx,
+/// and may build them in `to`. ahead(p, count, d, cols) returns the memory that they are read from.
+/// Each element is one chain over o, then over the ranks of the terms, as in product().
+/// Throws: std::bad_alloc before anything is written.
+/// Allocates: TurnedMemory for num_threads(), if the calling thread does not have it yet.
+/// Threads: several may call it at once.
 template <class S, class PanelsFn, class AheadFn>
 void multiply_turned(const View<S>& dy, const MutableView<S>& dx, std::span<const LowRank<S>> terms,
                      bool add, PanelsFn&& panels, AheadFn&& ahead) {
@@ -177,8 +181,9 @@ void multiply_turned(const View<S>& dy, const MutableView<S>& dx, std::span<cons
     if (add) piece.load();
     if (O == 0 && !add) piece.clear();
 
-    // The share of block j of the tokens in asking for the panels from `o` on, or, after the last
-    // ones, for those of the piece that the thread comes to next if all are as fast.
+    // What to prefetch while block j of the tokens is computed: its share of the panels from `o`
+    // on. After the last panels, prefetch for the piece that this thread takes next if all threads
+    // are equally fast.
     const auto asked = [&](Index o, Index j) -> kernels::Ahead {
       const Index next = o < O ? i : i + threads;
       if (next >= pieces.count()) return {};

@@ -1,4 +1,4 @@
-// GGUF files: llama.cpp's format, for reading and writing.
+// Reads and writes GGUF, the format of llama.cpp.
 #pragma once
 
 #include <lora/io/gguf/gguf_reader.hpp>

@@ -1,4 +1,4 @@
-// LoRA adapters between PEFT's directory and llama.cpp's GGUF.
+// Exports LoRA adapters from PEFT's directory to llama.cpp's GGUF.
 #pragma once
 
 #include <lora/io/gguf/gguf.hpp>
@@ -21,7 +21,7 @@ struct GgufOptions {
 
 namespace detail {
 
-// The rows of `bytes` in another order: to the file's order of an interleaved module, or back.
+// Reorders the rows of `bytes`: to the file's order of an interleaved module, or back.
 enum class RowOrder { to_gguf, to_peft };
 inline std::vector<std::byte> reordered(std::span<const std::byte> bytes, Index rows,
                                         Index head_dim, RowOrder order) {
@@ -38,7 +38,7 @@ inline std::vector<std::byte> reordered(std::span<const std::byte> bytes, Index 
   return out;
 }
 
-// A (rows, cols) matrix of elements of `width` bytes, transposed.
+// Transposes a (rows, cols) matrix of elements of `width` bytes.
 inline std::vector<std::byte> transposed(std::span<const std::byte> bytes, Index rows, Index cols,
                                          std::size_t width) {
   std::vector<std::byte> out(bytes.size());
@@ -51,7 +51,7 @@ inline std::vector<std::byte> transposed(std::span<const std::byte> bytes, Index
   return out;
 }
 
-// Why a tensor beside the pairs of A and B keeps an adapter out of GGUF.
+// Returns why a tensor beside the pairs of A and B cannot be in a GGUF adapter.
 inline std::string reason_against(const std::string& key) {
   const auto holds = [&](std::string_view part) { return key.find(part) != key.npos; };
   if (key.ends_with(".lora_B.bias")) return "the bias of lora_bias has no place in GGUF";
@@ -61,7 +61,7 @@ inline std::string reason_against(const std::string& key) {
   return "a module that is saved whole (modules_to_save) has no place in GGUF";
 }
 
-// What speaks against a module of a tied base; empty for another base or module.
+// Returns why a module of a tied base cannot be exported, or "" if it can.
 inline std::string reason_against_tied(const GgufBase& base, const GgufPlace& place) {
   if (!base.tied) return "";
   const std::string why = base.family->always_tied
@@ -84,7 +84,7 @@ inline std::string unknown_module(const GgufBase& base) {
          std::to_string(base.layers) + " layers that GGUF can adapt";
 }
 
-// Turns an adapter of PEFT into a GGUF file, or says everything that speaks against it.
+// Converts an adapter of PEFT to a GGUF file, or reports every obstacle.
 class Exporter {
  public:
   Exporter(const PeftAdapter& adapter, const GgufBase& base, const GgufOptions& options)
@@ -129,7 +129,7 @@ class Exporter {
     if (adapter_.modules().empty()) problem("no layer", "the file holds no pair of A and B");
   }
 
-  // A copy of the base's embedding or head, as PEFT leaves it, says nothing new of an equal base.
+  // A copy of the base's embedding or head, as PEFT writes it, adds nothing if the base is equal.
   void check_other(const std::string& key) {
     const std::string copied = copied_module(adapter_.config(), key);
     if (copied.empty() || (copied != base_.family->embedding && copied != base_.family->head))
@@ -157,8 +157,8 @@ class Exporter {
                      " for this base");
   }
 
-  // llama.cpp multiplies B A by alpha / r with one alpha for all, and takes alpha 0 for "no
-  // factor". s r of each layer is that alpha when they are all the same; else it goes into B.
+  // llama.cpp multiplies B A by alpha / r with one alpha for all layers, and takes alpha 0 for "no
+  // factor". If s r is the same for all layers, it is that alpha; otherwise it is folded into B.
   double times_rank(const PeftModule& module) const {
     return module.alpha *
            (adapter_.config().use_rslora ? std::sqrt(static_cast<double>(module.r)) : 1.0);
@@ -202,8 +202,8 @@ class Exporter {
     writer_.add(place.tensor() + ".lora_b", options_.dtype, std::vector{out, module.r},
                 std::move(b));
   }
-  // The tensor times `factor`, computed in double and rounded once; without a factor a float stays
-  // what it is, bit for bit.
+  // Encodes the tensor times `factor`, computed in double and rounded once. Without a factor,
+  // floats stay bit for bit.
   std::vector<std::byte> encoded(const std::string& key, double factor) {
     const bool wide = factor != 1 || adapter_.tensors().info(key).dtype == DType::F64;
     return wide ? encoded_as<double>(key, factor) : encoded_as<float>(key, 1);
@@ -236,27 +236,29 @@ class Exporter {
 
 }  // namespace detail
 
-/// The GGUF file of an adapter for llama.cpp, whose logits are then PEFT's:
-/// y += (adapter.lora.alpha / r) B A x.
+/// Converts an adapter to a GGUF file with which llama.cpp computes PEFT's logits:
+///   y += (adapter.lora.alpha / r) B A x.
 ///
-/// Tensors are `<base's weight>.lora_a` and `.lora_b` in PEFT's layout, but for B of an interleaved
-/// module (see GgufModule) and A of an embedding, which is transposed to (V, r). Scales: where s r
-/// is the same for all layers (plain LoRA, also with rank_pattern; rsLoRA of one rank) it is
-/// adapter.lora.alpha, rounded to float; else adapter.lora.alpha is 1 and B is s r B, computed in
-/// double and rounded once. F32 tensors without such a factor are copied bit for bit.
-///
-/// Throws ConfigError that names everything GGUF cannot express: DoRA's magnitude, saved modules,
-/// biases, trained norms, modules that the family does not have, the head or the embedding of a
-/// tied base, alpha 0, shapes of another base, values too large for the type. A copy of the base's
-/// embedding or head in the adapter's file is left out, and it is the caller's to know that it is
-/// that of the base. Allocates the tensors. Sources: llama.cpp's convert_lora_to_gguf.py and llama-adapter.cpp; where the former
-/// differs from PEFT (rsLoRA, alpha_pattern, GPT-2) this follows PEFT.
+/// Tensors are `<base's weight>.lora_a` and `.lora_b` in PEFT's layout, except B of an interleaved
+/// module (see GgufModule) and A of an embedding, which is transposed to (V, r). If s·r is the same
+/// for all layers (plain LoRA, also with rank_pattern; rsLoRA of one rank), adapter.lora.alpha is
+/// s·r, rounded to float. Otherwise adapter.lora.alpha is 1 and B is s·r·B, computed in double and
+/// rounded once. F32 tensors without such a factor are copied bit for bit. A copy of the base's
+/// embedding or head in the adapter's file is omitted; the caller must know that it equals that of
+/// the base.
+/// Throws: ConfigError that names everything GGUF cannot express: DoRA's magnitude, saved modules,
+///   biases, trained norms, modules that the family does not have, the head or the embedding of a
+///   tied base, alpha 0, shapes of another base, values too large for the type.
+/// Allocates: the tensors.
+/// Source: llama.cpp's convert_lora_to_gguf.py and llama-adapter.cpp. Where the former differs from
+///   PEFT (rsLoRA, alpha_pattern, GPT-2), this follows PEFT.
 inline GgufWriter gguf_of_adapter(const PeftAdapter& adapter, const GgufBase& base,
                                   const GgufOptions& options = {}) {
   return detail::Exporter(adapter, base, options).run();
 }
 
-/// Writes gguf_of_adapter to `path`, all or nothing. Throws as it does, and IoError.
+/// Writes gguf_of_adapter() to `path`, all or nothing.
+/// Throws: as gguf_of_adapter(); IoError.
 inline void export_gguf(const PeftAdapter& adapter, const GgufBase& base,
                         const std::filesystem::path& path, const GgufOptions& options = {}) {
   gguf_of_adapter(adapter, base, options).write(path);

@@ -1,4 +1,4 @@
-// Front to back through what a GGUF file holds before its data, no step past the end.
+// Reads what precedes the data of a GGUF file, front to back, without a step past the end.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -15,7 +15,7 @@ namespace lora {
 
 namespace detail {
 
-/// Reads what comes before the data, front to back.
+/// Reads what precedes the data, front to back.
 class Cursor {
  public:
   Cursor(std::span<const std::byte> bytes, const std::string& where)
@@ -42,7 +42,8 @@ class Cursor {
     at_ += found.size();
     return std::string(found);
   }
-  /// A number of things of at least `least` bytes each, which the rest must have room for.
+  /// Reads a number of items of at least `least` bytes each and checks that the rest has room for
+  /// them.
   std::uint64_t count(const std::string& what, std::uint64_t least) {
     const auto n = number<std::uint64_t>(what);
     if (n > rest() / least) {
@@ -103,7 +104,7 @@ class Cursor {
   }
   GgufArray array(const std::string& what, int depth) {
     if (depth > gguf_deepest_array) {
-      throw FormatError(where_ + ": " + what + ": arrays lie deeper than " +
+      throw FormatError(where_ + ": " + what + ": arrays are nested deeper than " +
                         std::to_string(gguf_deepest_array) + " levels");
     }
     const auto type = number<std::uint32_t>(what + ": type of the elements");

@@ -1,4 +1,4 @@
-// LoRA adapters from llama.cpp's GGUF back to PEFT.
+// Imports LoRA adapters from llama.cpp's GGUF to PEFT.
 #pragma once
 
 #include <lora/adapters/target_names.hpp>
@@ -6,15 +6,15 @@
 
 namespace lora {
 
-/// An adapter that was read from GGUF: what write_peft_adapter takes.
+/// An adapter read from GGUF, ready for write_peft_adapter.
 struct GgufImport {
-  LoRAConfig config;  ///< valid; base_model_name_or_path is the caller's to set
+  LoRAConfig config;  ///< valid; the caller sets base_model_name_or_path
   SafetensorsWriter tensors;
 };
 
 namespace detail {
 
-// Turns a GGUF file into an adapter of PEFT, or says everything that speaks against it.
+// Converts a GGUF file to an adapter of PEFT, or reports every obstacle.
 class Importer {
  public:
   Importer(const GgufFile& file, const GgufBase& base) : file_(file), base_(base) {}
@@ -38,7 +38,7 @@ class Importer {
  private:
   struct Pair {
     GgufPlace place;
-    std::string a, b;  // names of the tensors, empty while unseen
+    std::string a, b;  // names of the tensors, empty until found
   };
 
   void problem(const std::string& name, const std::string& reason) {
@@ -78,7 +78,7 @@ class Importer {
   bool is_embedding(const GgufPlace& place) const {
     return place.path() == base_.family->embedding;
   }
-  // A is (r, in), or (in, r) of an embedding; B is (out, r) and says r.
+  // A is (r, in), or (in, r) for an embedding; B is (out, r) and determines r.
   void check_pair(const std::string& path, const Pair& pair) {
     if (const std::string reason = reason_against_tied(base_, pair.place); !reason.empty())
       problem(path, reason);
@@ -94,7 +94,7 @@ class Importer {
     const Index in = base_.size(pair.place.module->in), out = base_.size(pair.place.module->out);
     const std::vector<Index>& b = file_.info(pair.b).shape;
     const Index r = b.size() == 2 ? b[1] : 0;
-    constexpr Index most = 1 << 20;  // LoRAConfig's bound
+    constexpr Index most = 1 << 20;  // the limit of LoRAConfig
     if (r < 1 || r > most || b[0] != out) {
       return problem(pair.b, "shape is " + shape_text(b) + ", expected [" + std::to_string(out) +
                                  ", r] with r from 1 to " + std::to_string(most) +
@@ -170,23 +170,23 @@ class Importer {
 
 }  // namespace detail
 
-/// The adapter of a GGUF file for PEFT: A and B bit for bit and in the file's types, the rows of
-/// interleaved modules and the A of an embedding back in PEFT's order, so that exporting the result
-/// in the same type gives the same tensors, if all had one type and alpha was not 0. The
+/// Converts a GGUF file to an adapter for PEFT: A and B bit for bit and in the file's types, with
+/// the rows of interleaved modules and the A of an embedding in PEFT's order. Exporting the result
+/// in the same type gives the same tensors if all had one type and alpha was not 0. The
 /// configuration is that of a plain LoRA: lora_alpha is adapter.lora.alpha (factors that an export
-/// has put into B stay there), r the commonest rank, other ranks in rank_pattern, target_modules
-/// the ends of the names where those select no other module of the base.
-///
-/// Throws FormatError that names everything that does not fit: other metadata than an adapter's,
-/// tensors that are no pair of A and B, quantised types, modules or shapes that the base does not
-/// have, the head or the embedding of a tied base. Allocates the tensors.
+/// folded into B stay there), r is the most common rank, other ranks are in rank_pattern, and
+/// target_modules are the ends of the names where these select no other module of the base.
+/// Throws: FormatError that names everything that does not fit: metadata of anything but an
+///   adapter, tensors that are not pairs of A and B, quantised types, modules or shapes that the
+///   base does not have, the head or the embedding of a tied base.
+/// Allocates: the tensors.
 inline GgufImport adapter_of_gguf(const GgufFile& file, const GgufBase& base) {
   return detail::Importer(file, base).run();
 }
 
 /// Reads `path` and writes the adapter to `directory` as write_peft_adapter does.
-/// `base_model_name_or_path` goes into the configuration unless it is empty. Throws as
-/// GgufFile::open, adapter_of_gguf and write_peft_adapter do; then nothing has changed.
+/// `base_model_name_or_path` goes into the configuration unless it is empty.
+/// Throws: as GgufFile::open, adapter_of_gguf and write_peft_adapter. Nothing changes then.
 inline void import_gguf(const std::filesystem::path& path, const GgufBase& base,
                         const std::filesystem::path& directory,
                         const std::string& base_model_name_or_path = "") {

@@ -1,5 +1,5 @@
-// What GGUF calls the modules of the model families that it can hold adapters for, and what must be
-// known of a base model to write or read one.
+// The GGUF names of modules in the model families whose adapters it can hold, and what must be
+// known about a base model to write or read one.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -22,9 +22,9 @@ namespace lora {
 /// A size of a base model.
 enum class GgufSize { hidden, feed_forward, query, key_value, query_key_value, vocabulary };
 
-/// One module: HuggingFace's path and GGUF's tensor without ".weight"; '#' stands for the number of
+/// A module: HuggingFace's path and GGUF's tensor without ".weight"; '#' stands for the number of
 /// the layer. A is (r, in), B is (out, r). `interleaved`: within each head of size K, row 2i + j of
-/// B in the file is PEFT's row jK/2 + i (j is 0 or 1), because llama.cpp rotates neighbouring pairs
+/// B in the file is PEFT's row jK/2 + i (j is 0 or 1), because llama.cpp rotates adjacent pairs
 /// where HuggingFace rotates halves.
 struct GgufModule {
   std::string_view module, tensor;
@@ -32,18 +32,18 @@ struct GgufModule {
   bool interleaved = false;
 };
 
-/// A field of config.json and the value that transformers gives it where it is absent.
+/// A field of config.json and its default in transformers; 0 means derived from other fields.
 struct GgufField {
   std::string_view key;
   Index standard;
 };
 
-/// One family of models. `embedding` and `head` are HuggingFace's paths.
+/// A family of models. `embedding` and `head` are HuggingFace's paths.
 struct GgufFamily {
   std::string_view model_type, architecture;
   std::span<const GgufModule> modules;
   std::string_view embedding = "model.embed_tokens", head = "lm_head";
-  bool always_tied = false;  ///< for GGUF, whatever tie_word_embeddings says
+  bool always_tied = false;  ///< in GGUF, whatever tie_word_embeddings says
   bool conv1d = false;       ///< the checkpoint's matrices are (in, out)
   GgufField hidden{"hidden_size", 4096}, feed_forward{"intermediate_size", 11008},
       layers{"num_hidden_layers", 32}, heads{"num_attention_heads", 32},
@@ -81,8 +81,8 @@ inline constexpr std::array<GgufModule, 6> gpt2_modules{
 
 }  // namespace detail
 
-/// Every family; a new one is one entry. HuggingFace's Mistral runs as llama.cpp's "llama".
-/// Sources: llama.cpp's gguf-py/gguf/tensor_mapping.py, transformers' configuration classes.
+/// All families. A new one is one entry. HuggingFace's Mistral runs as llama.cpp's "llama".
+/// Source: llama.cpp's gguf-py/gguf/tensor_mapping.py, transformers' configuration classes.
 inline constexpr std::array gguf_families{
     GgufFamily{.model_type = "llama", .architecture = "llama", .modules = detail::llama_modules},
     GgufFamily{.model_type = "mistral",
@@ -111,7 +111,7 @@ inline constexpr std::array gguf_families{
                .heads = {"n_head", 12},
                .vocabulary = {"vocab_size", 50257}}};
 
-/// A base model, as far as a GGUF adapter depends on it. A plain value.
+/// What a GGUF adapter depends on in a base model. A plain value.
 struct GgufBase {
   const GgufFamily* family = nullptr;
   Index hidden = 0, feed_forward = 0, layers = 0, heads = 0, key_value_heads = 0, head_dim = 0,
@@ -142,9 +142,9 @@ struct GgufPlace {
   const GgufModule* module = nullptr;
   Index layer = -1;  ///< -1 outside the layers
 
-  /// HuggingFace's path.
+  /// Returns HuggingFace's path.
   std::string path() const { return filled(module->module); }
-  /// GGUF's name of the base's weight, with ".weight".
+  /// Returns GGUF's name of the base's weight, with ".weight".
   std::string tensor() const { return filled(module->tensor) + ".weight"; }
 
  private:
@@ -158,8 +158,8 @@ struct GgufPlace {
 
 namespace detail {
 
-// The number that stands in `name` where `pattern` has its '#', -1 for an equal name without one.
-// Only the number's shortest form passes, so that no two names mean one module.
+// Returns the number in `name` in place of the '#' in `pattern`, or -1 if both are equal without a
+// '#'. Accepts only the shortest form of the number, so that no two names denote one module.
 inline std::optional<Index> match(std::string_view pattern, std::string_view name) {
   const std::size_t at = pattern.find('#');
   if (at == pattern.npos) return pattern == name ? std::optional<Index>(-1) : std::nullopt;
@@ -189,18 +189,19 @@ inline std::optional<GgufPlace> find(const GgufBase& base, std::string_view name
 
 }  // namespace detail
 
-/// The module of HuggingFace's path ("model.layers.0.self_attn.q_proj"), if the base has it.
+/// Returns the module of HuggingFace's path ("model.layers.0.self_attn.q_proj"), if the base has
+/// it.
 inline std::optional<GgufPlace> gguf_place_of_path(const GgufBase& base, std::string_view path) {
   return detail::find(base, path, &GgufModule::module);
 }
-/// The module of GGUF's name of a weight ("blk.0.attn_q.weight"), if the base has it.
+/// Returns the module of GGUF's name of a weight ("blk.0.attn_q.weight"), if the base has it.
 inline std::optional<GgufPlace> gguf_place_of_tensor(const GgufBase& base, std::string_view name) {
   constexpr std::string_view end = ".weight";
   if (!name.ends_with(end)) return std::nullopt;
   return detail::find(base, name.substr(0, name.size() - end.size()), &GgufModule::tensor);
 }
 
-/// Every module of the base that can carry an adapter, in the order of the family's table.
+/// Returns every module of the base that can have an adapter, in the order of the family's table.
 inline std::vector<GgufPlace> gguf_places(const GgufBase& base) {
   std::vector<GgufPlace> places;
   for (const GgufModule& module : base.family->modules) {
@@ -213,9 +214,10 @@ inline std::vector<GgufPlace> gguf_places(const GgufBase& base) {
   return places;
 }
 
-/// Reads the base from the content of its config.json; `where` names it in errors. What is absent
-/// has transformers' default. Throws ConfigError for another kind of model, FormatError for sizes
-/// that are no whole numbers or do not fit together.
+/// Reads the base from the content of its config.json; `where` names it in errors. Absent fields
+/// have the defaults of transformers.
+/// Throws: ConfigError for another kind of model; FormatError for sizes that are not whole numbers
+///   or do not fit together.
 inline GgufBase gguf_base(const Json& config, const std::string& where) {
   const JsonFields fields(config, where);
   const detail::Architecture* const known = detail::find_architecture(fields);
@@ -257,7 +259,8 @@ inline GgufBase gguf_base(const Json& config, const std::string& where) {
   return base;
 }
 
-/// The same from config.json in a base model's folder. Throws IoError and FormatError too.
+/// Reads the base from config.json in a base model's folder.
+/// Throws: as gguf_base(); IoError, FormatError.
 inline GgufBase read_gguf_base(const std::filesystem::path& directory) {
   return gguf_base(read_config_json(directory), (directory / hf_config_file).string());
 }

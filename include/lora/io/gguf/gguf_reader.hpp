@@ -1,5 +1,5 @@
-// Reading GGUF files (version 3, little-endian), which are untrusted input: nothing in them is
-// believed before it is checked.
+// Reads GGUF files (version 3, little-endian). They are untrusted input: everything in them is
+// checked before use.
 #pragma once
 
 #include <lora/io/dtype.hpp>
@@ -15,26 +15,28 @@
 
 namespace lora {
 
-/// The metadata and tensors of one GGUF file.
+/// The metadata and tensors of a GGUF file.
 ///
-/// A file that opens is whole and unambiguous: keys and names are unique, UTF-8 and within their
-/// limits, every count and length was held against what follows before anything was allocated, a
-/// bool is 0 or 1, offsets are exactly the running sum of the padded sizes, padding is zero, and
-/// the file ends with the padding of its last tensor. What is allocated is at most some ten times
-/// the bytes before the data. Values are not checked: a tensor may hold NaN, a string any bytes.
-/// Names are never used as paths. Types whose size is unknown are refused.
+/// A file that opens is complete and unambiguous: keys and names are unique, UTF-8 and within their
+/// limits, every count and length is checked against the rest of the file before anything is
+/// allocated, a bool is 0 or 1, offsets are exactly the running sum of the padded sizes, padding is
+/// zero, and the file ends with the padding of its last tensor. Allocations are at most about ten
+/// times the bytes before the data. Does not check values: a tensor may hold NaN, a string any
+/// bytes. Never uses names as paths. Rejects types of unknown size.
 ///
-/// Move-only. const calls are safe from several threads. Errors name the file, the key or tensor,
-/// and the field. Source: ggml's docs/gguf.md and gguf.cpp.
+/// Move-only. Several threads may call const functions. Errors name the file, the key or tensor,
+/// and the field.
+/// Source: ggml's docs/gguf.md and gguf.cpp.
 class GgufFile {
  public:
-  /// Maps the file (see MappedFile for what happens when somebody cuts it short in place). Throws
-  /// IoError or FormatError.
+  /// Maps the file (see MappedFile for files truncated in place).
+  /// Throws: IoError, FormatError.
   static GgufFile open(const std::filesystem::path& path,
                        std::uint64_t max_bytes = std::uint64_t{1} << 40) {
     return GgufFile(MappedFile(path, max_bytes), path.string());
   }
-  /// The same for bytes in memory; `where` names them in errors. Throws FormatError.
+  /// Opens bytes in memory; `where` names them in errors.
+  /// Throws: FormatError.
   static GgufFile from_bytes(std::vector<std::byte> bytes, std::string where) {
     return GgufFile(std::move(bytes), std::move(where));
   }
@@ -46,12 +48,13 @@ class GgufFile {
   const std::vector<std::string>& names() const { return names_; }
   bool contains(std::string_view name) const { return tensors_.find(name) != tensors_.end(); }
 
-  /// The value of a key, or nullptr when there is none.
+  /// Returns the value of a key, or nullptr if there is none.
   const GgufValue* find(std::string_view key) const {
     const auto found = metadata_.find(key);
     return found == metadata_.end() ? nullptr : &found->second;
   }
-  /// The value of a key that must be there as a T. Throws FormatError otherwise.
+  /// Returns the value of a key.
+  /// Throws: FormatError unless the key exists and is a T.
   template <class T>
   const T& get(std::string_view key) const {
     const std::string_view expected = gguf_value_types[GgufValue(T()).index()];
@@ -69,21 +72,23 @@ class GgufFile {
     return *typed;
   }
 
-  /// Throws FormatError when there is no such tensor.
+  /// Throws: FormatError if there is no such tensor.
   const GgufTensor& info(std::string_view name) const {
     const auto found = tensors_.find(name);
     if (found == tensors_.end()) throw FormatError(where_ + ": has no tensor " + in_quotes(name));
     return found->second;
   }
-  /// The tensor's bytes; good as long as this object. Throws as info().
+  /// Returns the tensor's bytes, valid as long as this object.
+  /// Throws: as info().
   std::span<const std::byte> bytes(std::string_view name) const {
     const GgufTensor& tensor = info(name);
     return content().subspan(static_cast<std::size_t>(data_begin_ + tensor.begin),
                              static_cast<std::size_t>(tensor.end - tensor.begin));
   }
-  /// The tensor as a matrix: (1, 1) for a scalar, (1, n) for a vector, (first, product of the rest)
-  /// for more than two dimensions, in PyTorch's order. Widening is exact. Allocates the result.
-  /// Throws FormatError when there is no such tensor, or it is neither F32 nor F16 nor BF16.
+  /// Returns the tensor as a matrix: (1, 1) for a scalar, (1, n) for a vector, (first, product of
+  /// the rest) for more than two dimensions, in PyTorch's order. Widening is exact.
+  /// Throws: FormatError if the tensor does not exist or is neither F32 nor F16 nor BF16.
+  /// Allocates: the result.
   template <class S>
   Matrix<S> matrix(std::string_view name) const {
     const GgufTensor& tensor = info(name);
@@ -91,7 +96,7 @@ class GgufFile {
       throw FormatError(about(name) + "type is " + std::string(tensor.type.name) +
                         ", expected F32, F16 or BF16");
     }
-    // The product of all dimensions but 0 was held against 64 bits.
+    // The product of all dimensions except those of 0 was checked against 64 bits.
     Index rows = 1, cols = 1;
     for (std::size_t i = 0; i < tensor.shape.size(); ++i)
       (i == 0 && tensor.shape.size() > 1 ? rows : cols) *= tensor.shape[i];
@@ -107,8 +112,8 @@ class GgufFile {
   GgufFile(Content held, std::string where) : content_(std::move(held)), where_(std::move(where)) {
     check_magic();
     detail::Cursor cursor(content().subspan(8), where_);
-    // An info has at least a length, a byte of name, the number of dimensions, type and offset; a
-    // key a length, a byte, a type and a value of one byte.
+    // A tensor's info has at least a length, one byte of name, the number of dimensions, type and
+    // offset; a key has a length, one byte, a type and a value of one byte.
     const std::uint64_t tensors = cursor.count("number of tensors", 25);
     const std::uint64_t keys = cursor.count("number of keys", 14);
     for (std::uint64_t i = 0; i < keys; ++i) read_key(cursor);
@@ -200,8 +205,7 @@ inline void GgufFile::read_tensor(detail::Cursor& cursor) {
   const auto id = cursor.number<std::uint32_t>(what + "type");
   const auto type = gguf_type_from_id(id);
   if (!type) {
-    throw FormatError(about(name) + "type is " + std::to_string(id) +
-                      ", which is not one whose size is known here");
+    throw FormatError(about(name) + "type is " + std::to_string(id) + ", whose size is not known");
   }
   tensor.type = *type;
   tensor.begin = cursor.number<std::uint64_t>(what + "offset");
@@ -224,7 +228,8 @@ inline void GgufFile::read_tensor(detail::Cursor& cursor) {
   names_.push_back(name);
 }
 
-// The bytes of all elements. The product of the dimensions that are not 0 must fit 63 bits.
+// Returns the bytes of all elements. The product of the dimensions that are not 0 must fit into 63
+// bits.
 inline std::uint64_t GgufFile::byte_count(const GgufTensor& tensor, const std::string& name) const {
   std::uint64_t elements = 1;
   bool empty = false;
@@ -254,10 +259,10 @@ inline std::uint64_t GgufFile::byte_count(const GgufTensor& tensor, const std::s
   return blocks * tensor.type.block_bytes;
 }
 
-// `header` bytes come before the padding, the data and nothing else.
+// Checks that the file has `header` bytes, the padding, the data and nothing else.
 inline void GgufFile::check_data(std::uint64_t header) {
   const std::uint64_t size = content().size();
-  // ggml ends a file without tensors at the header, others pad it.
+  // ggml ends a file without tensors at the header; other writers pad it.
   const bool bare = names_.empty() && size == header;
   data_begin_ = bare ? header : detail::padded(header, alignment_);
   if (size != data_begin_ + data_size_) {

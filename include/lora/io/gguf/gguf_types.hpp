@@ -1,4 +1,4 @@
-// What a GGUF file is made of: element types, values of the metadata, limits.
+// The parts of a GGUF file: element types, metadata values, limits.
 #pragma once
 
 #include <lora/core/code_points.hpp>
@@ -19,14 +19,14 @@
 namespace lora {
 
 inline constexpr std::uint32_t gguf_version = 3;
-/// Where the data and each tensor in it begin, unless `general.alignment` says otherwise.
+/// The alignment of the data and of each tensor in it, unless `general.alignment` says otherwise.
 inline constexpr std::uint32_t gguf_default_alignment = 32;
-/// The longest name of a tensor in bytes, and of a key of the metadata.
+/// The longest name of a tensor and the longest key of the metadata, in bytes.
 inline constexpr std::size_t gguf_longest_name = 63, gguf_longest_key = 65535;
 inline constexpr std::uint32_t gguf_most_dimensions = 4;
-/// How deep arrays may lie in arrays; llama.cpp reads one level.
+/// The deepest nesting of arrays. llama.cpp reads one level.
 inline constexpr int gguf_deepest_array = 4;
-/// What comes before the data may take so many bytes; a longer one is refused.
+/// The most bytes before the data. A longer file head is rejected.
 inline constexpr std::uint64_t gguf_max_header = std::uint64_t{1} << 26;
 
 /// An element type of tensors: `block` elements take `block_bytes` bytes.
@@ -34,10 +34,10 @@ struct GgufType {
   std::uint32_t id = 0;
   std::string_view name;
   std::uint64_t block = 1, block_bytes = 4;
-  std::optional<DType> dtype = {};  ///< where matrices can be made of it
+  std::optional<DType> dtype = {};  ///< if it can make matrices
 };
 
-/// The types that files hold and whose size is known here (ggml's GGML_TYPE_*).
+/// The types in files whose size is known here (ggml's GGML_TYPE_*).
 inline constexpr auto all_gguf_types = std::to_array<GgufType>({{0, "F32", 1, 4, DType::F32},
                                                                 {1, "F16", 1, 2, DType::F16},
                                                                 {2, "Q4_0", 32, 18},
@@ -82,7 +82,7 @@ constexpr std::optional<GgufType> gguf_type_from_dtype(DType dtype) {
   return std::nullopt;
 }
 
-/// An array of the metadata; the index of the alternative is the code of the elements' type.
+/// An array of the metadata. The index of the alternative is the code of the element type.
 struct GgufArray {
   std::variant<std::vector<std::uint8_t>, std::vector<std::int8_t>, std::vector<std::uint16_t>,
                std::vector<std::int16_t>, std::vector<std::uint32_t>, std::vector<std::int32_t>,
@@ -92,16 +92,16 @@ struct GgufArray {
       values;
 };
 
-/// A value of the metadata; the index of the alternative is the code of its type in the file.
+/// A value of the metadata. The index of the alternative is the code of its type in the file.
 using GgufValue = std::variant<std::uint8_t, std::int8_t, std::uint16_t, std::int16_t,
                                std::uint32_t, std::int32_t, float, bool, std::string, GgufArray,
                                std::uint64_t, std::int64_t, double>;
 
-/// The names of the alternatives, as messages show them.
+/// The names of the alternatives in messages.
 inline constexpr std::array<std::string_view, std::variant_size_v<GgufValue>> gguf_value_types{
     "u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "string", "array", "u64", "i64", "f64"};
 
-/// What a file says of one tensor.
+/// The description of a tensor in a file.
 struct GgufTensor {
   GgufType type;
   std::vector<Index> shape;          ///< PyTorch's order: the contiguous dimension last
@@ -110,7 +110,8 @@ struct GgufTensor {
 
 namespace detail {
 
-/// Throws E "where is ...": a name of 1 to `longest` bytes of UTF-8 without NUL passes.
+/// Checks that a name has 1 to `longest` bytes of UTF-8 without NUL.
+/// Throws: E "where is ...".
 template <class E>
 void check_name(std::string_view name, std::size_t longest, const std::string& where) {
   if (name.empty()) throw E(where + " is empty");
@@ -125,7 +126,7 @@ void check_name(std::string_view name, std::size_t longest, const std::string& w
     throw E(where + " " + in_quotes(name) + " is not UTF-8 without NUL");
 }
 
-/// `bytes` rounded up to a multiple of `alignment`, a power of two; the sum must not overflow.
+/// Rounds `bytes` up to a multiple of `alignment`, a power of two. The sum must not overflow.
 constexpr std::uint64_t padded(std::uint64_t bytes, std::uint64_t alignment) {
   return (bytes + alignment - 1) & ~(alignment - 1);
 }

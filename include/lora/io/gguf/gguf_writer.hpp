@@ -1,4 +1,4 @@
-// Writing GGUF files (version 3, little-endian), all or nothing.
+// Writes GGUF files (version 3, little-endian), all or nothing.
 #pragma once
 
 #include <lora/core/types.hpp>
@@ -14,12 +14,13 @@ namespace lora {
 
 /// Collects metadata and tensors and writes them as one file, both in the order in which they were
 /// added, each tensor padded with zeros to gguf_default_alignment. The same calls give the same
-/// bytes. One thread an object.
+/// bytes. Use one object per thread.
 class GgufWriter {
  public:
-  /// Adds an entry of the metadata. Throws ConfigError for a key that is empty, too long, not UTF-8
-  /// or already there, for `general.alignment`, which is the writer's matter, for a string that is
-  /// not UTF-8 or holds NUL, and for arrays deeper than gguf_deepest_array; then nothing is added.
+  /// Adds an entry of the metadata.
+  /// Throws: ConfigError for a key that is empty, too long, not UTF-8 or already present, for
+  ///   `general.alignment` (the writer uses the default), for a string that is not UTF-8 or holds
+  ///   NUL, and for arrays deeper than gguf_deepest_array. Nothing is added then.
   void set(const std::string& key, const GgufValue& value) {
     detail::check_name<ConfigError>(key, gguf_longest_key, "GgufWriter: key");
     const std::string about = "GgufWriter: key " + in_quotes(key);
@@ -33,11 +34,11 @@ class GgufWriter {
     metadata_ += bytes;
   }
 
-  /// Adds a tensor of F32, F16 or BF16; `shape` is PyTorch's, the contiguous dimension last. The
-  /// bytes are moved in. Throws ConfigError for a name that is empty, longer than
-  /// gguf_longest_name, not UTF-8 or already there and for another type, ShapeError when the shape
-  /// has more than gguf_most_dimensions, is invalid or takes another number of bytes; then nothing
-  /// is added.
+  /// Adds a tensor of F32, F16 or BF16; `shape` is PyTorch's, with the contiguous dimension last.
+  /// Takes ownership of the bytes.
+  /// Throws: ConfigError for another type and for a name that is empty, longer than
+  ///   gguf_longest_name, not UTF-8 or already present; ShapeError for a shape that has more than
+  ///   gguf_most_dimensions, is invalid or takes another number of bytes. Nothing is added then.
   void add(const std::string& name, DType dtype, std::span<const Index> shape,
            std::vector<std::byte> bytes) {
     detail::check_name<ConfigError>(name, gguf_longest_name, "GgufWriter: tensor name");
@@ -69,14 +70,14 @@ class GgufWriter {
     data_.push_back(std::move(bytes));
   }
 
-  /// Writes the file: the old one or the new one, never half of one (see AtomicFile). Throws
-  /// IoError.
+  /// Writes the file atomically (see AtomicFile).
+  /// Throws: IoError.
   void write(const std::filesystem::path& path) const {
     AtomicFile file(path);
     for_each_piece([&](std::span<const std::byte> piece) { file.write(piece); });
     file.commit();
   }
-  /// The bytes that write() would write.
+  /// Returns the bytes that write() would write.
   std::vector<std::byte> to_bytes() const {
     std::vector<std::byte> bytes;
     for_each_piece([&](std::span<const std::byte> piece) {
@@ -105,8 +106,8 @@ class GgufWriter {
       append_text(to, value);
     } else if constexpr (std::is_same_v<T, GgufArray>) {
       if (depth > gguf_deepest_array) {
-        throw ConfigError(about + ": arrays lie deeper than " + std::to_string(gguf_deepest_array) +
-                          " levels");
+        throw ConfigError(about + ": arrays are nested deeper than " +
+                          std::to_string(gguf_deepest_array) + " levels");
       }
       append_number(to, static_cast<std::uint32_t>(value.values.index()));
       std::visit(
@@ -140,7 +141,7 @@ class GgufWriter {
   }
 
   std::set<std::string> keys_, names_;
-  std::string metadata_, infos_;  // as the file holds them
+  std::string metadata_, infos_;  // as in the file
   std::uint64_t data_size_ = 0;
   std::vector<std::vector<std::byte>> data_;
 };

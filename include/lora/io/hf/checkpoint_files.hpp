@@ -1,5 +1,5 @@
-// The weights of a base model in a folder of Hugging Face's: one safetensors file, or shards and
-// their index.
+// The weights of a base model in a Hugging Face folder: one safetensors file, or shards and their
+// index.
 #pragma once
 
 #include <lora/adapters/near_names.hpp>
@@ -19,7 +19,7 @@ inline constexpr const char* checkpoint_file = "model.safetensors";
 inline constexpr const char* checkpoint_index_file = "model.safetensors.index.json";
 
 /// All tensors of a checkpoint, mapped: nothing is read before it is used. Each tensor is in one
-/// file. Move-only; const calls are safe from several threads.
+/// file. Move-only; several threads may call const functions.
 class CheckpointFiles {
  public:
   struct File {
@@ -27,10 +27,10 @@ class CheckpointFiles {
     SafetensorsFile tensors;
   };
 
-  /// Opens model.safetensors, or, when that is not there, the shards that
-  /// model.safetensors.index.json lists. A shard's name must be that of a file in this very folder,
-  /// and index and shards must agree on every tensor; all disagreements are named in one
-  /// FormatError. Throws FormatError and IoError.
+  /// Opens model.safetensors, or, if it does not exist, the shards that
+  /// model.safetensors.index.json lists. A shard must be a file in this folder itself, and index
+  /// and shards must agree on every tensor.
+  /// Throws: IoError; FormatError that names all disagreements.
   static CheckpointFiles open(const std::filesystem::path& directory);
 
   const std::filesystem::path& directory() const { return directory_; }
@@ -38,21 +38,22 @@ class CheckpointFiles {
   const std::vector<File>& files() const { return files_; }
   /// model.safetensors.index.json, null without shards.
   const Json& index() const { return index_; }
-  /// The names of all tensors, in order.
+  /// The names of all tensors, sorted, with the index of their file.
   const std::map<std::string, std::size_t>& names() const { return file_of_; }
   bool contains(const std::string& name) const { return file_of_.count(name) != 0; }
 
-  /// The file that holds a tensor. Throws FormatError, with names that look alike, when none does.
+  /// Returns the file that holds a tensor.
+  /// Throws: FormatError, with similar names, if none does.
   const SafetensorsFile& file_of(const std::string& name) const {
     const auto found = file_of_.find(name);
     if (found != file_of_.end()) return files_[found->second].tensors;
     const std::string near = near_to(name);
     throw FormatError(directory_.string() + ": has no tensor " + in_quotes(name) +
-                      (near.empty() ? "" : "; near it: " + near));
+                      (near.empty() ? "" : "; similar: " + near));
   }
   const TensorInfo& info(const std::string& name) const { return file_of(name).info(name); }
 
-  /// Up to three names that look like `name`, fit for a message.
+  /// Returns up to three names similar to `name`, for a message.
   std::string near_to(const std::string& name) const {
     std::vector<std::string_view> all;
     for (const auto& [known, file] : file_of_) all.push_back(known);
@@ -83,7 +84,7 @@ class CheckpointFiles {
   std::filesystem::path directory_;
   std::vector<File> files_;
   Json index_;
-  std::map<std::string, std::size_t> file_of_;  // tensor -> place in files_
+  std::map<std::string, std::size_t> file_of_;  // tensor -> index in files_
 };
 
 inline void CheckpointFiles::throw_no_checkpoint() const {

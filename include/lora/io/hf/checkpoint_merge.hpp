@@ -1,4 +1,4 @@
-// Merging an adapter into the checkpoint of its base, file by file, without a model.
+// Merges an adapter into the checkpoint of its base, file by file, without a model.
 #pragma once
 
 #include <lora/core/parallel.hpp>
@@ -20,18 +20,18 @@
 
 namespace lora {
 
-/// How merge_checkpoint writes.
+/// The options of merge_checkpoint.
 struct CheckpointMergeOptions {
-  /// Of all tensors of numbers with a point: F32, F64, BF16 or F16; none: each keeps its own.
+  /// The type of all floating-point tensors: F32, F64, BF16 or F16; unset: each keeps its own.
   std::optional<DType> dtype = {};
-  /// Told now and then how many bytes of how many are written.
+  /// Called now and then with the number of bytes written and in total.
   std::function<void(std::uint64_t done, std::uint64_t total)> progress = {};
 };
 
 struct CheckpointMergeReport {
   std::size_t changed = 0, replaced = 0, untouched = 0;  ///< tensors
   std::uint64_t bytes = 0;                               ///< of all tensors written
-  std::vector<std::string> warnings;                     ///< MergePlan's
+  std::vector<std::string> warnings;                     ///< those of MergePlan
 };
 
 namespace detail {
@@ -75,13 +75,14 @@ class CheckpointMerger {
   }
 
  private:
-  /// The base's tensor that one of the merged checkpoint is made of.
+  /// Returns the base's tensor from which a tensor of the merged checkpoint is made.
   const std::string& in_base(const std::string& name) const {
     const auto planned = plan_.tensors.find(name);
     const bool other = planned != plan_.tensors.end() && !planned->second.base_key.empty();
     return other ? planned->second.base_key : name;
   }
-  /// Tensors that the base has not, which go into the file of the one that they are made of.
+  /// Returns the tensors that the base does not have and that go into the file of the tensor they
+  /// are made from.
   std::vector<std::string> added_beside(const std::string& name) const {
     std::vector<std::string> added;
     for (const auto& [other, tensor] : plan_.tensors) {
@@ -148,7 +149,7 @@ class CheckpointMerger {
     atomic_write(folder / checkpoint_index_file, python_json(index, checkpoint_index_file) + "\n");
   }
 
-  /// config.json last: with it the folder is a model.
+  /// Writes config.json last: with it the folder is a model.
   void copy_others(const std::filesystem::path& folder) const {
     copy_other_files(base_.directory(), folder);
     const std::filesystem::path path = base_.directory() / hf_config_file;
@@ -171,19 +172,18 @@ class CheckpointMerger {
 
 }  // namespace detail
 
-/// Writes W + s B A for every tensor of `base` that `adapter` changes, and the others as they are,
-/// to a new folder: the same files, tensors and types, or those of options.dtype, with the index,
-/// config.json (with its dtype) and every other file of the base's folder but weights of other
+/// Writes W + s B A for every tensor of `base` that `adapter` changes, and the others unchanged, to
+/// a new folder: the same files, tensors and types, or those of options.dtype, with the index,
+/// config.json (with its dtype) and every other file of the base's folder except weights of other
 /// formats, README.md, hidden files and folders. s B A is summed and added in float32 (float64 for
-/// F64) and rounded once; see plan_merge for what a merge does to which tensor.
-///
-/// The folder appears whole or not at all; it must not be there, or be empty. Throws as plan_merge
-/// and StagedDirectory, FormatError, IoError, and Error, naming tensor and element, when a merged
-/// number, or one that was finite before it changed its type, would not be finite.
-///
-/// Reads from the mapped files and holds some MiB, and the A and B of one tensor, at a time.
+/// F64) and rounded once; plan_merge says what a merge does to which tensor. The folder appears
+/// complete or not at all; it must be absent or empty.
+/// Throws: as plan_merge and StagedDirectory; FormatError; IoError; Error that names tensor and
+///   element, if a merged number, or one that was finite before a change of type, would not be
+///   finite.
+/// Allocates: a few MiB, and the A and B of one tensor at a time. Reads from the mapped files.
 /// Source: PEFT's merge_and_unload(safe_merge=True), which rounds s B A to the base's type before
-/// it adds.
+///   it adds.
 inline CheckpointMergeReport merge_checkpoint(const CheckpointFiles& base,
                                               const PeftAdapter& adapter,
                                               const std::filesystem::path& output,

@@ -1,5 +1,5 @@
-// How a base's checkpoint holds what an adapter changes: which way round a weight lies, and whether
-// the head is the embedding.
+// Finds out how a base's checkpoint stores what an adapter changes: the orientation of weights, and
+// whether the head is the embedding.
 #pragma once
 
 #include <lora/adapters/target_names.hpp>
@@ -14,14 +14,14 @@
 
 namespace lora {
 
-/// What is known of a checkpoint without building its model: the tensors' shapes decide, and
-/// config.json where it names an architecture that load_causal_lm knows. An adapter has no say in
-/// it: its fan_in_fan_out is one flag for layers of both kinds, and PEFT leaves in it what the last
-/// of them was. Keeps a reference to the files; const calls are safe from several threads.
+/// What can be known about a checkpoint without building its model. The shapes of the tensors
+/// decide, and config.json if it names an architecture that load_causal_lm knows. The adapter does
+/// not: its fan_in_fan_out is one flag for layers of both kinds, and PEFT leaves the value of the
+/// last one in it. Keeps a reference to the files; several threads may call const functions.
 class CheckpointStructure {
  public:
-  /// Throws as read_config_json when there is a config.json that is no JSON, FormatError for a
-  /// tie_word_embeddings that is neither true nor false.
+  /// Throws: as read_config_json, if config.json exists and is not JSON; FormatError for a
+  ///   tie_word_embeddings that is neither true nor false.
   explicit CheckpointStructure(const CheckpointFiles& files) : files_(files), names_(files) {
     std::optional<bool> tied;
     if (detail::file_exists(files.directory() / hf_config_file)) {
@@ -38,31 +38,33 @@ class CheckpointStructure {
   }
 
   const CheckpointFiles& files() const { return files_; }
-  /// The checkpoint's name of a tensor of the model, see CheckpointNames; empty when it has none.
+  /// Returns the checkpoint's name of a tensor of the model, see CheckpointNames, or "" if it has
+  /// none.
   std::string find(const std::string& tensor) const { return names_.find(tensor); }
 
   /// Whether config.json names an architecture of this library.
   bool known() const { return known_; }
-  /// Whether the head is the embedding's own matrix: what config.json says, or its model_type's
-  /// default; without a word of either, a checkpoint that has no head.
+  /// Whether the head is the embedding's own matrix: as config.json says, or by the default of its
+  /// model_type; otherwise, if the checkpoint has no head.
   bool tied() const { return tied_; }
-  /// The modules that may be one matrix. The embedding's is empty unless known().
+  /// The modules that may share one matrix. The embedding's is empty unless known().
   const std::string& embedding() const { return embedding_; }
   const std::string& head() const { return head_; }
   /// Whether the checkpoint has a head's weight under a name that transformers gives it.
   bool has_head() const {
     return files_.contains("lm_head.weight") || files_.contains("embed_out.weight");
   }
-  /// What is wrong with the "lm_head.weight" of a known() tied() checkpoint that is not its
-  /// embedding: one loader takes the two for one matrix, another does not. Empty for every other.
-  /// Reads both when both are there.
+  /// Returns what is wrong with the "lm_head.weight" of a known() tied() checkpoint that differs
+  /// from its embedding: some loaders take the two for one matrix, others do not. Returns "" for
+  /// every other checkpoint. Reads both tensors if both exist.
   std::string head_problem() const {
     if (!known_ || !tied_) return {};
     return detail::other_head(files_, find(embedding_ + ".weight"));
   }
   /// Whether a module with this many outputs, or rows of an embedding, may be one of the two: by
-  /// its name, or since config.json gives its vocabulary that size. Every embedding may be where
-  /// config.json gives none. Source of the names: transformers' _tied_weights_keys.
+  /// its name, or because config.json gives its vocabulary that size. If config.json gives none,
+  /// every embedding may be.
+  /// Source: the names of transformers' _tied_weights_keys.
   bool may_be_tied(const std::string& module, Index rows, bool embedding) const {
     const std::string last = last_name(module);
     for (const char* name :
@@ -73,11 +75,11 @@ class CheckpointStructure {
     return vocabularies_.empty() ? embedding : vocabularies_.count(rows) != 0;
   }
 
-  /// How the weight of a linear layer lies in the file: in_out for transformers' Conv1D, of which
-  /// GPT-2 is made. For another model than a known() one, a bias beside the weight says how many
-  /// outputs there are; of a square one, the bias and weight of another module that GPT-2 would
-  /// make of Conv1D. Empty when nothing says it, which is never so for a known() model. Source:
-  /// transformers.pytorch_utils.Conv1D, whose bias is always there.
+  /// Returns the orientation of a linear layer's weight in the file: in_out for transformers'
+  /// Conv1D, of which GPT-2 consists. For a model that is not known(), a bias beside the weight
+  /// tells the number of outputs; for a square weight, the bias and weight of another module that
+  /// GPT-2 would make a Conv1D do. Returns nullopt if nothing tells, never for a known() model.
+  /// Source: transformers.pytorch_utils.Conv1D, which always has a bias.
   std::optional<Layout> layout(const std::string& module) const {
     const bool may_turn = is_conv1d_name(module);
     if (known_) return conv1d_ && may_turn ? Layout::in_out : Layout::out_in;
@@ -93,7 +95,7 @@ class CheckpointStructure {
   }
 
  private:
-  /// vocab_size, also of the parts that models of several kinds of input have.
+  /// Collects vocab_size, also of the parts of models with several kinds of input.
   void note_vocabularies(const Json& config) {
     if (!config.is_object()) return;
     for (const auto& [key, value] : config.items()) {
@@ -124,8 +126,8 @@ class CheckpointStructure {
   std::set<Index> vocabularies_;
 };
 
-/// Whether two tensors of numbers with a point hold the same ones, once both are rounded to the
-/// narrower of their types.
+/// Whether two floating-point tensors hold the same numbers after rounding to the narrower of their
+/// types.
 inline bool same_tensors(const SafetensorsFile& one, const std::string& a,
                          const SafetensorsFile& two, const std::string& b) {
   const TensorInfo &first = one.info(a), &second = two.info(b);

@@ -1,5 +1,5 @@
-// A checkpoint as the source of a model's weights: names and shapes held against the files first,
-// then each tensor straight from the mapped file into the form that products read.
+// A checkpoint as the source of a model's weights: checks names and shapes against the files first,
+// then converts each tensor straight from the mapped file into the form that products read.
 #pragma once
 
 #include <lora/adapters/lora_model.hpp>
@@ -20,15 +20,15 @@ namespace lora {
 
 /// How a checkpoint's matrices are held in memory.
 struct WeightOptions {
-  /// Of a float model: F32 and F16 of the file as bfloat16 take half the memory, rounded once.
+  /// For a float model: bfloat16 halves the memory of F32 and F16 tensors, which are rounded once.
   Precision dtype = Precision::float32;
   Orientations orientations = Orientations::one;
 };
 
 namespace detail {
 
-/// What a checkpoint calls a tensor of the model: one that was saved without its head has no
-/// "model." or "transformer." in front. Empty when there is none.
+/// Finds the checkpoint's name of a tensor of the model: a model saved without its head has no
+/// "model." or "transformer." in front. Returns "" if there is none.
 class CheckpointNames {
  public:
   explicit CheckpointNames(const CheckpointFiles& files) : files_(files) {
@@ -47,7 +47,8 @@ class CheckpointNames {
   std::set<std::string, std::less<>> tops_;
 };
 
-/// Tensors that checkpoints hold and models compute: tables of rotary embeddings, GPT-2's masks.
+/// Whether a tensor is one that checkpoints hold and models compute: tables of rotary embeddings,
+/// GPT-2's masks.
 inline bool is_computed_buffer(std::string_view name) {
   for (const char* end : {".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"}) {
     if (name.ends_with(end)) return true;
@@ -73,8 +74,8 @@ inline bool same_values(const CheckpointFiles& files, const std::string& a, cons
   return same;
 }
 
-/// What is wrong with a stored head beside the table that the configuration says it is; empty when
-/// the two are the same, and where there are no two.
+/// Returns what is wrong with a stored head if the configuration says that it is `table`, or "" if
+/// the two are equal or do not both exist.
 inline std::string other_head(const CheckpointFiles& files, const std::string& table) {
   const std::string head = "lm_head.weight";
   if (table.empty() || !files.contains(head) || same_values(files, head, table)) return {};
@@ -85,9 +86,9 @@ inline std::string other_head(const CheckpointFiles& files, const std::string& t
 
 }  // namespace detail
 
-/// A source of weights for a model that is built only to hear what it asks for: gives empty
-/// weights, and notes what the checkpoint has not, or has in another shape. finish() throws all of
-/// it at once, before anything is loaded. Keeps a reference to the files.
+/// A source of weights for a model that is built only to learn what it reads: returns empty weights
+/// and records what the checkpoint lacks or has in another shape. finish() throws all of it at
+/// once, before anything is loaded. Keeps a reference to the files.
 template <class S>
 class CheckpointCheck {
  public:
@@ -103,9 +104,10 @@ class CheckpointCheck {
     return {};
   }
 
-  /// Throws FormatError that names each tensor that is missing, misshapen, of a type that is not
-  /// read, or not the model's. Buffers that the model computes itself are left out, and so is
-  /// "lm_head.weight" beside a model that did not ask for it, when it is the same as `embedding`.
+  /// Ends the check.
+  /// Throws: FormatError that names each tensor that is missing, misshapen, of an unsupported type,
+  ///   or not the model's. Ignores buffers that the model computes itself, and "lm_head.weight"
+  ///   beside a model that did not read it if it equals `embedding`.
   void finish(const std::string& embedding) {
     for (const auto& [name, file] : files_.names()) {
       if (used_.count(name) != 0 || detail::is_computed_buffer(name)) continue;
@@ -147,10 +149,11 @@ class CheckpointCheck {
   std::string problems_;
 };
 
-/// The weights of a checkpoint that CheckpointCheck has passed: float ones packed from the mapped
-/// file, whose pages are given back as they have been read, so that loading holds no second copy of
-/// a matrix; double ones dense. Keeps a reference to the files. Throws FormatError for a tensor
-/// that is not there in this shape, or holds a number that is too large for S.
+/// The weights of a checkpoint that passed CheckpointCheck. Float weights are packed from the
+/// mapped file, whose pages are returned as they have been read, so that loading holds no second
+/// copy of a matrix; double ones are dense. Keeps a reference to the files.
+/// Throws: FormatError for a tensor that is missing, has another shape, or holds a number too large
+///   for S.
 template <class S>
 class CheckpointWeights {
  public:
@@ -214,7 +217,7 @@ class CheckpointWeights {
     }
   }
 
-  /// From elements E at any address.
+  /// Packs elements E at any address.
   template <class E, class Widen>
   FrozenWeight<S> pack(const Source& source, Index O, Index D, Layout layout, Widen widen) const {
     const auto bytes = source.file.bytes(source.name);
@@ -228,8 +231,8 @@ class CheckpointWeights {
       return FrozenWeight<S>::pack_values(O, D, options_.dtype, layout, options_.orientations,
                                           [=](Index o, Index d) { return at(d * O + o); });
     }
-    // Panels are begun in order. What lies well before one that begins has been read: if a thread
-    // should still be at it, the system reads that part once more.
+    // Panels are started in order. What lies well before a starting one has been read; if a thread
+    // is still reading there, the system reads that part again.
     const Index panel = 48, behind = panel * (2 + num_threads());
     const auto row_bytes = static_cast<std::size_t>(D) * sizeof(E);
     const bool large = bytes.size() > (std::size_t{1} << 20);

@@ -1,5 +1,5 @@
-// A checkpoint's config.json: reading it, what every reader of it must agree on, and the type of the
-// weights in it.
+// Reads and changes a checkpoint's config.json: what all its readers must agree on, and the type of
+// the weights.
 #pragma once
 
 #include <lora/core/types.hpp>
@@ -16,11 +16,11 @@
 
 namespace lora {
 
-/// The file of a checkpoint's folder that says which model it is.
+/// The file of a checkpoint's folder that describes the model.
 inline constexpr const char* hf_config_file = "config.json";
 
-/// The content of config.json, or of another small JSON file, in a checkpoint's folder. Throws
-/// IoError when it cannot be read, FormatError when it is larger than 4 MiB or is not JSON.
+/// Reads config.json, or another small JSON file, of a checkpoint's folder.
+/// Throws: IoError; FormatError if it is larger than 4 MiB or is not JSON.
 inline Json read_config_json(const std::filesystem::path& directory,
                              const char* file = hf_config_file) {
   const std::filesystem::path path = directory / file;
@@ -28,7 +28,8 @@ inline Json read_config_json(const std::filesystem::path& directory,
   return parse_json(as_text(bytes), path.string());
 }
 
-/// torch's name of F32, F64, BF16 or F16, as config.json has it. Throws ConfigError for others.
+/// Returns torch's name of F32, F64, BF16 or F16, as in config.json.
+/// Throws: ConfigError for other types.
 inline std::string torch_dtype_name(DType dtype) {
   switch (dtype) {
     case DType::F32:
@@ -44,9 +45,9 @@ inline std::string torch_dtype_name(DType dtype) {
   }
 }
 
-/// Names the weights' type in a config.json's object: under `torch_dtype` and `dtype`, whichever it
-/// has; `torch_dtype`, which every transformers reads, when it has neither. Throws as
-/// torch_dtype_name, before anything is changed.
+/// Sets the type of the weights in a config.json object: in `torch_dtype` and `dtype`, whichever
+/// exists; in `torch_dtype`, which every version of transformers reads, if neither does.
+/// Throws: as torch_dtype_name, before anything changes.
 inline void set_config_dtype(Json& fields, DType dtype) {
   const std::string name = torch_dtype_name(dtype);
   if (!fields.contains("dtype") || fields.contains("torch_dtype")) fields["torch_dtype"] = name;
@@ -55,13 +56,13 @@ inline void set_config_dtype(Json& fields, DType dtype) {
 
 namespace detail {
 
-/// An architecture that there is: adding one is a line here and in hf_config_fields. The rest are
-/// transformers' defaults for fields that config.json lacks.
+/// A supported architecture. To add one, add a line here and in hf_config_fields. The other fields
+/// are the defaults of transformers for what config.json lacks.
 struct Architecture {
   std::string_view model_type;
   const char* name;
   Index max_position_embeddings = 0;
-  Index num_key_value_heads = 0;  ///< 0: as many as heads
+  Index num_key_value_heads = 0;  ///< 0: the number of heads
   Index head_dim = 0;             ///< 0: hidden_size / heads
   bool tie_word_embeddings = false;
 };
@@ -73,7 +74,7 @@ inline constexpr std::array<Architecture, 5> architectures{{
     {"gpt2", "GPT2LMHeadModel", 1024, 0, 0, true},
 }};
 
-/// The architecture that model_type names; null for another one.
+/// Returns the architecture that model_type names, or null if it is not supported.
 inline const Architecture* find_architecture(const JsonFields& fields) {
   const Json* type = fields.find("model_type");
   for (const Architecture& one : architectures) {
@@ -82,7 +83,7 @@ inline const Architecture* find_architecture(const JsonFields& fields) {
   return nullptr;
 }
 
-/// "llama, mistral, …"
+/// Returns "llama, mistral, …" for messages.
 inline std::string known_architectures() {
   std::string known;
   for (const Architecture& one : architectures)
@@ -90,8 +91,9 @@ inline std::string known_architectures() {
   return known;
 }
 
-/// Whether the head is the embedding's own matrix: what config.json says, else the architecture's
-/// default; empty when neither says it. Throws FormatError for what is neither true nor false.
+/// Whether the head is the embedding's own matrix: as config.json says, else as the architecture
+/// does by default. Returns nullopt if neither tells.
+/// Throws: FormatError if tie_word_embeddings is neither true nor false.
 inline std::optional<bool> tied_embeddings(const JsonFields& fields) {
   const Architecture* const known = find_architecture(fields);
   if (fields.find("tie_word_embeddings") == nullptr)
@@ -99,15 +101,15 @@ inline std::optional<bool> tied_embeddings(const JsonFields& fields) {
   return fields.field("tie_word_embeddings").flag();
 }
 
-/// A field whose default is the architecture's where it is absent, and `derived` where that is 0 or
-/// the field is null.
+/// Returns a size. An absent field has the default of the architecture; a null field, and one whose
+/// default is 0, have the size `derived`.
 inline Index derivable_size(const JsonFields& fields, const char* key, Index standard,
                             Index derived, Index most) {
   const bool absent = !fields.json().contains(key);
   return fields.integer<Index>(key, absent && standard > 0 ? standard : derived, 1, most);
 }
 
-// Large enough for every model there is, small enough that no product of two overflows.
+// Large enough for every existing model, small enough that no product of two overflows.
 inline constexpr Index most_width = Index{1} << 24, most_layers = Index{1} << 12,
                        most_positions = Index{1} << 30;
 

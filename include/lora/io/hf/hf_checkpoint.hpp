@@ -1,4 +1,4 @@
-// Loading a language model from a folder of Hugging Face's.
+// Loads a language model from a Hugging Face folder.
 #pragma once
 
 #include <lora/io/hf/checkpoint_weights.hpp>
@@ -13,7 +13,7 @@ namespace lora {
 
 namespace detail {
 
-/// What the checkpoint calls the table that a tied head is.
+/// Returns the checkpoint's name of the table that a tied head shares.
 inline std::string embedding_name(const CausalLMConfig& config) {
   return std::holds_alternative<GPT2Config>(config) ? "transformer.wte.weight"
                                                     : "model.embed_tokens.weight";
@@ -21,17 +21,24 @@ inline std::string embedding_name(const CausalLMConfig& config) {
 
 }  // namespace detail
 
-/// A model of config.json and the weights beside it: model.safetensors or the shards of its index,
-/// in F32, BF16, F16 or F64. `Model` is built twice from a configuration and a source of weights:
-/// first to hear what it asks for, then with what CheckpointWeights gives. GPT-2 is read with and
-/// without "transformer." in front of its names, and every model without its head with and without
-/// "model.".
+/// Loads a model from config.json and the weights beside it: model.safetensors or the shards of its
+/// index, in F32, BF16, F16 or F64. Builds `Model` twice from a configuration and a source of
+/// weights: first to learn what it reads, then with CheckpointWeights. GPT-2 may have its names
+/// with or without "transformer." in front, and a model saved without its head may lack "model.".
 ///
-/// Throws IoError; FormatError and ConfigError as read_hf_config and CheckpointFiles::open;
-/// FormatError that lists every tensor that is missing, unexpected or misshapen. Nothing is
-/// allocated for weights before all of that is checked; then at most a few panels of a matrix and
-/// one vector beside the weights themselves. Source: transformers'
-/// AutoModelForCausalLM.from_pretrained, which warns of missing and unexpected names.
+///   const auto base = load_model<CausalLM<float>>("checkpoint", {.dtype = Precision::bfloat16});
+///   LoRAConfig config;
+///   config.r = 8;
+///   config.target_modules = {"q_proj", "v_proj"};
+///   CausalLM<float> copy = base;  // shares the frozen weights
+///   LoRAModel model(copy, config);
+///
+/// Throws: IoError; FormatError and ConfigError as read_hf_config and CheckpointFiles::open;
+///   FormatError that lists every tensor that is missing, unexpected or misshapen.
+/// Allocates: nothing for weights before all of that is checked; then at most a few panels of a
+///   matrix and one vector in addition to the weights themselves.
+/// Source: AutoModelForCausalLM.from_pretrained of transformers, which only warns of missing and
+///   unexpected names.
 template <class Model>
 Model load_model(const std::filesystem::path& directory, const WeightOptions& options = {}) {
   using S = typename Model::Scalar;
@@ -46,7 +53,7 @@ Model load_model(const std::filesystem::path& directory, const WeightOptions& op
   return Model(config.model, source);
 }
 
-/// load_model for the language model of config.json's architecture.
+/// Loads the language model of config.json's architecture with load_model().
 template <class S = float>
 CausalLM<S> load_causal_lm(const std::filesystem::path& directory,
                            const WeightOptions& options = {}) {

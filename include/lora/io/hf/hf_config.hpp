@@ -1,5 +1,5 @@
-// config.json of a causal language model, as transformers writes it, read into the models' own
-// configurations and written back.
+// Reads config.json of a causal language model, as transformers writes it, into the models'
+// configurations.
 #pragma once
 
 #include <lora/io/dtype.hpp>
@@ -19,14 +19,14 @@
 
 namespace lora {
 
-/// What a checkpoint's config.json says.
+/// The content of a checkpoint's config.json.
 struct HFConfig {
   CausalLMConfig model;
-  std::optional<DType> dtype;  ///< of the stored weights, when the file names it; informative
-  Json fields;                 ///< the file, for writing it again
-  /// Each a sentence: options that do nothing, in transformers neither.
+  std::optional<DType> dtype;  ///< of the stored weights, if the file names it; informative
+  Json fields;                 ///< the whole file, for writing it again
+  /// Sentences about options that do nothing, as in transformers.
   std::vector<std::string> warnings;
-  /// Each a sentence: what training in transformers would do and this library does not.
+  /// Sentences about what training in transformers would do and this library does not.
   std::vector<std::string> training_warnings;
 };
 
@@ -40,14 +40,14 @@ inline Activation read_activation(const JsonFields& fields, const char* key, con
   }
 }
 
-/// What no architecture here does, wherever it stands; the rest of transformers' common fields does
+/// Rejects options that no architecture here supports. The other common fields of transformers do
 /// nothing to a causal language model (is_decoder, chunk_size_feed_forward, pretraining_tp and so
-/// on) and is not looked at.
+/// on) and are ignored.
 inline void refuse_foreign_options(const JsonFields& fields) {
   for (const char* key : {"quantization_config", "compression_config"}) {
     if (fields.find(key) != nullptr)
       fields.unsupported(
-          key, "quantised weights are not read; expected a checkpoint in F32, BF16 or F16");
+          key, "quantised weights are not supported; expected a checkpoint in F32, BF16 or F16");
   }
   fields.unsupported_unless("is_causal", true, "only causal models are");
   if (fields.json().contains("is_causal") && fields.find("is_causal") == nullptr)
@@ -56,8 +56,8 @@ inline void refuse_foreign_options(const JsonFields& fields) {
   fields.unsupported_unless("per_layer_config", Json::object(), "layers of one shape are");
 }
 
-/// Options by which transformers' cache forgets keys while it generates, though nothing else of
-/// these models looks at them.
+/// Rejects options by which transformers' cache forgets keys while it generates, though nothing
+/// else in these models reads them.
 inline void refuse_cache_options(const JsonFields& fields, Index positions,
                                  std::initializer_list<const char*> keys) {
   for (const char* key : keys) {
@@ -70,7 +70,7 @@ inline void refuse_cache_options(const JsonFields& fields, Index positions,
   }
 }
 
-/// A sentence for each rate of dropout within the base that is not 0.
+/// Adds a sentence for each dropout rate in the base that is not 0.
 inline void note_dropout(const JsonFields& fields, std::initializer_list<const char*> keys,
                          std::vector<std::string>& notes) {
   for (const char* key : keys) {
@@ -81,7 +81,7 @@ inline void note_dropout(const JsonFields& fields, std::initializer_list<const c
   }
 }
 
-/// From which layer on the window is used; 0 with no window.
+/// Reads the sliding window and the first layer that uses it; both 0 without a window.
 inline void read_sliding_window(const JsonFields& fields, LlamaConfig& config) {
   const bool mistral = config.model_type == "mistral";
   const bool qwen = !mistral && config.model_type != "llama";
@@ -89,7 +89,7 @@ inline void read_sliding_window(const JsonFields& fields, LlamaConfig& config) {
   if (config.model_type == "llama") {
     refuse_cache_options(fields, config.max_position_embeddings, {"sliding_window"});
   } else if (mistral || fields.flag("use_sliding_window", false)) {
-    // transformers' default, of Mistral 0.1; null is none.
+    // The default of transformers, that of Mistral 0.1; null means none.
     const Index standard = fields.json().contains("sliding_window") ? 0 : 4096;
     config.sliding_window = fields.integer("sliding_window", standard, 1, most_positions);
   }
@@ -99,7 +99,7 @@ inline void read_sliding_window(const JsonFields& fields, LlamaConfig& config) {
                     : 0;
   if (const Json* types = fields.find("layer_types")) {
     if (!types->is_array() || static_cast<Index>(types->size()) != layers)
-      fields.fault("layer_types", "an array with one name a layer, " + std::to_string(layers));
+      fields.fault("layer_types", "an array with one name per layer, " + std::to_string(layers));
     first = layers;
     for (Index i = layers; i-- > 0;) {
       const Json& type = (*types)[static_cast<std::size_t>(i)];
@@ -125,7 +125,7 @@ inline Index read_key_value_heads(const JsonFields& fields, const Architecture& 
   const Index count = derivable_size(fields, key, known.num_key_value_heads, heads, most_width);
   if (count <= heads) return count;
   throw FormatError(fields.where() + ": num_key_value_heads is missing, and " +
-                    std::to_string(count) + " is what transformers takes for it; expected at " +
+                    std::to_string(count) + " is its default in transformers; expected at " +
                     "most num_attention_heads, which is " + std::to_string(heads));
 }
 
@@ -150,7 +150,7 @@ inline LlamaConfig read_llama_config(const JsonFields& fields, const Architectur
                                    most_width / heads);
   if (config.head_dim % 2 != 0 || config.head_dim == 0) {
     throw FormatError(fields.where() + ": head_dim is " + std::to_string(config.head_dim) +
-                      ", expected an even number: a rotary embedding turns pairs");
+                      ", expected an even number: a rotary embedding rotates pairs");
   }
   config.max_position_embeddings =
       fields.integer("max_position_embeddings", known.max_position_embeddings, 1, most_positions);
@@ -168,7 +168,7 @@ inline LlamaConfig read_llama_config(const JsonFields& fields, const Architectur
   return config;
 }
 
-/// A size under GPT-2's own name or under that of the other models, which transformers takes too.
+/// Reads a size under GPT-2's own name or that of the other models, which transformers accepts too.
 inline Index read_gpt2_size(const JsonFields& fields, const char* key, const char* alias,
                             Index high) {
   const char* one = fields.find(key) == nullptr && fields.find(alias) != nullptr ? alias : key;
@@ -204,14 +204,14 @@ inline GPT2Config read_gpt2_config(const JsonFields& fields, HFConfig& read) {
 
 }  // namespace detail
 
-/// config.json's content as a configuration; `where` begins the messages. Its three dialects are
-/// read: rope_theta beside rope_scaling (with type or rope_type), and rope_parameters; dtype or
-/// torch_dtype. Dropout within the base (GPT-2's attn_pdrop and its like, attention_dropout) is not
-/// applied, which training_warnings says; fields that do nothing in transformers for the model, and
-/// those that only tokenizers and generation use, are not looked at. Throws
-/// FormatError, naming field and value, for what is missing, of another kind or out of range
-/// (rope_theta has no default), and ConfigError for a model_type or an option that is not
-/// supported.
+/// Parses the content of config.json; messages begin with `where`. Reads its three dialects:
+/// rope_theta beside rope_scaling (with type or rope_type), and rope_parameters; dtype or
+/// torch_dtype. Dropout in the base (GPT-2's attn_pdrop and others, attention_dropout) is not
+/// applied, as training_warnings says. Ignores fields that do nothing in transformers for the
+/// model, and those that only tokenizers and generation use.
+/// Throws: FormatError that names field and value, for a field that is missing, of the wrong type
+///   or out of range (rope_theta has no default); ConfigError for a model_type or an option that is
+///   not supported.
 inline HFConfig parse_hf_config(const Json& json, const std::string& where) {
   const JsonFields fields(json, where);
   const std::string type = fields.text("model_type");
@@ -234,7 +234,8 @@ inline HFConfig parse_hf_config(const Json& json, const std::string& where) {
   return config;
 }
 
-/// The same from a checkpoint's folder. Throws IoError when there is no config.json.
+/// Reads config.json of a checkpoint's folder.
+/// Throws: as parse_hf_config(); IoError if there is no config.json.
 inline HFConfig read_hf_config(const std::filesystem::path& directory) {
   return parse_hf_config(read_config_json(directory), (directory / hf_config_file).string());
 }

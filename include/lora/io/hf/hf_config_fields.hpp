@@ -1,4 +1,4 @@
-// A model's configuration as the fields of a config.json that transformers reads.
+// Writes a model's configuration as the fields of a config.json that transformers reads.
 #pragma once
 
 #include <lora/io/hf/hf_config.hpp>
@@ -55,12 +55,12 @@ inline void add_config_fields(Json& fields, const GPT2Config& config) {
 
 }  // namespace detail
 
-/// The fields of a config.json that parse_hf_config reads back as `config`, with these weights'
-/// type. `as_read` (HFConfig::fields) is kept but for the type and tie_word_embeddings; without it
-/// the dialect is the older one, which every transformers reads. Throws ConfigError when the file
-/// would mean another model, which is when `as_read` is another model's, or a configuration of
-/// one's own has what its model_type has not; whatever parse_hf_config throws for what is out of
-/// range.
+/// Returns the fields of a config.json that parse_hf_config reads back as `config`, with this type
+/// of weights. Keeps `as_read` (HFConfig::fields) except for the type and tie_word_embeddings.
+/// Without it, writes the older dialect, which every version of transformers reads.
+/// Throws: ConfigError if the file would describe another model, because `as_read` belongs to
+///   another model or a configuration of your own has what its model_type does not; and as
+///   parse_hf_config, for what is out of range.
 inline Json hf_config_fields(const CausalLMConfig& config, DType dtype,
                              const Json& as_read = Json::object()) {
   Json fields = as_read;
@@ -78,8 +78,8 @@ inline Json hf_config_fields(const CausalLMConfig& config, DType dtype,
     throw ConfigError(
         as_read.empty()
             ? "hf_config_fields: a config.json of model_type " +
-                  printable(fields["model_type"].dump()) + " cannot say what this model is"
-            : std::string("hf_config_fields: the fields that were read are not this model's"));
+                  printable(fields["model_type"].dump()) + " cannot describe this model"
+            : std::string("hf_config_fields: the fields that were read belong to another model"));
   }
   return fields;
 }

@@ -1,4 +1,4 @@
-// generation_config.json: how a checkpoint wants to be asked.
+// Reads generation_config.json, a checkpoint's options of generation.
 #pragma once
 
 #include <lora/io/hf/config_json.hpp>
@@ -15,16 +15,16 @@ namespace lora {
 
 inline constexpr const char* hf_generation_config_file = "generation_config.json";
 
-/// What a checkpoint says of generation.
+/// What a checkpoint says about generation.
 struct HFGenerationConfig {
   GenerationConfig generation;
-  /// Fields that ask for something that this library does not do, each a sentence.
+  /// Sentences about fields that this library does not support.
   std::vector<std::string> warnings;
 };
 
 namespace detail {
 
-/// Fields that would change a text and are not followed, with the values that do nothing.
+/// Fields that would change a text and are ignored, with the values that do nothing.
 inline constexpr std::array<std::pair<const char*, const char*>, 26> ignored_generation_fields{{
     {"num_beams", "1"},
     {"num_beam_groups", "1"},
@@ -54,7 +54,7 @@ inline constexpr std::array<std::pair<const char*, const char*>, 26> ignored_gen
     {"remove_invalid_values", "false"},
 }};
 
-/// One id or several.
+/// Reads one id or several.
 inline std::vector<std::int64_t> read_token_ids(const JsonFields& fields, const char* key) {
   const Json* value = fields.find(key);
   if (value == nullptr) return {};
@@ -83,9 +83,9 @@ inline std::vector<std::string> read_stop_strings(const JsonFields& fields) {
 
 }  // namespace detail
 
-/// generation_config.json's content; `where` begins the messages. null is absent, absent fields
-/// have transformers' defaults. Throws FormatError, naming field and value, for what is of another
-/// kind or out of range.
+/// Parses the content of generation_config.json; messages begin with `where`. null counts as
+/// absent; absent fields have the defaults of transformers.
+/// Throws: FormatError that names field and value, for a wrong type or range.
 inline HFGenerationConfig parse_generation_config(const Json& json, const std::string& where) {
   const JsonFields fields(json, where);
   constexpr Index most = Index{1} << 31;
@@ -97,7 +97,7 @@ inline HFGenerationConfig parse_generation_config(const Json& json, const std::s
   length("max_new_tokens", config.max_new_tokens);
   length("max_length", config.max_length);
   config.do_sample = fields.flag("do_sample", false);
-  // Greedy models write a temperature of 0, which then means nothing.
+  // Greedy models may have a temperature of 0, which then means nothing.
   const double temperature = fields.number("temperature", 1, 0, 1e30);
   if (config.do_sample && temperature == 0) fields.fault("temperature", "a positive number");
   if (temperature > 0) config.temperature = temperature;
@@ -116,9 +116,10 @@ inline HFGenerationConfig parse_generation_config(const Json& json, const std::s
   return read;
 }
 
-/// The same from a checkpoint's folder. Without the file, and for ends of text that it does not
-/// name, config.json's eos_token_id is taken, where there is one. Throws IoError when a file cannot
-/// be read. Source: transformers' GenerationConfig.from_pretrained and from_model_config.
+/// Reads generation_config.json of a checkpoint's folder. Takes eos_token_id of config.json, if
+/// any, without the file or if it names no end of text.
+/// Throws: as parse_generation_config(); IoError if a file cannot be read.
+/// Source: GenerationConfig.from_pretrained and from_model_config of transformers.
 inline HFGenerationConfig read_generation_config(const std::filesystem::path& directory) {
   const auto json_of = [&](const char* name) {
     return std::filesystem::exists(directory / name) ? read_config_json(directory, name)

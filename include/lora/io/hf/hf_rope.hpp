@@ -1,4 +1,4 @@
-// The rotary embedding of a config.json, in the three dialects that transformers has written.
+// Reads the rotary embedding of a config.json in the three dialects that transformers has written.
 #pragma once
 
 #include <lora/io/hf/config_json.hpp>
@@ -16,18 +16,18 @@ namespace lora {
 
 namespace detail {
 
-/// A field of config.json; an empty object counts as absent.
+/// Returns a field of config.json, or null. An empty object counts as absent.
 inline const Json* find_filled(const JsonFields& fields, const char* key) {
   const Json* value = fields.find(key);
   return value != nullptr && *value == Json::object() ? nullptr : value;
 }
 
-/// Which field has the rotary embedding in the dialect of the file.
+/// Returns the field that has the rotary embedding in the dialect of the file.
 inline const char* rope_key(const JsonFields& fields) {
   return find_filled(fields, "rope_parameters") != nullptr ? "rope_parameters" : "rope_scaling";
 }
 
-/// The rotary embedding's object: rope_parameters, rope_scaling, or none.
+/// Returns the object of the rotary embedding: rope_parameters, rope_scaling, or an empty one.
 inline Json rope_object(const JsonFields& fields) {
   const Json* parameters = find_filled(fields, "rope_parameters");
   const Json* scaling = find_filled(fields, "rope_scaling");
@@ -48,7 +48,7 @@ inline Json rope_object(const JsonFields& fields) {
   return *parameters;
 }
 
-/// A type of rotary embedding and the options that it has beside rope_theta.
+/// A type of rotary embedding and its options beside rope_theta.
 struct RopeTypeName {
   RopeScaling::Type type;
   const char* name;
@@ -83,8 +83,8 @@ inline const RopeTypeName& read_rope_type(const JsonFields& rope) {
                           : ""));
 }
 
-/// The positions of the first training: those beside the object, else those within it, else all,
-/// as transformers 5 takes them.
+/// Returns the number of positions in pretraining: that beside the object, else that within it,
+/// else max_positions, as in transformers 5.
 inline Index read_original_positions(const JsonFields& fields, const JsonFields& rope,
                                      Index max_positions, std::vector<std::string>& warnings) {
   constexpr const char* key = "original_max_position_embeddings";
@@ -94,17 +94,17 @@ inline Index read_original_positions(const JsonFields& fields, const JsonFields&
   if (rope.find(key) != nullptr && inside != outside) {
     warnings.push_back(rope.where() + ": " + key + " is " + std::to_string(inside) +
                        ", which does nothing: the " + std::to_string(outside) +
-                       " beside the object is used");
+                       " outside the object is used");
   }
   return outside;
 }
 
-/// yarn's options. Of mscale and mscale_all_dim follows the attention factor, as of the factor
-/// alone where they are not both there; 0 is as not there. Source: transformers'
-/// _compute_yarn_parameters.
+/// Reads yarn's options. The attention factor follows from mscale and mscale_all_dim, or from the
+/// factor alone unless both exist; 0 counts as absent.
+/// Source: _compute_yarn_parameters of transformers.
 inline void read_yarn(const JsonFields& rope, Index max_positions, RopeScaling& scaling) {
   const auto original = static_cast<double>(scaling.original_max_position_embeddings);
-  // A factor of null is the stretch of the positions.
+  // A factor of null means the ratio of the positions.
   const bool implied = rope.json().contains("factor") && rope.find("factor") == nullptr;
   scaling.factor =
       implied ? static_cast<double>(max_positions) / original : rope.number("factor", 1e-6, 1e6);
@@ -115,7 +115,7 @@ inline void read_yarn(const JsonFields& rope, Index max_positions, RopeScaling& 
   scaling.beta_fast = given("beta_fast", 32);
   scaling.beta_slow = given("beta_slow", 1);
   const Json& object = rope.json();
-  // Python takes a null for false here, and the option's absence for true.
+  // Python takes null for false here, and an absent option for true.
   scaling.truncate = object.contains("truncate") && object["truncate"].is_number()
                          ? object["truncate"] != 0
                          : rope.flag("truncate", !object.contains("truncate"));
@@ -128,8 +128,7 @@ inline void read_yarn(const JsonFields& rope, Index max_positions, RopeScaling& 
   }
 }
 
-/// Options that the type does not have are not looked at, as transformers does not; each becomes a
-/// warning.
+/// Ignores options that the type does not have, as transformers does, and adds a warning for each.
 inline void warn_of_rope_options(const JsonFields& rope, const RopeTypeName& type,
                                  std::vector<std::string>& warnings) {
   for (const auto& [key, value] : rope.json().items()) {
@@ -165,7 +164,7 @@ inline void read_rope_scaling(const JsonFields& fields, const JsonFields& rope, 
     return read_yarn(rope, positions, scaling);
   }
   scaling.factor = rope.number("factor", 1e-6, 1e6);
-  if (scaling.type == Type::dynamic)  // kept, though transformers does not use it
+  if (scaling.type == Type::dynamic)  // kept, although transformers does not use it
     scaling.original_max_position_embeddings =
         rope.integer("original_max_position_embeddings", 0, 1, most_positions);
   if (scaling.type != Type::llama3) return;
@@ -177,7 +176,7 @@ inline void read_rope_scaling(const JsonFields& fields, const JsonFields& rope, 
     rope.fault("high_freq_factor", "more than low_freq_factor");
 }
 
-/// rope_theta and the scaling of positions. max_position_embeddings must have been read.
+/// Reads rope_theta and the scaling of positions. max_position_embeddings must have been read.
 inline void read_rope(const JsonFields& fields, LlamaConfig& config,
                       std::vector<std::string>& warnings) {
   const Json object = rope_object(fields);
@@ -198,7 +197,7 @@ inline void read_rope(const JsonFields& fields, LlamaConfig& config,
     (inside ? rope : fields).fault("rope_theta", "more than 1 with rope_type \"yarn\"");
 }
 
-/// The object that read_rope reads back; null for no scaling.
+/// Returns the object that read_rope reads back; null for no scaling.
 inline Json rope_fields(const RopeScaling& scaling) {
   using Type = RopeScaling::Type;
   if (scaling.type == Type::none) return nullptr;

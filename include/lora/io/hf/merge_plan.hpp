@@ -1,5 +1,5 @@
-// Which tensor of a base an adapter changes, and how: everything that merging checks before it
-// writes.
+// Plans which tensors of a base an adapter changes, and how: everything that merging checks before
+// it writes.
 #pragma once
 
 #include <lora/adapters/merged_rows.hpp>
@@ -16,38 +16,39 @@
 
 namespace lora {
 
-/// How one tensor of a merged checkpoint comes about: W + scale · B A, W being the base's own or
-/// what the adapter has saved in its place.
+/// How one tensor of a merged checkpoint is made: W + scale · B A, where W is the base's tensor or
+/// the one that the adapter saved in its place.
 struct MergedTensor {
-  std::string saved_key;     ///< W's key in the adapter's file; empty: the base's
-  std::string base_key;      ///< the base's tensor that it comes from; empty: the one of its name
+  std::string saved_key;     ///< key of W in the adapter's file; empty: the base's
+  std::string base_key;      ///< the base's tensor it is made from; empty: the one of its name
   std::string b_key, a_key;  ///< keys of the factors; no b_key: no change; no a_key: A is (1)
-  std::string m_key;         ///< of DoRA's magnitudes: c ∘ (W + scale · B A); empty: no scaling
+  std::string m_key;  ///< key of DoRA's magnitudes, for c ∘ (W + scale · B A); empty: no scaling
   double scale = 0;
   Layout layout = Layout::out_in;  ///< in_out: W holds (B A)ᵀ
 };
 
-/// What becomes of a base.
+/// The plan of a merge.
 struct MergePlan {
-  /// By name in the merged checkpoint; tensors that stay as they are are not in it.
+  /// By name in the merged checkpoint. Unchanged tensors are not listed.
   std::map<std::string, MergedTensor> tensors;
-  /// The head gets a tensor of its own and config.json says that it is no longer the embedding.
+  /// Whether the head gets a tensor of its own and config.json says that it is no longer the
+  /// embedding.
   bool untied = false;
-  /// Each a sentence: what the adapter has instead of the base, a flag without effect, and whether
-  /// embedding and head are parted.
+  /// Sentences about what the adapter has instead of the base, a flag without effect, and whether
+  /// embedding and head are separated.
   std::vector<std::string> warnings;
 };
 
 namespace detail {
 
-/// What planning asks of an adapter.
+/// What planning needs to know about an adapter.
 struct AdapterOutline {
   std::string where;  ///< begins messages
   const LoRAConfig& config;
   const std::vector<PeftModule>& modules;
   const std::vector<std::string>& others;
   std::function<const TensorInfo&(const std::string&)> info;
-  const SafetensorsFile* file = nullptr;  ///< to hold copies of the base's weights against it
+  const SafetensorsFile* file = nullptr;  ///< to compare copies of the base's weights
 };
 
 class MergePlanner {
@@ -73,27 +74,28 @@ class MergePlanner {
     problems_ += "\n  " + printable(key) + ": " + what;
   }
 
-  /// The base's name of a tensor of the model. Empty, and a problem, when there is none.
+  /// Returns the base's name of a tensor of the model. If there is none, returns "" and records a
+  /// problem.
   std::string find(const std::string& key, const std::string& tensor) {
     const std::string found = structure_.find(tensor);
     if (!found.empty()) return found;
     const std::string near = base_.near_to(tensor);
     problem(key, "the base has no tensor " + in_quotes(tensor) +
-                     (near.empty() ? "" : "; near it: " + near));
+                     (near.empty() ? "" : "; similar: " + near));
     return {};
   }
 
-  /// Whether the module is one of the two that are one matrix in the base.
+  /// Whether the module is one of the two that share one matrix in the base.
   bool is_tied(const std::string& module) const {
     return structure_.tied() && structure_.known() &&
            (module == structure_.embedding() || module == structure_.head());
   }
-  /// The module whose tensor in the base is this module's weight.
+  /// Returns the module whose tensor in the base is this module's weight.
   const std::string& stored_as(const std::string& module) const {
     return is_tied(module) ? structure_.embedding() : module;
   }
-  /// Whether it is certain what the head of the base is; where not, a change of it or of the
-  /// embedding is a problem.
+  /// Whether the head of the base is certain. If it is not, a change of the head or the embedding
+  /// is a problem.
   bool is_certain(const std::string& key, const std::string& module) {
     std::string what;
     if (is_tied(module)) {
@@ -107,8 +109,8 @@ class MergePlanner {
     if (!what.empty()) problem(key, what);
     return what.empty();
   }
-  /// A change of one of two that are one parts them, where it is known how. `rows` as for
-  /// CheckpointStructure::may_be_tied.
+  /// Separates two modules that share one matrix when one of them changes, if the base is known
+  /// well enough. `rows` is as for CheckpointStructure::may_be_tied.
   bool part(const std::string& key, const std::string& module, Index rows, bool embedding = false) {
     if (!is_certain(key, module)) return false;
     if (is_tied(module)) return plan_.untied = true;
@@ -121,12 +123,12 @@ class MergePlanner {
             "transformers with tie_word_embeddings = False)");
     return false;
   }
-  /// Of a tensor that stands for a module's weight.
+  /// Returns the rows of a tensor that stands for a module's weight.
   Index rows_of(const std::string& key) const {
     const std::vector<Index>& shape = adapter_.info(key).shape;
     return shape.size() == 2 ? shape[0] : 0;
   }
-  /// A module's weight in the merged checkpoint.
+  /// Returns a module's weight in the merged checkpoint.
   MergedTensor& planned(const std::string& module, const std::string& in_base) {
     const bool head = is_tied(module) && module == structure_.head();
     return plan_.tensors[head ? module + ".weight" : in_base];
@@ -136,7 +138,7 @@ class MergePlanner {
     if (!is_matrix_dtype(info.dtype)) problem(key, "dtype is " + matrix_dtype_fault(info.dtype));
   }
 
-  /// A tensor in no pair: lora_bias, or one that stands in the place of the base's.
+  /// Adds a tensor outside the pairs: lora_bias, or one that replaces the base's.
   void add_other(const std::string& key) {
     std::string name(without_peft_prefix(key));
     constexpr std::string_view lora_bias = ".lora_B.bias", own = ".base_layer.", weight = ".weight";
@@ -152,7 +154,7 @@ class MergePlanner {
     if (found.empty()) return;
     check_same_shape(key, found);
     std::string& place = (whole ? planned(module, found) : plan_.tensors[found]).saved_key;
-    if (!place.empty()) problem(key, "stands for the same as " + printable(place));
+    if (!place.empty()) problem(key, "replaces the same tensor as " + printable(place));
     place = key;
   }
   void add_lora_bias(const std::string& key, const std::string& module) {
@@ -165,10 +167,10 @@ class MergePlanner {
       merged.scale = one.scaling;
       return;
     }
-    if (!found.empty()) problem(key, "there is no lora_A and lora_B beside it");
+    if (!found.empty()) problem(key, "the module has no lora_A and lora_B");
   }
-  /// Equal to the base's it is nothing; another one is the weight that the adapter was trained on,
-  /// and where embedding and head are one, it is both.
+  /// Adds a copy of the base's weight. An equal copy changes nothing. A different one is the weight
+  /// that the adapter was trained on; if embedding and head are one, it is both.
   void add_copy(const std::string& key, const std::string& module) {
     const std::string tensor = stored_as(module) + ".weight";
     const auto refused = [&] { return !part(key, module, rows_of(key)); };
@@ -183,7 +185,7 @@ class MergePlanner {
     if (!is_where_peft_looks(key, adapted)) return problem(key, misplaced_copy(adapted));
     std::string& place = is_tied(module) ? tied_copy_ : plan_.tensors[found].saved_key;
     if (!place.empty() && !same_tensors(*adapter_.file, key, *adapter_.file, place))
-      problem(key, "stands for the same as " + printable(place) + ", and is not the same");
+      problem(key, "replaces the same tensor as " + printable(place) + " with other values");
     place = key;
     plan_.warnings.push_back(other_copy(key, module));
   }
@@ -206,8 +208,8 @@ class MergePlanner {
     check_float(name, base_.info(name));
     if (a.size() > 2 && b[1] != a[0]) {
       return problem(module.b_key, "shape is " + shape_text(b) +
-                                       ": an adapter of a convolution with groups "
-                                       "looks across them, which its merged weight cannot");
+                                       ": the adapter of a grouped convolution connects the "
+                                       "groups, which a merged weight cannot");
     }
     const std::vector<Index>& shape = base_.info(name).shape;
     const bool turned = layout_of(module, shape) == Layout::in_out;
@@ -230,8 +232,8 @@ class MergePlanner {
     if (turned) std::swap(shape[0], shape[1]);
     return shape;
   }
-  /// What the base says; where it says nothing, what fits. A square weight that only the adapter
-  /// says to be turned is refused, since nobody else could tell.
+  /// Returns the layout that the base indicates, else the one that fits. Rejects a square weight
+  /// that only the adapter calls transposed, since nothing else could tell.
   Layout layout_of(const PeftModule& module, const std::vector<Index>& shape) {
     const auto& a = adapter_.info(module.a_key).shape;
     const auto& b = adapter_.info(module.b_key).shape;
@@ -251,12 +253,12 @@ class MergePlanner {
     return layout;
   }
 
-  /// Once all changes are known: parted, the head begins as the embedding was.
+  /// Runs when all changes are known. A separated head starts as the embedding was.
   void settle_tied() {
     if (!plan_.untied && tied_copy_.empty()) return;
     const std::string head = structure_.head() + ".weight",
                       table = structure_.find(structure_.embedding() + ".weight");
-    if (table.empty()) return;  // a problem already
+    if (table.empty()) return;  // already a problem
     if (!tied_copy_.empty() && plan_.tensors[table].saved_key.empty())
       plan_.tensors[table].saved_key = tied_copy_;
     if (!plan_.untied && !base_.contains(head)) return;
@@ -273,26 +275,25 @@ class MergePlanner {
   CheckpointStructure structure_;
   const AdapterOutline& adapter_;
   LayoutsSeen layouts_;
-  std::string tied_copy_;  // key of what the adapter has instead of the one matrix
+  std::string tied_copy_;  // key of what the adapter has instead of the shared matrix
   std::string problems_;
   MergePlan plan_;
 };
 
 }  // namespace detail
 
-/// What merging `adapter` does to each tensor of `base`: A and B of linear layers, Conv1D,
-/// embeddings and convolutions; lora_bias times the scale added to the bias; saved modules and
-/// biases in the place of the base's, whatever the configuration calls them. The base says which
-/// way round a weight lies (CheckpointStructure::layout), the adapter's fan_in_fan_out does not.
-/// Where embedding and head are one matrix, a change of one of them gives the head a tensor of its
-/// own. A copy of a weight of the base, as PEFT leaves beside adapted embeddings and heads, is
-/// nothing when it equals the base's, and else stands in its place, with a warning. Every tensor of
-/// the adapter has a use, or it is a problem.
-///
-/// Throws FormatError that names all problems: tensors that the base has not, other shapes or
-/// types, convolutions with groups, a square weight that lies this way or that, and what may be the
-/// embedding or the head of a base that has both in one tensor and is not of a model_type of this
-/// library, or that has another head than it says. Reads the values of copies and of such a head.
+/// Plans what merging `adapter` does to each tensor of `base`: A and B of linear layers, Conv1D,
+/// embeddings and convolutions; lora_bias times the scale, added to the bias; saved modules and
+/// biases in the place of the base's, whatever the configuration says. The base determines the
+/// orientation of a weight (CheckpointStructure::layout); the adapter's fan_in_fan_out does not. If
+/// embedding and head are one matrix, a change of one of them gives the head a tensor of its own. A
+/// copy of a base weight, as PEFT writes beside adapted embeddings and heads, is ignored if it
+/// equals the base's, and otherwise replaces it, with a warning. A tensor of the adapter without a
+/// use is a problem. Reads the values of copies and of a head that may differ from its embedding.
+/// Throws: FormatError that names all problems: tensors that the base does not have, other shapes
+///   or types, convolutions with groups, a square weight of unknown orientation, and a possible
+///   embedding or head of a base that has both in one tensor and no model_type of this library, or
+///   whose head is not the one it claims.
 inline MergePlan plan_merge(const CheckpointFiles& base, const PeftAdapter& adapter) {
   const SafetensorsFile& file = adapter.tensors();
   const auto info = [&](const std::string& key) -> const TensorInfo& { return file.info(key); };
@@ -301,8 +302,9 @@ inline MergePlan plan_merge(const CheckpointFiles& base, const PeftAdapter& adap
   return detail::MergePlanner(base, outline).run();
 }
 
-/// The same for an adapter of a model, as save_pretrained would write it: what cannot be merged is
-/// known before it is trained. Throws ConfigError for an unknown adapter.
+/// Plans the merge of a model's adapter as save_pretrained would write it, so that what cannot be
+/// merged is known before training.
+/// Throws: as above; ConfigError for an unknown adapter.
 template <class Base>
 MergePlan plan_merge(const CheckpointFiles& base, LoRAModel<Base>& model,
                      const std::string& adapter = "default") {

@@ -1,4 +1,4 @@
-// The files of a model's folder that are neither weights nor configuration.
+// Copies the files of a model's folder that are neither weights nor configuration.
 #pragma once
 
 #include <lora/io/atomic_file.hpp>
@@ -10,9 +10,9 @@
 
 namespace lora {
 
-/// Whether a file of a model's folder goes along when its weights are written anew: tokenizer,
-/// generation_config.json, licence and whatever else, but no weights in any format, no index of
-/// them, neither config.json, adapter_config.json nor README.md, no hidden file and no folder.
+/// Whether a file of a model's folder is copied when its weights are written again: tokenizer,
+/// generation_config.json, licence and anything else, except weights in any format and their index,
+/// config.json, adapter_config.json, README.md, hidden files and folders.
 inline bool is_other_file(const std::filesystem::directory_entry& entry) {
   const std::string name = entry.path().filename().string();
   if (!entry.is_regular_file() || name.starts_with('.') || name.ends_with(".index.json"))
@@ -27,7 +27,8 @@ inline bool is_other_file(const std::filesystem::directory_entry& entry) {
   return true;
 }
 
-/// Copies those files from one folder to another, each atomically. Throws IoError.
+/// Copies those files from one folder to another, each atomically.
+/// Throws: IoError.
 inline void copy_other_files(const std::filesystem::path& from, const std::filesystem::path& to) {
   std::error_code failure;
   for (const auto& entry : std::filesystem::directory_iterator(from, failure)) {

@@ -1,4 +1,4 @@
-// Saving a whole model, merged or trained, as a folder that transformers loads.
+// Saves a whole model, merged or trained, as a folder that transformers loads.
 #pragma once
 
 #include <lora/io/hf/checkpoint_files.hpp>
@@ -20,18 +20,18 @@
 
 namespace lora {
 
-/// How save_pretrained writes a model.
+/// The options of save_pretrained for a model.
 struct SaveModelOptions {
-  std::optional<DType> dtype = {};  ///< F32, F64, BF16 or F16; not set: the model's own type
+  std::optional<DType> dtype = {};  ///< F32, F64, BF16 or F16; unset: the model's own type
   std::uint64_t max_shard_size = 5'000'000'000;  ///< bytes of tensors in one file
-  /// A folder that the model comes from: the other fields of its config.json are kept, and its
-  /// tokenizer and whatever else is_other_file says are copied. Empty: none.
+  /// The folder that the model comes from: keeps the other fields of its config.json and copies its
+  /// tokenizer and the other files of is_other_file. Empty: none.
   std::filesystem::path base_directory = {};
 };
 
 namespace detail {
 
-/// One tensor that is to be written: its values are given row by row, `rows` of `cols`.
+/// A tensor to write; its values are produced row by row, `rows` of `cols`.
 template <class S>
 struct SavedTensor {
   std::string name;
@@ -47,7 +47,8 @@ SavedTensor<S> saved_weight(std::string name, const FrozenWeight<S>& weight,
     return {std::move(name), std::move(shape), weight.rows(), weight.cols(),
             [weight](Index row, S* to) { weight.copy_row(row, to); }};
   }
-  // A row of Wᵀ lies across all of W: its dense form is made when it is needed, and then kept.
+  // A row of Wᵀ is spread over all of W: the dense form is made when needed and kept until the last
+  // row.
   auto dense = std::make_shared<Matrix<S>>();
   const Index rows = weight.cols(), cols = weight.rows();
   return {std::move(name), std::move(shape), rows, cols, [weight, dense, rows](Index row, S* to) {
@@ -57,7 +58,8 @@ SavedTensor<S> saved_weight(std::string name, const FrozenWeight<S>& weight,
           }};
 }
 
-/// The tensors of a model without adapters; `tied` when its head is left out, being the embedding.
+/// The tensors of a model without adapters; `tied` if its head is omitted because it is the
+/// embedding.
 template <class S>
 struct SavedTensors {
   std::vector<SavedTensor<S>> list;
@@ -97,7 +99,7 @@ SavedTensors<typename Model::Scalar> saved_tensors(Model& model) {
   return saved;
 }
 
-/// Adds a tensor to a file, of which a few rows at a time are in memory.
+/// Adds a tensor to a file with only a few rows in memory at a time.
 template <class S>
 void add_saved(SafetensorsWriter& writer, const SavedTensor<S>& tensor, DType dtype) {
   writer.add_computed(
@@ -125,7 +127,7 @@ inline std::string shard_name(std::size_t number, std::size_t of) {
   return text;
 }
 
-/// Which tensors go into which file: in their order, a new file where one would grow too large.
+/// Distributes the tensors to files, in order, starting a new file where one would grow too large.
 template <class S>
 std::vector<std::vector<const SavedTensor<S>*>> shards_of(const std::vector<SavedTensor<S>>& all,
                                                           DType dtype, std::uint64_t most) {
@@ -170,13 +172,14 @@ void write_shards(const std::filesystem::path& folder, const std::vector<SavedTe
 }  // namespace detail
 
 /// Saves a language model without adapters to a new folder: config.json, and model.safetensors or,
-/// above options.max_shard_size, shards and their index. The head is left out while it is the
-/// embedding's own matrix, and config.json then says tie_word_embeddings; after one of the two was
-/// changed by a merge both are written and it says false. The folder appears whole or not at all;
-/// it must not be there, or be empty. Throws Error when a layer has adapters; ConfigError for
-/// another dtype, a value that it cannot hold, and as hf_config_fields and StagedDirectory;
-/// IoError. Holds about a MiB of a tensor at a time (of a Conv1D the whole). Source: transformers'
-/// save_pretrained.
+/// above options.max_shard_size, shards and their index. Omits the head while it is the embedding's
+/// own matrix, and config.json then says tie_word_embeddings; if a merge changed one of the two,
+/// both are written and it says false. The folder appears complete or not at all; it must be absent
+/// or empty.
+/// Throws: Error if a layer has adapters; ConfigError for another dtype, a value that it cannot
+///   hold, and as hf_config_fields and StagedDirectory; IoError.
+/// Allocates: about a MiB of a tensor at a time, or all of a Conv1D.
+/// Source: save_pretrained of transformers.
 template <class Model>
 void save_pretrained(Model& model, const std::filesystem::path& directory,
                      const SaveModelOptions& options = {}) requires requires {

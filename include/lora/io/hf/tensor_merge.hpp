@@ -1,4 +1,4 @@
-// The bytes of one merged tensor of a checkpoint.
+// Computes the bytes of one merged tensor of a checkpoint.
 #pragma once
 
 #include <lora/adapters/merged_rows.hpp>
@@ -18,14 +18,14 @@
 
 namespace lora::detail {
 
-/// Whether no element is infinite or NaN, whose exponents are all ones.
+/// Whether no element is infinite or NaN. The exponents of these are all ones.
 template <class Bits>
 bool all_finite_bits(std::span<const std::byte> bytes, Bits exponent) {
   std::atomic<bool> bad{false};
-  // A number of elements that is known while compiling: otherwise gcc -O2 takes them one by one.
+  // A constant number of elements lets gcc -O2 vectorise the loop.
   constexpr std::size_t block = 256;
   constexpr Index grain = (1 << 18) / (block * sizeof(Bits));
-  // Adding its lowest bit carries into the sign's place exactly when all bits of an exponent are 1.
+  // Adding the lowest bit of the exponent carries into the sign exactly when all its bits are 1.
   const Bits lowest = exponent & static_cast<Bits>(-exponent);
   const Bits sign = static_cast<Bits>(exponent + lowest);
   const auto any_bad = [&](const std::byte* from, std::size_t count) {
@@ -56,7 +56,7 @@ inline bool all_finite(DType dtype, std::span<const std::byte> bytes) {
   }
 }
 
-/// Gives the bytes of one merged tensor, some MiB at a time. Sums are made in S.
+/// Produces the bytes of one merged tensor, about a MiB at a time. Sums are made in S.
 template <class S>
 class TensorMerge {
  public:
@@ -103,8 +103,8 @@ class TensorMerge {
   }
 
  private:
-  /// Sets c = m / n and multiplies the rows of B by it: c ∘ (W + s B A) is c ∘ W + s (c ∘ B) A. Reads
-  /// the weight once, some rows at a time.
+  /// Sets c = m / n and multiplies the rows of B by it, because c ∘ (W + s B A) is c ∘ W + s (c ∘
+  /// B) A. Reads the weight once, a block of rows at a time.
   void scale_outputs(const Matrix<S>& m, S s) {
     const Index outputs = layout_ == Layout::out_in ? rows_ : cols_;
     OutputNorms<S> norms(A_, outputs, layout_);
@@ -168,7 +168,7 @@ class TensorMerge {
     });
   }
 
-  /// The bytes as elements; where they are not aligned, a copy of them.
+  /// Returns the bytes as elements, copied if they are not aligned.
   template <class E>
   const E* aligned(std::span<const std::byte> from) {
     if (reinterpret_cast<std::uintptr_t>(from.data()) % alignof(E) != 0) {
@@ -182,7 +182,8 @@ class TensorMerge {
     return reinterpret_cast<E*>(out_.data());
   }
 
-  /// What the base has of its own stays: a mask of infinities, say, in another type.
+  /// Rejects results that are not finite. Non-finite values of the base itself stay, such as a mask
+  /// of infinities in another type.
   void find_not_finite(std::span<const std::byte> from, Index first) const {
     const std::size_t count = out_.size() / width(dtype_);
     for (std::size_t i = 0; i < count; ++i) {

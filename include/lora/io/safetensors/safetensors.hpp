@@ -1,4 +1,4 @@
-// The safetensors format: reading and writing. See SafetensorsFile and SafetensorsWriter.
+// Reads and writes the safetensors format. See SafetensorsFile and SafetensorsWriter.
 #pragma once
 
 #include <lora/io/safetensors/safetensors_reader.hpp>

@@ -1,5 +1,5 @@
-// The header of a safetensors file, which is untrusted input: nothing in it is believed before it is
-// checked.
+// Reads the header of a safetensors file. The header is untrusted input: every value is checked
+// before it is used.
 #pragma once
 
 #include <lora/core/types.hpp>
@@ -20,28 +20,27 @@
 
 namespace lora {
 
-/// The largest header of a safetensors file; a longer one is refused before anything is allocated
-/// for it.
+/// The largest header of a safetensors file. A longer one is rejected before any allocation for it.
 inline constexpr std::uint64_t safetensors_max_header = 100'000'000;
 
-/// What a file says of one tensor.
+/// The description of a tensor in a file.
 struct TensorInfo {
   DType dtype = DType::F32;
   std::vector<Index> shape;          ///< empty for a scalar
-  std::uint64_t begin = 0, end = 0;  ///< its bytes, counted from the first byte after the header
+  std::uint64_t begin = 0, end = 0;  ///< offsets of its bytes from the first byte after the header
 };
 
-/// What a file says of all its tensors. A plain value.
+/// The descriptions of all tensors of a file. A plain value.
 struct SafetensorsHeader {
   std::uint64_t data_begin = 0;    ///< the first byte after the header
-  std::vector<std::string> names;  ///< by the position of their bytes
+  std::vector<std::string> names;  ///< ordered by the position of their bytes
   std::map<std::string, TensorInfo, std::less<>> tensors;
   std::map<std::string, std::string> metadata;
 };
 
 namespace detail {
 
-/// Reads and checks the header of a whole file: see SafetensorsFile for what is refused. `where`
+/// Reads and checks the header of a complete file; SafetensorsFile lists what it rejects. `where`
 /// begins the messages.
 class SafetensorsHeaderReader {
  public:
@@ -59,7 +58,7 @@ class SafetensorsHeaderReader {
     return where_ + ": tensor " + in_quotes(name) + ": ";
   }
 
-  // The header, after its length was held against the limit and against the file. Sets data_begin.
+  // Returns the header after checking its length against the limit and the file. Sets data_begin.
   std::string_view header_text() {
     const std::string_view text = as_text(file_);
     refuse_git_lfs_pointer(file_, where_);
@@ -115,8 +114,7 @@ class SafetensorsHeaderReader {
   }
 
   std::uint64_t read_unsigned(const std::string& name, const char* field, const Json& value) const {
-    // The kind of the number decides: 2.0, 2e0 and -0 are not unsigned integers, and 2^64 is a
-    // double.
+    // The JSON type decides: 2.0, 2e0 and -0 are not unsigned integers, and 2^64 is a double.
     if (!value.is_number_unsigned()) {
       throw FormatError(about(name) + field + " holds " + printable(value.dump(), 40) +
                         ", expected an unsigned integer of 64 bits");
@@ -162,8 +160,8 @@ class SafetensorsHeaderReader {
     return tensor;
   }
 
-  // In the order of their offsets, each tensor begins where the one before ended, the last ends with
-  // the file, and each has as many bytes as its shape and type take.
+  // Checks that, in the order of their offsets, each tensor begins where the one before ends, the
+  // last ends with the file, and each has the bytes of its shape and type.
   void check_coverage() {
     std::vector<const decltype(header_.tensors)::value_type*> order;
     for (const auto& entry : header_.tensors) order.push_back(&entry);

@@ -1,4 +1,4 @@
-// Reading safetensors files: their tensors as bytes, matrices and integers.
+// Reads safetensors files: their tensors as bytes, matrices and integers.
 #pragma once
 
 #include <lora/core/types.hpp>
@@ -17,81 +17,80 @@
 
 namespace lora {
 
-/// How SafetensorsFile::open holds the content: read at once (nothing can change it any more), or
-/// mapped (cheap for large base models; see MappedFile for what happens when somebody cuts the file
-/// short in place).
+/// How SafetensorsFile::open holds the content: read at once (immune to later changes of the file),
+/// or mapped (cheap for large base models; see MappedFile for files truncated in place).
 enum class FileStorage { memory, mapped };
 
 struct SafetensorsOptions {
   FileStorage storage = FileStorage::memory;
-  std::uint64_t max_bytes = std::uint64_t{1} << 40;  ///< a larger file is refused
+  std::uint64_t max_bytes = std::uint64_t{1} << 40;  ///< a larger file is rejected
 };
 
-/// The tensors of one safetensors file, in C order and little-endian, as huggingface/safetensors
+/// The tensors of a safetensors file, in C order and little-endian, as huggingface/safetensors
 /// defines the format.
 ///
-/// A file that opens is whole and unambiguous: the header is strict UTF-8 JSON (parse_json) without
-/// duplicate names, every size is checked, and the tensors cover the data exactly, without hole,
-/// overlap or trailing byte. Where the format leaves room: whitespace around the header, unknown
-/// fields of a tensor, a null `__metadata__`, and any name that is UTF-8 are accepted, as the
-/// reference does; refused are an empty name, more than 128 dimensions, a dimension past 2^63 - 1,
-/// and duplicates that the reference overlooks. Values are not checked: a tensor may hold NaN.
-/// Names are never used as paths.
+/// A file that opens is complete and unambiguous: the header is strict UTF-8 JSON (parse_json)
+/// without duplicate names, every size is checked, and the tensors cover the data exactly, without
+/// holes, overlaps or trailing bytes. Accepts whitespace around the header, unknown fields of a
+/// tensor, a null `__metadata__`, and any UTF-8 name, as the reference does. Rejects an empty name,
+/// more than 128 dimensions, a dimension past 2^63 - 1, and duplicates that the reference
+/// overlooks. Does not check values: a tensor may hold NaN. Never uses names as paths.
 ///
-/// Move-only. const calls are safe from several threads. Errors name file, tensor and field.
+/// Move-only. Several threads may call const functions. Errors name file, tensor and field.
 class SafetensorsFile {
  public:
-  /// Throws IoError or FormatError. Allocates the file's size (FileStorage::memory) and the table
-  /// of its tensors.
+  /// Opens a file. Throws: IoError, FormatError.
+  /// Allocates: the file's size (FileStorage::memory) and the table of its tensors.
   static SafetensorsFile open(const std::filesystem::path& path, SafetensorsOptions options = {}) {
     if (options.storage == FileStorage::mapped)
       return SafetensorsFile(MappedFile(path, options.max_bytes), path.string());
     return SafetensorsFile(read_file(path, options.max_bytes), path.string());
   }
-  /// The same for bytes in memory; `where` names them in errors. Throws FormatError.
+  /// Opens bytes in memory; `where` names them in errors. Throws: FormatError.
   static SafetensorsFile from_bytes(std::vector<std::byte> bytes, std::string where) {
     return SafetensorsFile(std::move(bytes), std::move(where));
   }
 
   const std::string& where() const { return where_; }
-  /// All names, by the position of their bytes.
+  /// All names, ordered by the position of their bytes.
   const std::vector<std::string>& names() const { return header_.names; }
-  /// `__metadata__`, empty when there is none.
+  /// `__metadata__`, or an empty map.
   const std::map<std::string, std::string>& metadata() const { return header_.metadata; }
   bool contains(std::string_view name) const {
     return header_.tensors.find(name) != header_.tensors.end();
   }
 
-  /// Throws FormatError when there is no such tensor.
+  /// Throws: FormatError if there is no such tensor.
   const TensorInfo& info(std::string_view name) const {
     const auto found = header_.tensors.find(name);
     if (found == header_.tensors.end())
       throw FormatError(where_ + ": has no tensor " + in_quotes(name) + "; " + inventory());
     return found->second;
   }
-  /// The tensor's bytes, at any address (not aligned); good as long as this object. Throws as
-  /// info().
+  /// Returns the tensor's bytes, not aligned and valid as long as this object.
+  /// Throws: as info().
   std::span<const std::byte> bytes(std::string_view name) const {
     const TensorInfo& tensor = info(name);
     return content().subspan(static_cast<std::size_t>(header_.data_begin + tensor.begin),
                              static_cast<std::size_t>(tensor.end - tensor.begin));
   }
 
-  /// Gives tensors other names. Throws FormatError, nothing changed, when two would have one.
+  /// Renames tensors. Throws: FormatError if two would have one name; then nothing changes.
   void rename(const std::map<std::string, std::string>& names);
 
-  /// The whole file, header and data. Good as long as the object lives.
+  /// The whole file, header and data, valid as long as this object.
   std::span<const std::byte> file_bytes() const { return content(); }
 
-  /// Of a mapped file: the memory of a part of bytes() goes back to the system, see MappedFile.
+  /// For a mapped file, returns the memory of a part of bytes() to the system; see MappedFile.
   void forget(std::span<const std::byte> part) const {
     if (const auto* mapped = std::get_if<MappedFile>(&content_)) mapped->forget(part);
   }
 
-  /// The tensor as a matrix: (1, 1) for a scalar, (1, n) for a vector, (first, product of the rest)
-  /// for more than two dimensions. F16, BF16 and F32 widen exactly, F64 into float rounds to
-  /// nearest even. Allocates the result. Throws FormatError when there is no such tensor, or of
-  /// another type.
+  /// Returns the tensor as a matrix: (1, 1) for a scalar, (1, n) for a vector, (first, product of
+  /// the rest) for more than two dimensions. F16, BF16 and F32 widen exactly; F64 to float rounds
+  /// to nearest even.
+  /// Throws: FormatError if the tensor does not exist or has another type.
+  /// Allocates: the result.
   template <class S>
   Matrix<S> matrix(std::string_view name) const {
     const TensorInfo& tensor = info(name);
@@ -100,7 +99,7 @@ class SafetensorsFile {
     }
     const auto& shape = tensor.shape;
     const auto product = [](auto first, auto last) {
-      // Cannot overflow: tensor_byte_count has multiplied all dimensions that are not 0.
+      // Cannot overflow: tensor_byte_count has multiplied all dimensions except those of 0.
       return std::accumulate(first, last, Index{1}, std::multiplies<>());
     };
     const Index rows = shape.size() < 2 ? 1 : shape.front();
@@ -111,9 +110,9 @@ class SafetensorsFile {
     return m;
   }
 
-  /// The elements of an integer or BOOL tensor in C order. Allocates the result. Throws FormatError
-  /// when there is no such tensor, for another type, for a U64 past 2^63 - 1 and for a BOOL that is
-  /// neither 0 nor 1.
+  /// Returns the elements of an integer or BOOL tensor in C order. Allocates the result.
+  /// Throws: FormatError if the tensor does not exist or has another type, for a U64 past 2^63 - 1,
+  ///   and for a BOOL other than 0 or 1.
   std::vector<std::int64_t> integers(std::string_view name) const;
 
  private:
@@ -148,7 +147,7 @@ inline void SafetensorsFile::rename(const std::map<std::string, std::string>& na
     const TensorInfo& tensor = info(name);
     if (names.count(name) != 0) name = names.at(name);
     if (!tensors.emplace(name, tensor).second)
-      throw FormatError(where_ + ": two tensors stand for " + in_quotes(name));
+      throw FormatError(where_ + ": two tensors would have the name " + in_quotes(name));
   }
   header_.names = std::move(renamed);
   header_.tensors = std::move(tensors);

@@ -1,4 +1,4 @@
-// Writing safetensors files as the reference does, and all or nothing.
+// Writes safetensors files as the reference does, all or nothing.
 #pragma once
 
 #include <lora/core/types.hpp>
@@ -13,28 +13,29 @@
 
 namespace lora {
 
-/// Collects tensors and writes them as one file that others read: the header padded with spaces to
-/// a multiple of 8, the widest types first (the reference's order) and names in order within a
-/// type, so that every tensor is aligned to its element. What was added in another order gives the
-/// same bytes. One thread an object.
+/// Collects tensors and writes them as one file that others can read: the header is padded with
+/// spaces to a multiple of 8, the widest types come first (the reference's order), and names are
+/// sorted within a type, so that every tensor is aligned to its element. The bytes do not depend on
+/// the order of adding. Use one object per thread.
 class SafetensorsWriter {
  public:
-  /// Adds a tensor whose bytes stay with the caller, unchanged, until after the last write. Throws
-  /// ConfigError for a name that is empty, `__metadata__`, not UTF-8 or already there, ShapeError
-  /// when the shape is invalid or takes another number of bytes; then nothing is added.
+  /// Adds a tensor whose bytes the caller keeps unchanged until after the last write.
+  /// Throws: ConfigError for a name that is empty, `__metadata__`, not UTF-8 or already present;
+  ///   ShapeError for an invalid shape or a wrong number of bytes. Nothing is added then.
   void add(const std::string& name, DType dtype, std::vector<Index> shape,
            std::span<const std::byte> bytes) {
     insert(name, dtype, std::move(shape), bytes);
   }
-  /// The same for bytes that move in.
+  /// Adds a tensor and takes ownership of its bytes.
   void add(const std::string& name, DType dtype, std::vector<Index> shape,
            std::vector<std::byte>&& bytes) {
     insert(name, dtype, std::move(shape), bytes);
     owned_.push_back(std::move(bytes));  // moving keeps the address that insert has stored
   }
-  /// Adds float or double values as `dtype` (F16, BF16, F32 or F64), rounded once to nearest even;
-  /// of the same type, bit for bit. `shape` is PyTorch's, and {rows, cols} when left out. The
-  /// values are copied. Throws as above, and ConfigError for another dtype.
+  /// Adds float or double values as `dtype` (F16, BF16, F32 or F64), rounded once to nearest even,
+  /// or copied bit for bit if the type is the same. `shape` is PyTorch's, by default {rows, cols}.
+  /// Copies the values.
+  /// Throws: as above; ConfigError for another dtype.
   template <class Derived>
   void add(const std::string& name, const Eigen::MatrixBase<Derived>& values, DType dtype) {
     add(name, values, dtype, {values.rows(), values.cols()});
@@ -53,32 +54,34 @@ class SafetensorsWriter {
     insert(name, dtype, std::move(shape), bytes);
     owned_.push_back(std::move(bytes));  // moving keeps the address that insert has stored
   }
-  /// Takes the next bytes of a tensor.
+  /// Receives the next bytes of a tensor.
   using ByteSink = std::function<void(std::span<const std::byte>)>;
-  /// Adds a tensor that is not in memory: whenever the file is written, `produce` gives its bytes
-  /// to the sink, from the first to the last, in as many parts as it likes. What it throws passes
-  /// through write(), which throws Error when it gives another number of bytes; then the old file
-  /// stays. Throws as add().
+  /// Adds a tensor that is not in memory: whenever the file is written, `produce` passes its bytes
+  /// to the sink in order, in any number of parts. Its exceptions pass through write(), which
+  /// throws Error if the number of bytes is wrong; the old file stays then.
+  /// Throws: as add().
   void add_computed(const std::string& name, DType dtype, std::vector<Index> shape,
                     std::function<void(const ByteSink&)> produce) {
     insert(name, dtype, std::move(shape), {}, std::move(produce));
   }
-  /// Sets an entry of `__metadata__`. Throws ConfigError when key or value is not UTF-8.
+  /// Sets an entry of `__metadata__`.
+  /// Throws: ConfigError if key or value is not UTF-8.
   void set_metadata(const std::string& key, const std::string& value) {
     json_string(key, "SafetensorsWriter: metadata key");
     json_string(value, "SafetensorsWriter: metadata " + in_quotes(key));
     metadata_[key] = value;
   }
 
-  /// fn(name, dtype, shape) for every tensor, in the order of the file.
+  /// Calls fn(name, dtype, shape) for every tensor, in the order of the file.
   template <class Fn>
   void for_each_tensor(Fn&& fn) const {
     for (const auto& [key, tensor] : tensors_) fn(key.name, key.dtype, tensor.shape);
   }
 
-  /// Writes the file: the old one or the new one, never half of one (see AtomicFile), so that a
-  /// file may be written over while it is open for reading. Throws IoError, or ConfigError when the
-  /// header exceeds safetensors_max_header. Allocates the header.
+  /// Writes the file atomically (see AtomicFile), so a file may be overwritten while it is open for
+  /// reading.
+  /// Throws: IoError; ConfigError if the header exceeds safetensors_max_header.
+  /// Allocates: the header.
   void write(const std::filesystem::path& path) const {
     const std::string head = header();
     AtomicFile file(path);
@@ -87,7 +90,7 @@ class SafetensorsWriter {
       emit(key.name, tensor, [&](std::span<const std::byte> bytes) { file.write(bytes); });
     file.commit();
   }
-  /// The bytes that write() would write.
+  /// Returns the bytes that write() would write.
   std::vector<std::byte> to_bytes() const {
     const std::string head = header();
     const auto head_bytes = std::as_bytes(std::span(head));
@@ -153,7 +156,7 @@ class SafetensorsWriter {
     tensors_.emplace(Key{dtype, name}, Tensor{std::move(shape), needed, bytes, std::move(produce)});
   }
 
-  // The length, the JSON and its padding.
+  // Returns the length, the JSON and its padding.
   std::string header() const;
 
   std::map<Key, Tensor> tensors_;

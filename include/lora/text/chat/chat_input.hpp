@@ -1,4 +1,4 @@
-// What the built-in chat templates share: the conversation they render and what they say of it.
+// What the built-in chat templates share: their input and its checks.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -12,7 +12,7 @@
 
 namespace lora {
 
-/// What every renderer gets; `name` is the template's, for messages.
+/// The input of every renderer. `name` is the name of the template, for messages.
 struct ChatInput {
   const Conversation& conversation;
   const RenderOptions& options;
@@ -32,14 +32,14 @@ struct ChatInput {
       if (!message.tool_calls.empty()) refuse("tool_calls are not supported");
     }
   }
-  /// For templates that do not show what an assistant thought.
+  /// For templates that do not show an assistant's thinking.
   void expect_no_thinking() const {
     for (const Message& message : messages()) {
       if (!message.thinking.value_or("").empty())
         refuse("reasoning_content (thinking) is not supported: the template does not show it");
     }
   }
-  /// The end token, which is learned behind an answer.
+  /// Returns the end token, which is trained after an answer.
   const std::string& eos() const {
     if (options.eos_token.empty())
       refuse("ends an answer with the tokenizer's end token, and the tokenizer names none");
@@ -49,7 +49,7 @@ struct ChatInput {
 
 namespace chat_formats {
 
-/// Python's str.strip(): the text without white space at its ends.
+/// Returns the text without white space at its ends, like Python's str.strip().
 inline std::string_view stripped(std::string_view text) {
   const auto is_space = [](char32_t c) {
     return Unicode::instance().class_of(c) == CharClass::space || (c >= 0x1C && c <= 0x1F);
@@ -69,39 +69,41 @@ inline std::string_view stripped(std::string_view text) {
   return text;
 }
 
-/// What a user says; Alpaca's input goes below the instruction.
+/// Returns what a user says; Alpaca's input follows the instruction.
 inline std::string said(const Message& message) {
   return message.input.empty() ? message.content : message.content + "\n" + message.input;
 }
 
-/// One call of a function.
+/// A call of a function.
 struct ToolCall {
   std::string name;
-  Json arguments;  ///< a JSON object, or a text that holds one
+  Json arguments;  ///< a JSON object, or a string that holds one
 };
 
-/// The calls of an assistant's message; none where it makes none.
+/// Returns the calls in an assistant's message, possibly none.
 inline std::vector<ToolCall> calls_of(const ChatInput& in, const Message& message) {
   std::vector<ToolCall> calls;
   if (message.tool_calls.empty()) return calls;
   const Json list =
       parse_json(message.tool_calls, "chat template " + std::string(in.name) + ": tool_calls");
-  if (!list.is_array()) in.refuse("tool_calls are no JSON array");
+  if (!list.is_array()) in.refuse("tool_calls is not a JSON array");
   for (const Json& call : list) {
     if (!call.is_object() || !call.contains("name") || !call["name"].is_string() ||
         !call.contains("arguments"))
-      in.refuse("a tool call is no JSON object with name and arguments: " + printable(call.dump()));
+      in.refuse("a tool call is not a JSON object with name and arguments: " +
+                printable(call.dump()));
     calls.push_back({call["name"].get<std::string>(), call["arguments"]});
   }
   return calls;
 }
 
-/// `value` as the filter tojson spells it.
+/// Formats `value` as the filter tojson does.
 inline std::string jinja_json(const Json& value, std::size_t indent = 0) {
   return json_dumps(value, {.indent = indent, .ensure_ascii = false});
 }
 
-/// The arguments of a call as the filter tojson spells them: a text gets quotes, which `out` counts.
+/// Returns the arguments of a call as the filter tojson writes them. A string gets quotes, which
+/// `out` counts.
 inline std::string spelled_arguments(const ToolCall& call, Rendered& out) {
   if (call.arguments.is_string()) ++out.quoted_arguments;
   return jinja_json(call.arguments);
@@ -110,7 +112,7 @@ inline std::string spelled_arguments(const ToolCall& call, Rendered& out) {
 inline Json tools_of(const ChatInput& in) {
   Json tools =
       parse_json(in.conversation.tools, "chat template " + std::string(in.name) + ": tools");
-  if (!tools.is_array()) in.refuse("tools are no JSON array");
+  if (!tools.is_array()) in.refuse("tools is not a JSON array");
   return tools;
 }
 

@@ -1,4 +1,4 @@
-// Chat templates by name, or recognised from the Jinja text that a model brings.
+// The chat templates, found by name or recognised from the Jinja text of a model.
 #pragma once
 
 #include <lora/core/random.hpp>
@@ -15,20 +15,22 @@
 
 namespace lora {
 
-/// One of the built-in chat templates; a small value. To add one: a function in a header beside
-/// qwen_chat.hpp, a line in all() (with its markers), the digest of its Jinja text in digests().
+/// A built-in chat template; a small value. To add one, write a function in a header beside
+/// qwen_chat.hpp, a line in all() (with its markers), and the digest of its Jinja text in
+/// digests().
 class ChatTemplate {
  public:
-  /// The template called `name`. Throws ConfigError with all names.
+  /// Returns the template called `name`.
+  /// Throws: ConfigError that lists all names.
   static ChatTemplate named(std::string_view name) {
     for (const Entry& entry : all()) {
       if (entry.name == name) return ChatTemplate(entry);
     }
     throw ConfigError("chat template " + in_quotes(name) + " is not known; there are " + names());
   }
-  /// The template whose Jinja text this is, character for character but for white space at its
-  /// ends. Throws ConfigError, naming `where`, with all names: a template that looks alike may
-  /// differ in a space, and a model notices.
+  /// Returns the template with this Jinja text, equal character for character except white space at
+  /// its ends: a similar template may differ in a space, and a model notices.
+  /// Throws: ConfigError that names `where` and lists all names.
   static ChatTemplate recognised(std::string_view jinja, const std::string& where) {
     const std::uint64_t digest = digest_of(jinja);
     for (const Digest& known : digests()) {
@@ -37,19 +39,20 @@ class ChatTemplate {
     throw ConfigError(where + ": the chat template is none of the built-in ones (it begins with " +
                       in_quotes(jinja.substr(0, 60)) + "); choose one by name: " + names());
   }
-  /// "chatml, qwen2, ...".
+  /// Returns "chatml, qwen2, ...".
   static std::string names() {
     std::string text;
     for (const Entry& entry : all()) text += (text.empty() ? "" : ", ") + std::string(entry.name);
     return text;
   }
-  /// What recognised() compares: of the text without white space at its ends.
+  /// Returns the digest that recognised() compares, of the text without white space at its ends.
   static std::uint64_t digest_of(std::string_view jinja) {
     return stream_key(0, chat_formats::stripped(jinja));
   }
 
   std::string_view name() const { return entry_->name; }
-  /// What its turns begin and end with, where a tokenizer made for it has one token for each.
+  /// Returns the texts that begin and end turns. A tokenizer made for the template has one token
+  /// for each.
   std::vector<std::string_view> markers() const {
     std::vector<std::string_view> all;
     for (std::string_view rest = entry_->markers; !rest.empty();) {
@@ -59,11 +62,12 @@ class ChatTemplate {
     }
     return all;
   }
-  /// The one of chat_template_kwargs that it looks at ("enable_thinking"), or "".
+  /// Returns the field of chat_template_kwargs that the template reads ("enable_thinking"), or "".
   std::string_view setting() const { return entry_->setting; }
 
-  /// The conversation as the model reads it, equal to what transformers renders from the Jinja
-  /// text. Throws ConfigError for an empty conversation and for what the template does not allow.
+  /// Renders the conversation as the model reads it, equal to what transformers renders from the
+  /// Jinja text.
+  /// Throws: ConfigError for an empty conversation and for what the template does not allow.
   Rendered render(const Conversation& conversation, const RenderOptions& options) const {
     const ChatInput in{conversation, options, entry_->name};
     if (conversation.messages.empty()) in.refuse("the conversation is empty");
@@ -75,7 +79,7 @@ class ChatTemplate {
   struct Entry {
     std::string_view name;
     Renderer render;
-    std::string_view markers;  // with spaces between them
+    std::string_view markers;  // separated by spaces
     std::string_view setting;
   };
   struct Digest {
@@ -107,7 +111,7 @@ class ChatTemplate {
          {"plain", f::plain, none, none}}};
     return entries;
   }
-  // A template whose line ends are written in either of the two ways that Jinja knows has two.
+  // A template has two digests if its line ends occur in both forms that Jinja knows.
   static const std::array<Digest, 21>& digests() {
     static constexpr std::array<Digest, 21> known = {{
         {0xC16E1A5D9340EA3D, "qwen2.5"},      {0x1ADCC7494EBCACD4, "qwen3"},
@@ -115,7 +119,7 @@ class ChatTemplate {
         {0xB03CCB3C960143DA, "llama3.1"},     {0xA2E7D27AC310630C, "llama3.2"},
         {0x4062C68E06B08DAC, "phi3"},         {0x4B23AF67A9B9684F, "mistral"},
         {0xD2E515168B5DFD02, "chatml"},       {0xD150D6B1B2767CFE, "llama2"},
-        {0x46A4BABAAE1982C8, "qwen2"},  // LLaMA-Factory's, which always asks for an answer
+        {0x46A4BABAAE1982C8, "qwen2"},  // of LLaMA-Factory, which always asks for an answer
         {0xB7347C87B3BF0106, "qwen2"},        {0x2FEB15E522C3ECC7, "qwen2"},
         {0x6D61E24CE9EC8EAB, "llama3"},       {0xB16BD55775E47EB4, "llama3"},
         {0x4DE0180223D609C8, "chatml"},       {0xB6B97F92200B10A2, "chatml"},
@@ -127,7 +131,7 @@ class ChatTemplate {
 
   explicit ChatTemplate(const Entry& entry) : entry_(&entry) {}
 
-  const Entry* entry_;  // one of all(), which lives as long as the program
+  const Entry* entry_;  // one of all(), valid for the whole program
 };
 
 }  // namespace lora

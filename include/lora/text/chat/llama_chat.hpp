@@ -1,4 +1,4 @@
-// Chat templates of Llama 2, Llama 3 to 3.2 and Mistral.
+// The chat templates of Llama 2, Llama 3 to 3.2 and Mistral.
 #pragma once
 
 #include <lora/text/chat/chat_input.hpp>
@@ -11,7 +11,7 @@ namespace lora {
 
 namespace chat_formats {
 
-/// Llama 2: [INST] around what the user says, the system message in <<SYS>> within the first.
+/// Llama 2: [INST] around what the user says, with the system message as <<SYS>> in the first.
 inline Rendered llama2(const ChatInput& in) {
   in.expect_no_tools();
   in.expect_no_thinking();
@@ -60,7 +60,7 @@ inline Rendered llama3(const ChatInput& in) {
 inline void llama31_turn(const ChatInput& in, const Message& message, Rendered& out) {
   if (const std::vector<ToolCall> calls = calls_of(in, message); !calls.empty()) {
     if (calls.size() > 1) in.refuse("This model only supports single tool-calls at once!");
-    if (!message.content.empty()) in.refuse("a text beside tool_calls is not supported");
+    if (!message.content.empty()) in.refuse("content together with tool_calls is not supported");
     llama3_turn("assistant",
                 "{\"name\": \"" + calls[0].name +
                     "\", \"parameters\": " + spelled_arguments(calls[0], out) + "}",
@@ -74,8 +74,8 @@ inline void llama31_turn(const ChatInput& in, const Message& message, Rendered& 
   }
 }
 
-/// Llama 3.1 and 3.2: Llama 3 with dates in a system turn that is always there, and functions,
-/// which are described in the user's first turn.
+/// Llama 3.1 and 3.2: Llama 3 with dates in a system turn that is always present, and with
+/// functions, which are described in the user's first turn.
 inline Rendered llama31(const ChatInput& in) {
   in.expect_no_thinking();
   Rendered out{{}, true};
@@ -114,8 +114,8 @@ inline void expect_turns(const ChatInput& in, std::size_t first, const char* mes
 inline constexpr const char* turns_alternate =
     "Conversation roles must alternate user/assistant/user/assistant/...";
 
-/// Llama 2 as the chat models bring it: as llama2(), but white space before what the user says
-/// behind a system message stays, and turns alternate.
+/// Llama 2 as shipped with the chat models: as llama2(), but white space before what the user says
+/// after a system message stays, and turns must alternate.
 inline Rendered llama2_chat(const ChatInput& in) {
   const bool has_system = in.messages().front().role == "system";
   expect_turns(in, has_system ? 1 : 0, turns_alternate);
@@ -128,7 +128,7 @@ inline Rendered llama2_chat(const ChatInput& in) {
   return llama2({joined, in.options, in.name});
 }
 
-// [INST] with spaces, and what stands behind an answer.
+// [INST] with spaces, and `behind_answer` after each answer.
 inline Rendered mistral_7b(const ChatInput& in, std::string_view behind_answer) {
   in.expect_no_tools();
   in.expect_no_thinking();
@@ -153,8 +153,8 @@ inline Rendered mistral_v01(const ChatInput& in) { return mistral_7b(in, " "); }
 /// Mistral 7B Instruct v0.2.
 inline Rendered mistral_v02(const ChatInput& in) { return mistral_7b(in, ""); }
 
-/// Mistral Nemo: [INST] without spaces. As in the original the system message stands before the
-/// last user's turn, and only where that turn ends the conversation.
+/// Mistral Nemo: [INST] without spaces. As in the original, the system message precedes the last
+/// user's turn, and only if that turn ends the conversation.
 inline Rendered mistral(const ChatInput& in) {
   in.expect_no_tools();
   in.expect_no_thinking();

@@ -1,4 +1,5 @@
-// Chat templates of Gemma, Phi 3 and DeepSeek-R1's distillations, Alpaca's prompt, and plain text.
+// The chat templates of Gemma, Phi 3 and DeepSeek-R1's distillations, Alpaca's prompt, and plain
+// text.
 #pragma once
 
 #include <lora/text/chat/chat_input.hpp>
@@ -85,8 +86,8 @@ inline Rendered deepseek_r1(const ChatInput& in) {
   return out;
 }
 
-// A text with the end token behind it, which it may have brought itself. As in TRL white space
-// behind that one makes a second one necessary.
+// Adds a text and the end token, unless the text already ends with it. As in TRL, white space after
+// that token makes a second one necessary.
 inline void add_ended(const ChatInput& in, std::string_view text, bool trained, Rendered& out) {
   const std::string& end = in.eos();
   if (text.ends_with(end)) {
@@ -99,8 +100,8 @@ inline void add_ended(const ChatInput& in, std::string_view text, bool trained, 
   out.add_end(end, trained);
 }
 
-/// The prompt of Stanford Alpaca (train.py); a system message takes the place of its first
-/// sentences. The answer follows "### Response:" directly and ends with the end token.
+/// The prompt of Stanford Alpaca (train.py). A system message replaces its first sentences. The
+/// answer follows "### Response:" directly and ends with the end token.
 inline Rendered alpaca(const ChatInput& in) {
   in.expect_no_tools();
   in.expect_no_thinking();
@@ -130,7 +131,7 @@ inline Rendered alpaca(const ChatInput& in) {
   return out;
 }
 
-/// axolotl's segments, which hold all tokens themselves.
+/// axolotl's segments, which contain all tokens themselves.
 inline Rendered segments(const ChatInput& in) {
   Rendered out{{}, true};
   for (const Message& message : in.messages()) {
@@ -140,8 +141,8 @@ inline Rendered segments(const ChatInput& in) {
   return out;
 }
 
-/// No template: what was said, one behind the other; an answer or a document ends with the end
-/// token, unless it brings one. Segments stand as they are.
+/// No template: concatenates what was said. An answer or a document ends with the end token, unless
+/// it has one already. Segments are unchanged.
 inline Rendered plain(const ChatInput& in) {
   if (in.conversation.kind == RecordKind::segments) return segments(in);
   in.expect_no_tools();

@@ -1,4 +1,4 @@
-// Chat templates of the Qwen family: ChatML, Qwen2, Qwen2.5, Qwen3.
+// The chat templates of the Qwen family: ChatML, Qwen2, Qwen2.5, Qwen3.
 #pragma once
 
 #include <lora/text/chat/chat_input.hpp>
@@ -33,7 +33,7 @@ inline Rendered chatml(const ChatInput& in) {
   return out;
 }
 
-/// Qwen2: ChatML with a system message of its own where there is none.
+/// Qwen2: ChatML with a default system message.
 inline Rendered qwen2(const ChatInput& in) {
   Conversation with_system = in.conversation;
   if (with_system.messages.front().role != "system") {
@@ -43,7 +43,7 @@ inline Rendered qwen2(const ChatInput& in) {
   return chatml({with_system, in.options, in.name});
 }
 
-// The system turn of Qwen2.5 and Qwen3 where functions may be called.
+// The system turn of Qwen2.5 and Qwen3 if functions may be called.
 inline void qwen_tools(const ChatInput& in, const std::string& system, Rendered& out) {
   out.add("<|im_start|>system\n" + system +
           "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are "
@@ -55,7 +55,7 @@ inline void qwen_tools(const ChatInput& in, const std::string& system, Rendered&
       "\"arguments\": <args-json-object>}\n</tool_call><|im_end|>\n");
 }
 
-// What both Qwens do with a turn other than an assistant's.
+// Renders a turn other than an assistant's, for Qwen2.5 and Qwen3.
 inline void qwen_turn(const ChatInput& in, std::size_t i, Rendered& out) {
   const Message& message = in.messages()[i];
   const auto is_tool = [&](std::size_t k) {
@@ -119,7 +119,7 @@ inline std::string_view without_lines_behind(std::string_view text) {
   return text.substr(0, text.find_last_not_of('\n') + 1);
 }
 
-// What an assistant thought: a field of its own, or before </think> in the text.
+// An assistant's thinking: a field of its own, or the text before </think>.
 struct Thought {
   std::string_view thinking, content;
 };
@@ -136,7 +136,8 @@ inline Thought thought_of(const Message& message) {
           without_lines_before(content.substr(content.rfind(close) + close.size()))};
 }
 
-// An assistant's turn: the thinking of earlier rounds is left out, the last one's always shown.
+// Renders an assistant's turn. Omits the thinking of earlier rounds and always shows the last
+// one's.
 inline void qwen3_answer(const ChatInput& in, std::size_t i, std::size_t last_query,
                          Rendered& out) {
   const Message& message = in.messages()[i];
@@ -145,7 +146,7 @@ inline void qwen3_answer(const ChatInput& in, std::size_t i, std::size_t last_qu
   out.add("<|im_start|>assistant\n");
   if (i > last_query && (i + 1 == in.messages().size() || !thinking.empty())) {
     thinking = without_lines_behind(without_lines_before(thinking));
-    // Who asks for an answer without thinking writes the empty thought into the prompt.
+    // A request without thinking puts the empty thought into the prompt.
     const bool asked = thinking.empty() && !in.conversation.enable_thinking.value_or(true);
     out.add("<think>\n" + std::string(thinking) + "\n</think>\n\n", trained && !asked);
     out.add(without_lines_before(content), trained);

@@ -1,4 +1,4 @@
-// Instruction data: files of Alpaca, chat, ShareGPT, prompt and completion, or plain text.
+// Reads instruction data: files of Alpaca, chat, ShareGPT, prompt and completion, or plain text.
 #pragma once
 
 #include <lora/text/data/message_fields.hpp>
@@ -14,7 +14,7 @@
 
 namespace lora {
 
-/// What to do about a record that cannot be read.
+/// What to do with a record that cannot be read.
 enum class BadRecord { stop, skip };
 
 struct DataOptions {
@@ -26,12 +26,12 @@ struct DataOptions {
 };
 
 struct InstructionData {
-  RecordKind kind = RecordKind::automatic;  ///< of the first record; each has its own
+  RecordKind kind = RecordKind::automatic;  ///< of the first record; each record has its own
   std::vector<Conversation> conversations;
   std::size_t skipped = 0;
-  std::vector<std::string> problems;  ///< of the first 20 that were skipped: "file: line 3: ..."
-  /// Fields that nothing looks at, as "id" or "messages[].name", and in how many records. At most
-  /// 64; the rest is counted under "...".
+  std::vector<std::string> problems;  ///< of the first 20 skipped records: "file: line 3: ..."
+  /// Fields that are not read, as "id" or "messages[].name", with the number of records that have
+  /// them. At most 64; the others are counted under "...".
   std::map<std::string, std::size_t> unused_fields;
 };
 
@@ -41,7 +41,7 @@ inline void add_alpaca(JsonFields& record, const FieldNames& names, Conversation
   if (record.find(names.history) != nullptr) {
     for (const Json& round : record.array(names.history)) {
       if (!round.is_array() || round.size() != 2 || !round[0].is_string() || !round[1].is_string())
-        record.refuse(names.history, "is no list of [instruction, answer]");
+        record.refuse(names.history, "expected a list of [instruction, answer]");
       out.messages.push_back({"user", round[0].get<std::string>(), "", {}});
       out.messages.push_back({"assistant", round[1].get<std::string>(), "", {}});
     }
@@ -54,8 +54,8 @@ inline void add_alpaca(JsonFields& record, const FieldNames& names, Conversation
   out.messages.push_back({"assistant", record.text(names.output), "", {}});
 }
 
-/// A prompt and a completion that are texts, or lists of messages; no message of the prompt is
-/// trained unless it says so.
+/// Adds a prompt and a completion that are texts or lists of messages. Messages of the prompt are
+/// not trained unless they say so.
 inline void add_prompt(JsonFields& record, const FieldNames& names, Conversation& out,
                        UnusedFields& unused) {
   for (const auto& [name, role] : {std::pair<const std::string&, const char*>{names.prompt, "user"},
@@ -72,7 +72,7 @@ inline void add_prompt(JsonFields& record, const FieldNames& names, Conversation
   }
 }
 
-/// axolotl's input_output: texts with a label each.
+/// Adds axolotl's input_output: texts with a label each.
 inline void add_segments(JsonFields& record, const FieldNames& names, Conversation& out) {
   for (std::size_t i = 0; i < record.array(names.segments).size(); ++i) {
     JsonFields segment = record.element(names.segments, i);
@@ -81,7 +81,8 @@ inline void add_segments(JsonFields& record, const FieldNames& names, Conversati
   }
 }
 
-/// The kind that the fields of a record show; a kind that lacks a field, where no other fits.
+/// Returns the kind that the fields of a record show. If no kind fits fully, returns one that lacks
+/// a field.
 inline RecordKind kind_of(JsonFields& record, const FieldNames& names, const Json& json) {
   const auto has = [&](const std::string& name) {
     const auto found = json.find(name);
@@ -104,7 +105,7 @@ inline RecordKind kind_of(JsonFields& record, const FieldNames& names, const Jso
                               "; " + names.text + "; " + names.segments);
 }
 
-/// What concerns the whole record and changes what is learned: read, or refused by name.
+/// Reads or rejects the fields that concern the whole record and change what is learned.
 inline void read_settings(JsonFields& record, Conversation& out) {
   for (const char* name : {"images", "image", "videos", "video", "audios", "audio"}) {
     if (!says_nothing(record.find(name))) record.refuse(name, "is not supported, only text is");
@@ -115,7 +116,7 @@ inline void read_settings(JsonFields& record, Conversation& out) {
   }
   for (const char* name : {"weight", "loss_weight", "sample_weight"}) {
     if (record.find(name) != nullptr && !zero_or_one(record, name))
-      record.refuse(name, "0 is not supported for a whole record: leave it out of the file");
+      record.refuse(name, "0 is not supported for a whole record: remove it from the file");
   }
   if (record.flag("train_on_inputs", false))
     record.refuse("train_on_inputs", "is not supported for one record, only loss_on for all");
@@ -131,8 +132,8 @@ inline void read_settings(JsonFields& record, Conversation& out) {
   settings.expect_no_more();
 }
 
-/// Refuses records of preferences, whose answer may be a bad one: one that is marked as such (KTO),
-/// or two to compare (DPO) unless `names` says which of them is the answer.
+/// Rejects preference records, whose answer may be a bad one: an answer marked as bad (KTO), or two
+/// to compare (DPO) unless `names` says which of them is the answer.
 inline void refuse_preferences(JsonFields& record, RecordKind kind, const FieldNames& names,
                                UnusedFields& unused) {
   constexpr const char* bad_answer =
@@ -140,7 +141,7 @@ inline void refuse_preferences(JsonFields& record, RecordKind kind, const FieldN
       "file";
   if (record.find("kto_tag") != nullptr && !zero_or_one(record, "kto_tag"))
     record.refuse("kto_tag", bad_answer);
-  // Elsewhere a label is a class: of a text, or as a number.
+  // Elsewhere, a label is a class: of a text, or a number.
   if (const Json* const label = kind == RecordKind::text ? nullptr : record.find("label")) {
     if (*label == false || (kind == RecordKind::prompt_completion && *label == 0))
       record.refuse("label", bad_answer);
@@ -156,11 +157,12 @@ inline void refuse_preferences(JsonFields& record, RecordKind kind, const FieldN
   }
 }
 
-/// The functions that may be called: "tools", or OpenAI's older "functions".
+/// Reads the callable functions: "tools", or OpenAI's older "functions".
 inline void read_tools(JsonFields& record, const FieldNames& names, Conversation& out) {
   const bool older = !says_nothing(record.find("functions"));
   const Json* const tools = record.find(names.tools);
-  if (older && !says_nothing(tools)) record.refuse("functions", "beside tools is not supported");
+  if (older && !says_nothing(tools))
+    record.refuse("functions", "is not supported together with tools");
   if (older) {
     Json list = Json::array();
     for (const Json& function : record.array("functions"))
@@ -175,19 +177,19 @@ inline void read_tools(JsonFields& record, const FieldNames& names, Conversation
   }
 }
 
-/// A system message beside the messages, before them.
+/// Adds a system message given beside the messages, before them.
 inline void add_system(JsonFields& record, const FieldNames& names, Conversation& out) {
   const std::string system = record.text(names.system, "");
   if (system.empty()) return;
   if (!out.messages.empty() && out.messages[0].role == "system") {
     if (out.messages[0].content != system)
-      record.refuse(names.system, "beside another system message is not supported");
+      record.refuse(names.system, "is not supported together with another system message");
     return;
   }
   out.messages.insert(out.messages.begin(), {"system", system, "", {}});
 }
 
-/// Refuses a record of which nothing is trained.
+/// Rejects a record in which nothing is trained.
 inline void expect_answer(const JsonFields& record, const Conversation& conversation) {
   bool left_out = false;
   for (const Message& message : conversation.messages) {
@@ -202,7 +204,8 @@ inline void expect_answer(const JsonFields& record, const Conversation& conversa
                 "0, or it stands in the prompt; leave the record out of the file");
 }
 
-/// One record. Throws FormatError naming the field.
+/// Reads one record.
+/// Throws: FormatError that names the field.
 inline Conversation conversation_of(JsonFields& record, RecordKind kind, const FieldNames& names,
                                     UnusedFields& unused) {
   Conversation out;
@@ -231,7 +234,7 @@ inline Conversation conversation_of(JsonFields& record, RecordKind kind, const F
       out.messages.push_back({"text", record.text(names.text), "", {}});
   }
   if (kind == RecordKind::text || kind == RecordKind::segments) {
-    if (!out.tools.empty()) record.refuse(names.tools, "beside a text is not supported");
+    if (!out.tools.empty()) record.refuse(names.tools, "is not supported together with a text");
   } else {
     add_system(record, names, out);
   }
@@ -251,12 +254,12 @@ inline void count_unused(const UnusedFields& unused, InstructionData& data) {
 
 }  // namespace instruction_data
 
-/// Reads the records of `text`, each by its own kind; `where` names the file in messages. All in
-/// one piece: the text of the conversations is copied. A field that changes what is learned is
-/// followed or refused, the names of others are in `unused_fields`. Throws FormatError "where: line
-/// 3: messages[1].role: ..." for a record that is no JSON, not UTF-8, larger than the limit or
-/// without what its kind needs (unless it is to be skipped), for a text without records, and when
-/// every record was skipped.
+/// Reads the records of `text`, each by its own kind; `where` names the file in messages. Copies
+/// the text of the conversations. Fields that change what is learned are followed or rejected; the
+/// names of other fields are listed in `unused_fields`.
+/// Throws: FormatError "where: line 3: messages[1].role: ..." for a record that is not JSON or
+///   UTF-8, exceeds the limit or lacks what its kind needs, unless bad records are skipped; for a
+///   text without records; and if every record was skipped.
 inline InstructionData parse_instruction_data(std::string_view text, const std::string& where,
                                               const DataOptions& options = {}) {
   InstructionData data;
@@ -306,7 +309,8 @@ inline InstructionData parse_instruction_data(std::string_view text, const std::
   return data;
 }
 
-/// Reads a data file; see parse_instruction_data. Throws IoError too.
+/// Reads a data file. See parse_instruction_data().
+/// Throws: also IoError.
 inline InstructionData read_instruction_data(const std::filesystem::path& path,
                                              DataOptions options = {}) {
   if (options.format == DataFormat::automatic) options.format = format_of_name(path);

@@ -1,4 +1,4 @@
-// The messages of instruction data in the forms of TRL, LLaMA-Factory, axolotl and OpenAI.
+// Reads the messages of instruction data in the forms of TRL, LLaMA-Factory, axolotl and OpenAI.
 #pragma once
 
 #include <lora/io/json_fields.hpp>
@@ -13,7 +13,7 @@
 
 namespace lora {
 
-/// What each field is called; the defaults are the usual names.
+/// The names of the fields. The defaults are the usual names.
 struct FieldNames {
   std::string instruction = "instruction", input = "input", output = "output";  // Alpaca
   std::string system = "system", history = "history", tools = "tools";
@@ -25,10 +25,10 @@ struct FieldNames {
 
 namespace instruction_data {
 
-/// The names of fields that nothing looked at, as "id" or "messages[].name".
+/// The names of fields that were not read, as "id" or "messages[].name".
 using UnusedFields = std::set<std::string>;
 
-/// The role that stands for one of the names in use.
+/// Returns the role for one of the names in use.
 inline std::string role_of(JsonFields& message, const std::string& field) {
   constexpr std::array<std::pair<std::string_view, std::string_view>, 13> roles = {
       {{"system", "system"},
@@ -49,11 +49,11 @@ inline std::string role_of(JsonFields& message, const std::string& field) {
     if (name == known) return std::string(role);
   }
   message.refuse(field, in_quotes(name) +
-                            " is no role that is known: system, developer, user (human), "
+                            " is not a known role; expected system, developer, user (human), "
                             "assistant (gpt), tool (observation), function_call");
 }
 
-/// A text, or a list of {"type": "text", "text" or "value": ...}.
+/// Reads a text, or a list of {"type": "text", "text" or "value": ...}.
 inline std::string content_of(JsonFields& message, const std::string& field) {
   const Json* const content = message.find(field);
   if (content == nullptr || !content->is_array()) return message.text(field);
@@ -67,13 +67,14 @@ inline std::string content_of(JsonFields& message, const std::string& field) {
   return all;
 }
 
-/// Whether a field says nothing: it is not there, null, "", [] or {}.
+/// Whether a field says nothing: it is absent, null, "", [] or {}.
 inline bool says_nothing(const Json* field) {
   return field == nullptr || (field->is_string() && field->get_ref<const std::string&>().empty()) ||
          (field->is_structured() && field->empty());
 }
 
-/// true, false, 1 or 0. Throws FormatError for another value, such as a weight between them.
+/// Reads true, false, 1 or 0.
+/// Throws: FormatError for any other value, such as a weight between 0 and 1.
 inline bool zero_or_one(JsonFields& fields, const std::string& name) {
   const Json& value = fields.need(name);
   if (value.is_boolean()) return value.get<bool>();
@@ -82,7 +83,7 @@ inline bool zero_or_one(JsonFields& fields, const std::string& name) {
   return value == 1;
 }
 
-/// Whether the loss counts a message, where the record says so.
+/// Returns whether the loss counts a message, if the record says so.
 inline std::optional<bool> trained_of(JsonFields& message) {
   std::optional<bool> trained;
   for (const char* name : {"weight", "loss_weight", "train", "training", "loss"}) {
@@ -98,7 +99,7 @@ inline std::optional<bool> trained_of(JsonFields& message) {
   return trained;
 }
 
-/// The thinking of an assistant's message under the names that transformers knows.
+/// Reads the thinking of an assistant's message, under the names that transformers knows.
 inline std::optional<std::string> thinking_of(JsonFields& message) {
   std::optional<std::string> thinking;
   for (const char* name : {"reasoning_content", "thinking", "reasoning"}) {
@@ -110,7 +111,7 @@ inline std::optional<std::string> thinking_of(JsonFields& message) {
   return thinking;
 }
 
-/// {"name", "arguments"}; arguments that are a text must be JSON too.
+/// Reads {"name", "arguments"}. Arguments given as a string must be JSON too.
 inline Json read_call(JsonFields call) {
   Json out;
   out["name"] = call.text("name");
@@ -120,7 +121,7 @@ inline Json read_call(JsonFields call) {
   return out;
 }
 
-/// OpenAI's tool_calls, or its older function_call.
+/// Reads OpenAI's tool_calls, or its older function_call.
 inline std::string tool_calls_of(JsonFields& message) {
   Json calls = Json::array();
   if (!says_nothing(message.find("tool_calls"))) {
@@ -130,13 +131,14 @@ inline std::string tool_calls_of(JsonFields& message) {
     }
   }
   if (!says_nothing(message.find("function_call"))) {
-    if (!calls.empty()) message.refuse("function_call", "beside tool_calls is not supported");
+    if (!calls.empty())
+      message.refuse("function_call", "is not supported together with tool_calls");
     calls.push_back(read_call(message.object("function_call")));
   }
   return calls.empty() ? "" : calls.dump();
 }
 
-/// ShareGPT's turn of a function_call: a JSON object, or a list of them, as text.
+/// Reads ShareGPT's function_call turn: a JSON object, or a list of them, as text.
 inline std::string spelled_calls(JsonFields& message, const std::string& field) {
   const std::string where = message.path(field), text = content_of(message, field);
   const Json parsed = parse_json(text, where);
@@ -147,7 +149,7 @@ inline std::string spelled_calls(JsonFields& message, const std::string& field) 
   return calls.dump();
 }
 
-/// The messages of a list, with "role" and "content" or "from" and "value" in either kind.
+/// Reads the messages of a list, with "role" and "content" or "from" and "value" in either kind.
 inline void add_messages(JsonFields& record, const std::string& list, const FieldNames& names,
                          Conversation& out, UnusedFields& unused) {
   for (std::size_t i = 0; i < record.array(list).size(); ++i) {

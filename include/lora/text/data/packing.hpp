@@ -1,4 +1,4 @@
-// Several examples in one row, one behind the other without padding, kept apart by their lengths.
+// Packs several examples into one row without padding; their lengths keep them apart.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -13,15 +13,16 @@
 
 namespace lora {
 
-/// Examples end to end: `lengths` sum to the number of ids and of labels. What a TokenBatch looks
-/// at: positions begin anew in each example and attention stays within it, so the loss and
-/// gradients are those of the examples one by one.
+/// Concatenated examples: `lengths` sum to the number of ids and of labels. A TokenBatch refers to
+/// them. Positions restart in each example and attention stays within it, so the loss and gradients
+/// equal those of the single examples.
 struct PackedRow {
   std::vector<std::int64_t> ids, labels;
   std::vector<Index> lengths;
 };
 
-/// The examples with the given indices as one row. Throws ConfigError for an index that is none.
+/// Joins the examples with the given indices into one row.
+/// Throws: ConfigError for an invalid index.
 inline PackedRow join(std::span<const TokenizedExample> examples, std::span<const Index> indices) {
   PackedRow row;
   for (const Index i : indices) {
@@ -37,10 +38,11 @@ inline PackedRow join(std::span<const TokenizedExample> examples, std::span<cons
   return row;
 }
 
-/// Which examples share a row of at most `capacity` tokens: each, the longest first, goes where the
-/// least room is left (best fit decreasing: in the worst case 11/9 of the fewest rows, and a few).
-/// Equal lengths keep their order; the result depends on the lengths alone. Time O(n log n). Throws
-/// ConfigError for a length that is not in [1, capacity].
+/// Assigns examples to rows of at most `capacity` tokens: each example, the longest first, goes to
+/// the row with the least room that suffices (best fit decreasing: at worst 11/9 of the fewest
+/// rows, plus a few). Equal lengths keep their order; the result depends only on the lengths. Takes
+/// O(n log n) time.
+/// Throws: ConfigError for a length outside [1, capacity].
 inline std::vector<std::vector<Index>> pack_by_length(std::span<const Index> lengths,
                                                       Index capacity) {
   std::vector<Index> order(lengths.size());
@@ -72,7 +74,8 @@ inline std::vector<std::vector<Index>> pack_by_length(std::span<const Index> len
   return rows;
 }
 
-/// All examples packed into rows of at most `capacity` tokens. Throws as pack_by_length does.
+/// Packs all examples into rows of at most `capacity` tokens.
+/// Throws: as pack_by_length.
 inline std::vector<PackedRow> pack(std::span<const TokenizedExample> examples, Index capacity) {
   std::vector<Index> lengths;
   for (const TokenizedExample& example : examples)

@@ -1,4 +1,4 @@
-// The records of a data file, one after another, each with the line it begins on.
+// Iterates over the records of a data file, each with its line number.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -14,28 +14,28 @@
 
 namespace lora {
 
-/// How a data file is written: a JSON array, a JSON value on each line, or text without records.
-/// automatic: text where the name ends in .txt or .md, else what the first character shows.
+/// The format of a data file: a JSON array, a JSON value on each line, or text without records.
+/// automatic: text if the name ends in .txt or .md, otherwise as the first character shows.
 enum class DataFormat { automatic, json, json_lines, text };
 
-/// What a data file may ask for before it is refused.
+/// The largest accepted sizes of a data file.
 struct RecordLimits {
   std::uint64_t file_bytes = std::uint64_t{8} << 30;
   std::size_t record_bytes = std::size_t{16} << 20;  ///< of one record of JSON
 };
 
-/// One record's text, not parsed yet.
+/// The unparsed text of a record.
 struct Record {
   std::string_view text;
   std::size_t line;  ///< from 1 on
 };
 
-/// Walks over the records of a text. What is wrong within a record is for its reader to find; what
-/// makes it impossible to say where the next one begins is a FormatError "where: line 3: ...".
-/// Looks at the text, which must live as long. Linear time.
+/// Iterates over the records of a text in linear time. Reports only errors that hide where the next
+/// record begins, as a FormatError "where: line 3: ..."; the reader of a record finds errors inside
+/// it. Refers to the text, which must outlive it.
 class RecordScanner {
  public:
-  /// `where` names the file. DataFormat::text is one record, the whole text.
+  /// `where` names the file. With DataFormat::text, the whole text is one record.
   RecordScanner(std::string_view text, DataFormat format, std::string where)
       : text_(text), format_(format), where_(std::move(where)) {
     if (text_.substr(0, 3) == "\xEF\xBB\xBF") text_.remove_prefix(3);  // a byte order mark
@@ -49,7 +49,7 @@ class RecordScanner {
       format_ = !done() && text_[at_] == '[' ? DataFormat::json : DataFormat::json_lines;
     }
     if (format_ == DataFormat::json && !done()) {
-      if (text_[at_] != '[') refuse("is no JSON array");
+      if (text_[at_] != '[') refuse("is not a JSON array");
       ++at_;
       skip_space();
       if (done()) refuse("the array does not end");
@@ -59,7 +59,7 @@ class RecordScanner {
 
   DataFormat format() const { return format_; }
   bool done() const { return at_ == text_.size(); }
-  /// The next record; there is one unless done().
+  /// Returns the next record. There is one unless done().
   Record next() {
     if (format_ == DataFormat::text) {
       at_ = text_.size();
@@ -69,7 +69,7 @@ class RecordScanner {
   }
 
  private:
-  /// What a file that is no JSON may be.
+  /// Guesses the format of a file that is not JSON.
   std::string other_format(std::string_view text) const {
     constexpr std::string_view gzip("\x1f\x8b"), zip("PK\x03\x04"), parquet("PAR1"),
         zstandard("\x28\xb5\x2f\xfd");
@@ -97,7 +97,7 @@ class RecordScanner {
     skip_space();
     return record;
   }
-  // Up to the comma or bracket that ends the element: brackets and quotes are counted, no more.
+  // Reads up to the comma or bracket that ends the element. Only counts brackets and quotes.
   Record next_element() {
     const std::size_t begin = at_, line = line_;
     std::size_t depth = 0;
@@ -139,7 +139,7 @@ class RecordScanner {
   void end_array() {
     ++at_;
     skip_space();
-    if (!done()) refuse("something stands behind the array: " + in_quotes(text_.substr(at_, 20)));
+    if (!done()) refuse("there is text after the array: " + in_quotes(text_.substr(at_, 20)));
   }
 
   std::string_view text_;
@@ -148,7 +148,7 @@ class RecordScanner {
   std::size_t at_ = 0, line_ = 1;
 };
 
-/// The format that a file's name asks for, or automatic.
+/// Returns the format that the file name indicates, or automatic.
 inline DataFormat format_of_name(const std::filesystem::path& path) {
   const std::string ending = path.extension().string();
   if (ending == ".txt" || ending == ".md") return DataFormat::text;

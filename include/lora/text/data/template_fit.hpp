@@ -1,4 +1,4 @@
-// How chat templates, records and a tokenizer fit together.
+// Matches chat templates to records and to a tokenizer.
 #pragma once
 
 #include <lora/text/chat/chat_template.hpp>
@@ -13,8 +13,8 @@
 
 namespace lora {
 
-/// The options with which a template renders for this tokenizer. Throws ConfigError when the end
-/// token that the tokenizer names is not in its vocabulary.
+/// Returns the options with which a template renders for this tokenizer.
+/// Throws: ConfigError if the tokenizer's end token is not in its vocabulary.
 inline RenderOptions render_options(const Tokenizer& tokenizer) {
   RenderOptions options{tokenizer.bos_token().value_or(""), tokenizer.eos_token().value_or("")};
   if (!options.eos_token.empty() && !tokenizer.eos_id())
@@ -23,15 +23,15 @@ inline RenderOptions render_options(const Tokenizer& tokenizer) {
   return options;
 }
 
-/// Which template renders which record: the one that was named, or the one that fits the record's
-/// kind. Chats and instructions take the tokenizer's own, instructions without one Alpaca's prompt,
-/// a prompt and a completion that are texts stand as they are. So do documents, whatever was named:
-/// they have no turns.
+/// Chooses the template of a record: the one that was named, or the one for the record's kind. By
+/// kind, chats and instructions take the tokenizer's own template, instructions without one take
+/// Alpaca's prompt, and a prompt and a completion that are texts stay unchanged. Documents have no
+/// turns and always stay unchanged.
 class RecordTemplates {
  public:
-  /// `named` for all that have turns.
+  /// Uses `named` for all records with turns.
   RecordTemplates(const ChatTemplate& named) : named_(named) {}
-  /// By kind. The tokenizer's template is looked at now, and refused when a record asks for it.
+  /// Chooses by kind. Reads the tokenizer's template now and rejects it when a record needs it.
   explicit RecordTemplates(const Tokenizer& tokenizer) {
     if (tokenizer.chat_template().empty()) return;
     try {
@@ -41,8 +41,9 @@ class RecordTemplates {
     }
   }
 
-  /// Throws ConfigError when the tokenizer's template is not a built-in one, or there is none for
-  /// chats.
+  /// Returns the template for a kind.
+  /// Throws: ConfigError if the tokenizer's template is not a built-in one, or if it has none and
+  ///   the record is a chat.
   ChatTemplate of(RecordKind kind) const {
     if (kind == RecordKind::text || kind == RecordKind::segments)
       return ChatTemplate::named("plain");
@@ -65,19 +66,20 @@ class RecordTemplates {
   std::string reason_;
 };
 
-/// The template that fits a kind of record where none is named; see RecordTemplates.
+/// Returns the template for a kind of record if none is named; see RecordTemplates.
 inline ChatTemplate default_template(RecordKind kind, const Tokenizer& tokenizer) {
   return RecordTemplates(tokenizer).of(kind);
 }
 
-/// What a template writes behind an answer, and its id where the tokenizer has one for it.
+/// The text that a template writes after an answer, and its id if the tokenizer has one.
 struct AnswerEnd {
   std::string text;
   std::optional<std::int64_t> id;
 };
 
-/// Throws ConfigError when the template ends an answer with the tokenizer's end token and there is
-/// none.
+/// Returns the end of an answer.
+/// Throws: ConfigError if the template ends an answer with the tokenizer's end token and there is
+///   none.
 inline AnswerEnd answer_end(const ChatTemplate& chat, const Tokenizer& tokenizer) {
   const Conversation sample{{{"user", "x", "", {}}, {"assistant", "y", "", {}}}, ""};
   const Rendered rendered = chat.render(sample, render_options(tokenizer));
@@ -96,8 +98,8 @@ inline AnswerEnd answer_end(const ChatTemplate& chat, const Tokenizer& tokenizer
   return end;
 }
 
-/// The template's markers that do not encode to one token each, within other text. A model learns
-/// such a marker letter by letter.
+/// Returns the template's markers that do not encode to one token each within other text. A model
+/// learns such a marker letter by letter.
 inline std::vector<std::string> missing_markers(const ChatTemplate& chat,
                                                 const Tokenizer& tokenizer) {
   std::vector<std::string> missing;

@@ -1,4 +1,4 @@
-// Conversations as ids with labels: what a training step reads.
+// Turns conversations into ids with labels, the input of a training step.
 #pragma once
 
 #include <lora/text/data/instruction_data.hpp>
@@ -13,14 +13,14 @@
 
 namespace lora {
 
-/// Ids and, at the same positions, what the loss is to see: the id itself or ignored_label. As in
-/// transformers the labels are not shifted: the prediction at t is scored against labels[t + 1].
+/// Ids and their labels: the id itself, or ignored_label. As in transformers, labels are not
+/// shifted: the prediction at t is scored against labels[t + 1].
 struct TokenizedExample {
   std::vector<std::int64_t> ids, labels;
-  Index ends = 0;          ///< of the labels that count, tokens that end an answer
-  std::size_t record = 0;  ///< number of the conversation that it is of, from 0 on
+  Index ends = 0;          ///< counted labels that end an answer
+  std::size_t record = 0;  ///< index of its conversation, from 0 on
 
-  /// The number of labels that are scored: those from 1 on that are not ignored.
+  /// Returns the number of scored labels: those from 1 on that are not ignored.
   Index counted() const {
     if (labels.empty()) return 0;
     return std::count_if(labels.begin() + 1, labels.end(),
@@ -28,10 +28,10 @@ struct TokenizedExample {
   }
 };
 
-/// Which of the messages that may be trained the loss counts.
-/// everything: all but what a record itself leaves out (train: false).
+/// Which of the messages that may be trained the loss counts. everything: all except what a record
+/// excludes itself (train: false).
 enum class LossOn { answers, last_answer, everything };
-/// What to do with an example whose answer lies behind max_length as a whole.
+/// What to do with an example whose whole answer lies beyond max_length.
 enum class CutAnswer { skip, refuse };
 
 struct TokenizeOptions {
@@ -39,25 +39,25 @@ struct TokenizeOptions {
   LossOn loss_on = LossOn::answers;
   CutAnswer cut_answer = CutAnswer::skip;
   std::string system;    ///< a system message for conversations that have none
-  Index vocab_size = 0;  ///< of the model: ids from there on are refused; 0: not checked
+  Index vocab_size = 0;  ///< of the model: larger ids are rejected; 0: not checked
   std::string date = RenderOptions{}.date;
 };
 
-/// What became of the records.
+/// Statistics of tokenizing records.
 struct TokenizeReport {
-  Index records = 0, truncated = 0, without_answer = 0;  ///< the last were left out
-  Index without_label = 0;  ///< left out too: nothing counts in them, though nothing was cut
-  Index tokens = 0, counted = 0, longest = 0;  ///< of the examples that were kept; counted: labels
-  Index ends = 0;                              ///< of those labels, tokens that end an answer
-  /// Records whose text begins or ends with the tokens that would be put there; they get no second.
+  Index records = 0, truncated = 0, without_answer = 0;  ///< the last were omitted
+  Index without_label = 0;  ///< omitted too: nothing counts in them, although nothing was cut
+  Index tokens = 0, counted = 0, longest = 0;  ///< of the kept examples; counted: labels
+  Index ends = 0;                              ///< counted labels that end an answer
+  /// Records whose text already begins or ends with the tokens to be added; they get no second one.
   Index brought_begin = 0, brought_end = 0;
-  Index spaced = 0;  ///< records where white space beside such a token makes it a second one
-  /// Records in which a chat template's own beginning or end token stands twice in a row.
+  Index spaced = 0;  ///< records in which white space beside such a token caused a second one
+  /// Records in which a chat template's own begin or end token occurs twice in a row.
   Index doubled = 0;
-  Index lacks_begin = 0;  ///< records whose template writes a beginning token that is not named
+  Index lacks_begin = 0;        ///< records whose template writes a begin token that is not named
   Index left_out_thinking = 0;  ///< answers whose thinking the template does not show
-  Index quoted_arguments = 0;   ///< tool calls whose arguments are a text, written in quotes
-  Index unused_settings = 0;    ///< records whose chat_template_kwargs it does not look at
+  Index quoted_arguments = 0;   ///< tool calls whose arguments are a string, written in quotes
+  Index unused_settings = 0;    ///< records whose chat_template_kwargs are not read
   std::map<std::string, Index> templates;  ///< records by the template that rendered them
 };
 
@@ -65,7 +65,7 @@ struct TokenizedData {
   std::vector<TokenizedExample> examples;
   TokenizeReport report;
 
-  /// Takes tokens, labels and ends of the report from the examples that are there now.
+  /// Recomputes tokens, labels and ends of the report from the current examples.
   void recount() {
     report.tokens = report.counted = report.ends = report.longest = 0;
     for (const TokenizedExample& one : examples) {
@@ -78,21 +78,22 @@ struct TokenizedData {
   }
 };
 
-/// What a program says of a tokenizer before it is used with a model: its notices, and that it has
-/// ids beyond the model's embedding. Such a tokenizer serves as long as none of these ids is used:
-/// see expect_ids_below.
+/// Returns what a program should report about a tokenizer before it is used with a model: its
+/// notices, and whether it has ids beyond the model's embedding. Such a tokenizer works as long as
+/// none of these ids is used: see expect_ids_below().
 inline std::vector<std::string> tokenizer_notices(const Tokenizer& tokenizer, Index vocab_size) {
   std::vector<std::string> all = tokenizer.notices();
   if (tokenizer.vocab_size() > vocab_size) {
     all.push_back("the tokenizer has ids up to " + std::to_string(tokenizer.vocab_size() - 1) +
                   ", but the model's embedding ends at " + std::to_string(vocab_size - 1) +
-                  "; a text that needs one beyond it is refused");
+                  "; a text that needs a larger id is rejected");
   }
   return all;
 }
 
-/// Throws ConfigError "where: id 7 at position 3 ..." for the first id that is not in
-/// [0, vocab_size). With a tokenizer it names the beginning and the end token.
+/// Checks that all ids are in [0, vocab_size). With a tokenizer, the message names the begin or end
+/// token.
+/// Throws: ConfigError "where: id 7 at position 3 ..." for the first other id.
 inline void expect_ids_below(std::span<const std::int64_t> ids, Index vocab_size,
                              const std::string& where, const Tokenizer* tokenizer = nullptr) {
   for (std::size_t i = 0; i < ids.size(); ++i) {
@@ -110,7 +111,7 @@ inline void expect_ids_below(std::span<const std::int64_t> ids, Index vocab_size
 
 namespace detail {
 
-// Whether the stretch is one token, this one.
+// Whether the range is exactly this one token.
 inline bool is_one_token(const Encoding& encoding, const TextPart& part) {
   const auto at = std::lower_bound(encoding.ends.begin(), encoding.ends.end(), part.end);
   if (at == encoding.ends.end()) return false;
@@ -118,9 +119,9 @@ inline bool is_one_token(const Encoding& encoding, const TextPart& part) {
   return encoding.ids[i] == std::int64_t{part.id} && (i == 0 || encoding.ends[i - 1] <= part.begin);
 }
 
-// The ids of a rendered text, without those that the tokenizer puts before one. What the template
-// writes as one token is one, where there is such a token at all: a token that is searched in the
-// normalised text is found at some places only.
+// Encodes a rendered text without the ids that the tokenizer puts before a text. Each range that
+// the template writes as one token becomes that token if it exists: a token that is searched in the
+// normalised text is found only at some places.
 inline Encoding encode_rendered(const Rendered& rendered, const std::string& text,
                                 const Tokenizer& tokenizer) {
   Encoding encoding = tokenizer.encode_with_ends(text, SpecialTokens::none);
@@ -143,7 +144,7 @@ inline bool begins_with(const std::vector<std::int64_t>& ids,
                     [](std::uint32_t a, std::int64_t b) { return std::int64_t{a} == b; });
 }
 
-// See tokenize(). `brought_begin` becomes whether the text itself begins with the beginning token.
+// See tokenize(). Sets `brought_begin` to whether the text itself begins with the begin token.
 inline TokenizedExample tokenize_rendered(const Rendered& rendered, const Tokenizer& tokenizer,
                                           bool& brought_begin) {
   Encoding encoding = encode_rendered(rendered, rendered.text(), tokenizer);
@@ -156,7 +157,7 @@ inline TokenizedExample tokenize_rendered(const Rendered& rendered, const Tokeni
   TokenizedExample example;
   example.ids = std::move(encoding.ids);
   example.labels.assign(example.ids.size(), ignored_label);
-  std::size_t first = 0, begin = 0;  // the first token that reaches into the stretch
+  std::size_t first = 0, begin = 0;  // the first token that reaches into the piece
   for (const RenderedPiece& piece : rendered.pieces) {
     const std::size_t end = begin + piece.text.size();
     while (first < example.ids.size() && encoding.ends[first] <= begin) ++first;
@@ -171,18 +172,18 @@ inline TokenizedExample tokenize_rendered(const Rendered& rendered, const Tokeni
 
 }  // namespace detail
 
-/// The ids of a rendered conversation, exactly those of its whole text, and as label each id that
-/// covers a byte of a stretch that is trained. So a token that reaches from a prompt into the
-/// answer counts, and none that the whole text would not have is ever trained. The beginning token
-/// of the tokenizer goes before a text that does not begin with it. The template's own tokens are
-/// one id each wherever the tokenizer has them, whatever their flags.
+/// Returns the ids of a rendered conversation, exactly those of its whole text. A label is the id
+/// itself if the id covers a byte of a trained piece. So a token that reaches from a prompt into
+/// the answer counts, and no token is trained that the whole text would not have. The tokenizer's
+/// begin token is put before a text that does not begin with it. The template's own tokens are one
+/// id each if the tokenizer has them, whatever their flags.
 inline TokenizedExample tokenize(const Rendered& rendered, const Tokenizer& tokenizer) {
   bool brought_begin = false;
   return detail::tokenize_rendered(rendered, tokenizer, brought_begin);
 }
 
-/// The ids with which a text that is to be continued begins: those of the text, and before them the
-/// tokenizer's beginning token, unless the text brings it.
+/// Returns the ids of a text to be continued, with the tokenizer's begin token before them unless
+/// the text has it.
 inline std::vector<std::int64_t> prompt_ids(std::string_view text, const Tokenizer& tokenizer) {
   std::vector<std::int64_t> ids = tokenizer.encode(text, SpecialTokens::none);
   const std::vector<std::uint32_t>& before = tokenizer.ids_before();
@@ -208,8 +209,9 @@ inline Conversation prepared(const Conversation& conversation, const TokenizeOpt
   return out;
 }
 
-// Refuses a turn that is not an assistant's and is to be trained, or with LossOn::everything not to
-// be, where the template does not say where such a turn stands.
+// Rejects a choice that the template cannot follow: a turn other than an assistant's that is to be
+// trained, or with LossOn::everything to be excluded, if the template does not show where that turn
+// is.
 inline void expect_choice(const ChatTemplate& chat, const Conversation& conversation,
                           const RenderOptions& render, bool trained) {
   for (const char* role : {"system", "developer", "user", "tool"}) {
@@ -230,7 +232,7 @@ inline void expect_choice(const ChatTemplate& chat, const Conversation& conversa
   }
 }
 
-// The stretches of a conversation, with those marked that the loss counts.
+// Renders a conversation and marks the pieces that the loss counts.
 inline Rendered rendered_for(const Conversation& conversation, const ChatTemplate& chat,
                              const RenderOptions& render, const TokenizeOptions& options) {
   Conversation ready = prepared(conversation, options);
@@ -239,12 +241,12 @@ inline Rendered rendered_for(const Conversation& conversation, const ChatTemplat
   expect_choice(chat, ready, render, !everything);
   if (!everything) return rendered;
   for (Message& message : ready.messages) message.trained = message.trained == false;
-  rendered.pieces = chat.render(ready, render).pieces;  // those that are left out are marked
+  rendered.pieces = chat.render(ready, render).pieces;  // marks the excluded ones
   for (RenderedPiece& piece : rendered.pieces) piece.trained = !piece.trained;
   return rendered;
 }
 
-// Keeps an example of at most max_length ids, or counts it as left out.
+// Keeps an example of at most max_length ids, or counts it as omitted.
 inline void keep(TokenizedExample example, std::optional<std::int64_t> end,
                  const TokenizeOptions& options, const Tokenizer& tokenizer,
                  const std::string& where, TokenizedData& data) {
@@ -261,7 +263,7 @@ inline void keep(TokenizedExample example, std::optional<std::int64_t> end,
   }
   if (example.counted() == 0) {
     if (options.cut_answer == CutAnswer::refuse) {
-      throw ConfigError(where + ": the answer lies behind the " +
+      throw ConfigError(where + ": the answer begins after the " +
                         std::to_string(options.max_length) + " tokens that are kept of " +
                         std::to_string(length));
     }
@@ -272,7 +274,7 @@ inline void keep(TokenizedExample example, std::optional<std::int64_t> end,
   data.examples.push_back(std::move(example));
 }
 
-// What a record brings that is worth a word.
+// Adds what is notable about a record to the report.
 inline void note(const Conversation& conversation, const ChatTemplate& chat,
                  const Rendered& rendered, const TokenizedExample& example, bool brought_begin,
                  const Tokenizer& tokenizer, TokenizeReport& report) {
@@ -303,12 +305,12 @@ inline void note(const Conversation& conversation, const ChatTemplate& chat,
 }  // namespace detail
 
 /// Renders and encodes conversations in order, each with the template of its kind; a ChatTemplate
-/// given instead is for all that have turns. Longer ones than max_length are cut from the right;
-/// those that keep no answer are left out and counted, or refused. A document (a "text" message) is
-/// not cut but divided into examples of max_length. What a record says of a message (train, weight)
-/// holds whatever the loss is on, or is refused where the template has no choice. Throws ConfigError
-/// naming the record (its place, or its number from 1 on): what the template refuses, an id that the
-/// model does not have.
+/// given instead applies to all records with turns. Conversations longer than max_length are cut
+/// from the right; those that keep no answer are omitted and counted, or rejected. A document (a
+/// "text" message) is divided into examples of max_length instead. What a record says about a
+/// message (train, weight) overrides loss_on, or is rejected if the template cannot follow it.
+/// Throws: ConfigError that names the record (its place, or its number from 1 on), for what the
+///   template rejects and for an id that the model does not have.
 inline TokenizedData tokenize_all(std::span<const Conversation> conversations,
                                   const RecordTemplates& templates, const Tokenizer& tokenizer,
                                   const TokenizeOptions& options = {}) {
@@ -331,7 +333,7 @@ inline TokenizedData tokenize_all(std::span<const Conversation> conversations,
       const Rendered rendered = detail::rendered_for(conversation, chat, render, options);
       bool brought_begin = false;
       example = detail::tokenize_rendered(rendered, tokenizer, brought_begin);
-      // Nothing is written behind segments: they end with what they bring.
+      // Nothing follows segments: they end with their own text.
       end = conversation.kind == RecordKind::segments ? tokenizer.eos_id()
                                                       : answer_end(chat, tokenizer).id;
       detail::note(conversation, chat, rendered, example, brought_begin, tokenizer, data.report);
@@ -346,7 +348,7 @@ inline TokenizedData tokenize_all(std::span<const Conversation> conversations,
         document && options.max_length > 0 ? std::ptrdiff_t{options.max_length} : size;
     for (std::ptrdiff_t from = 0; from < size; from += step) {
       const std::ptrdiff_t to = std::min(from + step, size);
-      if (from > 0 && to - from == 1) break;  // nothing predicts a token alone
+      if (from > 0 && to - from == 1) break;  // nothing predicts a single token
       detail::keep({{example.ids.begin() + from, example.ids.begin() + to},
                     {example.labels.begin() + from, example.labels.begin() + to},
                     0,

@@ -1,4 +1,4 @@
-// Tokens that are found in the text as they stand before the model sees it: <|im_end|>, </s>.
+// Added tokens, which are found literally in the text before the model sees it: <|im_end|>, </s>.
 #pragma once
 
 #include <lora/text/tokenizer/text_work.hpp>
@@ -13,28 +13,28 @@
 
 namespace lora {
 
-/// An entry of tokenizer.json's added_tokens.
+/// An entry of added_tokens in tokenizer.json.
 struct AddedToken {
   std::uint32_t id = 0;
   std::string content;
-  bool single_word = false;  ///< not where a word goes on before or behind it
-  bool lstrip = false;       ///< takes the white space before it
-  bool rstrip = false;       ///< takes the white space behind it
-  bool normalized = false;   ///< searched in the normalised text instead of the text
-  bool special = false;      ///< left out by decoding without special tokens
+  bool single_word = false;  ///< not found inside a word
+  bool lstrip = false;       ///< includes the white space before it
+  bool rstrip = false;       ///< includes the white space after it
+  bool normalized = false;   ///< searched in the normalised text
+  bool special = false;      ///< omitted by decoding without special tokens
 };
 
-/// A part of a text: an added token, or (id no_token) what lies between two.
+/// A part of a text: an added token, or with id no_token the text between two.
 struct TextPart {
   std::size_t begin, end;
   std::uint32_t id;
 };
 
-/// Searches for a set of added tokens; immutable, safe to share between threads.
+/// Finds a set of added tokens in a text. Immutable; safe to share between threads.
 class AddedTokenFinder {
  public:
   AddedTokenFinder() = default;
-  /// `split_special`: special tokens are found but left as the text that they are.
+  /// With `split_special`, special tokens are found but stay ordinary text.
   explicit AddedTokenFinder(std::vector<AddedToken> tokens, bool split_special = false)
       : tokens_(std::move(tokens)), split_special_(split_special) {
     for (std::uint32_t i = 0; i < tokens_.size(); ++i) {
@@ -55,10 +55,11 @@ class AddedTokenFinder {
 
   bool empty() const { return tokens_.empty(); }
 
-  /// The parts of `text`, in order and without a gap: of tokens that begin at the same place the
-  /// longest, from left to right. As in the tokenizers library, a token in white space that one
-  /// before took (rstrip) stands there once more, and the text goes on behind it. Time linear in the
-  /// text for each byte of the longest token; throws FormatError where `work` is used up.
+  /// Splits `text` into consecutive parts, from left to right; of tokens that begin at the same
+  /// place the longest wins. As in the tokenizers library, a token inside white space that an
+  /// earlier token took (rstrip) appears once more, and the text continues after it. Takes time
+  /// linear in the text for each byte of the longest token.
+  /// Throws: FormatError when `work` is used up.
   void split(std::string_view text, std::vector<TextPart>& parts, TextWork& work) const {
     parts.clear();
     std::size_t done = 0, spaces_end = 0;

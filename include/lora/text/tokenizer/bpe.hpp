@@ -1,5 +1,5 @@
-// Byte-pair encoding: words to ids by merging neighbours in the order in which the merges were
-// learnt.
+// Byte-pair encoding: turns words into ids by merging neighbours in the order in which the merges
+// were learnt.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -17,22 +17,22 @@
 
 namespace lora {
 
-/// A BPE vocabulary as its file has it.
+/// A BPE vocabulary, as in its file.
 struct BpeSpec {
-  std::string where;                                         ///< the file, for messages
+  std::string where;                                         ///< the file name for messages
   std::vector<std::pair<std::string, std::uint32_t>> vocab;  ///< token, id
   std::vector<std::pair<std::string, std::string>> merges;   ///< in the order they were learnt
-  bool byte_level = true;  ///< words are bytes (GPT-2); else they are characters (SentencePiece)
-  bool byte_fallback = false;  ///< an unknown character becomes <0x..> tokens, one a byte
-  bool fuse_unk = false;       ///< neighbouring unknown characters become one unk_token
-  bool ignore_merges = false;  ///< a word that is a token is that token, whatever the merges say
+  bool byte_level = true;      ///< words are bytes (GPT-2), else characters (SentencePiece)
+  bool byte_fallback = false;  ///< an unknown character becomes <0x..> tokens, one per byte
+  bool fuse_unk = false;       ///< adjacent unknown characters become one unk_token
+  bool ignore_merges = false;  ///< a word that is a token becomes that token despite merges
   std::optional<std::string> unk_token;
 };
 
-/// Receives ids, and how far in the text each one reaches.
+/// Receives ids and the position in the text where each one ends.
 struct TokenSink {
   std::vector<std::int64_t>& ids;
-  std::vector<std::size_t>* ends = nullptr;  ///< null: not asked for
+  std::vector<std::size_t>* ends = nullptr;  ///< null: not recorded
   std::size_t position = 0;
 
   void put(std::uint32_t id, std::size_t bytes) {
@@ -42,20 +42,20 @@ struct TokenSink {
   }
 };
 
-/// The model of a tokenizer: an immutable vocabulary with its merges. Sharing it between threads is
-/// safe.
+/// The BPE model of a tokenizer: an immutable vocabulary with its merges. Safe to share between
+/// threads.
 class Bpe {
  public:
   static constexpr std::uint32_t largest_id = (1u << 22) - 1;
 
-  /// What encode() works in, reused from word to word; one a thread.
+  /// The workspace of encode(), reused from word to word; one per thread.
   struct Scratch {
     struct Symbol {
       std::uint32_t id, previous, next, bytes;
     };
     struct Candidate {
       std::uint32_t rank, at, end;
-      // The heap's top is the lowest rank, and of equal ones the leftmost.
+      // The top of the heap is the lowest rank, and among equal ones the leftmost.
       bool operator<(const Candidate& other) const {
         return rank != other.rank ? rank > other.rank : at > other.at;
       }
@@ -65,8 +65,10 @@ class Bpe {
   };
 
   Bpe() = default;
-  /// Throws FormatError naming the file and the entry: an id that is too large or appears twice, a
-  /// merge of or into something that is no token, an unk_token that is no token.
+  /// Builds the model.
+  /// Throws: FormatError that names the file and the entry, for an id that is too large or appears
+  ///   twice, a merge of or into something that is not a token, and an unk_token that is not a
+  ///   token.
   explicit Bpe(BpeSpec spec) : spec_(std::move(spec)) {
     add_vocabulary();
     find_first_symbols();
@@ -77,16 +79,16 @@ class Bpe {
   }
 
   bool byte_level() const { return spec_.byte_level; }
-  /// One more than the largest id.
+  /// Returns one more than the largest id.
   std::uint32_t id_limit() const { return static_cast<std::uint32_t>(spelling_.size()); }
-  /// The id of a token as the file spells it ("Ġthe"), or no_token.
+  /// Returns the id of a token as the file spells it ("Ġthe"), or no_token.
   std::uint32_t id_of(std::string_view token) const { return ids_.find(token); }
-  /// The token of an id as the file spells it, empty where there is none.
+  /// Returns the token of an id as the file spells it, or an empty string if there is none.
   const std::string& spelling(std::uint32_t id) const { return spelling_[id]; }
 
-  /// Appends the ids of one word: the merges that apply, lowest rank first and of equal ones the
-  /// leftmost, as the tokenizers library does it. Time O(n log n) in the word's length, which is
-  /// below 2^31 bytes.
+  /// Appends the ids of one word: applies merges from the lowest rank, and among equal ones from
+  /// the left, as the tokenizers library does. Takes O(n log n) time in the length of the word,
+  /// which is below 2^31 bytes.
   void encode(std::string_view word, Scratch& scratch, TokenSink& out) const {
     if (word.size() <= longest_word_) {
       if (const std::uint32_t id = words_.find(word); id != no_token) {
@@ -128,7 +130,7 @@ class Bpe {
     }
   }
 
-  // The ids that a word starts from: bytes, or <0x..> tokens.
+  // Finds the initial symbols of words: bytes, or <0x..> tokens.
   void find_first_symbols() {
     byte_ids_.fill(no_token);
     for (std::size_t byte = 0; byte < 256; ++byte) {
@@ -146,7 +148,7 @@ class Bpe {
       const char character = static_cast<char>(c);
       ascii_ids_[c] = id_of({&character, 1});
     }
-    // A byte-level vocabulary with all bytes knows everything.
+    // A byte-level vocabulary with all bytes has no unknown text.
     if (spec_.unk_token && !(spec_.byte_level && !bytes_missing_)) {
       unk_ = id_of(*spec_.unk_token);
       if (unk_ == no_token) {
@@ -163,7 +165,7 @@ class Bpe {
         const std::uint32_t id = id_of(text);
         const char* fault = text.empty()      ? "is empty"
                             : id == no_token  ? "is not in the vocabulary"
-                            : starts_only(id) ? "is a token that merges with none"
+                            : starts_only(id) ? "is a token that takes part in no merge"
                                               : nullptr;
         if (fault != nullptr)
           refuse("merges[" + std::to_string(rank) + "]: " + in_quotes(text) + " " + fault);
@@ -172,13 +174,13 @@ class Bpe {
       const std::uint32_t a = token(left), b = token(right);
       ranks_.at(a, b) = static_cast<std::uint32_t>(rank);
       merged_.push_back(token(left + right));
-      // Only where a merge can join these two symbols does a word hold together: see add_symbol.
+      // A word is kept whole only where a merge can join these two symbols: see add_symbol.
       const std::uint32_t last = edge_symbol(left, Edge::last),
                           first = edge_symbol(right, Edge::first);
       if (last != no_token && first != no_token) ranks_.at(last, first);
     }
   }
-  // Tokens whose spelling is not the text that they stand for.
+  // Whether the spelling of the token is not the text that it stands for.
   bool starts_only(std::uint32_t id) const {
     if (id == unk_) return true;
     return spec_.byte_fallback &&
@@ -196,13 +198,13 @@ class Bpe {
     return id_of(token.substr(begin, end - begin));
   }
 
-  // Most words are one token: those that their own bytes encode to are found without merging.
+  // Collects the words that encode to one token, so that these, the majority, need no merging.
   void find_words() {
     std::vector<std::pair<std::string, std::uint32_t>> words;
     Scratch scratch;
     std::vector<std::int64_t> ids;
     for (std::uint32_t id = 0; id < spelling_.size(); ++id) {
-      if (!spec_.byte_level && !spec_.ignore_merges) break;  // words are sentences there
+      if (!spec_.byte_level && !spec_.ignore_merges) break;  // there, words are sentences
       std::optional<std::string> text = spelling_[id];
       if (spec_.byte_level) text = ByteSpelling::instance().bytes(spelling_[id]);
       if (!text || text->empty()) continue;
@@ -220,8 +222,8 @@ class Bpe {
     }
   }
 
-  // Two symbols that no merge ever joins end a part, so that a part of ordinary text is short even
-  // where a word is the whole text.
+  // Adds a symbol. Two symbols that no merge can join end a part, so that parts of ordinary text
+  // are short even if a word is the whole text.
   void add_symbol(std::uint32_t id, std::uint32_t bytes, Scratch& scratch, TokenSink& out) const {
     auto& symbols = scratch.symbols;
     if (!symbols.empty()) {
@@ -237,8 +239,8 @@ class Bpe {
     symbols.push_back({id, n - 1, n + 1, bytes});
   }
 
-  // Characters, or the bytes of a byte-level vocabulary that lacks some. An unknown one is
-  // unk_token; where there is none it is lost, and its neighbours are neighbours.
+  // Adds characters, or the bytes of a byte-level vocabulary that lacks some. An unknown one
+  // becomes unk_token; without unk_token it is dropped and its neighbours become adjacent.
   void add_characters(std::string_view word, Scratch& scratch, TokenSink& out) const {
     std::uint32_t unknown = 0;  // bytes of unknown characters that wait for their unk_token
     std::uint32_t lost = 0;     // bytes that belong to the next symbol
@@ -277,7 +279,7 @@ class Bpe {
     out.position += lost;
   }
 
-  // Merges the symbols that wait and puts them out.
+  // Merges the pending symbols and outputs them.
   void merge_symbols(Scratch& scratch, TokenSink& out) const {
     auto& [symbols, heap] = scratch;
     std::make_heap(heap.begin(), heap.end());
@@ -287,7 +289,7 @@ class Bpe {
       const Scratch::Candidate best = heap.back();
       heap.pop_back();
       Scratch::Symbol& left = symbols[best.at];
-      // Symbols only grow: a pair is still the one that was found if it still ends where it did.
+      // Symbols only grow: a pair is unchanged if it still ends at the same place.
       if (left.id == no_token || left.next == count || symbols[left.next].next != best.end)
         continue;
       Scratch::Symbol& right = symbols[left.next];

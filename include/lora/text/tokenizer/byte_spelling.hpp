@@ -1,4 +1,4 @@
-// Bytes as the visible characters that byte-level vocabularies spell them with.
+// Spells bytes as visible characters, as byte-level vocabularies do.
 #pragma once
 
 #include <lora/text/unicode.hpp>
@@ -11,8 +11,8 @@
 
 namespace lora {
 
-/// GPT-2's alphabet of bytes, which all byte-level vocabularies use: it spells a byte
-/// that is a visible Latin-1 character as that character, the 68 others as U+0100 and on.
+/// GPT-2's alphabet of bytes, which all byte-level vocabularies use. It spells a byte that is a
+/// visible Latin-1 character as that character, and the other 68 bytes as U+0100 and following.
 class ByteSpelling {
  public:
   static const ByteSpelling& instance() {
@@ -20,7 +20,7 @@ class ByteSpelling {
     return all;
   }
   const std::string& spelling(std::uint8_t byte) const { return spelling_[byte]; }
-  /// The bytes that `token` spells, or nothing if it holds a character that spells none.
+  /// Returns the bytes that `token` spells, or nullopt if one of its characters spells none.
   std::optional<std::string> bytes(std::string_view token) const {
     std::string out;
     for (std::size_t at = 0; at < token.size();) {

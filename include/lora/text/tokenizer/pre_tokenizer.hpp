@@ -1,5 +1,5 @@
-// Cutting text into the words that byte-level BPE works on, as the regular expressions of GPT-2,
-// Llama 3 and Qwen2 do.
+// Splits text into words for byte-level BPE, as the regular expressions of GPT-2, Llama 3 and Qwen2
+// do.
 #pragma once
 
 #include <lora/text/unicode.hpp>
@@ -9,13 +9,14 @@
 
 namespace lora {
 
-/// How text is cut into words: not at all, by one of three regular expressions, or before each "▁".
+/// How text is split into words: not at all, by one of three regular expressions, or before each
+/// "▁".
 enum class WordSplit { none, gpt2, llama3, qwen2, before_mark };
 
-/// U+2581, which stands for a space in vocabularies made by SentencePiece.
+/// U+2581, which represents a space in vocabularies of SentencePiece.
 inline constexpr std::string_view space_mark = "\xE2\x96\x81";
 
-/// The regular expression of a split, as tokenizer.json spells it; empty where there is none.
+/// Returns the regular expression of a split, as tokenizer.json spells it, or an empty string.
 inline std::string_view regex_of(WordSplit split) {
   switch (split) {
     case WordSplit::gpt2:
@@ -33,7 +34,7 @@ inline std::string_view regex_of(WordSplit split) {
   return {};
 }
 
-/// The split that `regex` describes, if it is one of the three.
+/// Returns the split that `regex` describes, if it is one of the three.
 inline std::optional<WordSplit> split_of_regex(std::string_view regex) {
   for (const WordSplit split : {WordSplit::gpt2, WordSplit::llama3, WordSplit::qwen2}) {
     if (regex == regex_of(split)) return split;
@@ -41,15 +42,16 @@ inline std::optional<WordSplit> split_of_regex(std::string_view regex) {
   return std::nullopt;
 }
 
-/// Walks over the words of one text. Bytes that are not UTF-8 count as symbols. The words are the
-/// text, in order and without a gap; an empty text has none. Linear time, no allocation.
+/// Iterates over the words of one text. The words cover the text in order without gaps; an empty
+/// text has none. Bytes that are not UTF-8 count as symbols. Takes linear time and does not
+/// allocate.
 class WordScanner {
  public:
   WordScanner(WordSplit split, std::string_view text)
       : split_(split), text_(text), unicode_(Unicode::instance()) {}
 
   bool done() const { return at_ == text_.size(); }
-  /// The next word; there is one unless done().
+  /// Returns the next word. There is one unless done().
   std::string_view next() {
     const std::size_t start = at_;
     at_ = end_of_word(start);
@@ -63,7 +65,7 @@ class WordScanner {
     std::size_t end;
   };
 
-  // What stands at `at`; past the end a NUL without extent, which matches nothing asked for here.
+  // Returns the character at `at`; past the end, a NUL of length 0, which matches nothing here.
   Char look(std::size_t at) const {
     if (at >= text_.size()) return {0, CharClass::other, at};
     const char32_t c = detail::next_code_point(text_, at);
@@ -134,8 +136,8 @@ class WordScanner {
     return last_line == text_.npos ? end_of_spaces(at) : at + last_line + 1;
   }
 
-  // \s+(?!\S)|\s+ : all of them at the end of the text, else all but the last, which belongs to
-  // what follows, unless there is only one.
+  // \s+(?!\S)|\s+ : takes all spaces at the end of the text, else all but the last, which belongs
+  // to the next word, unless there is only one.
   std::size_t end_of_spaces(std::size_t at) const {
     std::size_t end = at, before_last = at;
     while (is(end, CharClass::space)) {
@@ -145,8 +147,8 @@ class WordScanner {
     return end == text_.size() || before_last == at ? end : before_last;
   }
 
-  // Behind the apostrophe at `at` - 1: the end of 's 't 're 've 'm 'll 'd, or `at` - 1 if none
-  // stands there. U+017F folds to s.
+  // After the apostrophe at `at` - 1, returns the end of 's 't 're 've 'm 'll 'd, or `at` - 1 if
+  // none follows. U+017F folds to s.
   std::size_t end_of_contraction(std::size_t at, bool fold) const {
     const auto letter = [&](std::size_t position) -> char32_t {
       const char32_t c = look(position).code;

@@ -1,5 +1,5 @@
-// Which tokens the small files beside a vocabulary add, and which of them have a part (begin, end,
-// fill up): tokenizer_config.json, special_tokens_map.json, added_tokens.json.
+// Reads the tokens that the small files beside a vocabulary add, and the roles of some (begin, end,
+// padding): tokenizer_config.json, special_tokens_map.json, added_tokens.json.
 #pragma once
 
 #include <lora/io/json_fields.hpp>
@@ -19,7 +19,7 @@ namespace lora {
 
 namespace special_tokens {
 
-/// An entry of a list of added tokens, without its id.
+/// Reads an entry of a list of added tokens, without its id.
 inline AddedToken read_added_token(JsonFields& fields) {
   AddedToken token;
   token.content = fields.text("content");
@@ -31,8 +31,8 @@ inline AddedToken read_added_token(JsonFields& fields) {
   return token;
 }
 
-/// The added tokens of a tokenizer as they grow. Looks at the specification, which must live as
-/// long and whose vocabulary must not change.
+/// The growing list of a tokenizer's added tokens. Refers to the specification, which must outlive
+/// it and whose vocabulary must not change.
 class AddedVocabulary {
  public:
   explicit AddedVocabulary(TokenizerSpec& spec) : spec_(spec) {
@@ -49,9 +49,9 @@ class AddedVocabulary {
     return found == no_token ? std::nullopt : std::optional<std::uint32_t>(found);
   }
 
-  /// Adds `token` as Tokenizer.add_tokens of the tokenizers library does: a text that is known
-  /// keeps its id and takes the new flags, another one gets the id behind the vocabulary and all
-  /// that were added. Another id that `where` asks for is a notice.
+  /// Adds `token` as Tokenizer.add_tokens of the tokenizers library does: a known text keeps its id
+  /// and takes the new flags; a new text gets the next id after the vocabulary and all added
+  /// tokens. If `where` asks for another id, adds a notice.
   void add(AddedToken token, std::optional<std::uint32_t> asked, const std::string& where) {
     if (token.content.empty()) return;
     const auto known = find(token.content);
@@ -63,7 +63,7 @@ class AddedVocabulary {
     }
     if (const std::uint32_t place = places_.find(token.content); place != no_token) {
       AddedToken& old = spec_.added[place];
-      token.special = token.special || old.special;  // the library's set of them only grows
+      token.special = token.special || old.special;  // the library never removes one
       old = std::move(token);
     } else {
       spec_.added.push_back(std::move(token));
@@ -78,11 +78,11 @@ class AddedVocabulary {
   }
 
   TokenizerSpec& spec_;
-  TokenTable known_, places_;  // not std::unordered_map: a stranger's keys could be made to collide
+  TokenTable known_, places_;  // not std::unordered_map: untrusted keys could collide
   std::uint32_t next_id_ = 0;
 };
 
-/// The small files as they lie in a directory; null where there is none.
+/// The small files of a directory; null if absent.
 struct Files {
   const Json* config = nullptr;  ///< tokenizer_config.json
   const Json* map = nullptr;     ///< special_tokens_map.json
@@ -91,7 +91,7 @@ struct Files {
   std::string path(const char* name) const { return directory + "/" + name; }
 };
 
-/// A token with a part.
+/// A token and its role, such as "bos_token".
 struct Named {
   std::string part;
   AddedToken token;
@@ -100,7 +100,7 @@ struct Named {
 inline constexpr std::array<const char*, 7> standard_parts = {
     "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"};
 
-/// A token that is written as its text or as an object with its text and flags.
+/// Reads a token that is written as its text or as an object with text and flags.
 inline AddedToken read_token(JsonFields& fields, const std::string& name) {
   AddedToken token;
   if (fields.need(name).is_object()) {
@@ -119,8 +119,8 @@ enum class File { config, map };
 /// The tokens that the files name, in the order in which transformers adds them.
 class NamedTokens {
  public:
-  /// Those of tokenizer_config.json, or, read behind it, of special_tokens_map.json: its tokens
-  /// with a part win, its further tokens come behind.
+  /// Reads tokenizer_config.json, and after it special_tokens_map.json, whose roles override the
+  /// first file's and whose other tokens are appended.
   void read(JsonFields& fields, const Json& json, File file) {
     for (const char* part : standard_parts) {
       const auto field = json.find(part);
@@ -140,7 +140,7 @@ class NamedTokens {
       unmarked_ = true;
     }
   }
-  /// What a tokenizer class has where no file says otherwise.
+  /// Sets the default of a tokenizer class for a role that no file names.
   void set_default(const std::string& part, const std::string& content) {
     if (given_.count(part) > 0) return;
     AddedToken token;
@@ -154,7 +154,7 @@ class NamedTokens {
     return &named_[place->second].token;
   }
   bool has_part(const std::string& content) const { return contents_.count(content) > 0; }
-  /// Whether added_tokens.json's token of this text is a special one.
+  /// Whether the token of this text in added_tokens.json is special.
   bool marks(const std::string& content) const {
     return has_part(content) || (!unmarked_ && extra_contents_.count(content) > 0);
   }
@@ -167,7 +167,7 @@ class NamedTokens {
   }
 
  private:
-  // An entry that is replaced stays, without its text.
+  // A replaced entry stays in the list without its text.
   void erase(std::string_view part) {
     const auto place = places_.find(part);
     if (place == places_.end()) return;
@@ -182,7 +182,7 @@ class NamedTokens {
     contents_.insert(token.content);
     named_.push_back({part, std::move(token)});
   }
-  // Whether there is one that is not empty.
+  // Reads a list of tokens. Returns whether it exists and is not empty.
   bool read_list(JsonFields& fields, const std::string& name, File file) {
     const Json* const list = fields.find(name);
     if (list == nullptr || list->empty()) return false;
@@ -191,21 +191,21 @@ class NamedTokens {
       for (const auto& [part, value] : list->items()) set(part, read_token(all, part));
       return true;
     }
-    if (!list->is_array()) fields.refuse(name, "is neither a list nor an object of tokens");
+    if (!list->is_array()) fields.refuse(name, "expected a list or an object of tokens");
     for (std::size_t i = 0; i < list->size(); ++i) {
       AddedToken token;
       bool typed = false;
       if ((*list)[i].is_object()) {
         JsonFields object = fields.element(name, i);
         token = read_added_token(object);
-        // Such an object says itself whether it is special. Transformers marks all of one list.
+        // Such an object says whether it is special. Transformers marks all tokens of one list.
         typed = object.text("__type", "") == "AddedToken" &&
                 !(file == File::map && name == "extra_special_tokens");
         if (!typed) token.normalized = object.flag("normalized", false);
       } else if ((*list)[i].is_string()) {
         token.content = (*list)[i].get<std::string>();
       } else {
-        fields.refuse(name, "holds " + printable((*list)[i].dump()) + ", which is no token");
+        fields.refuse(name, "holds " + printable((*list)[i].dump()) + ", expected a token");
       }
       token.special = token.special || !typed;
       extra_contents_.insert(token.content);
@@ -215,22 +215,22 @@ class NamedTokens {
   }
 
   std::vector<Named> named_;
-  std::map<std::string, std::size_t, std::less<>> places_;  // of a part in named_
-  std::multiset<std::string> contents_;                     // of what has a part
+  std::map<std::string, std::size_t, std::less<>> places_;  // of a role in named_
+  std::multiset<std::string> contents_;                     // of tokens with a role
   std::vector<AddedToken> extra_;
   std::set<std::string> given_, extra_contents_;
-  bool unmarked_ = false;  // transformers does not look at this list of special_tokens_map.json
+  bool unmarked_ = false;  // transformers ignores this list of special_tokens_map.json
 };
 
 using ById = std::map<std::uint32_t, AddedToken>;
 
 inline std::uint32_t token_id(const JsonFields& fields, const char* name, const std::string& id) {
   if (id.empty() || id.size() > 7 || id.find_first_not_of("0123456789") != id.npos)
-    fields.refuse(name, in_quotes(id) + " is no id");
+    fields.refuse(name, in_quotes(id) + " is not an id");
   return static_cast<std::uint32_t>(std::stoul(id));
 }
 
-// added_tokens_decoder of tokenizer_config.json.
+// Reads added_tokens_decoder of tokenizer_config.json.
 inline ById read_added_tokens_decoder(JsonFields& config) {
   ById all;
   JsonFields list = config.object("added_tokens_decoder");
@@ -244,7 +244,7 @@ inline ById read_added_tokens_decoder(JsonFields& config) {
   return all;
 }
 
-// added_tokens.json: texts and ids. A token that no other file names is an ordinary one.
+// Reads added_tokens.json: texts and ids. A token that no other file names is an ordinary one.
 inline ById read_added_tokens_file(const Json& json, const std::string& where,
                                    const NamedTokens& named) {
   ById all;
@@ -265,13 +265,15 @@ inline ById read_added_tokens_file(const Json& json, const std::string& where,
 
 }  // namespace special_tokens
 
-/// Adds to `spec` what the small files add, as transformers 5 does: the tokens of
-/// added_tokens_decoder in the order of their ids; where tokenizer_config.json has no such field,
-/// special_tokens_map.json over tokenizer_config.json and the tokens of added_tokens.json instead;
-/// then each token with a part (bos_token, pad_token, image_token ...), then
-/// extra_special_tokens or additional_special_tokens. Sets bos_token, eos_token and pad_token.
-/// `defaults`: parts that the tokenizer's class fills where the files do not name them and the
-/// vocabulary has the token. Throws FormatError naming the file and the field.
+/// Adds to `spec` what the small files add, as transformers 5 does:
+/// - the tokens of added_tokens_decoder in the order of their ids; if tokenizer_config.json has no
+///   such field, special_tokens_map.json over tokenizer_config.json, and the tokens of
+///   added_tokens.json instead;
+/// - each token with a role (bos_token, pad_token, image_token ...);
+/// - extra_special_tokens or additional_special_tokens.
+/// Sets bos_token, eos_token and pad_token. `defaults` are roles that the tokenizer class fills if
+/// the files do not name them and the vocabulary has the token.
+/// Throws: FormatError that names the file and the field.
 inline void add_special_tokens(const special_tokens::Files& files,
                                const std::vector<std::pair<std::string, std::string>>& defaults,
                                TokenizerSpec& spec) {
@@ -280,7 +282,7 @@ inline void add_special_tokens(const special_tokens::Files& files,
   st::NamedTokens named;
   st::ById by_id;
   std::string where = files.path("tokenizer_config.json");
-  bool whole = false;  // tokenizer_config.json says all
+  bool whole = false;  // tokenizer_config.json is complete
   if (files.config != nullptr) {
     JsonFields config(*files.config, where);
     named.read(config, *files.config, st::File::config);
@@ -307,7 +309,7 @@ inline void add_special_tokens(const special_tokens::Files& files,
   named.for_each([&](const AddedToken& token) {
     if (!vocabulary.is_added(token.content)) further.push_back(token);
   });
-  for (AddedToken& token : further) {  // one text may stand there twice, with other flags
+  for (AddedToken& token : further) {  // a text may appear twice with different flags
     token.special = token.special || named.has_part(token.content);
     vocabulary.add(std::move(token), std::nullopt, "");
   }

@@ -1,4 +1,4 @@
-// Text as ids come one by one, never half a character.
+// Decodes ids one by one, without splitting characters.
 #pragma once
 
 #include <lora/text/tokenizer/tokenizer.hpp>
@@ -7,17 +7,17 @@
 
 namespace lora {
 
-/// Decodes the ids of one text one by one. What push() and finish() return, one behind the other,
-/// is what Tokenizer::decode returns for all ids at once, with one exception: where <0x..> tokens
-/// make a broken character, decode() gives up the whole run of them, while this has already
-/// returned the characters before. Looks at the tokenizer, which must live as long; one text, one
-/// thread.
+/// Decodes the ids of one text one by one. The concatenated results of push() and finish() equal
+/// Tokenizer::decode of all ids, with one exception: if <0x..> tokens form a broken character,
+/// decode() rejects the whole run of them, while this class has already returned the characters
+/// before it. Refers to the tokenizer, which must outlive it. Use one object per text and thread.
 class StreamingDecoder {
  public:
   explicit StreamingDecoder(const Tokenizer& tokenizer, SkipSpecial skip = SkipSpecial::yes)
       : decoder_(&tokenizer.decoder()), skip_(skip), to_strip_(decoder_->spec().strip_left) {}
 
-  /// What the id completes: whole characters, possibly none. Throws ConfigError for a negative id.
+  /// Adds an id and returns the whole characters that it completes, possibly none.
+  /// Throws: ConfigError for a negative id.
   std::string push(std::int64_t id) {
     const TokenDecoder::Piece piece = decoder_->piece(id);
     if (piece.skipped && skip_ == SkipSpecial::yes) return {};
@@ -31,8 +31,7 @@ class StreamingDecoder {
     }
     return stripped(out);
   }
-  /// The end of the text: a character that never got its last byte becomes U+FFFD. Another text may
-  /// follow.
+  /// Ends the text; an incomplete character becomes U+FFFD. Another text may follow.
   std::string finish() {
     std::string out;
     give_up_pending(out);
@@ -50,7 +49,7 @@ class StreamingDecoder {
     }
     pending_.clear();
   }
-  // Without the spaces that the decoder cuts from the beginning of the whole text.
+  // Removes the spaces that the decoder strips from the beginning of the whole text.
   std::string stripped(std::string& out) {
     std::size_t cut = 0;
     while (cut < out.size() && cut < to_strip_ && out[cut] == ' ') ++cut;
@@ -61,7 +60,7 @@ class StreamingDecoder {
   const TokenDecoder* decoder_;
   SkipSpecial skip_;
   std::size_t to_strip_;
-  std::string pending_;  // the beginning of a character
+  std::string pending_;  // an incomplete character
 };
 
 }  // namespace lora

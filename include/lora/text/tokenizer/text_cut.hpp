@@ -1,5 +1,5 @@
-// Cutting a text into pieces as the pre-tokenisers Split, Digits, Punctuation, Whitespace and
-// WhitespaceSplit of the tokenizers library do.
+// Cuts a text into pieces like the pre-tokenizers Split, Digits, Punctuation, Whitespace and
+// WhitespaceSplit of the tokenizers library.
 #pragma once
 
 #include <lora/text/tokenizer/text_pattern.hpp>
@@ -14,18 +14,18 @@
 
 namespace lora {
 
-/// One cut: what is looked for, and what becomes of it.
+/// One cut: what to find, and what to do with a match.
 struct TextCut {
   enum class Find { pattern, literal, digit, punctuation, space, word };
-  /// What becomes of a match: a piece of its own, nothing, a part of the piece before or behind it,
-  /// or one piece with the matches beside it.
+  /// What to do with a match: make it a piece of its own, remove it, join it to the piece before or
+  /// after it, or join it to adjacent matches.
   enum class Behavior { isolated, removed, with_previous, with_next, contiguous };
 
   Find find = Find::digit;
   std::optional<TextPattern> pattern = {};
   std::string literal = {};
   Behavior behavior = Behavior::isolated;
-  bool invert = false;  ///< matches and what lies between them change places
+  bool invert = false;  ///< swaps matches and the text between them
 };
 
 /// A piece: bytes [begin, end) of a text.
@@ -40,7 +40,7 @@ struct FoundRange {
   bool match;
 };
 
-// The classes of Whitespace: 0 a space, 1 part of a word, 2 anything else.
+// The classes of Whitespace: 0 a space, 1 a part of a word, 2 anything else.
 inline int word_class(char32_t c) {
   const Unicode& unicode = Unicode::instance();
   return unicode.is_word(c) ? 1 : unicode.class_of(c) == CharClass::space ? 0 : 2;
@@ -48,7 +48,7 @@ inline int word_class(char32_t c) {
 
 inline bool is_found(TextCut::Find find, char32_t c) {
   const Unicode& unicode = Unicode::instance();
-  if (find == TextCut::Find::digit) {  // of Unicode 17 here, while \p{N} is of Unicode 16
+  if (find == TextCut::Find::digit) {  // digits of Unicode 17, while \p{N} is of Unicode 16
     return unicode.class_of(c) == CharClass::number || (c >= 0x11DE0 && c <= 0x11DE9) ||
            (c >= 0x16FF4 && c <= 0x16FF6);
   }
@@ -56,7 +56,7 @@ inline bool is_found(TextCut::Find find, char32_t c) {
   return unicode.is_punctuation(c);
 }
 
-// The text as matches and what lies between them, without a gap.
+// Returns the text as consecutive matches and the text between them.
 inline std::vector<FoundRange> find_ranges(const TextCut& cut, std::string_view text,
                                            TextWork& work) {
   std::vector<FoundRange> all;
@@ -92,7 +92,8 @@ inline std::vector<FoundRange> find_ranges(const TextCut& cut, std::string_view 
 
 }  // namespace detail
 
-/// The pieces of `text`, in order, none of them empty. Throws FormatError where `work` is used up.
+/// Returns the non-empty pieces of `text`, in order.
+/// Throws: FormatError when `work` is used up.
 inline std::vector<TextRange> cut_text(const TextCut& cut, std::string_view text, TextWork& work) {
   using Behavior = TextCut::Behavior;
   std::vector<TextRange> out;

@@ -1,6 +1,6 @@
-// Regular expressions with the meaning they have in Oniguruma, which the tokenizers library uses,
-// for the Split and Replace of a tokenizer.json. Such a file may come from a stranger: the size of
-// an expression and the steps that it takes on a text are bounded.
+// Regular expressions with the meaning of Oniguruma, which the tokenizers library uses, for Split
+// and Replace of a tokenizer.json. The file may be untrusted, so the size of an expression and the
+// steps that it takes on a text are bounded.
 #pragma once
 
 #include <lora/core/code_points.hpp>
@@ -20,17 +20,18 @@
 
 namespace lora {
 
-/// A compiled expression; immutable, copies share it, safe to share between threads.
+/// A compiled, immutable expression. Copies share it; safe to share between threads.
 ///
-/// Literals, escapes (\d \w \s \h and complements, \p{L} \p{Lu} \P{N} \p{^P} ..., \t \n \r \xhh
-/// \uhhhh), `.`, ^ and $ (at line ends, as Oniguruma has them), \A \z \Z \b \B, sets with ranges
-/// and sets within, groups, (?:...), (?i:...), alternation, greedy, lazy and possessive * + ?,
-/// {m,n}, and look-ahead and look-behind of one character. Refused by name is everything else:
+/// Supports literals, escapes (\d \w \s \h and complements, \p{L} \p{Lu} \P{N} \p{^P} ..., \t \n \r
+/// \xhh \uhhhh), `.`, ^ and $ (at line ends, as in Oniguruma), \A \z \Z \b \B, sets with ranges and
+/// nested sets, groups, (?:...), (?i:...), alternation, greedy, lazy and possessive * + ?, {m,n},
+/// and look-ahead and look-behind of one character. Rejects everything else by name:
 /// back-references, atomic groups, longer look-around, scripts, and under (?i) letters beyond ASCII
 /// and classes of letters within a set.
 class TextPattern {
  public:
-  /// Throws ConfigError that says pattern, position and reason.
+  /// Compiles `text`.
+  /// Throws: ConfigError that names the pattern, the position and the reason.
   explicit TextPattern(std::string_view text)
       : program_(std::make_shared<const detail::TextProgram>(
             detail::TextPatternParser(text).program())) {}
@@ -42,10 +43,10 @@ class TextPattern {
   std::shared_ptr<const detail::TextProgram> program_;
 };
 
-/// All matches of a pattern in one text, from left to right; the text and the pattern must live as
-/// long. A backtracking search that remembers where a repetition ends and which of its ends have
-/// failed, so that shipped patterns take linear time; throws FormatError where `work`, which must
-/// live as long, is used up.
+/// Finds all matches of a pattern in one text, from left to right. The text, the pattern and `work`
+/// must outlive it. Backtracks, but remembers where repetitions end and which of their ends have
+/// failed, so that published patterns take linear time.
+/// Throws: FormatError when `work` is used up.
 class PatternScan {
  public:
   struct Match {
@@ -65,7 +66,8 @@ class PatternScan {
     runs_.resize(program_.code.size());
   }
 
-  /// The next match, as onig's find_iter gives it: an empty one not right behind the last.
+  /// Returns the next match, as find_iter of onig does: an empty match may not directly follow the
+  /// last match.
   std::optional<Match> next() {
     while (from_ <= chars_.size()) {
       std::size_t end = 0, begin = from_;
@@ -85,12 +87,12 @@ class PatternScan {
 
  private:
   using Op = detail::TextOp;
-  // What is known of a repetition of one character: chars_[run_from, run_to) all match and the next
-  // does not; going on from any position in [failed_from, failed_to] fails.
+  // What is known about a repetition of one character: chars_[run_from, run_to) all match and the
+  // next does not; continuing from any position in [failed_from, failed_to] fails.
   struct Run {
     std::size_t run_from = 1, run_to = 0, failed_from = 1, failed_to = 0;
   };
-  // A choice to come back to: at `pc` from `at`, or the ends [low, at] (lazy: [at, low]) of the run
+  // A choice to return to: at `pc` from `at`, or the ends [low, at] (lazy: [at, low]) of the run
   // `pc`.
   struct Choice {
     std::uint32_t pc;
@@ -128,7 +130,7 @@ class PatternScan {
     }
   }
 
-  // Takes the last choice; false where there is none.
+  // Returns to the last choice, or returns false if there is none.
   bool go_back(std::uint32_t& pc, std::size_t& at) {
     while (!choices_.empty()) {
       count(1);
@@ -223,7 +225,7 @@ class PatternScan {
         return at == n;
       case Op::last_line_end:
         return at == n || (at + 1 == n && chars_[at] == '\n');
-      case Op::line_begin:  // Oniguruma has none behind a newline that ends the text
+      case Op::line_begin:  // Oniguruma has none after a final newline
         return at == 0 || (chars_[at - 1] == '\n' && at < n);
       case Op::line_end:
         return at == n || chars_[at] == '\n';

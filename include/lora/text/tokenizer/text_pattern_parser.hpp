@@ -1,4 +1,4 @@
-// The reading of a regular expression of a tokenizer.json into steps for TextPattern.
+// Parses a regular expression of a tokenizer.json into steps for TextPattern.
 #pragma once
 
 #include <lora/text/tokenizer/text_program.hpp>
@@ -15,13 +15,14 @@ namespace lora {
 
 namespace detail {
 
-/// Recursive descent from text to code. Jumps are relative while fragments are put together and
+/// A recursive-descent parser from text to code. Jumps are relative while fragments are joined and
 /// absolute in the program.
 class TextPatternParser : private TextSetReader {
  public:
   static constexpr std::size_t max_size = 4096;
 
-  /// Throws ConfigError that says pattern, position and reason.
+  /// Parses `text`.
+  /// Throws: ConfigError that names the pattern, the position and the reason.
   explicit TextPatternParser(std::string_view text) : TextSetReader(text) {
     program_.text = text;
     Fragment all = alternatives(0);
@@ -83,7 +84,7 @@ class TextPatternParser : private TextSetReader {
     return all;
   }
 
-  // A quantifier behind `item`, if one stands there.
+  // Applies a quantifier to `item`, if one follows.
   void repeat(Fragment& item) {
     std::uint32_t least = 0, most = TextStepOp::unbounded;
     const std::size_t begin = at_;
@@ -102,7 +103,7 @@ class TextPatternParser : private TextSetReader {
     else if (peek() == '?' && !(braces && least == most) && take('?'))
       mode = TextStepOp::lazy;
     if (peek() == '*' || peek() == '+' || peek() == '?')
-      fail("a quantifier behind a quantifier is not supported");
+      fail("a quantifier after a quantifier is not supported");
     if (item.code.empty()) at_ = begin, fail("nothing to repeat");
     if (item.code.size() == 1 && item.code[0].op == TextOp::run && item.code[0].most == 1 &&
         item.code[0].least == 1) {
@@ -130,14 +131,14 @@ class TextPatternParser : private TextSetReader {
       out.push_back(TextStepOp::jump(TextOp::jump, static_cast<std::size_t>(-n - 1), 0));
       return out;
     }
-    for (std::uint32_t i = least; i < most; ++i) {  // each optional one leads out of all
+    for (std::uint32_t i = least; i < most; ++i) {  // each optional copy can leave all the rest
       const auto rest = static_cast<std::ptrdiff_t>(most - i);
       out.push_back(choice(1, rest * (n + 1)));
       append(out, body);
     }
     return out;
   }
-  // {m} {m,} {,n} {m,n}; anything else is an ordinary brace.
+  // Reads {m} {m,} {,n} {m,n}; anything else is an ordinary brace.
   bool read_braces(std::uint32_t& least, std::uint32_t& most) {
     const std::size_t begin = at_;
     if (!take('{')) return false;

@@ -1,4 +1,5 @@
-// What a regular expression of a tokenizer.json is compiled to: sets of characters and steps.
+// The program that a regular expression of a tokenizer.json is compiled to: sets of characters and
+// steps.
 #pragma once
 
 #include <lora/text/unicode.hpp>
@@ -15,24 +16,25 @@ namespace lora {
 
 namespace detail {
 
-/// What \w of Oniguruma is within a set: UTS #18's without the joiners.
+/// Whether c is in \w of Oniguruma within a set: that of UTS #18 without the joiners.
 inline bool is_set_word(char32_t c) {
   return c != 0x200C && c != 0x200D && Unicode::instance().is_word(c);
 }
-/// What \w, \W and \b of Oniguruma go by outside of sets: the same with ² ³ ¹ ¼ ½ ¾.
+/// Whether c is a word character for \w, \W and \b of Oniguruma outside sets: as in a set, with ² ³
+/// ¹ ¼ ½ ¾ added.
 inline bool is_regex_word(char32_t c) {
   return is_set_word(c) || (c < 256 && Unicode::instance().class_of(c) == CharClass::number);
 }
 
-/// Characters: those of ranges, of categories, of sets within; or all but these.
+/// A set of characters: of ranges, categories and nested sets; or its complement.
 struct TextSet {
   std::vector<std::pair<char32_t, char32_t>> ranges;
-  std::uint32_t categories = 0;  ///< a bit for each category
+  std::uint32_t categories = 0;  ///< one bit per category
   bool space = false, word = false, negated = false;
-  bool in_set = false;  ///< \w stands within a set
+  bool in_set = false;  ///< \w is within a set
   std::vector<TextSet> within;
-  std::bitset<128> ascii;             ///< what seal() found
-  std::size_t cost_beyond_ascii = 1;  ///< the same
+  std::bitset<128> ascii;             ///< computed by seal()
+  std::size_t cost_beyond_ascii = 1;  ///< computed by seal()
 
   bool evaluate(char32_t c) const {
     const Unicode& unicode = Unicode::instance();
@@ -55,15 +57,15 @@ struct TextSet {
     for (const TextSet& set : within) all += set.size();
     return all;
   }
-  /// The steps that contains() takes.
+  /// Returns the steps that contains() takes.
   std::size_t cost(char32_t c) const { return c < 128 ? 1 : cost_beyond_ascii; }
   bool contains(char32_t c) const { return c < 128 ? ascii.test(c) : evaluate(c); }
 };
 
 enum class TextOp : std::uint8_t {
   run,    // takes least to most characters of the set
-  split,  // goes on at `next`, and with less priority at `other`
-  jump,   // goes on at `next`
+  split,  // continues at `next`, and with lower priority at `other`
+  jump,   // continues at `next`
   ahead,  // a character of the set follows (negated: does not)
   behind,
   text_begin,
@@ -92,7 +94,7 @@ struct TextStepOp {
   }
 };
 
-/// Whether Oniguruma under (?i) takes one character for the two: ß for ss, ligatures for others.
+/// Whether Oniguruma under (?i) matches one character for the two: ß for ss, ligatures for others.
 inline bool folds_as_pair(char32_t a, char32_t b) {
   const auto lower = [](char32_t c) { return c < 128 ? c | 0x20u : c; };
   a = lower(a);

@@ -1,4 +1,4 @@
-// The reading of the characters and sets of a regular expression of a tokenizer.json.
+// Reads the characters and sets of a regular expression of a tokenizer.json.
 #pragma once
 
 #include <lora/core/code_points.hpp>
@@ -16,13 +16,14 @@ namespace lora {
 
 namespace detail {
 
-/// A place in the text of an expression, and the reading of one character or one set there.
+/// A position in the text of an expression, and functions that read one character or one set there.
 class TextSetReader {
  public:
   static constexpr std::size_t max_length = 16384;
   static constexpr int max_depth = 32;
 
-  /// Throws ConfigError that says pattern, position and reason, as all functions do.
+  /// Decodes `text`.
+  /// Throws: as all functions, ConfigError that names the pattern, the position and the reason.
   explicit TextSetReader(std::string_view text) : pattern_(text) {
     if (text.size() > max_length) fail("has more than " + std::to_string(max_length) + " bytes");
     decode_utf8(text, text_);
@@ -49,7 +50,7 @@ class TextSetReader {
     return true;
   }
 
-  // \d \w \s \h \p{...} and complements.
+  // Reads \d \w \s \h \p{...} or a complement.
   bool class_escape(TextSet& set) {
     const char32_t kind = peek(1);
     if (kind == 'p' || kind == 'P') {
@@ -81,7 +82,7 @@ class TextSetReader {
     return true;
   }
 
-  // A literal or an escaped character.
+  // Reads a literal or an escaped character.
   char32_t character() {
     if (at_end()) fail("ends within a set or an escape");
     const char32_t c = text_[at_++];
@@ -128,7 +129,7 @@ class TextSetReader {
     return value;
   }
 
-  // The set behind a [.
+  // Reads the set after a [.
   TextSet set_in_brackets(int depth) {
     if (depth > max_depth) fail("sets are nested deeper than " + std::to_string(max_depth));
     TextSet set;
@@ -169,8 +170,8 @@ class TextSetReader {
     return set;
   }
 
-  // Whether case folding, which Oniguruma does for a set as a whole, adds nothing to a class. Some
-  // marks fold to letters; \h has both cases.
+  // Whether case folding, which Oniguruma applies to a set as a whole, adds nothing to a class.
+  // Some marks fold to letters; \h has both cases.
   static bool is_without_case(const TextSet& set) {
     const std::uint32_t cased = Unicode::categories_of("L") | Unicode::categories_of("M");
     return !set.negated && !set.word && (set.categories & cased) == 0;
@@ -192,7 +193,7 @@ class TextSetReader {
 
  protected:
   std::size_t at_ = 0;
-  bool fold_ = false;  // whether (?i) holds
+  bool fold_ = false;  // whether (?i) is on
 
  private:
   std::string pattern_;

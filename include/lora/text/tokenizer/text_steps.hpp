@@ -1,4 +1,5 @@
-// What a tokenizer does to a text before it cuts it into words: normalising, marking spaces.
+// The steps that a tokenizer applies to a text before it splits it into words: normalising, marking
+// spaces.
 #pragma once
 
 #include <lora/text/tokenizer/text_pattern.hpp>
@@ -18,26 +19,26 @@ struct TextStep {
   enum class Kind {
     nfc,                   ///< Unicode's normalisation form C
     prepend,               ///< `to` before every text that is not empty
-    prepend_unless_there,  ///< the same where the text does not begin with it
-    prepend_first,         ///< the same, and only where the text begins what is encoded
+    prepend_unless_there,  ///< prepend unless the text begins with it
+    prepend_first,         ///< the same, only at the beginning of the whole text
     replace,               ///< each `from`, or each match of `pattern`, becomes `to`
-    strip_left,            ///< white space at the beginning goes
-    strip_right,           ///< white space at the end goes
+    strip_left,            ///< removes white space at the beginning
+    strip_right,           ///< removes white space at the end
   };
   Kind kind = Kind::nfc;
   std::string from, to;
   std::optional<TextPattern> pattern = {};
 };
 
-/// How large steps may make a text of `size` bytes: 16 MiB, or 16 times as large. A file of a few
-/// lines can ask for more than any memory.
+/// Returns how large steps may make a text of `size` bytes: 16 MiB, or 16 times its size. A file of
+/// a few lines can ask for more than any memory.
 inline std::size_t largest_stepped_text(std::size_t size) {
   return std::max(std::size_t{16} << 20, 16 * size);
 }
 
 namespace detail {
 
-// The bytes of white space at one end.
+// Returns the bytes of white space at one end.
 inline std::size_t spaces_at_begin(std::string_view text) {
   std::size_t end = 0;
   for (std::size_t at = 0; at < text.size(); end = at) {
@@ -56,7 +57,7 @@ inline std::size_t spaces_at_end(std::string_view text) {
   return text.size() - begin;
 }
 
-inline constexpr std::string_view text_steps_name = "the normalizer and what changes pieces";
+inline constexpr std::string_view text_steps_name = "the normalizer and the pre-tokenizer";
 
 inline bool changes(const TextStep& step, std::string_view text, bool first) {
   switch (step.kind) {
@@ -70,7 +71,7 @@ inline bool changes(const TextStep& step, std::string_view text, bool first) {
     case TextStep::Kind::prepend_unless_there:
       return text.substr(0, step.to.size()) != step.to;
     case TextStep::Kind::replace:
-      // As the library has it, no expression matches in an empty text.
+      // As in the library, no expression matches an empty text.
       return !text.empty() && (step.pattern.has_value() || text.find(step.from) != text.npos);
     case TextStep::Kind::strip_left:
       return spaces_at_begin(text) > 0;
@@ -80,27 +81,28 @@ inline bool changes(const TextStep& step, std::string_view text, bool first) {
   return false;
 }
 
-// A text behind one step, and how many of its bytes stand for the first character (see
+// A text after one step, and how many of its bytes stand for the first character (see
 // SteppedText::is_first).
 struct StepResult {
   ChangedText text;
   std::size_t first = 0;
 };
 
-// NFC; `first`: as in the result.
+// Converts the text to NFC. `first` is the number of bytes of the first character, before the step
+// and in the result.
 inline StepResult composed(std::string_view text, std::size_t first, TextWork& work) {
   StepResult result;
   work.spend(4 * text.size(), text_steps_name);
   result.text = to_nfc(text);
   const ChangedText begin = to_nfc(text.substr(0, first));
   for (std::size_t at = 0; at < begin.text.size() && result.first < result.text.text.size();) {
-    next_code_point(begin.text, at);  // as many characters as the beginning makes alone
+    next_code_point(begin.text, at);  // as many characters as the beginning becomes by itself
     next_code_point(result.text.text, result.first);
   }
   return result;
 }
 
-// `limit`: the largest text that may come out; `first`: as in the result.
+// `limit` is the largest size of the result; `first` is as in the result.
 inline StepResult change(const TextStep& step, std::string_view text, std::size_t first,
                          std::size_t limit, TextWork& work) {
   if (step.kind == TextStep::Kind::nfc) return composed(text, first, work);
@@ -119,7 +121,7 @@ inline StepResult change(const TextStep& step, std::string_view text, std::size_
     put(part, from, 1);
     if (from < first) result.first += std::min(part.size(), first - from);
   };
-  // What stands for [begin, end) is counted as its last character, or the one before nothing.
+  // The replacement of [begin, end) counts as its last character, or the one before nothing.
   const auto replace = [&](std::size_t begin, std::size_t end) {
     put(step.to, begin, 0);
     if (std::max<std::size_t>(end, 1) <= first) result.first += step.to.size();
@@ -159,7 +161,7 @@ inline StepResult change(const TextStep& step, std::string_view text, std::size_
 
 }  // namespace detail
 
-/// A text behind a list of steps: the text itself as long as nothing changes it.
+/// A text after a list of steps. It is the text itself while nothing changes it.
 class SteppedText {
  public:
   explicit SteppedText(std::string_view text) : view_(text), size_(text.size()) {
@@ -168,8 +170,9 @@ class SteppedText {
   SteppedText(const SteppedText&) = delete;
   SteppedText& operator=(const SteppedText&) = delete;
 
-  /// `first`: whether the text begins what is encoded. Throws FormatError where `work` is used up,
-  /// or a step makes the text larger than `limit`, or largest_stepped_text where that is 0.
+  /// Applies the steps. `first` says whether the text is at the beginning of the encoded text.
+  /// `limit` is the largest size of the result; 0 stands for largest_stepped_text.
+  /// Throws: FormatError when `work` is used up or a step exceeds the limit.
   void apply(const std::vector<TextStep>& steps, bool first, TextWork& work,
              std::size_t limit = 0) {
     if (limit == 0) limit = largest_stepped_text(size_);
@@ -187,20 +190,20 @@ class SteppedText {
     }
   }
   std::string_view view() const { return view_; }
-  /// The byte of the text as it was given that byte `at` of view() stands for; its size for the
-  /// end.
+  /// Returns the byte of the original text that byte `at` of view() stands for, or the size of the
+  /// text for the end.
   std::size_t before(std::size_t at) const {
     if (!changed_) return at;
     return at < now_.origin.size() ? now_.origin[at] : size_;
   }
-  /// Whether byte `at` of view() stands for the first character of the text as it was given. As in
-  /// the tokenizers library, what replaces several characters stands for the last of them.
+  /// Whether byte `at` of view() stands for the first character of the original text. As in the
+  /// tokenizers library, the replacement of several characters stands for the last of them.
   bool is_first(std::size_t at) const { return at < first_; }
 
  private:
   std::string_view view_;
   std::size_t size_;
-  std::size_t first_ = 0;  // the bytes of view_ that stand for the first character
+  std::size_t first_ = 0;  // bytes of view_ that stand for the first character
   ChangedText now_;
   bool changed_ = false;
 };

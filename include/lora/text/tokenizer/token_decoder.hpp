@@ -1,4 +1,4 @@
-// Ids back to text, whole or as they come.
+// Turns ids back into text, at once or one by one.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -14,7 +14,7 @@
 
 namespace lora {
 
-/// How a tokenizer's file says that tokens become text.
+/// How tokens become text, as a tokenizer's file says.
 struct DecoderSpec {
   bool byte_level = true;        ///< tokens spell bytes (GPT-2)
   bool marks_to_spaces = false;  ///< U+2581 becomes a space
@@ -22,15 +22,15 @@ struct DecoderSpec {
   std::size_t strip_left = 0;    ///< spaces cut from the beginning of the whole text
 };
 
-/// What U+FFFD is in UTF-8.
+/// U+FFFD in UTF-8.
 inline constexpr std::string_view replacement_character = "\xEF\xBF\xBD";
 
-/// Whether more bytes may come behind those given.
+/// Whether more bytes may follow.
 enum class Input { more, complete };
 
-/// Appends `bytes` to `out` with each maximal part of a broken sequence as one U+FFFD, as Unicode
-/// recommends and Rust and Python do. With Input::more a sequence that is cut off at the end is
-/// left. Returns how many bytes were used.
+/// Appends `bytes` to `out` and replaces each maximal part of a broken sequence by one U+FFFD, as
+/// Unicode recommends and Rust and Python do. With Input::more, leaves a sequence that is cut off
+/// at the end. Returns the number of bytes used.
 inline std::size_t append_repaired_utf8(std::string_view bytes, Input input, std::string& out) {
   const auto byte = [&](std::size_t i) -> unsigned { return static_cast<unsigned char>(bytes[i]); };
   std::size_t at = 0;
@@ -61,15 +61,16 @@ inline std::size_t append_repaired_utf8(std::string_view bytes, Input input, std
   return at;
 }
 
-/// The text of each id, taken from the vocabulary once. Immutable; sharing it is safe.
+/// The text of each id, computed once from the vocabulary. Immutable; safe to share between
+/// threads.
 class TokenDecoder {
  public:
-  /// A text or, where `byte` says so, one byte of a character.
+  /// A text or, if `byte` is set, one byte of a character.
   struct Piece {
     std::string_view text;
     bool byte = false;
     bool special = false;
-    bool skipped = false;  ///< left out where special tokens are
+    bool skipped = false;  ///< omitted when special tokens are
   };
 
   TokenDecoder() = default;
@@ -81,7 +82,7 @@ class TokenDecoder {
   void add(std::uint32_t id, std::string_view token, bool special) {
     add(id, token, special, special);
   }
-  /// The same where decoding without special tokens asks for something else than `special`.
+  /// Adds a token for which skipping differs from `special`.
   void add(std::uint32_t id, std::string_view token, bool special, bool skipped) {
     if (id >= entries_.size()) entries_.resize(id + 1);
     Entry entry{text_.size(), 0, false, special, skipped};
@@ -105,11 +106,12 @@ class TokenDecoder {
     entries_[id] = entry;
   }
 
-  /// The piece of an id; empty for one that is no token. Throws ConfigError for a negative id.
+  /// Returns the piece of an id, empty if the id has no token.
+  /// Throws: ConfigError for a negative id.
   Piece piece(std::int64_t id) const {
     if (id < 0) {
       throw ConfigError("Tokenizer::decode: id " + std::to_string(id) +
-                        " is negative, which stands for no token");
+                        " is negative, expected the id of a token");
     }
     if (static_cast<std::uint64_t>(id) >= entries_.size()) return {};
     const Entry& entry = entries_[static_cast<std::size_t>(id)];
@@ -123,7 +125,7 @@ class TokenDecoder {
     bool byte = false, special = false, skipped = false;
   };
 
-  // The value of "<0xAB>".
+  // Returns the value of "<0xAB>".
   std::optional<char> fallback_byte(std::string_view token) const {
     if (!spec_.byte_fallback || token.size() != 6 || token.substr(0, 3) != "<0x" || token[5] != '>')
       return std::nullopt;

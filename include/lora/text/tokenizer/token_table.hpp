@@ -1,4 +1,4 @@
-// The two hash tables of byte-pair encoding: strings to ids, and pairs of ids to numbers.
+// The two hash tables of byte-pair encoding: from strings to ids, and from pairs of ids to numbers.
 #pragma once
 
 #include <lora/core/random.hpp>
@@ -13,13 +13,13 @@
 
 namespace lora {
 
-/// What the tables answer for a key that they do not hold.
+/// The value of a key that a table does not hold.
 inline constexpr std::uint32_t no_token = 0xFFFFFFFFu;
 
 namespace detail {
 
-/// Of each table another one, so that a file cannot be made of keys that all meet in one slot. What
-/// a table answers does not depend on it.
+/// Returns a secret per table, so that a file cannot be made of keys that all meet in one slot. The
+/// contents of a table do not depend on it.
 inline std::uint64_t hash_secret() {
   std::random_device random;
   return std::uint64_t{random()} << 32 | random();
@@ -27,12 +27,12 @@ inline std::uint64_t hash_secret() {
 
 }  // namespace detail
 
-/// Strings with a 32-bit value each, all bytes in one block. Reading is safe from several threads.
+/// A map from strings to 32-bit values, with all bytes in one block. Several threads may read it.
 class TokenTable {
  public:
   std::size_t size() const { return entries_.size(); }
 
-  /// Whether `key` was new; an old one keeps its value.
+  /// Adds `key` and returns whether it was new; an old key keeps its value.
   bool add(std::string_view key, std::uint32_t value) {
     if (2 * (entries_.size() + 1) > slots_.size()) grow();
     const std::uint64_t h = hash(key);
@@ -43,7 +43,7 @@ class TokenTable {
     bytes_ += key;
     return true;
   }
-  /// The value of `key`, or no_token.
+  /// Returns the value of `key`, or no_token.
   std::uint32_t find(std::string_view key) const {
     if (slots_.empty()) return no_token;
     const Slot& slot = slots_[place_of(key, hash(key))];
@@ -74,7 +74,7 @@ class TokenTable {
   std::string_view key_of(const Entry& entry) const {
     return std::string_view(bytes_).substr(entry.begin, entry.size);
   }
-  // Where `key` is, or the free slot where it would be.
+  // Returns the slot of `key`, or the free slot where it would be.
   std::size_t place_of(std::string_view key, std::uint64_t h) const {
     const std::size_t mask = slots_.size() - 1;
     for (std::size_t at = (h >> 32) & mask;; at = (at + 1) & mask) {
@@ -99,10 +99,10 @@ class TokenTable {
   std::vector<Slot> slots_;
 };
 
-/// Pairs of 32-bit numbers with a 32-bit value each. Reading is safe from several threads.
+/// A map from pairs of 32-bit numbers to 32-bit values. Several threads may read it.
 class PairTable {
  public:
-  /// The place of the pair's value, no_token at first. Good until the next call.
+  /// Returns the value of the pair, initially no_token. The reference is valid until the next call.
   std::uint32_t& at(std::uint32_t a, std::uint32_t b) {
     if (2 * (size_ + 1) > slots_.size()) grow();
     Slot& slot = slots_[place_of(a, b)];
@@ -112,7 +112,7 @@ class PairTable {
     }
     return slot.value;
   }
-  /// The pair's value, or `absent`.
+  /// Returns the value of the pair, or `absent`.
   std::uint32_t find(std::uint32_t a, std::uint32_t b, std::uint32_t absent) const {
     if (slots_.empty()) return absent;
     const Slot& slot = slots_[place_of(a, b)];
@@ -146,7 +146,7 @@ class PairTable {
   std::uint64_t multiplier_ = detail::hash_secret() | 1;
   std::vector<Slot> slots_;
   std::size_t size_ = 0;
-  int shift_ = 0;  ///< 64 less the bits of a slot's place
+  int shift_ = 0;  ///< 64 minus the bits of a slot's index
 };
 
 }  // namespace lora

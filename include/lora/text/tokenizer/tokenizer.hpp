@@ -1,4 +1,4 @@
-// A tokenizer: text to ids and back, as HuggingFace's tokenizers does it.
+// A tokenizer: turns text into ids and back, as HuggingFace's tokenizers does.
 #pragma once
 
 #include <lora/core/types.hpp>
@@ -21,16 +21,17 @@
 
 namespace lora {
 
-/// Which of the ids that a tokenizer puts around a text (<s>, </s>) encode() adds.
+/// Which of the ids around a text (<s>, </s>) encode() adds.
 enum class SpecialTokens { none, before, add };
-/// Whether decode() leaves out special tokens.
+/// Whether decode() omits special tokens.
 enum class SkipSpecial { no, yes };
 
-/// All that makes a tokenizer, as plain values; what its files hold, read by open_tokenizer.
+/// The complete description of a tokenizer in plain values, as read_tokenizer_spec() reads it from
+/// files.
 struct TokenizerSpec {
   BpeSpec model;
   std::vector<TextStep> normalizer;     ///< before added tokens with `normalized` are searched
-  std::vector<TextCut> cuts;            ///< behind that, each in the pieces of the one before
+  std::vector<TextCut> cuts;            ///< after it, each in the pieces of the one before
   std::vector<TextStep> pre_tokenizer;  ///< in each piece
   WordSplit split = WordSplit::none;
   std::vector<TextCut> spelled_cuts;  ///< of words as a byte-level vocabulary spells them
@@ -38,24 +39,35 @@ struct TokenizerSpec {
   std::vector<std::uint32_t> before, after;  ///< ids around a text
   DecoderSpec decoder;
   std::optional<std::string> bos_token, eos_token, pad_token;
-  std::string chat_template;         ///< Jinja text, empty where there is none
+  std::string chat_template;         ///< Jinja text, empty if there is none
   bool split_special = false;        ///< special tokens in a text are ordinary text
-  std::vector<std::string> notices;  ///< what of the files is not followed, one sentence each
+  std::vector<std::string> notices;  ///< parts of the files that are ignored, one sentence each
 };
 
-/// Ids and how far in the text each one reaches: token i covers bytes [ends[i-1], ends[i]), the
-/// first from 0 on. A token that was added around the text, or stands for a part of a character,
-/// may cover none. Where normalisation joins characters, they belong to the token behind.
+/// Ids and where each one ends in the text: token i covers bytes [ends[i-1], ends[i]), the first
+/// from 0 on. A token added around the text, or one for a part of a character, may cover none. If
+/// normalisation joins characters, they belong to the later token.
 struct Encoding {
   std::vector<std::int64_t> ids;
   std::vector<std::size_t> ends;
 };
 
-/// An immutable tokenizer; copying shares nothing but costs time, const calls are safe from several
-/// threads at once.
+/// An immutable tokenizer.
+///
+///   const Tokenizer tokenizer = Tokenizer::open("checkpoint");  // needs tokenizer_files.hpp
+///   const std::vector<std::int64_t> ids = tokenizer.encode("Hello, world");
+///   const std::string text = tokenizer.decode(ids, SkipSpecial::yes);
+///   StreamingDecoder stream(tokenizer);
+///   for (const std::int64_t id : ids) std::printf("%s", stream.push(id).c_str());
+///   std::printf("%s\n", stream.finish().c_str());
+///
+/// Allocates: a copy duplicates the vocabulary.
+/// Threads: several threads may call const functions at once.
 class Tokenizer {
  public:
-  /// Throws FormatError (model: see Bpe; an added token whose id contradicts the vocabulary).
+  /// Builds the tokenizer.
+  /// Throws: FormatError for a bad model (see Bpe) or an added token whose id contradicts the
+  ///   vocabulary.
   explicit Tokenizer(TokenizerSpec spec)
       : where_(spec.model.where),
         model_(std::move(spec.model)),
@@ -66,7 +78,7 @@ class Tokenizer {
       if (!model_.spelling(id).empty()) decoder_.add(id, model_.spelling(id), false);
     }
     std::vector<AddedToken> raw, normalized;
-    std::size_t left = std::size_t{16} << 20, bytes = 0;  // may be made of them all; of them all
+    std::size_t left = std::size_t{16} << 20, bytes = 0;  // bytes allowed, bytes given
     for (const AddedToken& token : spec_.added) bytes += token.content.size();
     TextWork work(where_, bytes);
     for (const AddedToken& token : spec_.added) {
@@ -81,12 +93,12 @@ class Tokenizer {
         left -= std::min(left, content.view().size());
         searched.content = content.view();
       }
-      // As the library has it: text and the question whether to skip it are of the normalised token.
+      // As in the library, the text and whether it is skipped are those of the normalised token.
       decoder_.add(token.id, searched.content, token.special,
                    token.special && searched.content == token.content);
       (token.normalized ? normalized : raw).push_back(std::move(searched));
     }
-    // A template may put an id around a text that no token has.
+    // A template may add an id that no token has.
     for (const auto* ids : {&spec_.before, &spec_.after}) {
       for (const std::uint32_t id : *ids) limit = std::max(limit, id + 1);
     }
@@ -98,41 +110,43 @@ class Tokenizer {
     vocab_size_ = static_cast<Index>(limit);
   }
 
-  /// Reads the tokenizer files of a model's directory; defined in tokenizer_files.hpp.
+  /// Reads the tokenizer files of a model's directory. Defined in tokenizer_files.hpp, which
+  /// documents it.
   static Tokenizer open(const std::filesystem::path& directory);
 
-  /// One more than the largest id.
+  /// Returns one more than the largest id.
   Index vocab_size() const { return vocab_size_; }
-  /// The id of a token as the files spell it ("<|im_end|>", "Ġthe"), if it is one.
+  /// Returns the id of a token as the files spell it ("<|im_end|>", "Ġthe"), if it exists.
   std::optional<std::int64_t> id_of(std::string_view token) const {
     std::uint32_t id = added_ids_.find(token);
     if (id == no_token) id = model_.id_of(token);
     return id == no_token ? std::nullopt : std::optional<std::int64_t>(id);
   }
-  /// The token that begins a text, ends one, fills up; their texts and ids, where there are any.
+  /// The tokens that begin, end and pad a text, and their ids, if there are any.
   const std::optional<std::string>& bos_token() const { return spec_.bos_token; }
   const std::optional<std::string>& eos_token() const { return spec_.eos_token; }
   const std::optional<std::string>& pad_token() const { return spec_.pad_token; }
   std::optional<std::int64_t> bos_id() const { return id_of_optional(spec_.bos_token); }
   std::optional<std::int64_t> eos_id() const { return id_of_optional(spec_.eos_token); }
   std::optional<std::int64_t> pad_id() const { return id_of_optional(spec_.pad_token); }
-  /// What of the tokenizer's files is not followed, or is not as transformers 5 has it: one sentence
-  /// each, for a program to show.
+  /// Returns the parts of the tokenizer's files that are ignored or differ from transformers 5: one
+  /// sentence each, for a program to show.
   const std::vector<std::string>& notices() const { return spec_.notices; }
-  /// The Jinja text of the chat template, empty where the files hold none.
+  /// Returns the Jinja text of the chat template, or an empty string if the files hold none.
   const std::string& chat_template() const { return spec_.chat_template; }
 
-  /// The ids of `text` (UTF-8; other bytes are encoded as bytes). Added tokens in it are
-  /// recognised, as HuggingFace does. Time O(n log n), in one thread. Throws ConfigError beyond
-  /// 2^31 - 1 bytes, FormatError where the tokenizer's own rules take too long (see TextWork).
+  /// Returns the ids of `text` (UTF-8; other bytes are encoded as bytes). Recognises added tokens
+  /// in it, as HuggingFace does. Takes O(n log n) time on one thread.
+  /// Throws: ConfigError beyond 2^31 - 1 bytes; FormatError if the tokenizer's own rules take too
+  ///   long (see TextWork).
   std::vector<std::int64_t> encode(std::string_view text,
                                    SpecialTokens special = SpecialTokens::add) const {
     std::vector<std::int64_t> ids;
     encode_into(text, special, ids, nullptr);
     return ids;
   }
-  /// The same with the place of each token. The stretches of `fixed`, in order and apart, are the
-  /// one token that they name, whatever the tokenizer would make of them.
+  /// Encodes as encode() does and returns the end of each token. Each range of `fixed`, in order
+  /// and disjoint, becomes the one token that it names, whatever the tokenizer would make of it.
   Encoding encode_with_ends(std::string_view text, SpecialTokens special = SpecialTokens::add,
                             std::span<const TextPart> fixed = {}) const {
     Encoding out;
@@ -140,12 +154,12 @@ class Tokenizer {
     return out;
   }
 
-  /// The text of `ids`; what is not UTF-8 becomes U+FFFD, an id without a token nothing. Throws
-  /// ConfigError for a negative id.
+  /// Returns the text of `ids`. Invalid UTF-8 becomes U+FFFD; an id without a token adds nothing.
+  /// Throws: ConfigError for a negative id.
   std::string decode(std::span<const std::int64_t> ids, SkipSpecial skip = SkipSpecial::no) const {
     std::string bytes, out;
     const bool byte_level = decoder_.spec().byte_level;
-    const auto end_run = [&] {  // a run of byte tokens is text as a whole or not at all
+    const auto end_run = [&] {  // a run of byte tokens is valid as a whole or not at all
       if (first_invalid_utf8(bytes) == bytes.size()) {
         out += bytes;
       } else {
@@ -173,9 +187,9 @@ class Tokenizer {
     return out.substr(cut);
   }
 
-  /// What a StreamingDecoder reads.
+  /// The table that StreamingDecoder reads.
   const TokenDecoder& decoder() const { return decoder_; }
-  /// The ids that SpecialTokens::add puts before and behind a text.
+  /// The ids that SpecialTokens::add puts before and after a text.
   const std::vector<std::uint32_t>& ids_before() const { return spec_.before; }
   const std::vector<std::uint32_t>& ids_after() const { return spec_.after; }
 
@@ -194,7 +208,7 @@ class Tokenizer {
     if (known == no_token && token.id < model_.id_limit() && !model_.spelling(token.id).empty())
       refuse(token, "in the vocabulary that is " + in_quotes(model_.spelling(token.id)));
   }
-  // The library fails on white space that is taken twice this way.
+  // The library fails on white space that two tokens take in this way.
   void check_strips(const std::vector<AddedToken>& tokens) const {
     const auto is_split = [&](const AddedToken& token) {
       return token.special && spec_.split_special;
@@ -206,12 +220,12 @@ class Tokenizer {
     for (const AddedToken& token : tokens) {
       if (token.lstrip && !token.rstrip && !token.content.empty() && !is_split(token) &&
           detail::spaces_at_begin(token.content) == token.content.size()) {
-        refuse(token, "white space with lstrip and without rstrip is not supported beside " +
+        refuse(token, "white space with lstrip and without rstrip is not supported together with " +
                           in_quotes(taker->content) + ", which has rstrip");
       }
     }
   }
-  // The library takes either of two tokens with one text, from run to run another one.
+  // The library takes either of two tokens with the same text, differently from run to run.
   void note_one_text(const std::vector<AddedToken>& tokens) {
     TokenTable seen;
     for (const AddedToken& token : tokens) {
@@ -271,12 +285,12 @@ class Tokenizer {
     for (std::size_t& end : *ends) end = last = std::max(last, end);
   }
 
-  // A stretch between two added tokens, which begins at byte `begin` of the whole text.
+  // Encodes the text between two added tokens, which begins at byte `begin` of the whole text.
   void encode_part(std::string_view text, std::size_t begin, Bpe::Scratch& scratch,
                    std::vector<TextPart>& parts, TextWork& work, TokenSink& sink) const {
     SteppedText normal(text);
     normal.apply(spec_.normalizer, begin == 0, work);
-    if (normal.view().empty()) {  // a space before it would be more than nothing
+    if (normal.view().empty()) {  // a space before it would add a token
     } else if (normalized_finder_.empty()) {
       encode_piece(normal, {0, normal.view().size()}, 0, begin, scratch, work, sink);
     } else {
@@ -292,7 +306,7 @@ class Tokenizer {
     }
     sink.position = begin + text.size();
   }
-  // A piece behind the first `cut` cuts.
+  // Encodes a piece that the first `cut` cuts left.
   void encode_piece(const SteppedText& normal, TextRange piece, std::size_t cut, std::size_t begin,
                     Bpe::Scratch& scratch, TextWork& work, TokenSink& sink) const {
     if (cut == spec_.cuts.size()) {
@@ -305,7 +319,7 @@ class Tokenizer {
                    scratch, work, sink);
     }
   }
-  // A word as its vocabulary spells it is cut once more (Falcon).
+  // Cuts a word once more as its vocabulary spells it (Falcon).
   void encode_spelled(std::string_view word, std::size_t cut, Bpe::Scratch& scratch, TextWork& work,
                       TokenSink& sink) const {
     if (cut == spec_.spelled_cuts.size()) {
@@ -313,7 +327,7 @@ class Tokenizer {
       return;
     }
     std::string spelled;
-    std::vector<std::size_t> byte_at;  // for each byte of the spelling
+    std::vector<std::size_t> byte_at;  // per byte of the spelling
     for (std::size_t i = 0; i < word.size(); ++i) {
       spelled += ByteSpelling::instance().spelling(static_cast<std::uint8_t>(word[i]));
       byte_at.resize(spelled.size(), i);

@@ -1,4 +1,4 @@
-// The tokenizer files of a model's directory, as transformers writes them.
+// Reads the tokenizer files of a model's directory, as transformers writes them.
 #pragma once
 
 #include <lora/io/file.hpp>
@@ -23,7 +23,7 @@ inline std::string read_text(const std::filesystem::path& path) {
   return std::string(as_text(bytes));
 }
 
-// The template itself, or the one called "default" of several.
+// Returns the template, or the one named "default" of several.
 inline std::string read_chat_template(JsonFields& config) {
   const Json* const field = config.find("chat_template");
   if (field == nullptr) return {};
@@ -35,7 +35,7 @@ inline std::string read_chat_template(JsonFields& config) {
   config.refuse("chat_template", "is a list without a template called \"default\"");
 }
 
-// add_bos_token and add_eos_token say what stands around a text, unless tokenizer.json does.
+// add_bos_token and add_eos_token determine the ids around a text, unless tokenizer.json does.
 inline void read_added_around(JsonFields& config, bool whole, TokenizerSpec& spec) {
   const special_tokens::AddedVocabulary vocabulary(spec);
   const auto apply = [&](const char* name, const std::optional<std::string>& token,
@@ -64,13 +64,13 @@ inline bool is_class(const std::string& tokenizer_class, std::string_view name) 
   return tokenizer_class == name || tokenizer_class == std::string(name) + "Fast";
 }
 
-// The steps that put a space, or its mark, before a text.
+// Whether the step puts a space, or its mark, before a text.
 inline bool is_prefix(const TextStep& step) {
   return step.kind == TextStep::Kind::prepend || step.kind == TextStep::Kind::prepend_first ||
          step.kind == TextStep::Kind::prepend_unless_there;
 }
 
-// add_prefix_space, for the classes of transformers 5 that build their tokenizer with it.
+// Applies add_prefix_space, for the classes of transformers 5 that build their tokenizer with it.
 inline void read_prefix_space(JsonFields& config, const std::string& tokenizer_class,
                               TokenizerSpec& spec) {
   if (config.find("add_prefix_space") == nullptr) return;
@@ -82,7 +82,7 @@ inline void read_prefix_space(JsonFields& config, const std::string& tokenizer_c
   const bool bytes =
       is_class(tokenizer_class, "GPT2Tokenizer") || is_class(tokenizer_class, "Qwen2Tokenizer");
   if (bytes && spec.model.byte_level && asked) {
-    // Behind a Split each piece is a text of its own; GPT-2's expression belongs to ByteLevel.
+    // After a Split, each piece is a text of its own; GPT-2's expression belongs to ByteLevel.
     if (spec.split == WordSplit::qwen2 || spec.split == WordSplit::llama3) {
       TextCut cut;
       cut.find = TextCut::Find::pattern;
@@ -103,8 +103,8 @@ inline void read_prefix_space(JsonFields& config, const std::string& tokenizer_c
   }
 }
 
-// Whether spaces become marks, and nothing else: as a normalizer, which added tokens may see, or as
-// Metaspace without a prefix.
+// Whether the tokenizer turns spaces into marks and does nothing else: with a normalizer, whose
+// result added tokens may see, or with Metaspace without a prefix.
 inline bool only_marks_spaces(const TokenizerSpec& spec) {
   const auto marks = [](const std::vector<TextStep>& steps) {
     return steps.size() == 1 && steps[0].kind == TextStep::Kind::replace && !steps[0].pattern &&
@@ -120,7 +120,7 @@ inline bool only_marks_spaces(const TokenizerSpec& spec) {
          std::none_of(spec.added.begin(), spec.added.end(), sees);
 }
 
-// Fields that change what encoding and decoding do.
+// Reads the fields that change encoding and decoding.
 inline void read_behavior(JsonFields& config, const std::string& tokenizer_class, bool whole,
                           TokenizerSpec& spec) {
   read_prefix_space(config, tokenizer_class, spec);
@@ -140,11 +140,11 @@ inline void read_behavior(JsonFields& config, const std::string& tokenizer_class
         config.path("tokenizer_class") + ": " + in_quotes(tokenizer_class) +
         ": ids are those that the tokenizers library gives for tokenizer.json; transformers 5 "
         "builds another tokenizer for this class, whose ids differ at the beginning of a text, "
-        "behind added tokens and in runs of spaces");
+        "after added tokens and in runs of spaces");
   }
 }
 
-// The next line of `text` without its end (LF or CRLF).
+// Returns the next line of `text` without its end (LF or CRLF).
 inline std::string_view next_line(std::string_view& text) {
   const std::size_t end = std::min(text.find('\n'), text.size());
   std::string_view line = text.substr(0, end);
@@ -153,7 +153,8 @@ inline std::string_view next_line(std::string_view& text) {
   return line;
 }
 
-// vocab.json and merges.txt, which say nothing of the words: that is what the class's name says.
+// Reads vocab.json and merges.txt. They do not describe how words are split; the name of the class
+// does.
 inline TokenizerSpec read_vocab_and_merges(const std::filesystem::path& directory,
                                            const std::string& tokenizer_class) {
   TokenizerSpec spec;
@@ -183,7 +184,7 @@ inline TokenizerSpec read_vocab_and_merges(const std::filesystem::path& director
   return spec;
 }
 
-// What the classes of transformers fill in where no file names a token.
+// Returns the tokens that the classes of transformers assume if no file names them.
 inline std::vector<std::pair<std::string, std::string>> default_tokens(
     const std::string& tokenizer_class) {
   const std::string end = "<|endoftext|>";
@@ -196,7 +197,7 @@ inline std::vector<std::pair<std::string, std::string>> default_tokens(
   return {};
 }
 
-// A token by its id, if there is one.
+// Returns the token of an id, if there is one.
 inline std::optional<std::string> token_of(const TokenizerSpec& spec, std::uint32_t id) {
   for (const AddedToken& added : spec.added) {
     if (added.id == id) return added.content;
@@ -207,9 +208,9 @@ inline std::optional<std::string> token_of(const TokenizerSpec& spec, std::uint3
   return std::nullopt;
 }
 
-// Where no tokenizer file names the beginning and end tokens: the end token of
+// If no tokenizer file names the begin and end tokens, takes the end token of
 // generation_config.json or config.json, and the one token that tokenizer.json puts before a text.
-// An empty name is none.
+// An empty name counts as none.
 inline void name_tokens_by_id(const std::filesystem::path& directory, TokenizerSpec& spec) {
   for (auto* token : {&spec.bos_token, &spec.eos_token, &spec.pad_token}) {
     if (*token && (*token)->empty()) token->reset();
@@ -228,13 +229,12 @@ inline void name_tokens_by_id(const std::filesystem::path& directory, TokenizerS
 
 }  // namespace tokenizer_files
 
-/// The tokenizer in `directory`: tokenizer.json, or vocab.json and merges.txt (GPT-2, Qwen2), with
-/// what tokenizer_config.json, special_tokens_map.json, added_tokens.json (see add_special_tokens)
-/// and chat_template.jinja add: further added tokens, the beginning, end and padding tokens, the
-/// chat template, and without a tokenizer.json add_bos_token and add_eos_token. An end token that
-/// none of them names is the one of generation_config.json or config.json. Throws IoError or
-/// FormatError (see
-/// parse_tokenizer_json) naming the file.
+/// Reads the tokenizer in `directory`: tokenizer.json, or vocab.json and merges.txt (GPT-2, Qwen2).
+/// Adds what tokenizer_config.json, special_tokens_map.json, added_tokens.json (see
+/// add_special_tokens) and chat_template.jinja say: further added tokens, the begin, end and
+/// padding tokens, the chat template, and without a tokenizer.json add_bos_token and add_eos_token.
+/// If none of them names an end token, takes that of generation_config.json or config.json.
+/// Throws: IoError; FormatError that names the file (see parse_tokenizer_json).
 inline TokenizerSpec read_tokenizer_spec(const std::filesystem::path& directory) {
   namespace files = tokenizer_files;
   const auto there = [&](const char* name) { return std::filesystem::exists(directory / name); };

@@ -1,4 +1,4 @@
-// tokenizer.json, as HuggingFace's tokenizers writes it.
+// Reads tokenizer.json, as HuggingFace's tokenizers writes it.
 #pragma once
 
 #include <lora/io/json_fields.hpp>
@@ -13,18 +13,21 @@
 
 namespace lora {
 
-/// Reads the text of a tokenizer.json; `where` names the file. Supported are BPE models, byte-level
-/// (ByteLevel pre-tokeniser and decoder) or of characters with byte fallback (SentencePiece's,
-/// spaces marked by normalisers or Metaspace), the normalisers NFC, Prepend, Replace and Strip, the
-/// pre-tokenisers Split (see TextPattern), Digits, Punctuation, Whitespace and WhitespaceSplit
-/// before ByteLevel, behind it and before Metaspace, TemplateProcessing, added tokens. `truncation` and
-/// `padding` are left out, as transformers does. Throws FormatError naming the file and the path in
-/// it for whatever else would change ids or text.
+/// Parses the text of a tokenizer.json; `where` names the file. Supports
+/// - BPE models, byte-level (ByteLevel pre-tokenizer and decoder) or of characters with byte
+///   fallback (SentencePiece, spaces marked by normalizers or Metaspace);
+/// - the normalizers NFC, Prepend, Replace and Strip;
+/// - the pre-tokenizers Split (see TextPattern), Digits, Punctuation, Whitespace and
+///   WhitespaceSplit before and after ByteLevel and before Metaspace;
+/// - TemplateProcessing and added tokens.
+/// Ignores `truncation` and `padding`, as transformers does.
+/// Throws: FormatError that names the file and the path in it, for anything else that would change
+///   ids or text.
 inline TokenizerSpec parse_tokenizer_json(std::string_view text, const std::string& where);
 
 namespace tokenizer_json {
 
-// The members of a Sequence, or the one thing itself.
+// Returns the members of a Sequence, or the single step.
 inline std::vector<JsonFields> members(JsonFields fields, const std::string& list) {
   if (fields.text("type") != "Sequence") return {std::move(fields)};
   std::vector<JsonFields> all;
@@ -40,7 +43,7 @@ inline void refuse_type(const JsonFields& fields, const std::string& type,
   fields.refuse("type", in_quotes(type) + " is not supported, only " + known);
 }
 
-// What a Replace or a Split looks for: a text or a regular expression.
+// What a Replace or a Split searches for: a text or a regular expression.
 struct ReadPattern {
   std::string literal, regex;
   std::optional<TextPattern> pattern;
@@ -90,7 +93,7 @@ inline void read_metaspace(JsonFields& fields, TokenizerSpec& spec) {
   const std::string mark = fields.text("replacement");
   if (mark != space_mark) fields.refuse("replacement", in_quotes(mark) + ", expected U+2581");
   std::string scheme = fields.text("prepend_scheme", "always");
-  // Files of before 2024 have this instead.
+  // Files from before 2024 have this field instead.
   if (!fields.flag("add_prefix_space", true)) scheme = "never";
   fields.ignore("str_rep");
   spec.pre_tokenizer.push_back({TextStep::Kind::replace, " ", mark});
@@ -116,7 +119,7 @@ inline TextCut::Behavior read_behavior(JsonFields& fields, const std::string& fa
   return Behavior::contiguous;
 }
 
-// One of the pre-tokenisers that only cut; false for another type.
+// Reads a pre-tokenizer that only cuts; returns false for any other type.
 inline bool read_cut(JsonFields& fields, const std::string& type, TextCut& cut) {
   using Behavior = TextCut::Behavior;
   if (type == "Split") {
@@ -151,8 +154,8 @@ inline void read_byte_level(JsonFields& fields, TokenizerSpec& spec) {
     spec.split = WordSplit::gpt2;
     return;
   }
-  // The known expressions match every character, so that keeping matches and cutting between them
-  // are the same, and have a faster scanner.
+  // The known expressions match every character, so keeping matches equals cutting between them,
+  // which has a faster scanner.
   if (spec.cuts.empty() || !spec.cuts.back().pattern || !spec.pre_tokenizer.empty()) return;
   const TextCut& last = spec.cuts.back();
   const auto split = split_of_regex(last.pattern->text());
@@ -202,7 +205,7 @@ inline std::pair<std::string, std::string> read_merge(const Json& merge, const s
   throw FormatError(where + ": is neither \"left right\" nor [\"left\", \"right\"]");
 }
 
-// The object of tokens and their ids.
+// Reads the object of tokens and their ids.
 inline void read_ids(const Json& vocab, const std::string& where, BpeSpec& model) {
   model.vocab.reserve(vocab.size());
   for (const auto& [token, id] : vocab.items()) {
@@ -270,7 +273,7 @@ inline void read_template(JsonFields& fields, TokenizerSpec& spec) {
       const Json& ids = token.array("ids");
       for (const Json& id : ids) {
         if (!id.is_number_unsigned() || id.get<std::uint64_t>() > Bpe::largest_id)
-          token.refuse("ids", "holds " + printable(id.dump()) + ", which is no id");
+          token.refuse("ids", "holds " + printable(id.dump()) + ", expected an id");
         (text_seen ? spec.after : spec.before).push_back(id.get<std::uint32_t>());
         if (spec.after.size() + spec.before.size() > 1000)
           fields.refuse("single", "adds more than 1000 ids");
