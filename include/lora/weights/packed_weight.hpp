@@ -156,12 +156,12 @@ class PackedWeight {
         return d < cols_ ? slab_source(p, d) : next < 0 ? kernels::Ahead{} : slab_source(next, 0);
       };
       if (!is_bf16 || count <= kernels::few_rows) {
-        multiply_piece(with, in.middle_rows(i, count), terms, i, p * wide, c, add, memory, in_place,
-                       ahead);
+        Pieces::multiply(with, in.middle_rows(i, count), terms, i, p * wide, c, add, memory,
+                         in_place, ahead);
         return;
       }
       // With many rows, widen the slab to float once instead of once per tile.
-      multiply_piece(
+      Pieces::multiply(
           with, in.middle_rows(i, count), terms, i, p * wide, c, add, memory,
           [&](Index d, Index depth) {
             if constexpr (is_bf16)
@@ -354,39 +354,6 @@ class PackedWeight {
       }
       Pieces::add_terms(with, terms, nullptr, 0, d, c, memory.slab);
     });
-  }
-
-  /// Computes c (+)= a W' + Σ terms for the piece of the result at row i and column j.
-  /// weight_slab(k, depth) returns the rows from k on of W' as the kernels read them. ahead(k)
-  /// returns the memory to prefetch for them; at k = a.cols, that of the next piece. A term that
-  /// covers all rows of the piece is added while its tiles are in registers.
-  template <class Fn, class AheadFn>
-  static void multiply_piece(const kernels::ProductKernels<S>& with, const View<S>& a,
-                             std::span<const LowRank<S>> terms, Index i, Index j,
-                             const MutableView<S>& c, bool add, Memory& memory, Fn&& weight_slab,
-                             AheadFn&& ahead) {
-    const LowRank<S>* fused = a.cols == 0 ? nullptr : Pieces::fused_term(terms, i, c.rows);
-    for (Index k = 0; k < a.cols; k += deep, add = true) {
-      const Index depth = std::min(deep, a.cols - k);
-      const auto slab = weight_slab(k, depth);
-      using B = std::remove_cvref_t<decltype(*slab.data)>;
-      kernels::BlockProduct<S, B> block = {
-          c.rows, c.cols,       {depth, a.data + k, a.row_stride, 1, slab.data, slab.stride},
-          c.data, c.row_stride, add};
-      block.ahead = ahead(k + depth);
-      if (fused != nullptr && k + depth == a.cols)
-        block.more = Pieces::terms_of(with, *fused, i, c.rows, j, c.cols, memory.term);
-      if constexpr (std::is_same_v<B, S>) {
-        with.multiply(block);
-      } else {
-        kernels::bf16_kernels<S>().multiply(block);
-      }
-    }
-    if (!add) {
-      for (Index row = 0; row < c.rows; ++row)
-        std::fill_n(c.data + row * c.row_stride, c.cols, S(0));
-    }
-    Pieces::add_terms(with, terms, fused, i, j, c, memory.slab);
   }
 
   Index rows_, cols_;

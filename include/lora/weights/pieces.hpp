@@ -71,6 +71,38 @@ struct Pieces {
                        true, memory);
     }
   }
+
+  /// Computes c (+)= a W' + Σ terms for the piece of the result at row i and column j.
+  /// weight_slab(k, depth) returns the rows from k on of W' as the kernels read them. ahead(k)
+  /// returns the memory to prefetch for them; at k = a.cols, that of the next piece. A term that
+  /// covers all rows of the piece is added while its tiles are in registers.
+  template <class Fn, class AheadFn>
+  static void multiply(const kernels::ProductKernels<S>& with, const View<S>& a,
+                       std::span<const LowRank<S>> terms, Index i, Index j, const MutableView<S>& c,
+                       bool add, Memory& memory, Fn&& weight_slab, AheadFn&& ahead) {
+    const LowRank<S>* fused = a.cols == 0 ? nullptr : fused_term(terms, i, c.rows);
+    for (Index k = 0; k < a.cols; k += kernels::slab_depth<S>, add = true) {
+      const Index depth = std::min(kernels::slab_depth<S>, a.cols - k);
+      const auto slab = weight_slab(k, depth);
+      using B = std::remove_cvref_t<decltype(*slab.data)>;
+      kernels::BlockProduct<S, B> block = {
+          c.rows, c.cols,       {depth, a.data + k, a.row_stride, 1, slab.data, slab.stride},
+          c.data, c.row_stride, add};
+      block.ahead = ahead(k + depth);
+      if (fused != nullptr && k + depth == a.cols)
+        block.more = terms_of(with, *fused, i, c.rows, j, c.cols, memory.term);
+      if constexpr (std::is_same_v<B, S>) {
+        with.multiply(block);
+      } else {
+        kernels::bf16_kernels<S>().multiply(block);
+      }
+    }
+    if (!add) {
+      for (Index row = 0; row < c.rows; ++row)
+        std::fill_n(c.data + row * c.row_stride, c.cols, S(0));
+    }
+    add_terms(with, terms, fused, i, j, c, memory.slab);
+  }
 };
 
 }  // namespace lora::detail
