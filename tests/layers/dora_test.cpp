@@ -407,6 +407,39 @@ TEST(DoRA, AStepOfTheSameSizeAllocatesNothing) {
   }
 }
 
+// A tape keeps n while A, B, s and W stay, and only then.
+TEST(DoRA, ATapeThatServedBeforeComputesAsAFreshOne) {
+  LoRALinear<double> layer(random_matrix(5, 4, "W"));
+  add_dora(layer, "a", dora(2));
+  layer.adapters().set_active({"a"});
+  const Matrix<double> x = random_matrix(3, 4, "x");
+  LoRALinear<double>::Tape used;
+  Matrix<double> y(3, 5), expected(3, 5);
+  const auto check = [&](const char* what) {
+    LoRALinear<double>::Tape fresh;
+    layer.forward(x, y, &used);
+    layer.forward(x, expected, &fresh);
+    EXPECT_TRUE(same_bits(y, expected)) << what;
+  };
+  check("first");
+  Adapter<double>& adapter = layer.adapters().get("a");
+  adapter.B.value(4, 1) += 0.5;
+  check("another B");
+  adapter.A.value(1, 3) -= 0.5;
+  check("another A");
+  magnitude(layer).value(0, 2) *= 2;
+  check("another m");
+  layer.adapters().set_scale("a", 0.5);
+  check("another s");
+  // The same norms, and another product with A.
+  layer.set_weight(FrozenWeight<double>(Matrix<double>(-layer.weight().dense())));
+  check("another W");
+  Matrix<double> one_token(1, 5);
+  layer.forward(x.topRows(1), one_token, &used);
+  layer.forward(x.topRows(1), expected.topRows(1));
+  EXPECT_TRUE(same_bits(one_token, Matrix<double>(expected.topRows(1)))) << "fewer rows";
+}
+
 TEST(DoRA, AnotherWeightIsAnotherNorm) {
   LoRALinear<double> layer(random_matrix(5, 4, "W"));
   add_dora(layer, "a", dora(2));

@@ -351,6 +351,21 @@ TYPED_TEST(Frozen, CopiesShareTheirStorage) {
   EXPECT_TRUE(copy.shares_storage_with(weight));
 }
 
+TEST(FrozenWeight, AHandleKnowsItsWeightAndDoesNotKeepIt) {
+  std::weak_ptr<const void> handle;
+  const FrozenWeight<float> other(random<float>(2, 3, "w"));
+  EXPECT_FALSE(other.is(handle));
+  {
+    const FrozenWeight<float> weight(random<float>(2, 3, "w"));
+    handle = weight.handle();
+    const FrozenWeight<float> copy = weight;
+    EXPECT_TRUE(weight.is(handle) && copy.is(handle));
+    EXPECT_FALSE(other.is(handle));
+  }
+  EXPECT_TRUE(handle.expired());
+  EXPECT_FALSE(other.is(handle));
+}
+
 TEST(FrozenWeight, ACopyAllocatesNothing) {
   LORA_NEEDS_ALLOCATION_COUNTS();
   const FrozenWeight<float> weight(random<float>(40, 30, "w"));

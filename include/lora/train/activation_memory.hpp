@@ -50,12 +50,15 @@ std::uint64_t activation_bytes(CausalLM<S>& model, Index T, Keep keep = Keep::ev
   const bool backward = keep != Keep::nothing;
   const Index D = block.width,
               blocks = keep == Keep::everything ? block.layers : std::min<Index>(1, block.layers);
-  Index low_rank = 0;
+  Index low_rank = 0, norms = 0;  // norms: what DoRA keeps, however many tokens there are
   for_each_adapter_layer(model, [&](const NamePath&, auto& layer) {
-    for (const auto& adapter : layer.adapters().all())
-      low_rank += (backward ? 2 : 1) * adapter.A.value.rows() +
-                  (adapter.scales_output() ? layer.base_map().outputs() : 0);
+    for (const auto& adapter : layer.adapters().all()) {
+      const Index R = adapter.A.value.rows(), O = layer.base_map().outputs();
+      low_rank += (backward ? 2 : 1) * R + (adapter.scales_output() ? O : 0);
+      if (adapter.scales_output()) norms += adapter.A.size() + adapter.B.size() + 2 * (R + 1) * O;
+    }
   });
+  norms = blocks * (norms / std::max<Index>(1, block.layers));
   // Inputs of the blocks and of the last norm, its result, their gradients, and the rows of the
   // head.
   const Index stack =
@@ -67,7 +70,7 @@ std::uint64_t activation_bytes(CausalLM<S>& model, Index T, Keep keep = Keep::ev
   const Index attention =
       backward ? attention_workspace_size<S>(block.attention, T, num_threads())
                : attention_forward_workspace_size<S>(block.attention, T, num_threads());
-  return static_cast<std::uint64_t>(T * token + logits + attention) * sizeof(S);
+  return static_cast<std::uint64_t>(T * token + norms + logits + attention) * sizeof(S);
 }
 
 }  // namespace lora

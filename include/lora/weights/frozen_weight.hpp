@@ -203,6 +203,12 @@ class FrozenWeight {
 
   /// Whether both share one weight in memory, as tied layers do.
   bool shares_storage_with(const FrozenWeight& other) const { return storage_ == other.storage_; }
+  /// Returns a handle by which is() knows this weight again, and which does not keep its values.
+  std::weak_ptr<const void> handle() const { return storage_; }
+  /// Whether the handle is that of this weight in memory.
+  bool is(const std::weak_ptr<const void>& handle) const {
+    return !handle.expired() && !handle.owner_before(storage_) && !storage_.owner_before(handle);
+  }
 
  private:
   using Storage = std::conditional_t<

@@ -11,15 +11,19 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <memory>
 
 namespace lora {
 
 /// What a variant that scales the output keeps of one forward, and its scratch.
 template <class S>
 struct OutputTape {
-  Matrix<S> u;          ///< (W + s B A) drop(x) of each row, (T, O); backward puts c ∘ dy here
-  Matrix<S> c;          ///< m / n, (1, O)
-  Matrix<S> inverse_n;  ///< 1 / n, (1, O)
+  Matrix<S> u;     ///< (W + s B A) drop(x) of each row, (T, O); backward puts c ∘ dy here
+  Matrix<S> c, n;  ///< m / n and n, (1, O)
+  /// What n was computed from: while nothing of it changes, as in generation, n stays.
+  Matrix<S> A, B;
+  S scale{};
+  std::weak_ptr<const void> weight;
   Matrix<S> projected, gram, turned;  ///< A Wᵀ (R, O), A Aᵀ (R, R), B A Aᵀ (O, R)
 };
 
@@ -63,8 +67,7 @@ struct DoRA : PlainLoRA {
     } else {
       squared_norms(adapter, base, scratch, m);
     }
-    // The roots that start() takes: Eigen's own may differ in the last bit.
-    for (Index j = 0; j < m.cols(); ++j) m(0, j) = std::sqrt(m(0, j));
+    take_roots(m);
     adapter.own.push_back(
         {"lora_magnitude_vector", Parameter<S>(std::move(m), base.output_shape())});
   }
@@ -78,14 +81,19 @@ struct DoRA : PlainLoRA {
   template <class S>
   static void start(const Adapter<S>& adapter, const BaseMap<S>& base, Index T, bool keep_u,
                     OutputTape<S>& tape) {
-    squared_norms(adapter, base, tape, tape.inverse_n);
-    set_size(tape.c, 1, base.outputs());
-    for (Index j = 0; j < tape.c.cols(); ++j) {
-      const S n = std::sqrt(tape.inverse_n(0, j)), m = magnitude(adapter).value(0, j);
-      // A quotient of equal numbers is exactly 1, which m (1 / n) need not be.
-      tape.c(0, j) = m / n;
-      tape.inverse_n(0, j) = S(1) / n;
+    if (!knows_norm(adapter, base, tape)) {
+      tape.weight.reset();  // of nothing, should an allocation fail
+      squared_norms(adapter, base, tape, tape.n);
+      take_roots(tape.n);
+      tape.A = adapter.A.value;
+      tape.B = adapter.B.value;
+      tape.scale = adapter.scale();
+      tape.weight = base.weight.handle();
     }
+    set_size(tape.c, 1, base.outputs());
+    // A quotient of equal numbers is exactly 1, which m (1 / n) need not be.
+    for (Index j = 0; j < tape.c.cols(); ++j)
+      tape.c(0, j) = magnitude(adapter).value(0, j) / tape.n(0, j);
     if (keep_u) set_size(tape.u, T, base.outputs());
   }
 
@@ -132,7 +140,7 @@ struct DoRA : PlainLoRA {
         }
         if (!m.trainable) continue;
         for (Index k = 0; k < width; ++k) {
-          m.grad.data()[j + k] += sums[static_cast<std::size_t>(k)] * tape.inverse_n(0, j + k);
+          m.grad.data()[j + k] += sums[static_cast<std::size_t>(k)] / tape.n(0, j + k);
         }
       }
     });
@@ -175,6 +183,23 @@ struct DoRA : PlainLoRA {
 
  private:
   static constexpr Index rows_at_once = 8;
+
+  /// Whether the tape's n is that of these A, B, s and W. m may have changed.
+  template <class S>
+  static bool knows_norm(const Adapter<S>& adapter, const BaseMap<S>& base,
+                         const OutputTape<S>& tape) {
+    const auto same = [](const Matrix<S>& a, const Matrix<S>& b) {
+      return a.rows() == b.rows() && a.cols() == b.cols() &&
+             std::equal(a.data(), a.data() + a.size(), b.data());
+    };
+    return base.weight.is(tape.weight) && tape.scale == adapter.scale() &&
+           same(tape.A, adapter.A.value) && same(tape.B, adapter.B.value);
+  }
+  /// With std::sqrt wherever n is made: Eigen's own may differ in the last bit.
+  template <class S>
+  static void take_roots(Matrix<S>& squared) {
+    for (Index j = 0; j < squared.cols(); ++j) squared(0, j) = std::sqrt(squared(0, j));
+  }
 
   /// n² into `squared` (1, outputs); `scratch` keeps its parts.
   template <class S>
