@@ -6,7 +6,9 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cmath>
+#include <thread>
 
 #include "layers/golden_layers.hpp"
 #include "layers/layer_tools.hpp"
@@ -407,19 +409,19 @@ TEST(DoRA, AStepOfTheSameSizeAllocatesNothing) {
   }
 }
 
-// A tape keeps n while A, B, s and W stay, and only then.
-TEST(DoRA, ATapeThatServedBeforeComputesAsAFreshOne) {
+// Outside training n is kept while A, B, s and W stay, and only then.
+TEST(DoRA, InferenceComputesAsTrainingDoes) {
   LoRALinear<double> layer(random_matrix(5, 4, "W"));
   add_dora(layer, "a", dora(2));
   layer.adapters().set_active({"a"});
   const Matrix<double> x = random_matrix(3, 4, "x");
-  LoRALinear<double>::Tape used;
   Matrix<double> y(3, 5), expected(3, 5);
   const auto check = [&](const char* what) {
-    LoRALinear<double>::Tape fresh;
-    layer.forward(x, y, &used);
-    layer.forward(x, expected, &fresh);
-    EXPECT_TRUE(same_bits(y, expected)) << what;
+    for (int turn = 0; turn < 2; ++turn) {
+      layer.forward(x, y);
+      layer.forward(x, expected, nullptr, training());
+      EXPECT_TRUE(same_bits(y, expected)) << what;
+    }
   };
   check("first");
   Adapter<double>& adapter = layer.adapters().get("a");
@@ -434,10 +436,38 @@ TEST(DoRA, ATapeThatServedBeforeComputesAsAFreshOne) {
   // The same norms, and another product with A.
   layer.set_weight(FrozenWeight<double>(Matrix<double>(-layer.weight().dense())));
   check("another W");
-  Matrix<double> one_token(1, 5);
-  layer.forward(x.topRows(1), one_token, &used);
-  layer.forward(x.topRows(1), expected.topRows(1));
-  EXPECT_TRUE(same_bits(one_token, Matrix<double>(expected.topRows(1)))) << "fewer rows";
+  LoRALinear<double> copy = layer;
+  copy.adapters().get("a").A.value *= 2;
+  copy.forward(x, y);
+  check("a copy of the layer has another n");
+}
+
+TEST(DoRA, InferenceAllocatesNothingAndServesSeveralThreads) {
+  LORA_NEEDS_ALLOCATION_COUNTS();
+  LoRALinear<float> layer(FrozenWeight<float>::pack(random_matrix<float>(64, 48, "W")));
+  add_dora(layer, "a", dora(4));
+  layer.adapters().set_active({"a"});
+  const Matrix<float> x = random_matrix<float>(2, 48, "x");
+  Matrix<float> expected(2, 64);
+  LoRALinear<float>::Tape tape;
+  layer.forward(x, expected, &tape);
+  AllocationCounter counter;
+  layer.forward(x, expected, &tape);
+  EXPECT_EQ(counter.stop().calls, 0);
+  layer.adapters().get("a").norm = {};
+  std::vector<std::thread> threads;
+  std::atomic<int> other{0};
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      Matrix<float> y(2, 64);
+      for (int turn = 0; turn < 50; ++turn) {
+        layer.forward(x, y);
+        if (y != expected) ++other;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(other, 0);
 }
 
 TEST(DoRA, AnotherWeightIsAnotherNorm) {

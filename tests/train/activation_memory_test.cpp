@@ -49,6 +49,7 @@ TEST(ActivationMemory, IsWhatAStepAllocates) {
       CausalLM<float>::LossOptions options;
       options.checkpointing = keep == Keep::inputs;
       options.gradient = keep != Keep::nothing;
+      options.pass.training = options.gradient;
       lora_test::AllocationCounter counter;
       model.base().loss({ids}, ids, tape, options);
       const lora_test::Allocations made = counter.stop();

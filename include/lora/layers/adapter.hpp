@@ -55,6 +55,7 @@ struct Adapter {
   Parameter<S> A, B, bias;        ///< bias (1, O) belongs to B and is empty without lora_bias
   std::vector<OwnTensor<S>> own;  ///< the variant's
   Matrix<S> of_weight;            ///< what the variant keeps of the layer's frozen weight
+  NormCache<S> norm;              ///< DoRA's, outside training
   AdapterVariant variant;
   std::uint64_t dropout_stream = 0;
   std::uint64_t id =

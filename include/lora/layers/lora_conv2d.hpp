@@ -186,7 +186,7 @@ class LoRAConv2d : public AdaptedWeight<S> {
       AdapterTape<S>& own = tape.next(adapter);
       set_size(own.h, images * out.pixels(), adapter.r);
       adapter.if_scales_output([&](const auto& variant) {
-        variant.start(adapter, this->base_map(), images * out.pixels(),
+        variant.start(adapter, this->base_map(), images * out.pixels(), pass.training,
                       keep || adapter.dropout_of(pass).active(), own.output);
       });
     }

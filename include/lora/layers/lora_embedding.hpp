@@ -70,9 +70,9 @@ class LoRAEmbedding : public AdaptedWeight<S> {
     check_ids(ids);
     if (!pass.adapter_names.empty())
       throw Error("LoRAEmbedding::forward: adapter_names is not supported");
-    if (tape != nullptr) return forward(ids, y, *tape, true);
+    if (tape != nullptr) return forward(ids, y, *tape, pass.training, true);
     Tape scratch;
-    forward(ids, y, scratch, false);
+    forward(ids, y, scratch, pass.training, false);
   }
 
   /// With h_t = s A[:, id_t] and dh = s dy B:
@@ -123,17 +123,18 @@ class LoRAEmbedding : public AdaptedWeight<S> {
     }
   }
   /// forward(); `keep`: the tape is for backward.
-  void forward(std::span<const std::int64_t> ids, Out<S> y, Tape& tape, bool keep) const {
+  void forward(std::span<const std::int64_t> ids, Out<S> y, Tape& tape, bool training,
+               bool keep) const {
     tape.begin(this->acting_state());
     look_up(ids, y);
     if (this->adapters_act()) {
       for (const std::string& name : this->adapters().active())
-        add_adapter_term(this->adapters().get(name), ids, y, keep, tape);
+        add_adapter_term(this->adapters().get(name), ids, y, training, keep, tape);
     }
     tape.rows = y.rows();
   }
   void add_adapter_term(const Adapter<S>& adapter, std::span<const std::int64_t> ids, Out<S> y,
-                        bool keep, Tape& tape) const {
+                        bool training, bool keep, Tape& tape) const {
     AdapterTape<S>& own = tape.next(adapter);
     set_size(own.h, static_cast<Index>(ids.size()), adapter.r);
     for (Index t = 0; t < own.h.rows(); ++t) {
@@ -142,7 +143,7 @@ class LoRAEmbedding : public AdaptedWeight<S> {
     }
     product<S>(own.h, View<S>(adapter.B.value).transposed(), MutableView<S>(y), Accumulate::yes);
     adapter.if_scales_output([&](const auto& variant) {
-      variant.start(adapter, this->base_map(), y.rows(), keep, own.output);
+      variant.start(adapter, this->base_map(), y.rows(), training, keep, own.output);
       variant.finish(own.output, 0, false, keep, MutableView<S>(y));
     });
   }

@@ -19,7 +19,7 @@ void scale_output(const Adapter<S>& adapter, const BaseMap<S>& base, In<S> x, co
   const Dropout dropout = adapter.dropout_of(pass);
   const bool dropped = dropout.active();
   adapter.if_scales_output([&](const auto& variant) {
-    variant.start(adapter, base, x.rows(), keep || dropped, tape.output);
+    variant.start(adapter, base, x.rows(), pass.training, keep || dropped, tape.output);
     Matrix<S>& some = tape.dropped;
     for (Index first = 0; dropped && first < x.rows(); first += dropped_rows) {
       const Index rows = std::min(dropped_rows, x.rows() - first);

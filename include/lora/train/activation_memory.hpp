@@ -50,15 +50,20 @@ std::uint64_t activation_bytes(CausalLM<S>& model, Index T, Keep keep = Keep::ev
   const bool backward = keep != Keep::nothing;
   const Index D = block.width,
               blocks = keep == Keep::everything ? block.layers : std::min<Index>(1, block.layers);
-  Index low_rank = 0, norms = 0;  // norms: what DoRA keeps, however many tokens there are
+  // norms: what DoRA needs for n, however many tokens there are; known: what it keeps of n outside
+  // training.
+  Index low_rank = 0, norms = 0, known = 0;
   for_each_adapter_layer(model, [&](const NamePath&, auto& layer) {
     for (const auto& adapter : layer.adapters().all()) {
       const Index R = adapter.A.value.rows(), O = layer.base_map().outputs();
-      low_rank += (backward ? 2 : 1) * R + (adapter.scales_output() ? O : 0);
-      if (adapter.scales_output()) norms += adapter.A.size() + adapter.B.size() + 2 * (R + 1) * O;
+      low_rank += (backward ? 2 : 1) * R;
+      if (!adapter.scales_output()) continue;
+      low_rank += O;
+      norms += 2 * (R + 1) * O;
+      if (!backward) known += adapter.A.size() + adapter.B.size() + O;
     }
   });
-  norms = blocks * (norms / std::max<Index>(1, block.layers));
+  norms = blocks * (norms / std::max<Index>(1, block.layers)) + known;
   // Inputs of the blocks and of the last norm, its result, their gradients, and the rows of the
   // head.
   const Index stack =

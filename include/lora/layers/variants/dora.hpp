@@ -10,8 +10,10 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cmath>
 #include <memory>
+#include <utility>
 
 namespace lora {
 
@@ -20,11 +22,35 @@ template <class S>
 struct OutputTape {
   Matrix<S> u;     ///< (W + s B A) drop(x) of each row, (T, O); backward puts c ∘ dy here
   Matrix<S> c, n;  ///< m / n and n, (1, O)
-  /// What n was computed from: while nothing of it changes, as in generation, n stays.
-  Matrix<S> A, B;
-  S scale{};
-  std::weak_ptr<const void> weight;
   Matrix<S> projected, gram, turned;  ///< A Wᵀ (R, O), A Aᵀ (R, R), B A Aᵀ (O, R)
+};
+
+/// n with all that it was computed from.
+template <class S>
+struct KnownNorm {
+  Matrix<S> A, B, n;
+  S scale;
+  std::weak_ptr<const void> weight;  ///< FrozenWeight::handle()
+};
+
+/// Keeps the n of inference, where it stays the same from token to token. Copies share it until one
+/// of them sets another. Threads: any number may get and set.
+template <class S>
+class NormCache {
+ public:
+  using Value = std::shared_ptr<const KnownNorm<S>>;
+
+  NormCache() = default;
+  NormCache(const NormCache& other) noexcept : value_(other.get()) {}
+  NormCache& operator=(const NormCache& other) noexcept {
+    set(other.get());
+    return *this;
+  }
+  Value get() const noexcept { return value_.load(); }
+  void set(Value value) const noexcept { value_.store(std::move(value)); }
+
+ private:
+  mutable std::atomic<Value> value_;
 };
 
 /// Weight-decomposed low-rank adaptation. With n_j = ‖W_j + s (B A)_j‖ over the inputs of output j,
@@ -76,19 +102,23 @@ struct DoRA : PlainLoRA {
     return adapter.own.front().parameter;
   }
 
-  /// c and n for one forward of T rows, and room for u where it is needed: for backward, or with
-  /// dropout. Allocates when sizes change.
+  /// Computes c and n for a forward of T rows, and makes room for u where it is needed: for backward,
+  /// or with dropout. Outside training n is looked up in Adapter::norm, which keeps it while A, B, s
+  /// and W stay; in training every step changes them.
+  /// Allocates: when sizes change, and outside training when n does.
   template <class S>
-  static void start(const Adapter<S>& adapter, const BaseMap<S>& base, Index T, bool keep_u,
-                    OutputTape<S>& tape) {
-    if (!knows_norm(adapter, base, tape)) {
-      tape.weight.reset();  // of nothing, should an allocation fail
+  static void start(const Adapter<S>& adapter, const BaseMap<S>& base, Index T, bool training,
+                    bool keep_u, OutputTape<S>& tape) {
+    const auto known = training ? nullptr : adapter.norm.get();
+    if (known != nullptr && is_of(*known, adapter, base)) {
+      tape.n = known->n;
+    } else {
       squared_norms(adapter, base, tape, tape.n);
       take_roots(tape.n);
-      tape.A = adapter.A.value;
-      tape.B = adapter.B.value;
-      tape.scale = adapter.scale();
-      tape.weight = base.weight.handle();
+      if (!training) {
+        adapter.norm.set(std::make_shared<const KnownNorm<S>>(KnownNorm<S>{
+            adapter.A.value, adapter.B.value, tape.n, adapter.scale(), base.weight.handle()}));
+      }
     }
     set_size(tape.c, 1, base.outputs());
     // A quotient of equal numbers is exactly 1, which m (1 / n) need not be.
@@ -161,7 +191,7 @@ struct DoRA : PlainLoRA {
   template <class S>
   static Matrix<S> output_scale(const Adapter<S>& adapter, const BaseMap<S>& base) {
     OutputTape<S> tape;
-    start(adapter, base, 0, false, tape);
+    start(adapter, base, 0, true, false, tape);
     return std::move(tape.c);
   }
 
@@ -169,7 +199,7 @@ struct DoRA : PlainLoRA {
   template <class S>
   static double change_norm(const Adapter<S>& adapter, const BaseMap<S>& base) {
     OutputTape<S> tape;
-    start(adapter, base, 0, false, tape);
+    start(adapter, base, 0, true, false, tape);
     const auto s = adapter.scale();
     double sum = 0;
     for (Index j = 0; j < tape.c.cols(); ++j) {
@@ -184,16 +214,15 @@ struct DoRA : PlainLoRA {
  private:
   static constexpr Index rows_at_once = 8;
 
-  /// Whether the tape's n is that of these A, B, s and W. m may have changed.
+  /// Whether n is that of these A, B, s and W. m may have changed.
   template <class S>
-  static bool knows_norm(const Adapter<S>& adapter, const BaseMap<S>& base,
-                         const OutputTape<S>& tape) {
+  static bool is_of(const KnownNorm<S>& known, const Adapter<S>& adapter, const BaseMap<S>& base) {
     const auto same = [](const Matrix<S>& a, const Matrix<S>& b) {
       return a.rows() == b.rows() && a.cols() == b.cols() &&
              std::equal(a.data(), a.data() + a.size(), b.data());
     };
-    return base.weight.is(tape.weight) && tape.scale == adapter.scale() &&
-           same(tape.A, adapter.A.value) && same(tape.B, adapter.B.value);
+    return base.weight.is(known.weight) && known.scale == adapter.scale() &&
+           same(known.A, adapter.A.value) && same(known.B, adapter.B.value);
   }
   /// With std::sqrt wherever n is made: Eigen's own may differ in the last bit.
   template <class S>
