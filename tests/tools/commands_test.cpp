@@ -1,5 +1,5 @@
 // The program lora: its commands, help, version, and what is no command.
-#include <lora/io/file.hpp>
+#include <lora/io/atomic_file.hpp>
 
 #include "support/messages.hpp"
 #include "support/shared.hpp"

@@ -1,4 +1,5 @@
 // lora tokenize: ids, pieces and bytes of a text, and back.
+#include <lora/io/atomic_file.hpp>
 #include <lora/io/json.hpp>
 #include <lora/text/tokenizer/tokenizer_files.hpp>
 
