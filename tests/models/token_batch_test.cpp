@@ -28,8 +28,8 @@ TEST(TokenBatch, RefusesLengthsThatDoNotFit) {
       [] {
         listed({1, 2, 3}, {2, 2});
       },
-      {"here: lengths[1] is 2, expected 0 to 1, what the sequences "
-       "before leave of 3 ids"}));
+      {"here: lengths[1] is 2, expected 0 to 1, what the previous "
+       "sequences leave of 3 ids"}));
   EXPECT_TRUE(throws<ShapeError>([] { listed({1, 2, 3}, {-1, 4}); }, {"lengths[0] is -1"}));
   EXPECT_TRUE(throws<ShapeError>(
       [] {
