@@ -22,7 +22,7 @@ namespace bench {
 /// bfloat16 pairs, and memory read.
 struct Peaks {
   double flops = 0;       ///< per second
-  double bf16_flops = 0;  ///< of products of bfloat16 pairs; 0 if there are none
+  double bf16_flops = 0;  ///< products of bfloat16 pairs; 0 if there are none
   double bytes_read = 0;  ///< per second, from memory; 0 unless requested
 };
 inline Peaks& peaks() {

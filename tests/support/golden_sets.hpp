@@ -58,7 +58,7 @@ inline std::vector<GoldenModel> golden_models(const GoldenSet& set) {
   std::vector<std::filesystem::path> folders;
   for (const auto& entry : std::filesystem::directory_iterator(set.folder / "models", none))
     folders.push_back(entry.path());
-  // Of the variants those whose adapters are read here, over bases that are.
+  // Adds the variants whose adapters this library reads, over bases that it reads.
   folders.push_back(set.folder / "models_variants" / "llama_dora");
   for (const auto& folder : folders) {
     if (!std::filesystem::exists(folder / "adapter")) continue;

@@ -26,7 +26,7 @@ inline constexpr int most_threads = 1024;
 
 namespace detail {
 
-/// Thread counts that are determined once; 0 until then. They are no function statics, because a
+/// Thread counts that are determined once; 0 until then. They are not function statics, because a
 /// child of fork() would find those locked if another thread was initialising them.
 struct ThreadCounts {
   std::atomic<int> of_machine{0}, limit{0};
@@ -237,7 +237,7 @@ class WorkerPool {
   static WorkerPool pool_;
   std::atomic<Worker*> workers_{nullptr};
   Worker* forgotten_ = nullptr;
-  int started_ = 0;  ///< how many workers there are
+  int started_ = 0;  ///< number of workers
   bool watched_ = false;
   Loop* loop_ = nullptr;
   std::atomic<int> places_{0}, inside_{0};

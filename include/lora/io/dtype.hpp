@@ -51,7 +51,7 @@ enum class DType : std::uint8_t {
 struct DTypeInfo {
   DType dtype;
   std::string_view name;
-  unsigned bits;  ///< of one element
+  unsigned bits;  ///< bits of one element
 };
 
 /// All types. Row i describes the enumerator of value i.

@@ -49,11 +49,11 @@ struct DecoderStack {
     BatchContext<S> context;
     Keep keep = Keep::nothing;
     bool complete = false;          ///< the last forward finished
-    std::vector<Matrix<S>> inputs;  ///< of each block, then of the norm; two alternate if not kept
+    std::vector<Matrix<S>> inputs;  ///< per block, then the norm's; two alternate if not kept
     std::vector<typename Block::Tape> blocks;  ///< a single one if they are not kept
     std::size_t held = 0;                      ///< the block that the single tape belongs to
     typename Block::Scratch scratch;
-    Matrix<S> statistics;  ///< of the norm
+    Matrix<S> statistics;  ///< statistics of the norm
     Matrix<S> again;       ///< output of a block that backward reruns
     Matrix<S> dx;
     Pass pass;

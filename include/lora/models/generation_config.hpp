@@ -15,7 +15,7 @@ namespace lora {
 /// generation_config.json.
 struct GenerationConfig {
   std::optional<Index> max_new_tokens;  ///< takes precedence over max_length; 20 if neither is set
-  std::optional<Index> max_length;      ///< of the prompt and the new tokens together
+  std::optional<Index> max_length;      ///< limit of the prompt and the new tokens together
   bool do_sample = false;               ///< false: always the most probable token
   double temperature = 1;               ///< logits are divided by it
   Index top_k = 50;                     ///< keep only the k most probable; 0: all

@@ -21,7 +21,7 @@ class GPT2 {
  public:
   using Scalar = S;
   using Config = GPT2Config;
-  static constexpr const char* prefix = "transformer";  ///< of its names in a checkpoint
+  static constexpr const char* prefix = "transformer";  ///< begins its names in a checkpoint
 
   /// What backward needs from one forward, reused from step to step.
   struct Tape {

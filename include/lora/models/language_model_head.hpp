@@ -36,7 +36,7 @@ struct LossTape {
   std::vector<Index> rows;           ///< the counted rows of hidden
   std::vector<std::int64_t> labels;  ///< their labels
   Piece whole, last;                 ///< the last piece is shorter and has memory of its own
-  Matrix<S> logits;                  ///< of either piece, in the first rows
+  Matrix<S> logits;                  ///< logits of either piece, in the first rows
 };
 
 /// Lists the rows whose next token, in the same sequence, has a label that counts.

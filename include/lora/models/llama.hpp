@@ -21,7 +21,7 @@ class Llama {
  public:
   using Scalar = S;
   using Config = LlamaConfig;
-  static constexpr const char* prefix = "model";  ///< of its names in a checkpoint
+  static constexpr const char* prefix = "model";  ///< begins its names in a checkpoint
 
   /// What backward needs from one forward, reused from step to step.
   struct Tape {

@@ -16,7 +16,7 @@ namespace lora {
 template <class S>
 struct BatchContext {
   Index rows = 0;              ///< T
-  std::vector<Index> lengths;  ///< of the sequences, none 0
+  std::vector<Index> lengths;  ///< lengths of the sequences, all > 0
   std::vector<Index> past;     ///< tokens of each that its cache holds; empty: no caches
   std::span<KVCache<S>* const> caches = {};  ///< one per sequence, or none
   RotaryTable<S> rotation;

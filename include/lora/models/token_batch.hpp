@@ -15,7 +15,7 @@ namespace lora {
 /// the rows of a padded batch, several examples packed into a row, and a single text alike.
 struct TokenBatch {
   std::span<const std::int64_t> ids;    ///< T ids
-  std::span<const Index> lengths = {};  ///< of the sequences, with the sum T; empty: one sequence
+  std::span<const Index> lengths = {};  ///< sequence lengths, which sum to T; empty: one sequence
 
   Index rows() const { return static_cast<Index>(ids.size()); }
 };

@@ -66,7 +66,7 @@ struct RandomWeights {
   std::uint64_t seed = 0;
   double deviation = 0.02;
   std::optional<Precision> packed = {};           ///< float only: pack matrices with this precision
-  Orientations orientations = Orientations::one;  ///< of packed matrices
+  Orientations orientations = Orientations::one;  ///< orientations of packed matrices
 
   FrozenWeight<S> matrix(const std::string& name, Index O, Index D, Layout layout) const {
     Matrix<S> values(layout == Layout::out_in ? O : D, layout == Layout::out_in ? D : O);

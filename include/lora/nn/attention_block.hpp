@@ -46,7 +46,7 @@ struct AttentionGradient {
 template <class S>
 struct AttentionWorkspace {
   struct Block {
-    Index sequence, first, count;  ///< of queries of a sequence
+    Index sequence, first, count;  ///< queries of one sequence
   };
   std::vector<Block> blocks;
   std::vector<Matrix<S>> of_thread;

@@ -17,7 +17,7 @@ namespace lora {
 
 /// A set of parameters with options of its own. Options left empty are those of the optimiser.
 struct ParameterGroup {
-  std::string name;  ///< for messages and for watching the learning rate
+  std::string name;  ///< named in messages and used to watch the learning rate
   /// Whether a parameter (its name and PyTorch shape) belongs to the group. Called once per name.
   std::function<bool(const std::string& name, const std::vector<Index>& shape)> contains;
   std::optional<double> lr{};

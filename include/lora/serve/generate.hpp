@@ -23,7 +23,7 @@ struct Prompt {
   /// The adapter to apply, "__base__" for none; prompts of one call may have different ones. Empty
   /// on all prompts: the model's active adapters.
   std::string adapter_name = {};
-  std::uint64_t seed = 0;  ///< of the random draws
+  std::uint64_t seed = 0;  ///< seed of the random draws
 };
 
 /// Why a text ended.
@@ -63,7 +63,7 @@ struct GenerationCache {
 
 template <class S>
 struct GenerateOptions {
-  const Tokenizer* tokenizer = nullptr;  ///< for texts; stop strings need it
+  const Tokenizer* tokenizer = nullptr;  ///< decodes the texts; stop strings need it
   std::function<Streaming(const NewToken&)> on_token = {};
   std::span<GenerationCache<S>> caches = {};  ///< none, or one per prompt
 };

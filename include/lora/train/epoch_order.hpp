@@ -16,7 +16,7 @@ namespace lora {
 struct EpochOrder {
   TrainSampling sampling = TrainSampling::random;
   std::uint64_t seed = 0;
-  Index batch_size = 1;  ///< for group_by_length: examples of similar length in a row
+  Index batch_size = 1;  ///< used by group_by_length: examples of similar length in a row
 };
 
 /// Returns the order of the examples in pass `epoch` (from 0), with each of 0 … lengths.size()-1

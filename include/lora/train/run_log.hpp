@@ -77,7 +77,7 @@ class RunLog {
 
  private:
   StepRecord last_;
-  Index tokens_ = 0;  ///< since the last line, as are seconds_
+  Index tokens_ = 0;  ///< counted since the last line, as are seconds_
   double seconds_ = 0;
 };
 

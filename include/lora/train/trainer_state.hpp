@@ -16,12 +16,12 @@ struct TrainerState {
   Index global_step = 0;  ///< steps taken, including skipped ones
   Index max_steps = 0;
   double epoch = 0;                 ///< passes over the data, with a fraction
-  Index num_input_tokens_seen = 0;  ///< of the training data
+  Index num_input_tokens_seen = 0;  ///< tokens of the training data
   Index non_finite_steps = 0;       ///< steps skipped because of a non-finite loss or gradient
-  Index non_finite_in_row = 0;      ///< how many of these came last, in a row
-  double loss_sum = 0;              ///< of the steps that were not skipped
+  Index non_finite_in_row = 0;      ///< how many of them came last in a row
+  double loss_sum = 0;              ///< sum over the steps that were not skipped
   Index loss_steps = 0;
-  double unlogged_loss_sum = 0;  ///< of those since the last log entry
+  double unlogged_loss_sum = 0;  ///< sum over those since the last log entry
   Index unlogged_loss_steps = 0;
   std::optional<double> best_metric;
   Index best_global_step = 0;
@@ -73,7 +73,7 @@ inline TrainerState state_from_json(const Json& json, const std::string& where) 
     if constexpr (std::is_same_v<std::decay_t<decltype(field)>, double>) {
       field = fields.field(name).number();
     } else {
-      field = fields.integer<Index>(name, 0, Index{1} << 53);  // a run goes on counting
+      field = fields.integer<Index>(name, 0, Index{1} << 53);  // the run still counts up
     }
   });
   if (const JsonField best = fields.field("best_metric"); !best.value().is_null())

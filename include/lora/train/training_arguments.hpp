@@ -27,7 +27,7 @@ enum class TrainSampling { random, sequential, group_by_length };
 /// Trainer calls validate(). Some defaults suit large data: a learning rate of 5e-5 is low for
 /// LoRA, where 1e-4 to 3e-4 is usual.
 struct TrainingArguments {
-  std::string output_dir;  ///< of the checkpoints; empty: writes none
+  std::string output_dir;  ///< the folder of the checkpoints; empty: writes none
   bool overwrite_output_dir = false;
 
   Index per_device_train_batch_size = 8;  ///< examples in one forward and backward pass
@@ -57,11 +57,11 @@ struct TrainingArguments {
   Index save_steps = 500;
   std::optional<Index> save_total_limit;
   bool load_best_model_at_end = false;
-  std::string metric_for_best_model = "loss";  ///< of the evaluation, with or without "eval_"
+  std::string metric_for_best_model = "loss";  ///< an evaluation metric, with or without "eval_"
   std::optional<bool> greater_is_better;       ///< unset: true unless the name ends in "loss"
 
   std::uint64_t seed = 42;
-  std::optional<std::uint64_t> data_seed;  ///< of the order of the data; unset: seed
+  std::optional<std::uint64_t> data_seed;  ///< seed of the order of the data; unset: seed
   /// This many steps in a row with a non-finite loss or gradient end the run. Not an option of
   /// transformers.
   Index max_non_finite_steps = 10;

@@ -37,7 +37,7 @@ concept HasAdapters = requires(Model& model) {
 template <class S>
 struct TrainingCheckpoint {
   TrainerState state;
-  Json arguments;  ///< of the run, as given
+  Json arguments;  ///< the arguments of the run, as given
   OptimizerState<S> optimizer;
   std::map<std::string, Matrix<S>> values;
 };

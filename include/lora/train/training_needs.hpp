@@ -60,9 +60,9 @@ struct TrainingNeeds {
   std::uint64_t trained = 0;            ///< trained values
   std::uint64_t gradients = 0;          ///< with the buffers of GradientTree
   std::uint64_t optimizer = 0;
-  /// Of the largest batch, trained or evaluated, if the task knows.
+  /// The largest batch, trained or evaluated, if the task knows.
   std::optional<std::uint64_t> activations;
-  std::optional<std::uint64_t> available;  ///< now
+  std::optional<std::uint64_t> available;  ///< available at the time of the call
   Index examples = 0, tokens_per_epoch = 0, steps_per_epoch = 0, max_steps = 0;
 
   std::uint64_t total() const {

@@ -226,7 +226,7 @@ class PackedWeight {
       detail::TurnedMemory<S>::of_this_thread(num_threads());
   }
 
-  /// Returns W + Σ scale · left · right, summed in float32 and rounded once.
+  /// Returns scale ∘ W + Σ delta.scale · left · right, summed in float32 and rounded once.
   PackedWeight plus(std::span<const LowRankDelta<S>> deltas, const SideScale<S>& scale = {}) const {
     PackedWeight sum(rows_, cols_, layout_);
     const auto with = kernels::merge_kernels<S, Stored>();

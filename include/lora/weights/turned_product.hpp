@@ -28,7 +28,7 @@ struct TurnedMemory {
   static constexpr Index wide = kernels::slab_columns;
   static constexpr Index most_panels = 4, deep = most_panels * wide;  ///< outputs at a time
   static constexpr Index tall = 192;                                  ///< columns of dx
-  static constexpr Index blocks = 6;                                  ///< of `wide` tokens
+  static constexpr Index blocks = 6;                                  ///< blocks of `wide` tokens
 
   SlabMemory<S, deep> dy[blocks];  ///< dyᵀ, block by block
   SlabMemory<S, tall> dx[blocks];  ///< dxᵀ

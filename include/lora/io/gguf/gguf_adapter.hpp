@@ -15,7 +15,7 @@
 namespace lora {
 
 struct GgufOptions {
-  DType dtype = DType::F32;  ///< of every tensor: F32, F16 or BF16
+  DType dtype = DType::F32;  ///< type of every tensor: F32, F16 or BF16
   std::string name = {};     ///< general.name; empty: the base's name and "LoRA"
 };
 

@@ -30,7 +30,7 @@ struct CheckpointMergeOptions {
 
 struct CheckpointMergeReport {
   std::size_t changed = 0, replaced = 0, untouched = 0;  ///< tensors
-  std::uint64_t bytes = 0;                               ///< of all tensors written
+  std::uint64_t bytes = 0;                               ///< size of all tensors written
   std::vector<std::string> warnings;                     ///< those of MergePlan
 };
 

@@ -76,9 +76,10 @@ class CheckpointStructure {
   }
 
   /// Returns the orientation of a linear layer's weight in the file: in_out for transformers'
-  /// Conv1D, of which GPT-2 consists. For a model that is not known(), a bias beside the weight
-  /// tells the number of outputs; for a square weight, the bias and weight of another module that
-  /// GPT-2 would make a Conv1D do. Returns nullopt if nothing tells, never for a known() model.
+  /// Conv1D, which the blocks of GPT-2 use. For a model that is not known(), a bias beside the
+  /// weight tells the number of outputs. For a square weight, the bias and weight of another module
+  /// that GPT-2 would make a Conv1D tell it. Returns nullopt if nothing tells, never for a known()
+  /// model.
   /// Source: transformers.pytorch_utils.Conv1D, which always has a bias.
   std::optional<Layout> layout(const std::string& module) const {
     const bool may_turn = is_conv1d_name(module);

@@ -22,7 +22,7 @@ namespace lora {
 /// The content of a checkpoint's config.json.
 struct HFConfig {
   CausalLMConfig model;
-  std::optional<DType> dtype;  ///< of the stored weights, if the file names it; informative
+  std::optional<DType> dtype;  ///< type of the stored weights, if the file names it; informative
   Json fields;                 ///< the whole file, for writing it again
   /// Sentences about options that do nothing, as in transformers.
   std::vector<std::string> warnings;

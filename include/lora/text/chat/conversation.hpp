@@ -27,10 +27,10 @@ enum class RecordKind {
 /// (what a function returned), "text" (a document without turns, or a piece of one).
 struct Message {
   std::string role, content;
-  std::string input;            ///< of a user's turn in Alpaca records; otherwise empty
+  std::string input;            ///< the input of a user's turn in Alpaca records; otherwise empty
   std::optional<bool> trained;  ///< whether the loss counts it; default: if the model speaks
   std::optional<std::string> thinking = {};  ///< before an assistant's text: "reasoning_content"
-  std::string tool_calls = {};  ///< of an assistant: a JSON array of {"name", "arguments"}
+  std::string tool_calls = {};  ///< an assistant's calls: a JSON array of {"name", "arguments"}
   bool in_prompt = false;       ///< part of a record's prompt, not trained by default
 
   bool is_trained() const {
@@ -43,7 +43,7 @@ struct Conversation {
   std::string tools;  ///< a JSON array of the callable functions; empty: none
   RecordKind kind = RecordKind::messages;
   std::string place = {};                    ///< its origin, for messages: "data.jsonl: line 3"
-  std::optional<bool> enable_thinking = {};  ///< of chat_template_kwargs; only Qwen3 reads it
+  std::optional<bool> enable_thinking = {};  ///< from chat_template_kwargs; only Qwen3 reads it
   std::string date = {};                     ///< date_string of chat_template_kwargs
 };
 

@@ -26,10 +26,10 @@ struct DataOptions {
 };
 
 struct InstructionData {
-  RecordKind kind = RecordKind::automatic;  ///< of the first record; each record has its own
+  RecordKind kind = RecordKind::automatic;  ///< kind of the first record; each record has its own
   std::vector<Conversation> conversations;
   std::size_t skipped = 0;
-  std::vector<std::string> problems;  ///< of the first 20 skipped records: "file: line 3: ..."
+  std::vector<std::string> problems;  ///< the first 20 skipped records: "file: line 3: ..."
   /// Fields that are not read, as "id" or "messages[].name", with the number of records that have
   /// them. At most 64; the others are counted under "...".
   std::map<std::string, std::size_t> unused_fields;

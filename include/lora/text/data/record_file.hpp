@@ -21,7 +21,7 @@ enum class DataFormat { automatic, json, json_lines, text };
 /// The largest accepted sizes of a data file.
 struct RecordLimits {
   std::uint64_t file_bytes = std::uint64_t{8} << 30;
-  std::size_t record_bytes = std::size_t{16} << 20;  ///< of one record of JSON
+  std::size_t record_bytes = std::size_t{16} << 20;  ///< limit of one JSON record
 };
 
 /// The unparsed text of a record.

@@ -39,7 +39,7 @@ struct TokenizeOptions {
   LossOn loss_on = LossOn::answers;
   CutAnswer cut_answer = CutAnswer::skip;
   std::string system;    ///< a system message for conversations that have none
-  Index vocab_size = 0;  ///< of the model: larger ids are rejected; 0: not checked
+  Index vocab_size = 0;  ///< the model's; rejects larger ids; 0: not checked
   std::string date = RenderOptions{}.date;
 };
 
@@ -47,7 +47,7 @@ struct TokenizeOptions {
 struct TokenizeReport {
   Index records = 0, truncated = 0, without_answer = 0;  ///< the last were omitted
   Index without_label = 0;  ///< omitted too: nothing counts in them, although nothing was cut
-  Index tokens = 0, counted = 0, longest = 0;  ///< of the kept examples; counted: labels
+  Index tokens = 0, counted = 0, longest = 0;  ///< totals of the kept examples; counted: labels
   Index ends = 0;                              ///< counted labels that end an answer
   /// Records whose text already begins or ends with the tokens to be added; they get no second one.
   Index brought_begin = 0, brought_end = 0;

@@ -87,7 +87,7 @@ struct Files {
   const Json* config = nullptr;  ///< tokenizer_config.json
   const Json* map = nullptr;     ///< special_tokens_map.json
   const Json* added = nullptr;   ///< added_tokens.json
-  std::string directory;         ///< for messages
+  std::string directory;         ///< named in messages
   std::string path(const char* name) const { return directory + "/" + name; }
 };
 

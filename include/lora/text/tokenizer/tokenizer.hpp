@@ -34,7 +34,7 @@ struct TokenizerSpec {
   std::vector<TextCut> cuts;            ///< after it, each in the pieces of the one before
   std::vector<TextStep> pre_tokenizer;  ///< in each piece
   WordSplit split = WordSplit::none;
-  std::vector<TextCut> spelled_cuts;  ///< of words as a byte-level vocabulary spells them
+  std::vector<TextCut> spelled_cuts;  ///< cuts of words as a byte-level vocabulary spells them
   std::vector<AddedToken> added;
   std::vector<std::uint32_t> before, after;  ///< ids around a text
   DecoderSpec decoder;
