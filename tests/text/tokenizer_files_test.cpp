@@ -268,7 +268,7 @@ TEST(TokenizerFiles, TheClassOfLlamaIsANoticeWhereTransformersBuildsAnotherToken
                 directory.path("tokenizer_config.json") +
                 ": tokenizer_class: \"LlamaTokenizer\": ids are those that the tokenizers library "
                 "gives for tokenizer.json; transformers 5 builds another tokenizer for this class, "
-                "whose ids differ at the beginning of a text, behind added tokens and in runs of "
+                "whose ids differ at the beginning of a text, after added tokens and in runs of "
                 "spaces"});
   // Only the space before a text is left out, as in transformers 5.
   directory.with("tokenizer_config.json",

@@ -240,7 +240,8 @@ TEST(Tokenizer, WhiteSpaceWithLstripAloneBesideAnRstripIsRefused) {
   spec.added[1].lstrip = true;
   EXPECT_EQ(refusal(spec),
             "small/tokenizer.json: added_tokens: \"\\x0a\\x0a\" has id 259, but white space with "
-            "lstrip and without rstrip is not supported beside \"<|end|>\", which has rstrip");
+            "lstrip and without rstrip is not supported together with \"<|end|>\", which has "
+            "rstrip");
   spec.added[1].normalized = true;  // searched apart
   EXPECT_EQ(refusal(spec), "accepted");
   spec.added[1].normalized = false;
