@@ -138,9 +138,10 @@ TEST(AdaptedWeight, FullFineTuningIsNotDeletedLikeAnAdapter) {
   layer.train_base();
   parameter_of(layer, "weight").value.setOnes();
   const Matrix<double> y = output_of(layer);
-  EXPECT_TRUE(throws<ConfigError>([&] { layer.delete_adapter("__base__"); },
-                                  {"delete_adapter: \"__base__\" is no adapter; freeze_base() or "
-                                   "unload() ends full fine-tuning"}));
+  EXPECT_TRUE(
+      throws<ConfigError>([&] { layer.delete_adapter("__base__"); },
+                          {"delete_adapter: \"__base__\" is not an adapter; freeze_base() or "
+                           "unload() ends full fine-tuning"}));
   EXPECT_TRUE(same_bits(output_of(layer), y));
 }
 

@@ -150,9 +150,9 @@ TEST(AdapterSet, AnIdIsNeverUsedTwice) {
   set.add(adapter_of("a"));
   const std::uint64_t third = set.get("a").id;
   EXPECT_TRUE(first != second && third != first && third != second);
-  EXPECT_TRUE(
-      throws<Error>([&] { set.by_id(first); },
-                    {"backward: an adapter that forward used was deleted since; there are: b a"}));
+  EXPECT_TRUE(throws<Error>(
+      [&] { set.by_id(first); },
+      {"backward: an adapter that forward used has been deleted since; there are: b a"}));
   set.set_active({"a"});
   set.set_merged({"a"});
   set.set_enabled(false);
@@ -160,7 +160,7 @@ TEST(AdapterSet, AnIdIsNeverUsedTwice) {
   EXPECT_TRUE(set.empty() && set.active().empty() && set.merged().empty() && set.enabled());
   set.add(adapter_of("a"));
   for (const std::uint64_t used : {first, second, third}) EXPECT_NE(set.get("a").id, used);
-  EXPECT_TRUE(throws<Error>([&] { std::as_const(set).by_id(second); }, {"was deleted since"}));
+  EXPECT_TRUE(throws<Error>([&] { std::as_const(set).by_id(second); }, {"has been deleted since"}));
   EXPECT_EQ(set.by_id(set.get("a").id).name, "a");
 }
 

@@ -60,8 +60,8 @@ TEST(Adapter, BadOptionsAreRefused) {
   EXPECT_TRUE(throws<ConfigError>(make("", rank(2)), {"adapter: the name is empty"}));
   EXPECT_TRUE(throws<ConfigError>(make("__base__", rank(2)),
                                   {"adapter \"__base__\": this name stands for \"no adapter\""}));
-  EXPECT_TRUE(
-      throws<ConfigError>(make("a.b", rank(2)), {"adapter \"a.b\": a name must not have a dot"}));
+  EXPECT_TRUE(throws<ConfigError>(make("a.b", rank(2)),
+                                  {"adapter \"a.b\": a name must not contain a dot"}));
   EXPECT_NO_THROW(make("a b/ü", rank(1, 0, 0.999))());
 }
 

@@ -1,5 +1,5 @@
-// DoRA: PEFT's numbers, every gradient by complex step, the norm that is never formed, and what must
-// hold of it on each kind of layer and storage.
+// DoRA: PEFT's numbers, every gradient by complex step, the norm that is never formed, and what
+// must hold of it on each kind of layer and storage.
 #include <lora/layers/lora_conv2d.hpp>
 #include <lora/layers/lora_embedding.hpp>
 #include <lora/layers/lora_linear.hpp>
@@ -64,8 +64,8 @@ Index terms_of(const SafetensorsFile& file) {
 }
 
 // PEFT's mask cannot be given to a layer whose masks are its own. The output is linear in x on the
-// base's path and in drop(x) on the other: a layer without dropout gives the second of the masked x,
-// less the base's output of it.
+// base's path and in drop(x) on the other: a layer without dropout gives the second of the masked
+// x, less the base's output of it.
 void check_linear(const GoldenCase& one) {
   const SafetensorsFile file = one.tensors();
   const Json config = one.fields.value("config", Json::object());
@@ -520,7 +520,7 @@ TEST(DoRA, WhatIsNotDefinedIsRefused) {
   AdapterOptions options = dora(2);
   options.lora_bias = true;
   EXPECT_TRUE(throws<ConfigError>([&] { layer.add_adapter("a", options); },
-                                  {"adapter \"a\": lora_bias does not go with DoRA"}));
+                                  {"adapter \"a\": lora_bias is not defined for DoRA"}));
   LoRAConv2d<double> groups(random_matrix(6, 2 * 9, "W"), {{3, 3}, {1, 1}, {1, 1}, {1, 1}, 2});
   EXPECT_TRUE(
       throws<ConfigError>([&] { groups.add_adapter("a", dora(2)); },

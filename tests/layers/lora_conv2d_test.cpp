@@ -283,7 +283,7 @@ TEST(LoRAConv2d, AdaptersAcrossGroupsAreNotMerged) {
   OverImages<double> layer = layer_of<double>(cases[4]);
   EXPECT_TRUE(throws<ConfigError>(
       [&] { layer.conv.merge(); },
-      {"merge: a convolution with groups cannot take up an adapter that looks across them"}));
+      {"merge: a convolution with groups cannot merge an adapter, whose A spans the groups"}));
   EXPECT_TRUE(layer.conv.adapters().merged().empty());
 }
 

@@ -1,5 +1,5 @@
-// What every adapted layer is made of: a frozen weight, a bias, named adapters, trained copies, and
-// the merged state.
+// The state every adapted layer shares: a frozen weight, a bias, named adapters, trained copies and
+// the merged weight.
 #pragma once
 
 #include <lora/core/printable.hpp>
@@ -15,11 +15,10 @@
 
 namespace lora {
 
-/// The state that linear, embedding and convolution layers share, and what can be done with it by
-/// an adapter's name. A value: copying it copies the adapters and shares the frozen weight; one that
-/// was moved from throws Error where its weight is needed. A function that throws has changed
-/// nothing; prepare_… does at the commit of a Transaction what the function without it does at
-/// once. Not for use by itself.
+/// Base class of the linear, embedding and convolution layers: the state they share, and the
+/// operations on it by adapter name. A value: a copy has its own adapters and shares the frozen
+/// weight. A moved-from layer throws Error where its weight is needed. A function that throws has
+/// changed nothing. prepare_x() defers what x() does to the commit of a Transaction.
 template <class S>
 class AdaptedWeight {
  public:
@@ -33,12 +32,12 @@ class AdaptedWeight {
   TrainedCopies<S>& trained_copies() { return copies_; }
   const TrainedCopies<S>& trained_copies() const { return copies_; }
 
-  /// The frozen weight as variants of adapters see it; good while the weight stays.
+  /// The frozen weight as adapter variants see it. Valid until the weight is replaced.
   BaseMap<S> base_map() const { return {weight_, kind_}; }
 
-  /// Adds an adapter that the layer's new_adapter() made; what was done to it since counts. With a
-  /// weight, that takes the frozen one's place, for beginnings that move a part of W into B A
-  /// (PiSSA and the like). Throws as add_adapter() and set_weight().
+  /// Adds an adapter that the layer's new_adapter() made and the caller may have changed. `weight`
+  /// replaces the frozen weight, for initialisations that move a part of W into B A, such as PiSSA.
+  /// Throws: as add_adapter() and set_weight().
   void prepare_add_adapter(Adapter<S> adapter, Transaction& change,
                            std::optional<FrozenWeight<S>> weight = std::nullopt) {
     if (weight) {
@@ -50,12 +49,12 @@ class AdaptedWeight {
     adapters_.prepare_add(std::move(adapter), change);
   }
 
-  /// Whether an adapter or a trained copy is called that.
+  /// Whether an adapter or a trained copy has this name.
   bool knows(const std::string& name) const {
     return adapters_.contains(name) || copies_.find(name) != nullptr;
   }
-  /// Puts another frozen weight of the same sizes in the place of this one; adapters and trained
-  /// copies stay. Throws ShapeError, and Error while an adapter is merged or the base is trained.
+  /// Replaces the frozen weight by one of the same shape. Adapters and trained copies stay.
+  /// Throws: ShapeError; Error while an adapter is merged or the base is being trained.
   void set_weight(FrozenWeight<S> weight) {
     change_at_once([&](Transaction& change) { prepare_set_weight(std::move(weight), change); });
   }
@@ -71,29 +70,29 @@ class AdaptedWeight {
     prepare_weight(std::move(weight), change);
   }
   /// Removes the adapter and the trained copy of that name. An optimiser keeps its state by name:
-  /// prune() it before another adapter gets this name, or that one begins with this one's moments.
-  /// Throws ConfigError when there is neither and for "__base__", Error while merged.
+  /// prune() it before reusing the name, or the new adapter inherits the old one's moments.
+  /// Throws: ConfigError if there is neither, and for "__base__"; Error while it is merged.
   void delete_adapter(std::string name) {
     change_at_once([&](Transaction& change) { prepare_delete_adapter(name, change); });
   }
   void prepare_delete_adapter(const std::string& name, Transaction& change) {
     if (name == base_adapter_name)
       throw ConfigError(
-          "delete_adapter: \"__base__\" is no adapter; freeze_base() or unload() ends "
+          "delete_adapter: \"__base__\" is not an adapter; freeze_base() or unload() ends "
           "full fine-tuning");
     if (adapters_.contains(name) || copies_.find(name) == nullptr)
       adapters_.prepare_remove(name, change);
     copies_.prepare_remove(name, change);
   }
-  /// Removes what is called `name`, if there is anything, whatever its state: an addition that is
-  /// taken back.
+  /// Removes whatever is called `name`, if anything, in any state. Used to undo an addition.
   void discard(std::string name) noexcept {
     copies_.discard(name);
     adapters_.discard(std::move(name));
   }
 
-  /// Calls the adapter and the trained copy `name` by another name, merged or active as they are;
-  /// without either, nothing happens. Throws ConfigError for a name that is taken or not valid.
+  /// Renames the adapter and the trained copy `name`, which stay merged or active. Does nothing if
+  /// there is neither.
+  /// Throws: ConfigError if the new name is taken or not valid.
   void rename_adapter(std::string name, std::string new_name) {
     change_at_once([&](Transaction& change) { prepare_rename_adapter(name, new_name, change); });
   }
@@ -103,16 +102,16 @@ class AdaptedWeight {
     if (name == base_adapter_name || knows(new_name)) {
       throw ConfigError("rename_adapter: " + in_quotes(name) + " cannot be called " +
                         in_quotes(new_name) + ": " +
-                        (knows(new_name) ? "the name is taken" : "it is no adapter"));
+                        (knows(new_name) ? "the name is taken" : "it is not an adapter"));
     }
-    make_adapter<S>(new_name, {});  // for its checks of the name
+    make_adapter<S>(new_name, {});  // checks the name
     if (adapters_.contains(name)) adapters_.prepare_rename(name, new_name, change);
     copies_.prepare_rename(name, new_name, change);
   }
 
-  /// Trains a dense copy of weight and bias under `name`, an adapter's (modules_to_save) or
-  /// "__base__" (full fine-tuning). Throws ConfigError when the name is taken, Error where full
-  /// fine-tuning and adapters would meet.
+  /// Adds a trainable dense copy of weight and bias under `name`: an adapter's name
+  /// (modules_to_save) or "__base__" (full fine-tuning).
+  /// Throws: ConfigError if the name is taken; Error if full fine-tuning would meet adapters.
   void add_trained_copy(std::string name) {
     change_at_once([&](Transaction& change) { prepare_add_trained_copy(std::move(name), change); });
   }
@@ -122,27 +121,27 @@ class AdaptedWeight {
     } else if (!adapters_.empty() || (!copies_.empty() && !base_trained())) {
       throw Error(
           "train_base: the layer has adapters or trained copies, which would not act on a base "
-          "that is "
-          "trained whole; delete them or unload() first");
+          "that is trained as a whole; delete them or unload() first");
     }
     copies_.prepare_add(std::move(name), weight_.stored(), weight_shape_, bias_.value, change);
   }
-  /// Full fine-tuning: weight and bias are trained from here on, until freeze_base(). A layer whose
-  /// base is trained has no adapters. Throws ConfigError when it is trained already, Error when
-  /// there are adapters or copies.
+  /// Starts full fine-tuning: weight and bias are trained until freeze_base(). Such a layer has no
+  /// adapters.
+  /// Throws: ConfigError if the base is already trained; Error if there are adapters or copies.
   void train_base() { add_trained_copy(base_adapter_name); }
   bool base_trained() const { return copies_.find(base_adapter_name) != nullptr; }
-  /// Ends full fine-tuning: the trained values become the frozen ones. Throws Error when the base
-  /// is not being trained.
+  /// Ends full fine-tuning: the trained values become the frozen ones.
+  /// Throws: Error if the base is not being trained.
   void freeze_base() {
     change_at_once([&](Transaction& change) { prepare_freeze_base(change); });
   }
 
-  /// W + Σ s B A and Σ s bias over the named adapters (none named: the active ones), together with
-  /// those merged already, in order: a DoRA adapter scales what is there by then. Nothing is changed. Throws Error when an adapter is merged already or,
-  /// with SafeMerge::yes, when the result is not finite; ConfigError for an unknown name, when an
-  /// adapter has a bias and the layer has none, or cannot be merged. Allocates the result and two
-  /// matrices of W's size.
+  /// Computes W + Σ s B A and Σ s bias over the merged adapters and then the named ones (none
+  /// named: the active ones). Order matters: a DoRA adapter scales the sum so far. Changes nothing.
+  /// Throws: Error if an adapter is already merged or, with SafeMerge::yes, the result is not
+  ///   finite; ConfigError for an unknown name, for a lora_bias on a layer without bias, and for a
+  ///   layer that cannot merge.
+  /// Allocates: the result and two matrices of W's size.
   MergedWeight<S> prepare_merge(const std::vector<std::string>& asked = {},
                                 SafeMerge safe = SafeMerge::no) const {
     MergedWeight<S> merged{names_to_merge(adapters_, asked), weight_, {}};
@@ -161,7 +160,7 @@ class AdaptedWeight {
     check_merge(merged, bias_.value, safe);
     return merged;
   }
-  /// Lets a prepared merge act.
+  /// Puts a prepared merge into effect.
   void commit_merge(MergedWeight<S> merged) noexcept {
     end_merge();
     if (merged.names.empty()) return;
@@ -173,14 +172,14 @@ class AdaptedWeight {
       commit_merge(std::move(merged));
     });
   }
-  /// prepare_merge() and commit_merge(): from here on y = x (W + Σ s B A)ᵀ + b + Σ s bias with b as
-  /// it is at the time, so that a bias can be trained or loaded meanwhile. W is kept. Throws as
-  /// prepare_merge(), with nothing changed.
+  /// Merges: from here on y = x (W + Σ s B A)ᵀ + b + Σ s bias, with the current b, so a bias can be
+  /// trained or loaded meanwhile. W is kept.
+  /// Throws: as prepare_merge().
   void merge(std::vector<std::string> names = {}, SafeMerge safe = SafeMerge::no) {
     commit_merge(prepare_merge(names, safe));
   }
-  /// Back to the base weight, bit for bit: its handle was kept. Throws Error when nothing is
-  /// merged.
+  /// Restores the base weight bit for bit, from the handle that merge() kept.
+  /// Throws: Error if nothing is merged.
   void unmerge() {
     if (!merged_) throw Error("unmerge: no adapter is merged");
     end_merge();
@@ -189,14 +188,13 @@ class AdaptedWeight {
     if (!merged_) throw Error("unmerge: no adapter is merged");
     change.then([this]() noexcept { end_merge(); });
   }
-  /// Drops every adapter. What is merged, and the trained copy called `keep_copy`, become the base.
+  /// Drops every adapter. The trained copy `keep_copy`, else the merged weight, becomes the base.
   void unload(std::string keep_copy = {}) {
     change_at_once([&](Transaction& change) { prepare_unload(keep_copy, change); });
   }
 
-  /// fn(name, Parameter&) for the bias, each adapter's A, B and bias, and each trained copy, under
-  /// PEFT's names. The bias is "base_layer.bias" while the layer has an adapter and "bias"
-  /// otherwise.
+  /// Calls fn(name, Parameter&) for the bias, each adapter's tensors and each trained copy, under
+  /// PEFT's names. The bias is "base_layer.bias" while the layer has an adapter, otherwise "bias".
   template <class Fn>
   void for_each_parameter(const NamePath& prefix, Fn&& fn) {
     if (!bias_.empty() && !base_trained()) {
@@ -223,14 +221,14 @@ class AdaptedWeight {
       if (!copy.bias.empty()) fn(NamePath(owner, "bias"), copy.bias);
     }
   }
-  /// Elements of the frozen weight, which for_each_parameter does not list.
+  /// Elements of the frozen weight, which for_each_parameter() does not list.
   Index frozen_size() const { return base_trained() ? 0 : weight_.size(); }
-  /// PyTorch's shape of the weight.
+  /// The weight's shape in PyTorch.
   const std::vector<Index>& weight_shape() const { return weight_shape_; }
 
  protected:
   AdaptedWeight() = default;
-  /// `groups`: how many maps of their own W (O, D) is cut into by its rows, as a convolution's is.
+  /// `groups`: cuts the rows of W (O, D) into that many separate maps, for a grouped convolution.
   AdaptedWeight(LayerKind kind, FrozenWeight<S> weight, std::vector<Index> weight_shape,
                 Matrix<S> bias, Index groups = 1)
       : weight_(std::move(weight)),
@@ -260,10 +258,9 @@ class AdaptedWeight {
     prepare_base(merged_ ? &*merged_ : nullptr, copies_.find(keep_copy), change);
   }
 
-  /// The reason, when merging is not possible for this layer.
+  /// Makes merging fail with this reason.
   void refuse_merging(const char* reason) { not_mergeable_ = reason; }
-  /// Throws Error while the base is trained whole: an adapter added now would neither act nor be
-  /// trained.
+  /// Throws Error during full fine-tuning: an adapter added now would neither act nor be trained.
   void expect_frozen_base(const char* where) const {
     if (!base_trained()) return;
     throw Error(
@@ -274,7 +271,7 @@ class AdaptedWeight {
 
   bool merged_acts() const { return merged_.has_value() && adapters_.enabled(); }
   const FrozenWeight<S>& acting_weight() const { return merged_acts() ? merged_->weight : weight_; }
-  /// Group g of the weight; the acting one where there is one group.
+  /// Group g of the weight; with one group, the acting weight.
   const FrozenWeight<S>& group_weight(Index g) const {
     return groups_.empty() ? acting_weight() : groups_[static_cast<std::size_t>(g)];
   }
@@ -284,17 +281,17 @@ class AdaptedWeight {
   TrainedCopy<S>* acting_copy() {
     return const_cast<TrainedCopy<S>*>(std::as_const(*this).acting_copy());
   }
-  /// The adapters act on this pass one by one, not merged and not replaced by a trained copy.
+  /// Whether the adapters act one by one: not merged and not replaced by a trained copy.
   bool adapters_act() const {
     return adapters_.enabled() && adapters_.merged().empty() && acting_copy() == nullptr;
   }
-  /// The copy that a row with the adapter `name` goes through; null: the frozen weight.
+  /// The copy that acts on a row with the adapter `name`; null: the frozen weight acts.
   const TrainedCopy<S>* copy_of_row(const std::string& name) const {
     const TrainedCopy<S>* own = adapters_.enabled() ? copies_.find(name) : nullptr;
     return own != nullptr ? own : copies_.find(base_adapter_name);
   }
-  /// Each row of y += the bias of `copy` or, when it is null, the layer's own with what is merged
-  /// into it.
+  /// Adds to each row of y the bias of `copy` or, if that is null, the layer's bias and the merged
+  /// biases.
   void add_bias(Out<S> y, const TrainedCopy<S>* copy) const {
     const Matrix<S>& own = copy != nullptr ? copy->bias.value : bias_.value;
     if (own.size() == 0) return;
@@ -302,13 +299,13 @@ class AdaptedWeight {
       y.rowwise() += own.row(0);
       return;
     }
-    // Summed first, as unload() does.
+    // unload() sums these two first as well.
     for (Index t = 0; t < y.rows(); ++t) y.row(t) += own.row(0) + merged_->bias.row(0);
   }
 
-  /// A number for the layer and for what acts in it now: a copy, merged adapters, or adapters one
-  /// by one at their scales. Values are no part of it, so an optimiser may move them; a copy of the
-  /// layer begins with the same number.
+  /// A hash of the layer's identity and of what acts in it: a copy, merged adapters, or adapters
+  /// one by one at their scales. It ignores values, so an optimiser step keeps it. A copy of the
+  /// layer starts with the same hash.
   std::uint64_t acting_state() const {
     std::uint64_t state = mix64(reinterpret_cast<std::uintptr_t>(identity_.get()));
     const auto add = [&state](std::uint64_t part) { state = mix64(state ^ part); };
@@ -336,7 +333,7 @@ class AdaptedWeight {
     adapters_.set_merged({});
     merged_.reset();
   }
-  /// Prepares that weight and bias become those of `copy`, else what is merged, else stay.
+  /// Prepares to replace weight and bias by those of `copy`, else by `merged`, else keeps them.
   void prepare_base(const MergedWeight<S>* merged, const TrainedCopy<S>* copy,
                     Transaction& change) {
     if (merged == nullptr && copy == nullptr) return;
@@ -363,7 +360,7 @@ class AdaptedWeight {
   }
 
   FrozenWeight<S> weight_;
-  std::vector<FrozenWeight<S>> groups_;  ///< empty where there is one group
+  std::vector<FrozenWeight<S>> groups_;  ///< empty for one group
   std::vector<Index> weight_shape_;
   Parameter<S> bias_;
   AdapterSet<S> adapters_;

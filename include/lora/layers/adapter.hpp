@@ -18,10 +18,10 @@
 
 namespace lora {
 
-/// The kinds of adapter there are. A kind is a header in layers/variants/ and a name in this list.
+/// The kinds of adapter. Each is a header in layers/variants/ and a name in this list.
 using AdapterVariant = std::variant<PlainLoRA, RsLoRA, DoRA>;
 
-/// What an adapter is made from; PEFT's names and defaults.
+/// The options of a new adapter, with PEFT's names and defaults.
 struct AdapterOptions {
   Index r = 8;
   double lora_alpha = 8;
@@ -30,45 +30,45 @@ struct AdapterOptions {
   bool lora_bias = false;
   AdapterVariant variant = PlainLoRA{};
   std::uint64_t seed = 0;
-  /// The layer's dotted name, part of the name of its random streams. Layers that are given the
-  /// same path, adapter's name, seed and shape draw the same A and the same dropout masks, so
-  /// layers of one model need paths of their own; LoRAModel gives them.
+  /// The layer's dotted name, which is part of the names of its random streams. Layers with the
+  /// same path, adapter name, seed and shape draw the same A and the same dropout masks, so the
+  /// layers of a model need distinct paths. LoRAModel sets them.
   std::string path = {};
 };
 
-/// A tensor that a variant has beside A and B.
+/// A tensor that a variant has besides A and B.
 template <class S>
 struct OwnTensor {
   std::string_view name;  ///< PEFT's, "lora_magnitude_vector"
   Parameter<S> parameter;
 };
 
-/// A (R, D), B (O, R) and what belongs to them: the layer adds scaling · drop(x) Aᵀ Bᵀ
-/// (+ scaling · bias).
+/// One adapter: A (R, D), B (O, R), their scale and options. The layer adds
+/// scaling · (drop(x) Aᵀ Bᵀ + bias).
 template <class S>
 struct Adapter {
   std::string name;
   Index r = 0;
   double alpha = 0, dropout = 0;
-  double initial_scaling = 0;     ///< alpha / r, or what the variant makes of them
-  double scaling = 0;             ///< s in force: initial_scaling times what set_scale() asked for
+  double initial_scaling = 0;     ///< alpha / r, or the variant's formula
+  double scaling = 0;             ///< s: initial_scaling times the factor of set_scale()
   Parameter<S> A, B, bias;        ///< bias (1, O) belongs to B and is empty without lora_bias
-  std::vector<OwnTensor<S>> own;  ///< the variant's
-  Matrix<S> of_weight;            ///< what the variant keeps of the layer's frozen weight
-  NormCache<S> norm;              ///< DoRA's, outside training
+  std::vector<OwnTensor<S>> own;  ///< the variant's own tensors
+  Matrix<S> of_weight;            ///< what the variant's remember() returned for the frozen weight
+  NormCache<S> norm;              ///< for DoRA, outside training
   AdapterVariant variant;
   std::uint64_t dropout_stream = 0;
-  std::uint64_t id =
-      0;  ///< given by the layer; never used twice in it, so that a tape knows its adapters
+  /// Set by the layer, which never reuses an id, so a tape can identify its adapters.
+  std::uint64_t id = 0;
 
-  /// s as the scalar that the products use.
+  /// s in the scalar type of the products.
   S scale() const { return static_cast<S>(scaling); }
   /// The dropout of one pass; inactive outside training.
   Dropout dropout_of(const Pass& pass) const {
     return Dropout(pass.training ? dropout : 0.0,
                    mix64(dropout_stream ^ mix64(pass.seed ^ mix64(pass.use))));
   }
-  /// fn(Parameter&) for each tensor: the one list of them.
+  /// Calls fn(Parameter&) for each tensor.
   template <class Fn>
   void for_each_tensor(Fn&& fn) {
     fn(A);
@@ -88,17 +88,17 @@ struct Adapter {
   void set_trainable(bool train) {
     change_at_once([&](Transaction& change) { prepare_trainable(train, change); });
   }
-  /// The same at the commit of `change`; see Parameter::prepare_trainable.
+  /// Does the same at the commit of `change`; see Parameter::prepare_trainable.
   void prepare_trainable(bool train, Transaction& change) {
     for_each_tensor([&](Parameter<S>& tensor) { tensor.prepare_trainable(train, change); });
   }
-  /// Whether a tensor is trained.
+  /// Whether any tensor is trainable.
   bool trainable() const {
     bool any = false;
     for_each_tensor([&](const Parameter<S>& tensor) { any = any || tensor.trainable; });
     return any;
   }
-  /// What merging adds to W, left (outputs, R) and right (R, inputs).
+  /// The change that merging adds to W: left (outputs, R), right (R, inputs).
   LowRankDelta<S> delta() const {
     return std::visit([&](const auto& one) { return one.delta(*this); }, variant);
   }
@@ -108,7 +108,7 @@ struct Adapter {
     for_each_tensor([&](const Parameter<S>& tensor) { all = all && tensor.value.allFinite(); });
     return all;
   }
-  /// fn(variant) when the variant scales the output (DoRA).
+  /// Calls fn(variant) if the variant scales the output (DoRA).
   template <class Fn>
   void if_scales_output(Fn&& fn) const {
     std::visit(
@@ -122,9 +122,9 @@ struct Adapter {
   }
 };
 
-/// An adapter without values: name, r, alpha, dropout and scaling checked and set.
-/// Throws ConfigError when r < 1, alpha is not finite in float32, dropout is outside [0, 1), or the
-/// name is empty, reserved or has a dot.
+/// Creates an adapter without tensors: checks and sets name, r, alpha, dropout and scaling.
+/// Throws: ConfigError if r < 1, alpha is not finite in float32, dropout is outside [0, 1), the
+///   name is empty, reserved or contains a dot, or lora_bias is asked for with DoRA.
 template <class S>
 Adapter<S> make_adapter(const std::string& name, const AdapterOptions& options) {
   const std::string where = "adapter \"" + name + "\": ";
@@ -132,7 +132,7 @@ Adapter<S> make_adapter(const std::string& name, const AdapterOptions& options) 
   if (name == base_adapter_name) throw ConfigError(where + "this name stands for \"no adapter\"");
   if (name.find('.') != std::string::npos) {
     throw ConfigError(where +
-                      "a name must not have a dot, which separates the parts of a tensor's name");
+                      "a name must not contain a dot; dots separate the parts of a tensor's name");
   }
   if (options.r < 1)
     throw ConfigError(where + "r is " + std::to_string(options.r) + ", expected at least 1");
@@ -145,7 +145,7 @@ Adapter<S> make_adapter(const std::string& name, const AdapterOptions& options) 
   Adapter<S> adapter;
   adapter.variant = options.variant;
   if (options.lora_bias && adapter.scales_output())
-    throw ConfigError(where + "lora_bias does not go with DoRA, which scales the layer's output");
+    throw ConfigError(where + "lora_bias is not defined for DoRA, which scales the layer's output");
   adapter.name = name;
   adapter.r = options.r;
   adapter.alpha = options.lora_alpha;
@@ -157,7 +157,8 @@ Adapter<S> make_adapter(const std::string& name, const AdapterOptions& options) 
   return adapter;
 }
 
-/// Throws ConfigError unless the adapter is its A, B and s alone; `what` is what cannot be done.
+/// Throws ConfigError unless A, B and s are all there is to the adapter. `what` is the participle
+/// for the message: "combined".
 template <class S>
 void expect_low_rank_alone(const Adapter<S>& adapter, const char* what) {
   if (!adapter.scales_output()) return;
@@ -166,8 +167,8 @@ void expect_low_rank_alone(const Adapter<S>& adapter, const char* what) {
       ", since its lora_magnitude_vector scales the layer's output; merge it instead");
 }
 
-/// Fills A and B of a linear or convolution adapter as `options` asks, from streams named after
-/// tensor and layer.
+/// Fills A and B of a linear or convolution adapter by options.init, from streams named after the
+/// tensor and the layer.
 template <class S>
 void initialize_linear_adapter(Adapter<S>& adapter, const AdapterOptions& options, Index fan_in) {
   const RandomStream a(options.seed, options.path + ".lora_A." + adapter.name + ".weight");
@@ -176,7 +177,7 @@ void initialize_linear_adapter(Adapter<S>& adapter, const AdapterOptions& option
              adapter.variant);
 }
 
-/// Lets a new adapter's variant look at W and add its own tensors, once A and B are filled.
+/// Lets a new adapter's variant inspect W and add its own tensors. Call it once A and B are filled.
 template <class S>
 void begin_variant(Adapter<S>& adapter, const AdapterOptions& options, const BaseMap<S>& base) {
   adapter.if_scales_output([&](const auto& variant) {
@@ -185,18 +186,17 @@ void begin_variant(Adapter<S>& adapter, const AdapterOptions& options, const Bas
   });
 }
 
-/// What backward needs of one adapter's forward, and its scratch. Owned by the caller's tape,
-/// reused from step to step.
+/// What backward needs from one adapter's forward, and its workspace. Owned by the caller's tape
+/// and reused from step to step.
 template <class S>
 struct AdapterTape {
   std::uint64_t id = 0;
   Matrix<S> h;           ///< scaling · drop(x) Aᵀ, (T, R)
   Matrix<S> dh;          ///< scaling · dy B, (T, R)
   Matrix<S> dB_t;        ///< hᵀ dy, (R, O)
-  Matrix<S> dropped;     ///< a few rows of drop(x), when there is dropout
-  OutputTape<S> output;  ///< of a variant that scales the output
-  View<S> dy,
-      g;  ///< in backward: the gradients of what it made of y and of its term, see scaled_gradients
+  Matrix<S> dropped;     ///< with dropout: a few rows of drop(x)
+  OutputTape<S> output;  ///< for a variant that scales the output
+  View<S> dy, g;         ///< in backward: the gradients of its output and of its term
 };
 
 }  // namespace lora

@@ -1,4 +1,4 @@
-// How A and B begin.
+// The initial values of A and B.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -11,10 +11,10 @@ namespace lora {
 /// PEFT's `init_lora_weights`.
 enum class AdapterInit {
   kaiming_uniform,  ///< true: A uniform in ±1/√D (Kaiming with a = √5), B = 0
-  torch_default,    ///< false: A as above, B uniform in ±1/√R: not the identity at the start
+  torch_default,    ///< false: A as above, B uniform in ±1/√R, so the adapter acts at once
   gaussian,         ///< "gaussian": A normal with standard deviation 1/R, B = 0
   orthogonal,       ///< "orthogonal": A, B span orthogonal halves: B A = 0, neither zero; R even
-  none,             ///< not PEFT's: A and B hold anything, for callers that set them at once
+  none,             ///< not in PEFT: leaves A and B unset, for callers that fill them
 };
 
 namespace detail {
@@ -30,8 +30,8 @@ void orthonormalise_rows(Matrix<Real>& q) {
   }
 }
 
-/// In double whatever S is; a parameter, so that Eigen's products of it are made only where this is
-/// called.
+/// Fills A and B for AdapterInit::orthogonal, in double whatever S is. Real is a template parameter
+/// so that Eigen's products are instantiated only where this is called.
 template <class S, class Real = double>
 void init_orthogonal(Matrix<S>& a, Matrix<S>& b, const RandomStream& a_stream,
                      const RandomStream& b_stream) {
@@ -51,9 +51,9 @@ void init_orthogonal(Matrix<S>& a, Matrix<S>& b, const RandomStream& a_stream,
 
 }  // namespace detail
 
-/// Fills A (R, D) and B (O, R) of a linear or convolution adapter; `fan_in` is D (for a convolution
-/// channels · kernel). With groups B is (O, R / groups). Each tensor has its own stream. Throws
-/// ConfigError for the orthogonal initialisation when R is odd, and with groups.
+/// Fills A (R, D) and B (O, R) of a linear or convolution adapter. `fan_in` is D, for a convolution
+/// channels · kernel. With groups, B is (O, R / groups). Each tensor has its own stream.
+/// Throws: ConfigError for the orthogonal initialisation with an odd R or with groups.
 /// Source: PEFT's reset_lora_parameters and orthogonal_init.
 template <class S>
 void initialize_adapter(AdapterInit init, Index fan_in, Matrix<S>& a, Matrix<S>& b,
@@ -90,7 +90,9 @@ void initialize_adapter(AdapterInit init, Index fan_in, Matrix<S>& a, Matrix<S>&
 }
 
 /// Fills A (R, V) and B (D, R) of an embedding's adapter, where the roles are reversed: A = 0 and B
-/// standard normal, with torch_default both standard normal. Source: PEFT's reset_lora_parameters.
+/// is standard normal. With torch_default both are standard normal.
+/// Throws: ConfigError for the orthogonal initialisation.
+/// Source: PEFT's reset_lora_parameters.
 template <class S>
 void initialize_embedding_adapter(AdapterInit init, Matrix<S>& a, Matrix<S>& b,
                                   const RandomStream& a_stream, const RandomStream& b_stream) {

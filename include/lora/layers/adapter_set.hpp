@@ -1,5 +1,4 @@
-// The named adapters of one layer: which there are, which are active, which are merged, and at what
-// scale.
+// The named adapters of one layer: which exist, which are active or merged, and at what scale.
 #pragma once
 
 #include <lora/core/printable.hpp>
@@ -15,17 +14,16 @@
 
 namespace lora {
 
-/// What every adapted layer has the same. Names keep the order in which they were added or
-/// activated. A function that throws has changed nothing; prepare_… does at the commit of a
-/// Transaction what the function without it does at once. A value. Reading is safe from several
-/// threads; changing is not.
+/// The adapters of one layer, by name. A value. Names keep the order in which they were added or
+/// activated. A function that throws has changed nothing. prepare_x() defers what x() does to the
+/// commit of a Transaction.
+/// Threads: several threads may read; changes need exclusive access.
 template <class S>
 class AdapterSet {
  public:
-  /// Whether there is an adapter of that name, and whether there is none at all.
   bool contains(const std::string& name) const { return find(name) != nullptr; }
   bool empty() const { return adapters_.empty(); }
-  /// The adapters, or their names, in the order in which they were added.
+  /// The adapters in the order in which they were added.
   std::vector<Adapter<S>>& all() { return adapters_; }
   const std::vector<Adapter<S>>& all() const { return adapters_; }
   std::vector<std::string> names() const {
@@ -34,8 +32,8 @@ class AdapterSet {
     return names;
   }
 
-  /// The adapter called `name`, or null. Good until one is added or removed, as all such pointers
-  /// and references.
+  /// The adapter called `name`, or null. Adding or removing an adapter invalidates all pointers and
+  /// references to adapters.
   const Adapter<S>* find(const std::string& name) const {
     for (const Adapter<S>& adapter : adapters_) {
       if (adapter.name == name) return &adapter;
@@ -45,7 +43,8 @@ class AdapterSet {
   Adapter<S>* find(const std::string& name) {
     return const_cast<Adapter<S>*>(std::as_const(*this).find(name));
   }
-  /// The adapter called `name`; throws ConfigError that lists the names there are.
+  /// The adapter called `name`.
+  /// Throws: ConfigError that lists the known names.
   Adapter<S>& get(const std::string& name) {
     Adapter<S>* adapter = find(name);
     if (adapter == nullptr) throw ConfigError("no adapter is called \"" + name + "\"" + known());
@@ -54,19 +53,20 @@ class AdapterSet {
   const Adapter<S>& get(const std::string& name) const {
     return const_cast<AdapterSet*>(this)->get(name);
   }
-  /// The adapter that a tape was made with; throws Error when it was deleted since.
+  /// The adapter that a tape was made with.
+  /// Throws: Error if it has been deleted since.
   const Adapter<S>& by_id(std::uint64_t id) const {
     for (const Adapter<S>& adapter : adapters_) {
       if (adapter.id == id) return adapter;
     }
-    throw Error("backward: an adapter that forward used was deleted since" + known());
+    throw Error("backward: an adapter that forward used has been deleted since" + known());
   }
   Adapter<S>& by_id(std::uint64_t id) {
     return const_cast<Adapter<S>&>(std::as_const(*this).by_id(id));
   }
 
-  /// Adds an adapter; it is neither active nor trainable. Throws ConfigError when the name is
-  /// taken.
+  /// Adds an adapter, neither active nor trainable.
+  /// Throws: ConfigError if the name is taken.
   void add(Adapter<S> adapter) {
     change_at_once([&](Transaction& change) { prepare_add(std::move(adapter), change); });
   }
@@ -77,8 +77,8 @@ class AdapterSet {
     change.set(last_id_, adapter.id);
     change.append(adapters_, std::move(adapter));
   }
-  /// Removes an adapter. Throws ConfigError when there is none of that name, Error while it is
-  /// merged.
+  /// Removes an adapter.
+  /// Throws: ConfigError if there is none of that name; Error while it is merged.
   void remove(std::string name) {
     change_at_once([&](Transaction& change) { prepare_remove(std::move(name), change); });
   }
@@ -88,13 +88,14 @@ class AdapterSet {
       throw Error("adapter \"" + name + "\" is merged; unmerge it before it is deleted");
     change.then([this, name = std::move(name)]() mutable noexcept { discard(std::move(name)); });
   }
-  /// Removes an adapter, if there is one of that name, whatever its state.
+  /// Removes the adapter of that name, if there is one, in any state.
   void discard(std::string name) noexcept {
     std::erase(active_, name);
     std::erase_if(adapters_, [&](const Adapter<S>& adapter) { return adapter.name == name; });
   }
 
-  /// Calls an adapter by a name that is free and valid; it keeps its id, so tapes know it still.
+  /// Renames an adapter; the caller has checked that the new name is free and valid. The id stays,
+  /// so tapes remain usable.
   void rename(std::string name, std::string new_name) {
     change_at_once([&](Transaction& change) { prepare_rename(name, new_name, change); });
   }
@@ -107,8 +108,8 @@ class AdapterSet {
     }
   }
 
-  /// Removes all adapters, merged ones too, and enables the set. Their ids stay used up: a tape
-  /// made before is refused still.
+  /// Removes all adapters, merged ones too, and enables the set. Their ids are not reused, so older
+  /// tapes are still refused.
   void clear() noexcept {
     adapters_.clear();
     active_.clear();
@@ -116,8 +117,9 @@ class AdapterSet {
     enabled_ = true;
   }
 
-  /// Makes exactly these adapters active, in this order, and with `train` trainable; all others are
-  /// frozen. Throws ConfigError for an unknown or repeated name, with nothing changed.
+  /// Makes exactly these adapters active, in this order, and trainable if `train`. Freezes all
+  /// others.
+  /// Throws: ConfigError for an unknown or repeated name.
   void set_active(std::vector<std::string> names, bool train = true) {
     change_at_once([&](Transaction& change) {
       for (Adapter<S>& adapter : adapters_) {
@@ -127,7 +129,7 @@ class AdapterSet {
       prepare_active(std::move(names), change);
     });
   }
-  /// The same without a change of what is trained.
+  /// Activates adapters without changing what is trainable.
   void prepare_active(std::vector<std::string> names, Transaction& change) {
     for (const std::string& name : names) {
       get(name);
@@ -137,14 +139,15 @@ class AdapterSet {
     }
     change.set(active_, std::move(names));
   }
-  /// In the order in which their terms are added.
+  /// The active adapters, in the order in which their terms are added.
   const std::vector<std::string>& active() const { return active_; }
   bool is_active(const std::string& name) const {
     return std::count(active_.begin(), active_.end(), name) != 0;
   }
 
-  /// s = factor · initial scaling of one adapter. Throws ConfigError for an unknown name and when
-  /// the factor or s is not finite in S, Error while the adapter is merged.
+  /// Sets s = factor · initial scaling of one adapter.
+  /// Throws: ConfigError for an unknown name, and if the factor or s is not finite in S; Error
+  ///   while the adapter is merged.
   void set_scale(std::string name, double factor) {
     change_at_once([&](Transaction& change) { prepare_scale(name, factor, change); });
   }
@@ -154,14 +157,15 @@ class AdapterSet {
     check_not_merged(name);
     change.set(adapter.scaling, checked_scale(adapter, factor * adapter.initial_scaling));
   }
-  /// s *= factor for the active adapters. Throws ConfigError when the factor or an s is not finite
-  /// in S, Error while one of them is merged.
+  /// Multiplies s of the active adapters by `factor`.
+  /// Throws: ConfigError if the factor or an s is not finite in S; Error while one of them is
+  ///   merged.
   void scale_layer(double factor) {
     check_factor(factor);
     rescale([factor](const Adapter<S>& adapter) { return adapter.scaling * factor; });
   }
-  /// s /= factor for the active adapters; without a factor s becomes the initial scaling again.
-  /// Throws as scale_layer(), and ConfigError for 0.
+  /// Divides s of the active adapters by `factor`; without a factor, restores the initial scaling.
+  /// Throws: as scale_layer(); ConfigError for 0.
   void unscale_layer(std::optional<double> factor = std::nullopt) {
     if (factor) check_factor(*factor);
     if (factor && *factor == 0.0) throw ConfigError("unscale_layer: factor is 0");
@@ -170,17 +174,17 @@ class AdapterSet {
     });
   }
 
-  /// Whether the adapters act at all; while disabled the layer is the base layer, merged or not.
+  /// Whether the adapters act at all. While disabled, the layer acts as its base, merged or not.
   bool enabled() const { return enabled_; }
   void set_enabled(bool on) noexcept { enabled_ = on; }
   void prepare_enabled(bool on, Transaction& change) { change.set(enabled_, on); }
 
-  /// The adapters that are merged, in the order of merging.
+  /// The merged adapters, in the order of merging.
   const std::vector<std::string>& merged() const { return merged_; }
   bool is_merged(const std::string& name) const {
     return std::count(merged_.begin(), merged_.end(), name) != 0;
   }
-  /// For the layer that has merged them: this sets their names alone.
+  /// Records the names only; the layer does the merging.
   void set_merged(std::vector<std::string> names) noexcept { merged_ = std::move(names); }
 
  private:
@@ -192,7 +196,7 @@ class AdapterSet {
   static void check_factor(double factor) {
     if (!std::isfinite(factor)) throw ConfigError("the scale of an adapter must be finite");
   }
-  /// `scaling`, when it is finite as the scalar that the products use.
+  /// Returns `scaling` if it is finite in the scalar type of the products.
   static double checked_scale(const Adapter<S>& adapter, double scaling) {
     if (std::abs(scaling) <= static_cast<double>(std::numeric_limits<RealOf<S>>::max()))
       return scaling;
@@ -200,7 +204,7 @@ class AdapterSet {
                       number_text(scaling) + ", expected a number that is finite in the layer's " +
                       "type");
   }
-  /// Gives every active adapter the scale that scale_of says.
+  /// Sets the scale of every active adapter to scale_of(adapter).
   template <class Fn>
   void rescale(Fn&& scale_of) {
     change_at_once([&](Transaction& change) {

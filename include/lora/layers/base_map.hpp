@@ -1,4 +1,4 @@
-// A layer's frozen weight as a map from inputs to outputs, for variants that look at it.
+// A layer's frozen weight as a map from inputs to outputs, for variants that inspect it.
 #pragma once
 
 #include <lora/weights/frozen_weight.hpp>
@@ -9,9 +9,9 @@ namespace lora {
 
 enum class LayerKind { linear, convolution, embedding };
 
-/// The frozen weight of a layer, whichever way round the layer keeps it. A linear layer's (O, D) and
-/// a convolution's (O, C·kh·kw) map their columns to their rows; an embedding's table (V, D) maps V
-/// inputs to D outputs. Refers to the weight.
+/// The frozen weight of a layer, independent of its orientation. A linear layer's (O, D) and a
+/// convolution's (O, C·kh·kw) map columns to rows; an embedding's table (V, D) maps V inputs to D
+/// outputs. Refers to the weight.
 template <class S>
 struct BaseMap {
   const FrozenWeight<S>& weight;
@@ -19,17 +19,19 @@ struct BaseMap {
 
   bool table() const { return kind == LayerKind::embedding; }
   Index outputs() const { return table() ? weight.cols() : weight.rows(); }
-  /// PyTorch's shape of a tensor with one number an output.
+  /// The shape in PyTorch of a tensor with one number per output.
   std::vector<Index> output_shape() const {
     if (kind == LayerKind::convolution) return {1, outputs(), 1, 1};
     return {outputs()};
   }
-  /// Σ over the inputs of W², for each output: (1, outputs). Allocates the result.
+  /// Sums W² over the inputs, for each output: (1, outputs).
+  /// Allocates: the result.
   Matrix<WideOf<S>> squares() const {
     return weight.squares(table() ? Side::inputs : Side::outputs);
   }
-  /// out (R, outputs) = A W'ᵀ for A (R, inputs), with W' (outputs, inputs) this map. A is never
-  /// rounded, however W is stored. Allocates when the sizes change.
+  /// Computes out = A W'ᵀ for A (R, inputs), this map W' (outputs, inputs) and out (R, outputs).
+  /// Never rounds A, however W is stored.
+  /// Allocates: when the sizes change.
   void project(const Matrix<S>& A, Matrix<S>& out) const {
     set_size(out, A.rows(), outputs());
     if (table()) {
@@ -40,8 +42,9 @@ struct BaseMap {
   }
 };
 
-/// Equal shares of the rows of W, as a convolution with groups has; one group is W itself and needs
-/// no copy: none. Allocates the copies.
+/// Cuts the rows of W into `count` equal groups, for a grouped convolution. Returns nothing for one
+/// group, which is W itself.
+/// Allocates: the copies.
 template <class S>
 std::vector<FrozenWeight<S>> cut_into_groups(const FrozenWeight<S>& weight, Index count) {
   std::vector<FrozenWeight<S>> groups;

@@ -1,5 +1,5 @@
-// Inverted dropout whose mask is a function of (key, row, column), so that backward makes it again
-// instead of keeping it.
+// Inverted dropout whose mask is a function of (key, row, column), so backward recomputes it
+// instead of storing it.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -10,10 +10,11 @@
 
 namespace lora {
 
-/// mask(i, j) / (1 - p) with mask = 1 with probability 1 - p; p in [0, 1). A value; safe to share
-/// between threads. The mask depends on the key and on (row, column) in the batch alone: not on the
-/// number of threads or on how the batch is split. Source: PyTorch's nn.Dropout (the distribution;
-/// the bits are our own).
+/// Multiplies by mask(i, j) / (1 - p), where mask is 1 with probability 1 - p and else 0; p is in
+/// [0, 1). The mask depends only on the key and on (row, column) in the batch, not on the number of
+/// threads or on how the batch is split.
+/// Threads: several threads may use one Dropout.
+/// Source: the distribution of PyTorch's nn.Dropout; the random bits are our own.
 class Dropout {
  public:
   Dropout(double p, std::uint64_t key)
@@ -24,8 +25,8 @@ class Dropout {
 
   bool active() const { return active_; }
 
-  /// to[j] = from[j] · mask(row, j) / (1 - p), or to[j] += … ; n columns. `from` and `to` may be
-  /// the same.
+  /// Computes to[j] = from[j] · mask(row, j) / (1 - p) for n columns, or adds it to to[j]. `from`
+  /// and `to` may be the same.
   template <class S>
   void row(Index row, Index n, const S* from, S* to, Accumulate accumulate) const {
     const S scale = static_cast<S>(scale_);

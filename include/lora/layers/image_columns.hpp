@@ -1,4 +1,4 @@
-// A convolution's input laid out as a matrix, so that convolving is a product.
+// Lays out a convolution's input as a matrix (im2col), so that convolving is a product.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -24,11 +24,11 @@ struct ImageSize {
 };
 
 namespace detail {
-/// The largest option and side of an image: with it no sum below can overflow.
+/// The largest option and image side. No sum below can overflow with it.
 inline constexpr Index largest_side = (Index{1} << 31) - 1;
 
-/// Throws ConfigError unless kernel, stride and dilation are at least 1, padding at least 0, and all
-/// below 2^31.
+/// Throws ConfigError unless kernel, stride and dilation are at least 1, padding at least 0, and
+/// all below 2^31.
 inline void check_options(const Conv2dOptions& o) {
   for (const std::size_t k : {0u, 1u}) {
     const auto is = [](Index n, Index least) { return n >= least && n <= largest_side; };
@@ -44,8 +44,8 @@ inline void check_options(const Conv2dOptions& o) {
 }
 }  // namespace detail
 
-/// channels · height · width, the elements of an image. Throws ShapeError when they do not fit into
-/// an Index.
+/// Elements of an image: channels · height · width.
+/// Throws: ShapeError if the number does not fit into an Index.
 inline Index image_elements(Index channels, ImageSize size) {
   const Index elements = product_of_sizes({channels, size.height, size.width});
   if (elements < 0) {
@@ -55,9 +55,10 @@ inline Index image_elements(Index channels, ImageSize size) {
   return elements;
 }
 
-/// Size of the result: floor((n + 2 padding - dilation (kernel - 1) - 1) / stride) + 1 in each
-/// direction. Throws ShapeError when the kernel does not fit, or a side of the image is negative or
-/// not below 2^31; ConfigError for options that cannot be.
+/// Computes the size of the result:
+/// floor((n + 2 padding - dilation (kernel - 1) - 1) / stride) + 1 in each direction.
+/// Throws: ShapeError if the kernel does not fit, or a side of the image is negative or not below
+///   2^31; ConfigError for invalid options.
 inline ImageSize conv2d_output(const Conv2dOptions& o, ImageSize in) {
   detail::check_options(o);
   for (const Index side : {in.height, in.width}) {
@@ -70,7 +71,7 @@ inline ImageSize conv2d_output(const Conv2dOptions& o, ImageSize in) {
   };
   const ImageSize out{along(in.height, o.kernel[0], o.stride[0], o.padding[0], o.dilation[0]),
                       along(in.width, o.kernel[1], o.stride[1], o.padding[1], o.dilation[1])};
-  if (out.height <= 0 || out.width <= 0) {  // the text is made only when it is needed
+  if (out.height <= 0 || out.width <= 0) {  // build the text only when it is needed
     check_shape(false, "LoRAConv2d", "image", in.height, in.width,
                 "an image that the kernel fits into");
   }
@@ -78,8 +79,8 @@ inline ImageSize conv2d_output(const Conv2dOptions& o, ImageSize in) {
 }
 
 /// Calls fn(pixel, column, channel, y, x) for each entry of the (out pixels, channels · kernel)
-/// matrix that lies inside the image (the others are zero): pixel and column are the entry's place,
-/// (channel, y, x) the input it shows.
+/// matrix that comes from inside the image; the others are zero. The entry at (pixel, column) is
+/// the input at (channel, y, x).
 template <class Fn>
 void for_each_column_entry(const Conv2dOptions& o, Index channels, ImageSize in, ImageSize out,
                            Fn&& fn) {
@@ -99,8 +100,8 @@ void for_each_column_entry(const Conv2dOptions& o, Index channels, ImageSize in,
   }
 }
 
-/// columns (out pixels, channels · kernel) = what each output pixel sees of image
-/// (channels, height, width).
+/// Fills row i of columns (out pixels, channels · kernel) with the inputs that output pixel i
+/// depends on. The image is (channels, height, width).
 template <class S>
 void image_to_columns(const Conv2dOptions& o, Index channels, ImageSize in, ImageSize out,
                       const S* image, Matrix<S>& columns) {
@@ -111,7 +112,7 @@ void image_to_columns(const Conv2dOptions& o, Index channels, ImageSize in, Imag
                         });
 }
 
-/// image += the transposed map: each entry of columns is added to the input that it showed.
+/// Applies the transpose of image_to_columns: adds each entry of columns to the input it came from.
 template <class S>
 void add_columns_to_image(const Conv2dOptions& o, Index channels, ImageSize in, ImageSize out,
                           const Matrix<S>& columns, S* image) {

@@ -8,39 +8,41 @@
 
 namespace lora {
 
-/// y = conv(x, W) + b + Σ s_a (conv1x1(conv(drop_a(x), A_a), B_a) + bias_a) over the active
-/// adapters a.
+/// Computes y = conv(x, W) + b + Σ s_a (conv1x1(conv(drop_a(x), A_a), B_a) + bias_a) over the
+/// active adapters a.
 ///
-/// A row of x (N, C·height·width) is an image, a row of y (N, O·out height·out width) its result. W
-/// is (O, C/groups·kh·kw), A (R, C·kh·kw) has the base's kernel, stride, padding and dilation and
-/// one group, B (O, R/groups) has the base's groups. As in PEFT, except that A follows the base's
-/// dilation, which PEFT forgets and then fails. With groups the frozen weight is kept a second
-/// time, cut into its groups, and adapters cannot be merged, since A looks across groups. The rest
-/// is as for LoRALinear. Source: PEFT's lora.Conv2d.
+/// Each row of x (N, C·height·width) is an image, and the same row of y (N, O·out height·out width)
+/// its result. W is (O, C/groups·kh·kw). A (R, C·kh·kw) has the base's kernel, stride, padding and
+/// dilation, and one group. B (O, R/groups) has the base's groups. With groups, the layer keeps a
+/// second copy of the frozen weight, cut into the groups, and cannot merge adapters, because A
+/// spans the groups. Otherwise as LoRALinear.
+/// Source: PEFT's lora.Conv2d; but A follows the base's dilation, where PEFT ignores it and fails.
 template <class S>
 class LoRAConv2d : public AdaptedWeight<S> {
   using Base = AdaptedWeight<S>;
 
  public:
-  /// What backward needs of one forward, and the matrices of one image; reused from step to step.
+  /// What backward needs from one forward, and the workspace for one image. Reused from step to
+  /// step.
   struct Tape : LayerTape<S> {
     ImageSize in, out;
     Pass pass;
     Matrix<S> columns, dropped_columns, d_columns, dropped, y_t, dy_t;
-    View<S> base_gradient;  ///< in backward: of the base's output for one image
+    View<S> base_gradient;  ///< in backward: gradient of the base's output for one image
   };
 
   LoRAConv2d() = default;
-  /// W (O, C/groups·kh·kw), the bytes of PyTorch's (O, C/groups, kh, kw); bias (1, O) or empty.
-  /// Throws ConfigError for options below 1 (padding: below 0) or that do not fit W, ShapeError for
-  /// the bias.
+  /// Creates a layer without adapters from W (O, C/groups·kh·kw), which has the element order of
+  /// PyTorch's (O, C/groups, kh, kw), and bias (1, O) or empty.
+  /// Throws: ConfigError for options below 1 (padding: below 0) and groups that do not divide O;
+  ///   ShapeError if W does not fit the kernel, and for the bias.
   explicit LoRAConv2d(Matrix<S> weight, const Conv2dOptions& options, Matrix<S> bias = {})
       : Base(LayerKind::convolution, FrozenWeight<S>(weight), checked_shape(weight, options, bias),
              bias, options.groups),
         options_(options) {
     if (options_.groups == 1) return;
     this->refuse_merging(
-        "a convolution with groups cannot take up an adapter that looks across them");
+        "a convolution with groups cannot merge an adapter, whose A spans the groups");
   }
 
   Index in_channels() const { return this->weight().cols() / kernel_size() * options_.groups; }
@@ -48,8 +50,9 @@ class LoRAConv2d : public AdaptedWeight<S> {
   const Conv2dOptions& options() const { return options_; }
   const char* module_type() const { return "Conv2d"; }
 
-  /// Adds an adapter, neither active nor trainable. Throws as LoRALinear's; r must be a multiple of
-  /// groups, and DoRA is not defined with several groups.
+  /// Adds an adapter, neither active nor trainable.
+  /// Throws: as LoRALinear::add_adapter; ConfigError if r is not a multiple of groups, and for DoRA
+  ///   with several groups.
   void add_adapter(std::string name, const AdapterOptions& options = {}) {
     this->adapters().add(new_adapter(name, options));
   }
@@ -60,8 +63,8 @@ class LoRAConv2d : public AdaptedWeight<S> {
     if (options_.groups != 1 && adapter.scales_output()) {
       throw ConfigError(
           "adapter \"" + name +
-          "\": DoRA is not defined for a convolution with groups, where A looks across "
-          "them and W does not");
+          "\": DoRA is not defined for a convolution with groups, where A spans the groups "
+          "and W does not");
     }
     if (options.r % options_.groups != 0) {
       throw ConfigError("adapter \"" + name + "\": r is " + std::to_string(options.r) +
@@ -81,8 +84,9 @@ class LoRAConv2d : public AdaptedWeight<S> {
     return adapter;
   }
 
-  /// Computes y for images of size `in`. tape = nullptr: inference. y must not overlap x. Throws
-  /// ShapeError, Error. Allocates when sizes change.
+  /// Computes y for images of size `in`. tape = nullptr: inference. y must not overlap x.
+  /// Throws: ShapeError; Error if y overlaps x, and for pass.adapter_names.
+  /// Allocates: when sizes change; without a tape, the workspace.
   void forward(In<S> x, ImageSize in, Out<S> y, Tape* tape = nullptr, const Pass& pass = {}) const {
     if (tape != nullptr) tape->rows = -1;  // an error leaves a tape that backward refuses
     const ImageSize out = conv2d_output(options_, in);
@@ -110,8 +114,9 @@ class LoRAConv2d : public AdaptedWeight<S> {
     run(scratch, false);
   }
 
-  /// The gradients of LoRALinear::backward over the columns of each image; dx (N, C·height·width)
-  /// as there, with the same errors.
+  /// Computes the gradients of LoRALinear::backward over the columns of each image;
+  /// dx is (N, C·height·width).
+  /// Throws: as LoRALinear::backward.
   void backward(In<S> x, In<S> dy, Tape& tape, Matrix<S>* dx,
                 Accumulate accumulate = Accumulate::no) {
     tape.expect_forward("LoRAConv2d::backward");
@@ -192,7 +197,7 @@ class LoRAConv2d : public AdaptedWeight<S> {
     }
   }
 
-  /// Allocates all that backward needs before any gradient is added to.
+  /// Allocates all that backward needs, before it changes any gradient.
   void prepare_backward(Tape& tape, bool need_dx) {
     const Index pixels = tape.out.pixels(), all = in_channels() * kernel_size();
     set_size(tape.columns, pixels, all);
@@ -222,7 +227,7 @@ class LoRAConv2d : public AdaptedWeight<S> {
     }
   }
 
-  /// What the adapter sees: the image's columns, or those of the image after dropout.
+  /// The adapter's input: the image's columns, or those of the image after dropout.
   const Matrix<S>& adapter_columns(const Dropout& dropout, const S* image, Index n,
                                    Tape& tape) const {
     if (!dropout.active()) return tape.columns;
@@ -234,7 +239,7 @@ class LoRAConv2d : public AdaptedWeight<S> {
     return tape.dropped_columns;
   }
 
-  /// h = s · columns Aᵀ; y's group g += h's group g · B_gᵀ; then what the variant does to y.
+  /// Computes h = s · columns Aᵀ, adds h_g B_gᵀ to each group g of y, and lets the variant scale y.
   void adapter_forward(std::size_t i, const S* image, Index n, Tape& tape, bool keep) const {
     AdapterTape<S>& own = tape.adapters[i];
     const Adapter<S>& adapter = this->adapters().by_id(own.id);
@@ -254,7 +259,7 @@ class LoRAConv2d : public AdaptedWeight<S> {
     }
     adapter.if_scales_output([&](const auto& variant) {
       const bool dropped = adapter.dropout_of(tape.pass).active();
-      if (dropped) {  // u = W drop(x) + the term
+      if (dropped) {  // u = W drop(x) + term
         const LowRank<S> term{View<S>(own.h).middle_rows(n * pixels, pixels),
                               View<S>(adapter.B.value).transposed(), 0};
         this->weight().multiply(columns, own.output.u.middleRows(n * pixels, pixels), {&term, 1});
@@ -285,8 +290,8 @@ class LoRAConv2d : public AdaptedWeight<S> {
     }
   }
 
-  /// dB_g += dy_gᵀ h_g,  dh_g = s dy_g B_g,  dA += dhᵀ columns,  dcolumns = dh A, through the
-  /// dropout's mask to the image.
+  /// Computes dB_g += dy_gᵀ h_g,  dh_g = s dy_g B_g,  dA += dhᵀ columns,  dcolumns = dh A, and adds
+  /// dcolumns to the image's gradient through the dropout mask.
   void adapter_backward(std::size_t i, const S* image, Index n, Tape& tape, S* image_gradient) {
     AdapterTape<S>& own = tape.adapters[i];
     Adapter<S>& adapter = this->adapters().by_id(own.id);

@@ -6,23 +6,23 @@
 
 namespace lora {
 
-/// y_t = W[id_t] + Σ s_a · B_a A_a[:, id_t] over the active adapters a; ids (T), W (V, D),
-/// y (T, D). A DoRA adapter then scales y by dimension, see DoRA.
+/// Computes y_t = W[id_t] + Σ s_a · B_a A_a[:, id_t] over the active adapters a, with ids (T),
+/// W (V, D), A (R, V), B (D, R) and y (T, D). A DoRA adapter also scales each dimension of y.
 ///
-/// A (R, V) and B (D, R) as PEFT keeps them; at the start A = 0 and B is normal. There is no
-/// dropout, as in PEFT. The rest is as for LoRALinear. Source: PEFT's lora.Embedding.
+/// Initially A = 0 and B is normal. There is no dropout. Otherwise as LoRALinear.
+/// Source: PEFT's lora.Embedding.
 template <class S>
 class LoRAEmbedding : public AdaptedWeight<S> {
   using Base = AdaptedWeight<S>;
 
  public:
-  /// What backward needs of one forward; the ids are handed to it again.
+  /// What backward needs from one forward. It takes the ids again.
   using Tape = LayerTape<S>;
 
   LoRAEmbedding() = default;
-  /// W (V, D). Rows of `padding_idx` get no gradient, as in PyTorch's nn.Embedding; -1: there is no
-  /// such row. Throws ConfigError for a padding_idx outside -1 … V-1 and for a table stored
-  /// as (D, V).
+  /// Creates a layer without adapters from W (V, D). As in PyTorch's nn.Embedding, the row
+  /// `padding_idx` gets no gradient; -1: no such row.
+  /// Throws: ConfigError for a padding_idx outside -1 … V-1, and for a table stored as (D, V).
   explicit LoRAEmbedding(FrozenWeight<S> weight, std::int64_t padding_idx = -1)
       : Base(LayerKind::embedding, weight, {weight.rows(), weight.cols()}, {}),
         padding_idx_(padding_idx) {
@@ -40,8 +40,9 @@ class LoRAEmbedding : public AdaptedWeight<S> {
   Index embedding_dim() const { return this->weight().cols(); }
   const char* module_type() const { return "Embedding"; }
 
-  /// Adds an adapter, neither active nor trainable. Throws as LoRALinear's; lora_bias and
-  /// the orthogonal initialisation are not defined here.
+  /// Adds an adapter, neither active nor trainable.
+  /// Throws: as LoRALinear::add_adapter; ConfigError for lora_bias and for the orthogonal
+  ///   initialisation.
   void add_adapter(std::string name, const AdapterOptions& options = {}) {
     this->adapters().add(new_adapter(name, options));
   }
@@ -60,8 +61,10 @@ class LoRAEmbedding : public AdaptedWeight<S> {
     return adapter;
   }
 
-  /// Computes y (T, D); what backward needs goes to `tape` (nullptr: inference).
-  /// Throws ShapeError, also for an id outside 0 … V-1, naming it. Allocates when T changes.
+  /// Computes y (T, D) and keeps in `tape` what backward needs; nullptr: inference.
+  /// Throws: ShapeError, also for an id outside 0 … V-1, which it names; Error for
+  ///   pass.adapter_names.
+  /// Allocates: when T changes; without a tape, the workspace.
   void forward(std::span<const std::int64_t> ids, Out<S> y, Tape* tape = nullptr,
                const Pass& pass = {}) const {
     if (tape != nullptr) tape->rows = -1;  // an error leaves a tape that backward refuses
@@ -75,10 +78,11 @@ class LoRAEmbedding : public AdaptedWeight<S> {
     forward(ids, y, scratch, pass.training, false);
   }
 
-  /// With h_t = s A[:, id_t] and dh = s dy B:
-  ///   dB += dyᵀ h,  dA[:, id_t] += dh_tᵀ;  a trained copy's row id_t gets dy_t.
-  /// Gradients of one id are added in the order of the rows. Throws ShapeError, and Error when tape
-  /// and layer do not belong together, as LoRALinear's. Allocates when T changes.
+  /// Adds the gradients. With h_t = s A[:, id_t] and dh = s dy B:
+  ///   dB += dyᵀ h,  dA[:, id_t] += dh_tᵀ;  row id_t of a trained copy's gradient += dy_t.
+  /// The gradients of one id are added in row order.
+  /// Throws: ShapeError; Error if tape and layer do not match, as LoRALinear::backward.
+  /// Allocates: when T changes.
   void backward(std::span<const std::int64_t> ids, In<S> dy, Tape& tape) {
     tape.expect_forward("LoRAEmbedding::backward");
     expect_shape("LoRAEmbedding::backward", "dy", dy, tape.rows, embedding_dim());
@@ -122,7 +126,7 @@ class LoRAEmbedding : public AdaptedWeight<S> {
       }
     }
   }
-  /// forward(); `keep`: the tape is for backward.
+  /// Runs forward; `keep`: a backward will read the tape.
   void forward(std::span<const std::int64_t> ids, Out<S> y, Tape& tape, bool training,
                bool keep) const {
     tape.begin(this->acting_state());
@@ -147,7 +151,7 @@ class LoRAEmbedding : public AdaptedWeight<S> {
       variant.finish(own.output, 0, false, keep, MutableView<S>(y));
     });
   }
-  /// Allocates before any gradient is added to.
+  /// Allocates what adapter_gradient() needs, before any gradient changes.
   void prepare_gradient(AdapterTape<S>& own, Index rows) const {
     const Adapter<S>& adapter = this->adapters().by_id(own.id);
     if (adapter.B.trainable) set_size(own.dB_t, adapter.r, embedding_dim());

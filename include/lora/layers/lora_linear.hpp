@@ -7,9 +7,9 @@
 
 namespace lora {
 
-/// y = x Wᵀ + b + Σ s_a · (drop_a(x) A_aᵀ B_aᵀ + bias_a) over the active adapters a; x (T, D),
-/// y (T, O). W (O, D) is frozen; A (R, D) and B (O, R) are trained. DoRA also scales y, see there. A
-/// layer is a value: copying it copies the adapters and shares W.
+/// Computes y = x Wᵀ + b + Σ s_a · (drop_a(x) A_aᵀ B_aᵀ + bias_a) over the active adapters a, with
+/// x (T, D) and y (T, O). W (O, D) is frozen; A (R, D) and B (O, R) are trained. A DoRA adapter
+/// also scales y. A layer is a value: a copy has its own adapters and shares W.
 ///
 ///   LoRALinear<float> layer(FrozenWeight<float>::pack(W), b);
 ///   layer.add_adapter("default", {.r = 8, .lora_alpha = 16});
@@ -18,18 +18,17 @@ namespace lora {
 ///   layer.forward(x, y, &tape);        // y (T, O)
 ///   layer.backward(x, dy, tape, &dx);  // adds to A.grad and B.grad, sets dx (T, D)
 ///
-/// Threads: forward() may run on several threads at once, each with a tape of its own; nothing else
-///   may.
-/// Source: Hu et al., "LoRA", 2021; PEFT's lora.Linear, with these differences: unmerging is exact, an
-///   adapter is not rescaled or deleted while it is merged, and merged layers that are disabled and
-///   enabled again are still merged.
+/// Threads: several threads may call forward(), each with its own tape. Other calls need exclusive
+///   access.
+/// Source: Hu et al., "LoRA", 2021; PEFT's lora.Linear, but unmerging is exact, a merged adapter
+///   cannot be rescaled or deleted, and a merged layer stays merged when it is disabled and enabled
+///   again.
 template <class S>
 class LoRALinear : public AdaptedWeight<S> {
   using Base = AdaptedWeight<S>;
 
  public:
-  /// What backward needs of one forward of T rows. x itself is handed to backward again instead of
-  /// being copied.
+  /// What backward needs from one forward of T rows. It does not copy x: backward takes x again.
   struct Tape : LayerTape<S> {
     std::vector<LowRank<S>> terms;
     Pass pass;
@@ -37,10 +36,11 @@ class LoRALinear : public AdaptedWeight<S> {
   };
 
   LoRALinear() = default;
-  /// A layer without adapters. W (O, D); bias (1, O) or empty. Throws ShapeError.
+  /// Creates a layer without adapters from W (O, D) and bias (1, O) or empty.
+  /// Throws: ShapeError.
   explicit LoRALinear(FrozenWeight<S> weight, Matrix<S> bias = {})
       : Base(LayerKind::linear, weight, shape_of(weight), check_bias(weight, std::move(bias))) {}
-  /// The same from W (O, D) as it is.
+  /// Creates a layer from W (O, D), stored as it is.
   explicit LoRALinear(Matrix<S> weight, Matrix<S> bias = {})
       : LoRALinear(FrozenWeight<S>(std::move(weight)), std::move(bias)) {}
 
@@ -50,14 +50,15 @@ class LoRALinear : public AdaptedWeight<S> {
     return this->weight().layout() == Layout::in_out ? "Conv1D" : "Linear";
   }
 
-  /// Adds an adapter, neither active nor trainable. With the first adapter the layer's bias is called
-  /// "base_layer.bias" instead of "bias", as in PEFT; for an optimiser that trained it before, it is
-  /// a new tensor, and prune() forgets the old name.
-  /// Throws: ConfigError; Error while the base is trained whole. Nothing has changed then.
+  /// Adds an adapter, neither active nor trainable. As in PEFT, the first adapter renames the
+  /// layer's bias from "bias" to "base_layer.bias". To an optimiser that is a new tensor; prune()
+  /// drops the state of the old name.
+  /// Throws: ConfigError; Error during full fine-tuning. Changes nothing if it throws.
   void add_adapter(std::string name, const AdapterOptions& options = {}) {
     this->adapters().add(new_adapter(name, options));
   }
-  /// The adapter that add_adapter would add, not on the layer yet. Throws as it does.
+  /// Creates the adapter that add_adapter() would add, without adding it.
+  /// Throws: as add_adapter(), except for a name that is taken.
   Adapter<S> new_adapter(const std::string& name, const AdapterOptions& options = {}) const {
     this->expect_frozen_base("LoRALinear::add_adapter");
     Adapter<S> adapter = make_adapter<S>(name, options);
@@ -69,13 +70,13 @@ class LoRALinear : public AdaptedWeight<S> {
     return adapter;
   }
 
-  /// Computes y (T, O) from x (T, D), and keeps in `tape` what backward needs; without a tape
-  /// (inference) the call allocates its scratch. While adapters are merged, y = x (W + Σ s B A)ᵀ + b
-  /// with those alone, as in PEFT. y must not overlap x. With pass.adapter_names each row has its own
-  /// adapter or trained copy, see Pass; W is read once for all rows unless there are copies.
+  /// Computes y (T, O) from x (T, D) and keeps in `tape` what backward needs; nullptr: inference.
+  /// While adapters are merged, only those act, as in PEFT: y = x (W + Σ s B A)ᵀ + b. y must not
+  /// overlap x. With pass.adapter_names, each row has its own adapter or trained copy (see Pass);
+  /// without copies, W is still read only once for all rows.
   /// Throws: ShapeError; Error for overlapping matrices, and for adapter_names in training, while
   ///   adapters are merged, or with a DoRA adapter.
-  /// Allocates: when T changes.
+  /// Allocates: when T changes; without a tape, the workspace.
   void forward(In<S> x, Out<S> y, Tape* tape = nullptr, const Pass& pass = {}) const {
     if (tape != nullptr) tape->rows = -1;  // an error leaves a tape that backward refuses
     expect_shape("LoRALinear::forward", "x", x, -1, in_features());
@@ -86,15 +87,16 @@ class LoRALinear : public AdaptedWeight<S> {
     forward(x, y, scratch, pass, false);
   }
 
-  /// Adds the gradients of the trainable tensors to their grad, and with dx ≠ nullptr computes
-  /// dL/dx (T, D), added to what dx holds with Accumulate::yes (dx then must have that shape). x is
-  /// what forward was given, dy = dL/dy (T, O); dx must overlap neither.
-  /// With h_a = s_a drop_a(x) A_aᵀ and dh_a = s_a dy B_a:
+  /// Adds the gradients of the trainable tensors to their grad. If dx is not null, computes
+  /// dx = dL/dx (T, D) or, with Accumulate::yes, adds to dx, which must have that shape. x is the
+  /// input of forward and dy is dL/dy (T, O); dx must overlap neither. With
+  /// h_a = s_a drop_a(x) A_aᵀ and dh_a = s_a dy B_a:
   ///   dB = dyᵀ h,  dA = dhᵀ drop(x),  db = Σ dy,  dx = dy W + Σ mask_a ∘ (dh_a A_a).
-  /// W gets no gradient, and W + s B A is not formed. A tape with a DoRA adapter serves one backward.
-  /// Throws: ShapeError; Error for overlapping matrices, and when tape and layer do not belong
-  ///   together: the tape is another layer's (a copy of the layer may use it), or what acts was
-  ///   changed since forward.
+  /// Computes no gradient of W and never forms W + s B A. A tape with a DoRA adapter serves one
+  /// backward.
+  /// Throws: ShapeError; Error for overlapping matrices, and if tape and layer do not match: the
+  ///   tape is from another layer (a copy of the layer is allowed), or what acts has changed since
+  ///   forward.
   /// Allocates: when T changes.
   void backward(In<S> x, In<S> dy, Tape& tape, Matrix<S>* dx,
                 Accumulate accumulate = Accumulate::no) {
@@ -112,8 +114,8 @@ class LoRALinear : public AdaptedWeight<S> {
     if (dx != nullptr) input_gradient(base_gradient, tape, *dx, accumulate);
   }
 
-  /// Throws the Error that backward() would throw for this tape: a model of several layers asks
-  /// each before the first acts.
+  /// Throws the Error that backward() would throw for this tape. A model checks all its layers
+  /// before it runs the first.
   void check_tape(const Tape& tape) const {
     tape.expect_forward("LoRALinear::backward");
     if (tape.per_row)
@@ -121,9 +123,9 @@ class LoRALinear : public AdaptedWeight<S> {
     tape.expect_current("LoRALinear::backward", this->acting_state());
   }
 
-  /// Allocates what backward() needs for a tape that fits, but for dx, so that afterwards it cannot
-  /// run out of memory between two gradients: a model of several layers has each do so before the
-  /// first acts.
+  /// Allocates what backward() needs except dx, so that backward() cannot run out of memory between
+  /// two gradients. A model prepares all its layers before it runs the first. The tape must be one
+  /// that check_tape() accepts.
   void prepare_backward(Tape& tape, bool need_dx) {
     tape.terms.reserve(tape.used);
     for (std::size_t i = 0; i < tape.used; ++i) {
@@ -155,7 +157,7 @@ class LoRALinear : public AdaptedWeight<S> {
     return this->weight().layout() == Layout::out_in ? values : values.transposed();
   }
 
-  /// forward(); `keep`: the tape is for backward.
+  /// Runs forward; `keep`: a backward will read the tape.
   void forward(In<S> x, Out<S> y, Tape& tape, const Pass& pass, bool keep) const {
     start(tape, pass);
     if (tape.per_row) {
@@ -178,8 +180,8 @@ class LoRALinear : public AdaptedWeight<S> {
     tape.rows = x.rows();
   }
 
-  /// The gradients of one adapter's tensors; adds its term of dx to the tape's, but for what goes
-  /// through dropout.
+  /// Adds the gradients of one adapter's tensors, and appends its term of dx to the tape unless the
+  /// term goes through dropout.
   void adapter_backward(In<S> x, bool need_dx, AdapterTape<S>& own, Tape& tape) {
     Adapter<S>& adapter = this->adapters().by_id(own.id);
     const Dropout dropout = adapter.dropout_of(tape.pass);
@@ -196,11 +198,11 @@ class LoRALinear : public AdaptedWeight<S> {
     tape.begin(this->acting_state());
     tape.terms.clear();
     tape.pass = pass;
-    tape.pass.adapter_names = {};  // the caller's names need not live until backward
+    tape.pass.adapter_names = {};  // the caller's names may be gone by backward
     tape.per_row = !pass.adapter_names.empty();
   }
 
-  /// The term of x, whose first row is first_row of what forward was given.
+  /// The adapter's term for x, whose first row is row `first_row` of forward's input.
   static LowRank<S> term_of(const Adapter<S>& adapter, View<S> x, Index first_row, const Pass& pass,
                             AdapterTape<S>& own) {
     return std::visit(
@@ -211,14 +213,14 @@ class LoRALinear : public AdaptedWeight<S> {
         adapter.variant);
   }
 
-  /// y = x Wᵀ + b + the tape's terms and the biases that belong to them; W and b are those of
-  /// `copy` unless it is null. `based`: y holds x Wᵀ and more already.
+  /// Computes y = x Wᵀ + b + the tape's terms and their biases. W and b are those of `copy` unless
+  /// it is null. `based`: y already holds x Wᵀ and earlier terms.
   void apply(In<S> x, Out<S> y, const TrainedCopy<S>* copy, bool based, Tape& tape) const {
     add_products(x, y, copy, based, tape);
     this->add_bias(y, copy);
     add_adapter_biases(y, tape);
   }
-  /// The same without b, after which the tape has no terms.
+  /// Does the same without b, then clears the tape's terms.
   void add_terms(In<S> x, Out<S> y, const TrainedCopy<S>* copy, bool based, Tape& tape) const {
     add_products(x, y, copy, based, tape);
     add_adapter_biases(y, tape);
@@ -246,8 +248,8 @@ class LoRALinear : public AdaptedWeight<S> {
     }
   }
 
-  /// Neighbouring rows with the same weight go through it together; without trained copies those
-  /// are all rows.
+  /// Multiplies runs of rows with the same weight together; without trained copies, that is one
+  /// run.
   void forward_rows(In<S> x, Out<S> y, const Pass& pass, Tape& tape) const {
     check_rows(x.rows(), pass);
     const auto copy_of = [&](Index t) {
@@ -276,8 +278,8 @@ class LoRALinear : public AdaptedWeight<S> {
     }
   }
 
-  /// One term for each run of rows of [first, last) with the same adapter, for a product of these
-  /// rows. Short runs are shared between threads: within one there is little to share.
+  /// Appends one term for each run of rows in [first, last) with the same adapter. Threads share
+  /// short runs among them, because a short run has too little work to split.
   void add_row_terms(View<S> x, Index first, Index last, const Pass& pass, Tape& tape) const {
     const auto name_of = [&](Index t) -> const std::string& {
       return pass.adapter_names[static_cast<std::size_t>(t)];
@@ -324,7 +326,7 @@ class LoRALinear : public AdaptedWeight<S> {
     expect_apart<S>("LoRALinear::backward", "dx", *dx, "dy", dy);
   }
 
-  /// dW += dyᵀ x, in the orientation of the checkpoint.
+  /// Computes dW += dyᵀ x in the checkpoint's orientation.
   void add_weight_gradient(In<S> x, In<S> dy, Parameter<S>& weight) const {
     if (this->weight().layout() == Layout::out_in) {
       product<S>(View<S>(dy).transposed(), x, weight.grad, Accumulate::yes);
@@ -356,7 +358,7 @@ class LoRALinear : public AdaptedWeight<S> {
     }
   }
 
-  /// Rows that lie side by side as a matrix.
+  /// Maps a view with contiguous rows as an Eigen matrix.
   static Eigen::Map<const Matrix<S>, 0, Eigen::OuterStride<>> mapped(const View<S>& view) {
     return {view.data, view.rows, view.cols, Eigen::OuterStride<>(view.row_stride)};
   }

@@ -1,4 +1,4 @@
-// What merging makes, before it takes effect.
+// The result of merging, before it takes effect.
 #pragma once
 
 #include <lora/layers/adapter_set.hpp>
@@ -7,21 +7,23 @@
 
 namespace lora {
 
-/// Whether a merge looks at its result before it takes effect.
+/// Whether a merge checks that its result is finite before it takes effect.
 enum class SafeMerge { no, yes };
 
-/// A merged weight that is ready to act: merging a model computes one for each layer, and only then
-/// commits them all, so that an error leaves every layer as it was.
+/// A merged weight that is ready to act. Merging a model computes one for each layer and only then
+/// commits them all, so an error leaves every layer unchanged.
 template <class S>
 struct MergedWeight {
-  /// Of all adapters in it, in the order of merging; the AdapterSet has them once it acts.
+  /// All adapters in the weight, in the order of merging. commit_merge() moves them to the
+  /// AdapterSet.
   std::vector<std::string> names;
   FrozenWeight<S> weight;
-  Matrix<S> bias;  ///< Σ s bias (1, O), what is added to the layer's bias; empty: nothing
+  Matrix<S> bias;  ///< Σ s bias (1, O), added to the layer's bias; empty: nothing to add
 };
 
-/// What merging adapters one after the other makes of W and the bias: each adds s B A (and s bias),
-/// and one that scales the output then multiplies all that is there by its c. Refers to the adapters.
+/// Accumulates the effect of merging adapters in order. Each adds s B A to W and s bias to the
+/// bias; one that scales the output then multiplies the sum so far by its c. Refers to the
+/// adapters.
 template <class S>
 class MergeSum {
  public:
@@ -33,7 +35,8 @@ class MergeSum {
     }
     adapter.if_scales_output([&](const auto& one) { scale_by(one.output_scale(adapter, base)); });
   }
-  /// Summed and rounded once. Allocates as FrozenWeight::plus.
+  /// Returns W with all adapters applied, summed and rounded once.
+  /// Allocates: as FrozenWeight::plus.
   FrozenWeight<S> applied_to(const BaseMap<S>& base) const {
     std::vector<LowRankDelta<S>> deltas;
     for (const Term& term : terms_) {
@@ -46,13 +49,13 @@ class MergeSum {
     return base.weight.plus(deltas, {{scale_.data(), static_cast<std::size_t>(scale_.size())},
                                      base.table() ? Side::inputs : Side::outputs});
   }
-  /// Σ s bias (1, O), or empty.
+  /// Returns Σ s bias (1, O), or an empty matrix.
   Matrix<S> take_bias() { return std::move(bias_); }
 
  private:
   struct Term {
     LowRankDelta<S> delta;  ///< left (outputs, R), right (R, inputs)
-    Matrix<S> scaled;       ///< c ∘ left where a scale came after; empty before
+    Matrix<S> scaled;       ///< c ∘ left once a later scale applies; until then empty
   };
   static Matrix<S> copied(const View<S>& view) {
     Matrix<S> values(view.rows, view.cols);
@@ -76,9 +79,10 @@ class MergeSum {
   Matrix<S> scale_, bias_;
 };
 
-/// The names to merge: those asked for, after the ones already merged. Without names the active
-/// ones. Throws ConfigError, with the names there are, for an unknown one, Error when one of them
-/// is merged already.
+/// Returns the merged adapters followed by those asked for or, if none is asked for, the active
+/// ones.
+/// Throws: ConfigError that lists the known names, for an unknown one; Error if one is already
+///   merged.
 template <class S>
 std::vector<std::string> names_to_merge(const AdapterSet<S>& adapters,
                                         std::vector<std::string> asked) {
@@ -93,7 +97,7 @@ std::vector<std::string> names_to_merge(const AdapterSet<S>& adapters,
   return names;
 }
 
-/// Throws Error, naming the adapters, when a safe merge's result over a layer with this bias is not
+/// Throws Error that names the adapters if a safe merge's result, with this layer's bias, is not
 /// finite.
 template <class S>
 void check_merge(const MergedWeight<S>& merged, const Matrix<S>& bias, SafeMerge safe) {

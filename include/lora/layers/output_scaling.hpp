@@ -1,4 +1,4 @@
-// How the layers run an adapter whose variant scales their output (DoRA).
+// Runs adapters whose variant scales the layer's output (DoRA).
 #pragma once
 
 #include <lora/layers/adapter_set.hpp>
@@ -9,9 +9,10 @@
 
 namespace lora {
 
-/// Lets the adapter scale y (T, O), to which its term was added, of a linear map of x (T, D). With
-/// dropout u = W drop(x) + the term is made here. `keep`: the tape is for backward. Does nothing for
-/// other variants. Allocates when T changes.
+/// Lets the adapter scale y (T, O), the output of a linear map of x (T, D) with the adapter's term
+/// already added. With dropout, computes u = W drop(x) + term here. `keep`: a backward will read
+/// the tape. Does nothing for other variants.
+/// Allocates: when T changes.
 template <class S>
 void scale_output(const Adapter<S>& adapter, const BaseMap<S>& base, In<S> x, const Pass& pass,
                   bool keep, AdapterTape<S>& tape, Out<S> y) {
@@ -38,10 +39,11 @@ void scale_output(const Adapter<S>& adapter, const BaseMap<S>& base, In<S> x, co
   });
 }
 
-/// Takes g, the gradient of rows first … of y, back through the adapters of a layer's tape, the last
-/// one first, and says in each AdapterTape what reaches its term: g, or c ∘ g where the variant
-/// scales the output, whose tape is spent then. Returns the gradient of the base's output. With
-/// Pass{} there is no dropout, whatever the adapters ask. Allocates: nothing.
+/// Propagates g, the gradient of the rows of y from `first` on, back through the adapters of a
+/// layer's tape, last to first. Stores in each AdapterTape the gradient of its term: g, or c ∘ g if
+/// the variant scales the output, which spends the tape. Returns the gradient of the base's output.
+/// With Pass{} there is no dropout, whatever the adapters' options.
+/// Allocates: nothing.
 template <class S>
 View<S> scaled_gradients(AdapterSet<S>& adapters, LayerTape<S>& tape, Index first, View<S> g,
                          const Pass& pass) {
@@ -58,8 +60,9 @@ View<S> scaled_gradients(AdapterSet<S>& adapters, LayerTape<S>& tape, Index firs
   return g;
 }
 
-/// dx += mask / (1 - p) ∘ (((c - 1) ∘ g) W + dh A): what goes through an active dropout of an adapter
-/// that scales the output. dx (T, D). Works in what prepare_backward() of a plain adapter allocates.
+/// Computes dx += mask / (1 - p) ∘ (((c - 1) ∘ g) W + dh A), the input gradient (T, D) through the
+/// active dropout of an adapter that scales the output.
+/// Allocates: nothing; uses the workspace of PlainLoRA::prepare_backward().
 template <class S>
 void add_dropped_gradient(const Adapter<S>& adapter, const FrozenWeight<S>& weight,
                           const Pass& pass, AdapterTape<S>& tape, Matrix<S>& dx) {

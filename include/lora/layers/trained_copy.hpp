@@ -1,4 +1,4 @@
-// A layer's weight that is trained as a whole.
+// A trainable copy of a layer's whole weight.
 #pragma once
 
 #include <lora/core/parameter.hpp>
@@ -12,25 +12,25 @@
 
 namespace lora {
 
-/// A dense copy of a layer's weight and bias that is trained instead of them: PEFT's
-/// modules_to_save, one for each adapter that asks for it, or with the name "__base__" full
-/// fine-tuning. The values keep the checkpoint's orientation.
+/// A dense, trainable copy that replaces a layer's weight and bias. Under an adapter's name it is
+/// PEFT's modules_to_save; under "__base__" it is full fine-tuning. The values keep the
+/// checkpoint's orientation.
 template <class S>
 struct TrainedCopy {
   std::string name;
   Parameter<S> weight, bias;
-  /// Given by the layer; never used twice in it, so that a tape knows the copy that acted.
+  /// Set by the layer, which never reuses an id, so a tape can identify the copy that acted.
   std::uint64_t id = 0;
 
-  /// At the commit of `change` the copy is trained or not; see Parameter::prepare_trainable.
+  /// Trains or freezes the copy at the commit of `change`; see Parameter::prepare_trainable.
   void prepare_trainable(bool train, Transaction& change) {
     weight.prepare_trainable(train, change);
     if (!bias.empty()) bias.prepare_trainable(train, change);
   }
 };
 
-/// The trained copies of one layer. A function that throws has changed nothing; prepare_… does at
-/// the commit of a Transaction what the function without it does at once.
+/// The trained copies of one layer. A function that throws has changed nothing. prepare_x() defers
+/// what x() does to the commit of a Transaction.
 template <class S>
 class TrainedCopies {
  public:
@@ -45,7 +45,8 @@ class TrainedCopies {
   TrainedCopy<S>* find(const std::string& name) {
     return const_cast<TrainedCopy<S>*>(std::as_const(*this).find(name));
   }
-  /// Throws ConfigError when the name is empty, has a dot or is taken.
+  /// Adds a copy.
+  /// Throws: ConfigError if the name is empty, contains a dot or is taken.
   TrainedCopy<S>& add(std::string name, const Matrix<S>& weight, std::vector<Index> shape,
                       const Matrix<S>& bias) {
     change_at_once([&](Transaction& change) {
@@ -66,7 +67,7 @@ class TrainedCopies {
     change.set(last_id_, copy.id);
     change.append(copies_, std::move(copy));
   }
-  /// Removes a copy, if there is one of that name.
+  /// Removes the copy of that name, if there is one.
   void remove(std::string name) noexcept { discard(std::move(name)); }
   void prepare_remove(std::string name, Transaction& change) {
     change.then([this, name = std::move(name)]() mutable noexcept { discard(std::move(name)); });
@@ -75,7 +76,7 @@ class TrainedCopies {
     if (active_ == name) active_.clear();
     std::erase_if(copies_, [&](const TrainedCopy<S>& copy) { return copy.name == name; });
   }
-  /// Calls a copy by a name that is free and valid.
+  /// Renames a copy; the caller has checked that the new name is free and valid.
   void rename(std::string name, std::string new_name) {
     change_at_once([&](Transaction& change) { prepare_rename(name, new_name, change); });
   }
@@ -83,13 +84,12 @@ class TrainedCopies {
     if (TrainedCopy<S>* copy = find(name)) change.set(copy->name, new_name);
     if (active_ == name) change.set(active_, new_name);
   }
-  /// Removes all copies. Their ids stay used up.
+  /// Removes all copies. Their ids are not reused.
   void clear() noexcept {
     copies_.clear();
     active_.clear();
   }
-  /// Lets the copy called `name` act; without one of that name the copy of full fine-tuning acts,
-  /// if there is one.
+  /// Makes the copy called `name` act. If there is none, the copy of full fine-tuning acts, if any.
   void activate(std::string name) noexcept { active_ = std::move(name); }
   void prepare_activate(std::string name, Transaction& change) {
     change.set(active_, std::move(name));

@@ -1,4 +1,4 @@
-// DoRA: the update changes the direction of each output's weights, and a vector holds their length.
+// DoRA: the update changes the direction of each output's weights; a vector holds their length.
 #pragma once
 
 #include <lora/core/parallel.hpp>
@@ -17,15 +17,15 @@
 
 namespace lora {
 
-/// What a variant that scales the output keeps of one forward, and its scratch.
+/// What a variant that scales the output keeps from one forward, and its workspace.
 template <class S>
 struct OutputTape {
-  Matrix<S> u;     ///< (W + s B A) drop(x) of each row, (T, O); backward puts c ∘ dy here
+  Matrix<S> u;     ///< (W + s B A) drop(x) per row, (T, O); backward overwrites it with c ∘ dy
   Matrix<S> c, n;  ///< m / n and n, (1, O)
   Matrix<S> projected, gram, turned;  ///< A Wᵀ (R, O), A Aᵀ (R, R), B A Aᵀ (O, R)
 };
 
-/// n with all that it was computed from.
+/// n and everything it was computed from.
 template <class S>
 struct KnownNorm {
   Matrix<S> A, B, n;
@@ -33,8 +33,9 @@ struct KnownNorm {
   std::weak_ptr<const void> weight;  ///< FrozenWeight::handle()
 };
 
-/// Keeps the n of inference, where it stays the same from token to token. Copies share it until one
-/// of them sets another. Threads: any number may get and set.
+/// Caches the n of inference, where it stays the same from token to token. Copies share the value
+/// until one of them sets another.
+/// Threads: any number may get and set.
 template <class S>
 class NormCache {
  public:
@@ -53,36 +54,38 @@ class NormCache {
   mutable std::atomic<Value> value_;
 };
 
-/// Weight-decomposed low-rank adaptation. With n_j = ‖W_j + s (B A)_j‖ over the inputs of output j,
-/// taken as a constant by every derivative, c = m / n and u = (W + s B A) drop(x):
-///   without dropout  y = c ∘ u,  with it  y = W x + s B A drop(x) + (c - 1) ∘ u.
-/// m (1, O), "lora_magnitude_vector", is trained beside A and B and begins as n, so that a fresh
-/// adapter changes no bit. n² = ‖W_j‖² + 2 s (W Aᵀ)_j · B_j + s² B_j A Aᵀ B_jᵀ: neither B A nor
-/// W + s B A is formed, and ‖W_j‖² is summed once for each weight. With g = dL/dy:
-///   dm = Σ_t g ∘ u / n;  A and B as PlainLoRA with c ∘ g in the place of g;
+/// Weight-decomposed low-rank adaptation. Let n_j = ‖W_j + s (B A)_j‖ over the inputs of output j,
+/// which every derivative treats as a constant, c = m / n and u = (W + s B A) drop(x). Then
+///   without dropout  y = c ∘ u,
+///   with dropout     y = W x + s B A drop(x) + (c - 1) ∘ u.
+/// m (1, O), "lora_magnitude_vector", is trained besides A and B. It starts as n, so a new adapter
+/// changes no bit. n² = ‖W_j‖² + 2 s (W Aᵀ)_j · B_j + s² B_j A Aᵀ B_jᵀ never forms B A or
+/// W + s B A, and ‖W_j‖² is computed once per weight. With g = dL/dy:
+///   dm = Σ_t g ∘ u / n;  dA and dB as in PlainLoRA, with c ∘ g for g;
 ///   without dropout  dx = (c ∘ g) (W + s B A),
-///   with it          dx = g W + mask / (1 - p) ∘ (((c - 1) ∘ g) W + s (c ∘ g) B A).
-/// A second adapter on a layer takes what the first makes of y, without the bias, for its base.
+///   with dropout     dx = g W + mask / (1 - p) ∘ (((c - 1) ∘ g) W + s (c ∘ g) B A).
+/// A second adapter on a layer treats the first one's output, without the bias, as its base.
 /// Merging gives c ∘ (W + s B A).
 ///
-/// A variant that scales the output says `scales_output`, and the layers call start(), finish() once
-/// its term was added to y, output_gradient() before backward(), and output_scale() to merge.
+/// A variant that scales the output sets `scales_output`. The layers call start(); finish() once
+/// the adapter's term is added to y; output_gradient() before backward(); and output_scale() to
+/// merge.
 /// Source: Liu et al., "DoRA", 2024, equations 5 and 11; PEFT's use_dora.
 struct DoRA : PlainLoRA {
   static constexpr bool scales_output = true;
-  /// s as RsLoRA has it.
+  /// Uses the s of RsLoRA.
   bool use_rslora = false;
 
   double scaling(double alpha, Index r) const {
     return use_rslora ? RsLoRA::scaling(alpha, r) : PlainLoRA::scaling(alpha, r);
   }
 
-  /// What is kept of a frozen weight as long as the layer has it: ‖W_j‖², (1, outputs).
+  /// Computes what the adapter keeps while the layer has this frozen weight: ‖W_j‖² (1, outputs).
   template <class S>
   static Matrix<S> remember(const BaseMap<S>& base) {
     return base.squares().template cast<S>();
   }
-  /// Adds m to a new adapter whose A and B are set: n, or ‖W_j‖ where they hold nothing yet
+  /// Adds m to a new adapter whose A and B are set: m = n, or ‖W_j‖ if A and B are still unset
   /// (AdapterInit::none).
   template <class S>
   static void begin(Adapter<S>& adapter, const BaseMap<S>& base, AdapterInit init) {
@@ -102,10 +105,10 @@ struct DoRA : PlainLoRA {
     return adapter.own.front().parameter;
   }
 
-  /// Computes c and n for a forward of T rows, and makes room for u where it is needed: for backward,
-  /// or with dropout. Outside training n is looked up in Adapter::norm, which keeps it while A, B, s
-  /// and W stay; in training every step changes them.
-  /// Allocates: when sizes change, and outside training when n does.
+  /// Computes c and n for a forward of T rows. `keep_u` makes room for u, which backward and dropout
+  /// need. Outside training, reuses the n in Adapter::norm while A, B, s and W stay the same; in
+  /// training every step changes them.
+  /// Allocates: when sizes change and, outside training, when n does.
   template <class S>
   static void start(const Adapter<S>& adapter, const BaseMap<S>& base, Index T, bool training,
                     bool keep_u, OutputTape<S>& tape) {
@@ -121,14 +124,15 @@ struct DoRA : PlainLoRA {
       }
     }
     set_size(tape.c, 1, base.outputs());
-    // A quotient of equal numbers is exactly 1, which m (1 / n) need not be.
+    // m / n is exactly 1 for equal numbers; m (1 / n) may not be.
     for (Index j = 0; j < tape.c.cols(); ++j)
       tape.c(0, j) = magnitude(adapter).value(0, j) / tape.n(0, j);
     if (keep_u) set_size(tape.u, T, base.outputs());
   }
 
-  /// Rows first … of y, which hold the base's output and this adapter's term. Without dropout u is
-  /// y, kept when there is room for it, and y = c ∘ u; with it u is there, and y += (c - 1) ∘ u.
+  /// Scales y, the base's output plus this adapter's term for the rows from `first` on. Without
+  /// dropout, u = y, copied to the tape if `keep_u`, and y = c ∘ u. With dropout, the tape already
+  /// holds u, and y += (c - 1) ∘ u.
   template <class S>
   static void finish(OutputTape<S>& tape, Index first, bool dropped, bool keep_u,
                      const MutableView<S>& y) {
@@ -147,8 +151,8 @@ struct DoRA : PlainLoRA {
     });
   }
 
-  /// dm += Σ_t g ∘ u / n over rows first … of the tape. Puts c ∘ g in the place of u and returns
-  /// it. Shared between threads by outputs.
+  /// Computes dm += Σ_t g ∘ u / n over the tape's rows from `first` on, overwrites u with c ∘ g and
+  /// returns it. Threads share the outputs.
   template <class S>
   static View<S> output_gradient(Adapter<S>& adapter, OutputTape<S>& tape, Index first,
                                  const View<S>& g) {
@@ -176,7 +180,7 @@ struct DoRA : PlainLoRA {
     });
     return {u, g.rows, g.cols, g.cols, 1};
   }
-  /// Makes (c - 1) ∘ g of the c ∘ g that output_gradient left, for the path through dropout.
+  /// Turns the c ∘ g that output_gradient() left into (c - 1) ∘ g, for the path through dropout.
   template <class S>
   static void dropped_gradient(OutputTape<S>& tape, Index first, const View<S>& g) {
     S* scaled = detail::moved(tape.u.data(), first * g.cols);
@@ -187,7 +191,8 @@ struct DoRA : PlainLoRA {
     });
   }
 
-  /// c (1, outputs), by which merging multiplies W + s B A. Allocates.
+  /// Computes c (1, outputs), by which merging multiplies W + s B A.
+  /// Allocates: the result and a workspace.
   template <class S>
   static Matrix<S> output_scale(const Adapter<S>& adapter, const BaseMap<S>& base) {
     OutputTape<S> tape;
@@ -195,7 +200,8 @@ struct DoRA : PlainLoRA {
     return std::move(tape.c);
   }
 
-  /// ‖c ∘ (W + s B A) - W‖ (Frobenius), how far the adapter moves the weight. Allocates.
+  /// Computes ‖c ∘ (W + s B A) - W‖ (Frobenius), how far the adapter moves the weight.
+  /// Allocates: a workspace.
   template <class S>
   static double change_norm(const Adapter<S>& adapter, const BaseMap<S>& base) {
     OutputTape<S> tape;
@@ -214,7 +220,7 @@ struct DoRA : PlainLoRA {
  private:
   static constexpr Index rows_at_once = 8;
 
-  /// Whether n is that of these A, B, s and W. m may have changed.
+  /// Whether n was computed from these A, B, s and W. m may have changed.
   template <class S>
   static bool is_of(const KnownNorm<S>& known, const Adapter<S>& adapter, const BaseMap<S>& base) {
     const auto same = [](const Matrix<S>& a, const Matrix<S>& b) {
@@ -224,13 +230,13 @@ struct DoRA : PlainLoRA {
     return base.weight.is(known.weight) && known.scale == adapter.scale() &&
            same(known.A, adapter.A.value) && same(known.B, adapter.B.value);
   }
-  /// With std::sqrt wherever n is made: Eigen's own may differ in the last bit.
+  /// Takes every root of n by std::sqrt: Eigen's may differ in the last bit.
   template <class S>
   static void take_roots(Matrix<S>& squared) {
     for (Index j = 0; j < squared.cols(); ++j) squared(0, j) = std::sqrt(squared(0, j));
   }
 
-  /// n² into `squared` (1, outputs); `scratch` keeps its parts.
+  /// Computes n² into `squared` (1, outputs) and its parts into `scratch`.
   template <class S>
   static void squared_norms(const Adapter<S>& adapter, const BaseMap<S>& base,
                             OutputTape<S>& scratch, Matrix<S>& squared) {
@@ -245,8 +251,8 @@ struct DoRA : PlainLoRA {
   }
 
  public:
-  /// n² of each output from its parts: w² (1, O), A Wᵀ (R, O), B (O, R) and B A Aᵀ (O, R). What
-  /// rounding takes below zero is zero.
+  /// Computes n² of each output from its parts: ‖W_j‖² (1, O), A Wᵀ (R, O), B (O, R) and
+  /// B A Aᵀ (O, R). Clamps at zero what rounding makes negative.
   template <class S>
   static void combine_norms(S s, const Matrix<S>& squares, const Matrix<S>& projected,
                             const Matrix<S>& B, const Matrix<S>& turned, Matrix<S>& squared) {

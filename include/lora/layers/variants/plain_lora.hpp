@@ -16,16 +16,18 @@ struct Adapter;
 template <class S>
 struct AdapterTape;
 
-/// A variant of an adapter over rows x (T, D) of a linear map: how it begins, what it adds to
-/// y = x Wᵀ, its gradients, and what merging adds to W. Its tensors are in the Adapter; another
-/// variant has the same functions. Source: Hu et al., "LoRA", 2021, equation 3; PEFT's lora.Linear.
+/// The plain adapter variant over rows x (T, D) of a linear map: its initial values, the term it
+/// adds to y = x Wᵀ, its gradients, and what merging adds to W. The tensors are in the Adapter.
+/// Other variants have the same functions.
+/// Source: Hu et al., "LoRA", 2021, equation 3; PEFT's lora.Linear.
 struct PlainLoRA {
-  /// Whether it changes the layer's output beyond adding s · B A x, as DoRA does, which says what
-  /// such a variant has. One that does not is its A, B and s alone: it can be combined with others,
-  /// written in formats that know no more, and chosen row by row.
+  /// Whether the variant changes the layer's output beyond adding s · B A x. DoRA does, and
+  /// documents the functions such a variant needs. A variant that does not is fully described by A,
+  /// B and s: it can be combined with others, written to formats without further tensors, and
+  /// chosen per row.
   static constexpr bool scales_output = false;
-  /// Rows that are worked on at a time: so few that a piece of x or dy that two products read stays
-  /// in the second-level cache between them, and that nothing of x's size is made for drop(x).
+  /// Rows per piece. A piece of x or dy that two products read stays in the second-level cache
+  /// between them, and drop(x) needs no matrix of x's size.
   static constexpr Index piece_rows = 128;
 
   /// s = alpha / r.
@@ -38,8 +40,10 @@ struct PlainLoRA {
     initialize_adapter(init, fan_in, adapter.A.value, adapter.B.value, a_stream, b_stream);
   }
 
-  /// h = s · drop(x) Aᵀ into the tape; returns the term h Bᵀ that the base product adds to y. x (T,
-  /// D); first_row is x's first row in the batch, for the dropout mask. Allocates when T changes.
+  /// Computes h = s · drop(x) Aᵀ into the tape and returns the term h Bᵀ, which the base product
+  /// adds to y. x is (T, D), and starts at row `first_row` of the batch, which the dropout mask
+  /// needs.
+  /// Allocates: when T changes.
   template <class S>
   static LowRank<S> forward(const Adapter<S>& adapter, View<S> x, const Dropout& dropout,
                             Index first_row, AdapterTape<S>& tape) {
@@ -55,7 +59,7 @@ struct PlainLoRA {
   }
 
   /// Allocates what backward() and add_input_gradient() need for dy (T, O) and x (T, D), before any
-  /// gradient is added to.
+  /// gradient changes.
   template <class S>
   static void prepare_backward(const Adapter<S>& adapter, Index T, Index O, Index D,
                                const Dropout& dropout, AdapterTape<S>& tape, bool need_dx) {
@@ -64,18 +68,19 @@ struct PlainLoRA {
     if (dropout.active()) set_size(tape.dropped, piece_rows, D);
   }
 
-  /// With g = dL/dy (T, O), h from forward and dh = s · g B:
+  /// Adds the gradients of the trainable tensors. With g = dL/dy (T, O), h from forward and
+  /// dh = s · g B:
   ///   dB += gᵀ h,   dA += dhᵀ drop(x),   dbias += s · Σ g,
-  ///   dx: the term dh A, through the dropout's mask.
-  /// Without dropout the term is returned, for the base product to add; with dropout it is kept for
-  /// add_input_gradient. Gradients of tensors that are not trainable are not computed. Allocates
-  /// when T changes.
+  ///   dx: the term dh A, through the dropout mask.
+  /// Without dropout, returns the term for the base product to add. With dropout, leaves dh in the
+  /// tape for add_input_gradient().
+  /// Allocates: when T changes.
   template <class S>
   static std::optional<LowRank<S>> backward(Adapter<S>& adapter, View<S> x, View<S> dy,
                                             const Dropout& dropout, Index first_row,
                                             AdapterTape<S>& tape, bool need_dx) {
     const bool need_dh = adapter.A.trainable || need_dx;
-    // As hᵀ g the product for dB runs along g's rows; as gᵀ h its inner loop would be only R wide.
+    // hᵀ g runs along the rows of g; the inner loop of gᵀ h would be only R wide.
     if (adapter.B.trainable) set_zero(tape.dB_t, adapter.r, dy.cols);
     if (need_dh) set_size(tape.dh, dy.rows, adapter.r);
     for (Index first = 0; first < dy.rows; first += piece_rows) {
@@ -104,8 +109,7 @@ struct PlainLoRA {
     return LowRank<S>{tape.dh, adapter.A.value, 0};
   }
 
-  /// dx += mask / (1 - p) ∘ (dh A), the part of the input's gradient that goes through an active
-  /// dropout.
+  /// Computes dx += mask / (1 - p) ∘ (dh A), the input gradient through an active dropout.
   template <class S>
   static void add_input_gradient(const Adapter<S>& adapter, const Dropout& dropout, Index first_row,
                                  AdapterTape<S>& tape, MutableView<S> dx) {
@@ -124,15 +128,15 @@ struct PlainLoRA {
     }
   }
 
-  /// s · B A, what merging adds to W (O, D).
+  /// The change s · B A (O, D) that merging adds to W.
   template <class S>
   static LowRankDelta<S> delta(const Adapter<S>& adapter) {
     return {adapter.scale(), adapter.B.value, adapter.A.value};
   }
 
  private:
-  /// drop(x) for rows of x that begin at `first_row` of the batch: x itself without dropout,
-  /// otherwise rows of the tape, good until the next call.
+  /// Returns drop(x) for x that starts at row `first_row` of the batch: x itself without dropout,
+  /// otherwise rows of the tape that the next call overwrites.
   template <class S>
   static View<S> dropped(View<S> x, const Dropout& dropout, Index first_row, AdapterTape<S>& tape) {
     if (!dropout.active()) return x;

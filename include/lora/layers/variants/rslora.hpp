@@ -7,7 +7,7 @@
 
 namespace lora {
 
-/// LoRA whose scale keeps the size of the update from shrinking as the rank grows.
+/// LoRA with a scale that keeps the update from shrinking as the rank grows.
 /// Source: Kalajdzievski, "A rank stabilization scaling factor for fine-tuning with LoRA", 2023;
 /// PEFT's use_rslora.
 struct RsLoRA : PlainLoRA {
