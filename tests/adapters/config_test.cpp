@@ -151,7 +151,7 @@ TEST(LoRAConfig, ChecksRanges) {
   expect_refused(CHANGE(c.lora_alpha = std::numeric_limits<double>::infinity()),
                  "lora_alpha = inf is not valid");
   expect_refused(CHANGE(c.lora_alpha = 1e308),
-                 "lora_alpha = 1e+308 is not valid; expected a finite number, in float32 too");
+                 "lora_alpha = 1e+308 is not valid; expected a number that is finite in float32");
   expect_refused(CHANGE((c.alpha_pattern = {{"q_proj", -1e39}})),
                  "alpha_pattern[\"q_proj\"] = -1e+39 is not valid");
   expect_refused(CHANGE(c.lora_dropout = 1),
@@ -197,9 +197,9 @@ TEST(LoRAConfig, ChecksNames) {
 TEST(LoRAConfig, ChecksLayers) {
   expect_refused(
       CHANGE(c.target_modules = "x"; c.layers_to_transform = 1),
-      "layers_to_transform = a value beside the string target_modules = \"x\" is not valid");
+      "layers_to_transform = a value with the string target_modules = \"x\" is not valid");
   expect_refused(CHANGE(c.target_modules = "x"; c.layers_pattern = "h"),
-                 "layers_pattern = a value beside the string target_modules = \"x\" is not valid");
+                 "layers_pattern = a value with the string target_modules = \"x\" is not valid");
   expect_refused(CHANGE(c.target_modules = {"x"}; c.layers_pattern = "h"),
                  "layers_pattern = a value without layers_to_transform is not valid");
   expect_refused(CHANGE(c.target_modules = {"x"}; c.layers_pattern = {"h"};
@@ -292,9 +292,10 @@ TEST(LoRAConfig, DoRAGoesWithAllButABiasOnB) {
   config.use_dora = true;
   config.use_rslora = true;
   EXPECT_NO_THROW(config.validate());
-  EXPECT_EQ(refusal([](LoRAConfig& c) { c.use_dora = c.lora_bias = true; }),
-            "LoRAConfig: lora_bias = true with use_dora = true is not valid; expected one of the two "
-            "to be false");
+  EXPECT_EQ(
+      refusal([](LoRAConfig& c) { c.use_dora = c.lora_bias = true; }),
+      "LoRAConfig: lora_bias = true with use_dora = true is not valid; expected one of the two "
+      "to be false");
 }
 
 }  // namespace config_test

@@ -301,10 +301,10 @@ TEST(LoRAModel, RenamingRefusesNamesThatAreUnknownTakenOrInvalid) {
   };
   EXPECT_NE(message("x", "y").find("rename_adapter: no adapter is called \"x\""),
             std::string::npos);
-  EXPECT_NE(message("a", "b").find("rename_adapter: adapter \"b\" is there already"),
+  EXPECT_NE(message("a", "b").find("rename_adapter: adapter \"b\" already exists"),
             std::string::npos);
   EXPECT_NE(message("a", "").find("the name is empty"), std::string::npos);
-  EXPECT_NE(message("a", "x.y").find("must not have a dot"), std::string::npos);
+  EXPECT_NE(message("a", "x.y").find("must not contain a dot"), std::string::npos);
   EXPECT_NE(message("a", "__base__").find("stands for \"no adapter\""), std::string::npos);
   EXPECT_EQ(model.adapter_names(), (Names{"a", "b"}));
   auto& layer = model.base().q;

@@ -53,7 +53,7 @@ TEST(LoRAModel, ABaseWithAdaptersIsRefused) {
   base.conv.add_adapter("old");
   EXPECT_TRUE(throws<ConfigError>(
       [&] { Model model(base); },
-      {"LoRAModel: layer \"conv\" of the base has adapters already", "unload()"}));
+      {"LoRAModel: layer \"conv\" of the base already has adapters", "unload()"}));
   Small copied;
   copied.head.add_trained_copy("old");
   EXPECT_TRUE(throws<ConfigError>([&] { Model model(copied); }, {"layer \"head\""}));
@@ -295,7 +295,7 @@ LoRAConfig changed(LoRAConfig config, const std::function<void(LoRAConfig&)>& ch
 
 TEST(LoRAModel, ARefusedAdapterLeavesNoTrace) {
   const std::vector<Refusal> refusals = {
-      {"taken name", "a", everything(), {"LoRAModel::add_adapter: adapter \"a\" is there already"}},
+      {"taken name", "a", everything(), {"LoRAModel::add_adapter: adapter \"a\" already exists"}},
       {"empty name", "", everything(), {"the name is empty"}},
       {"reserved name", "__base__", everything(), {"__base__", "no adapter"}},
       {"dotted name", "x.y", everything(), {"x.y", "dot"}},
@@ -407,7 +407,7 @@ TEST(LoRAModel, AMatchedModuleThatIsNoLayerIsNotPassedOver) {
       [&] {
         model.add_adapter("b", config_for({"q", "impostor"}));
       },
-      {"LoRAConfig: target_modules selects \"impostor\"", "no layer that adapters can be put on"}));
+      {"LoRAConfig: target_modules selects \"impostor\"", "can neither take an adapter"}));
   EXPECT_EQ(model.adapter_names(), Names{"default"});
 }
 

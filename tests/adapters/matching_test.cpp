@@ -272,7 +272,7 @@ TEST(Matching, SavesByTheEndOfANameWithoutADot) {
             Names{"lm_head"});
   c.target_modules = {"dense", "lm_head"};
   expect_says(refusal(modules({"dense", "lm_head"}), c),
-              "LoRAConfig: modules_to_save takes \"lm_head\", which target_modules adapts");
+              "LoRAConfig: modules_to_save selects \"lm_head\", which target_modules adapts");
 }
 
 TEST(Matching, SavesTheHeadOfATaskAndLeavesItOutOfAllLinear) {
@@ -360,7 +360,7 @@ TEST(Matching, TakesRankAndAlphaFromTheFirstKeyThatMatches) {
   EXPECT_EQ(report.targets[1].r, 4);
   ASSERT_EQ(report.warnings.size(), 1u);
   expect_says(report.warnings[0],
-              "rank_pattern: \"2.foo\" is never used, keys before it take every module");
+              "rank_pattern: \"2.foo\" is never used; earlier keys match every module");
 }
 
 // Keys that are plain names do not go through the regular expression; the answers must be its

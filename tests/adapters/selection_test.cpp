@@ -36,7 +36,7 @@ TEST(Selection, OnlyLayersMayBeSelected) {
   config.modules_to_save = {"rotary"};
   EXPECT_TRUE(throws<ConfigError>(
       [&] { select_modules(model, config); },
-      {"LoRAConfig: modules_to_save selects \"rotary\"", "no layer", "trained whole"}));
+      {"LoRAConfig: modules_to_save selects \"rotary\"", "can neither", "trained as a whole"}));
 }
 
 TEST(Selection, OptionsAreTheConfigsForThisModule) {

@@ -245,9 +245,9 @@ void refused(Model& model, const Names& adapters, const std::vector<double>& wei
 TEST(WeightedAdapter, CallsThatDoNotFit) {
   Model model = two_adapters();
   const double nan = std::nan("");
-  refused(model, {"a"}, {1}, "b", by_cat, {"add_weighted_adapter: adapter \"b\" is there already"});
+  refused(model, {"a"}, {1}, "b", by_cat, {"add_weighted_adapter: adapter \"b\" already exists"});
   refused(model, {"a"}, {1}, "", by_cat, {"the name is empty"});
-  refused(model, {"a"}, {1}, "x.y", by_cat, {"a name must not have a dot"});
+  refused(model, {"a"}, {1}, "x.y", by_cat, {"a name must not contain a dot"});
   refused(model, {"a"}, {1}, "__base__", by_cat, {"stands for \"no adapter\""});
   refused(model, {}, {}, "n", by_cat, {"no adapters are named, expected at least one"});
   refused(model, {"a", "b"}, {1}, "n", by_cat, {"there are 1 weights, expected 2"});

@@ -613,7 +613,7 @@ TEST(Pretrained, OtherErrors) {
   Model model(Small{}, config_for({"v"}));
   const auto before = snapshot(model);
   EXPECT_TRUE(throws<ConfigError>([&] { load_adapter(model, folder.path); },
-                                  {"adapter \"default\" is there already"}));
+                                  {"adapter \"default\" already exists"}));
   EXPECT_TRUE(
       throws<ConfigError>([&] { load_adapter(model, folder.path, "a.b"); }, {"a.b", "dot"}));
   EXPECT_TRUE(

@@ -1,4 +1,4 @@
-// Which tensors of a model act and are trained, given the adapters that are active.
+// Sets which tensors of a model act and which are trained, given the active adapters.
 #pragma once
 
 #include <lora/adapters/adaptable.hpp>
@@ -13,11 +13,11 @@
 
 namespace lora {
 
-/// What activation needs to know of an active adapter.
+/// What activation needs to know about an active adapter.
 struct ActiveAdapter {
   std::string name;
-  bool inference_mode = false;  ///< it acts, but is not trained
-  std::string bias = "none";    ///< the biases of the base that it trains
+  bool inference_mode = false;  ///< acts, but is not trained
+  std::string bias = "none";    ///< which biases of the base it trains
 };
 
 namespace detail {
@@ -26,7 +26,7 @@ template <class Layer>
 void prepare_activation_on_layer(Layer& layer, const std::vector<ActiveAdapter>& active,
                                  const std::string& bias, Transaction& change) {
   std::vector<std::string> own;
-  const ActiveAdapter* with_copy = nullptr;  // the first one that has a copy here
+  const ActiveAdapter* with_copy = nullptr;  // the first one with a copy here
   for (const ActiveAdapter& adapter : active) {
     if (layer.adapters().contains(adapter.name)) own.push_back(adapter.name);
     if (with_copy == nullptr && layer.trained_copies().find(adapter.name) != nullptr)
@@ -47,12 +47,12 @@ void prepare_activation_on_layer(Layer& layer, const std::vector<ActiveAdapter>&
     const bool acts = with_copy != nullptr && copy.name == with_copy->name;
     copy.prepare_trainable(acts && !with_copy->inference_mode, change);
   }
-  // A bias that a copy replaces has no gradient, and weight decay must not move it unseen.
+  // A bias that a copy replaces gets no gradient, and weight decay must not change it silently.
   if (!layer.bias().empty())
     layer.bias().prepare_trainable(bias_trained && with_copy == nullptr, change);
 }
 
-/// Prepares that the biases of what is no layer for adapters, such as a norm, are trained or not.
+/// Prepares to train or freeze the biases outside the adaptable layers, such as those of norms.
 template <class Base>
 void prepare_other_biases(Base& base, bool train, Transaction& change) {
   std::set<const void*> of_layers;
@@ -66,11 +66,11 @@ void prepare_other_biases(Base& base, bool train, Transaction& change) {
 
 }  // namespace detail
 
-/// Prepares that these adapters, in this order, are the active ones of every layer that has them.
-/// Their tensors are trained unless they are for inference, all other adapters are frozen, and the
-/// base's biases but for those that the adapters' `bias` names. Of several trained copies of one
-/// layer the first one acts and is trained. Source: PEFT's set_adapter and
-/// _mark_only_adapters_as_trainable.
+/// Prepares to activate these adapters, in this order, on every layer that has them. Trains their
+/// tensors unless inference_mode is set. Freezes all other adapters, and the base's biases except
+/// those that the adapters' `bias` selects. Of several trained copies of a layer, the first acts
+/// and is trained.
+/// Source: PEFT's set_adapter and _mark_only_adapters_as_trainable.
 template <Adaptable Base>
 void prepare_activation(Base& base, const std::vector<ActiveAdapter>& active, Transaction& change) {
   std::string bias = "none";
@@ -83,13 +83,13 @@ void prepare_activation(Base& base, const std::vector<ActiveAdapter>& active, Tr
   detail::prepare_other_biases(base, bias == "all", change);
 }
 
-/// The same at once; when it throws, nothing has changed.
+/// Does prepare_activation() at once. Changes nothing if it throws.
 template <Adaptable Base>
 void activate_adapters(Base& base, const std::vector<ActiveAdapter>& active) {
   change_at_once([&](Transaction& change) { prepare_activation(base, active, change); });
 }
 
-/// Prepares that all tensors of one adapter are trained or not, whether it is active or not.
+/// Prepares to train or freeze all tensors of one adapter, active or not.
 template <Adaptable Base>
 void prepare_training(Base& base, const std::string& name, bool train, Transaction& change) {
   for_each_adapter_layer(base, [&](const NamePath&, auto& layer) {
@@ -98,14 +98,14 @@ void prepare_training(Base& base, const std::string& name, bool train, Transacti
   });
 }
 
-/// The same at once; when it throws, nothing has changed.
+/// Does prepare_training() at once. Changes nothing if it throws.
 template <Adaptable Base>
 void train_adapter(Base& base, const std::string& name, bool train) {
   change_at_once([&](Transaction& change) { prepare_training(base, name, train, change); });
 }
 
-/// Prepares a merge of those of the adapters that a layer has. Throws as prepare_merge, with the
-/// layer's name.
+/// Prepares to merge those of the named adapters that the layer has.
+/// Throws: as prepare_merge(), with the layer's name.
 template <class Layer>
 void prepare_merge_on_layer(const NamePath& path, Layer& layer, std::vector<std::string> names,
                             SafeMerge safe, Transaction& change) {
@@ -120,8 +120,8 @@ void prepare_merge_on_layer(const NamePath& path, Layer& layer, std::vector<std:
   }
 }
 
-/// Lets a model's adapters act again, if they did, at the end of its life, which cannot fail. Must
-/// not outlive the model, nor the model or its layers be moved meanwhile.
+/// Disables a model's adapters. Its destructor restores the previous state and cannot fail. The
+/// guard must not outlive the model, and the model and its layers must not be moved meanwhile.
 template <class Model>
 class [[nodiscard]] DisableGuard {
  public:

@@ -1,4 +1,4 @@
-// What a model must offer so that adapters can be put on its layers.
+// The concept of a model whose layers can take adapters.
 #pragma once
 
 #include <lora/core/parameter.hpp>
@@ -24,10 +24,10 @@ struct AnyParameterVisitor {
 }  // namespace detail
 
 /// A model that lists its layers and its tensors by dotted path. `for_each_module(prefix, fn)`
-/// calls fn(name, layer) for every layer that an adapter may be put on (LoRALinear, LoRAEmbedding,
-/// LoRAConv2d), in a fixed order, and may list others; `for_each_parameter(prefix, fn)` calls
-/// fn(name, Parameter<Scalar>&) for every tensor that is or may become trainable. Copying the model
-/// must copy the layers. The smallest one:
+/// calls fn(name, layer) for every layer that can take an adapter (LoRALinear, LoRAEmbedding,
+/// LoRAConv2d), in a fixed order. It may list other layers too. `for_each_parameter(prefix, fn)`
+/// calls fn(name, Parameter<Scalar>&) for every tensor that is or may become trainable. Copying the
+/// model must copy the layers. A minimal example:
 ///
 ///     struct TwoLayers {
 ///       using Scalar = float;
@@ -43,8 +43,8 @@ struct AnyParameterVisitor {
 ///       }
 ///     };
 ///
-/// A model may also have `std::string output_module()`, the layer that "all-linear" leaves out, and
-/// `std::string model_type()`, which picks the default of target_modules.
+/// A model may also have `std::string output_module()`, which names the layer that "all-linear"
+/// leaves out, and `std::string model_type()`, which selects the default target_modules.
 template <class Base>
 concept Adaptable = std::copyable<Base> && requires(Base& base, const NamePath& prefix) {
   typename Base::Scalar;
@@ -52,7 +52,7 @@ concept Adaptable = std::copyable<Base> && requires(Base& base, const NamePath& 
   base.for_each_parameter(prefix, detail::AnyParameterVisitor{});
 };
 
-/// A layer that adapters can be put on.
+/// A layer that can take adapters.
 template <class Layer>
 concept AdapterLayer = requires(Layer& layer, const std::string& name) {
   typename Layer::Scalar;
@@ -62,7 +62,7 @@ concept AdapterLayer = requires(Layer& layer, const std::string& name) {
   { layer.module_type() } -> std::convertible_to<std::string>;
 };
 
-/// fn(name, layer) for every layer of `base` that adapters can be put on, in the order of
+/// Calls fn(name, layer) for every layer of `base` that can take adapters, in the order of
 /// for_each_module.
 template <class Base, class Fn>
 void for_each_adapter_layer(Base& base, Fn&& fn) {

@@ -1,4 +1,4 @@
-// Several low-rank changes of one weight as one: PEFT's ways of combining adapters, on factors.
+// Combines several low-rank changes of one weight into one, by PEFT's combination types.
 #pragma once
 
 #include <lora/adapters/low_rank_factors.hpp>
@@ -16,14 +16,14 @@ namespace lora {
 /// PEFT's combination_type. With c_i = w_i s_i and Δ_i = s_i B_i A_i:
 ///   cat              Σ w_i Δ_i exactly, of rank Σ r_i
 ///   svd              the best approximation of Σ w_i Δ_i of rank svd_rank
-///   linear           A = Σ sign(c_i) √|c_i| A_i, B = Σ √|c_i| B_i: cheap, and with the cross terms
-///                    B_i A_j no good approximation of the sum
-///   ties             the same sums of A and of B, but each tensor keeps its largest elements only,
-///                    and those that agree with the elected sign are averaged (disjoint_merge)
-///   dare_linear      linear over tensors of which a random part was dropped
-///   dare_ties        ties over tensors of which a random part was dropped
-///   magnitude_prune  linear over tensors of which the largest elements are kept
-///   *_svd            the same with the full Δ_i in the place of A_i and B_i, then as svd
+///   linear           A = Σ sign(c_i) √|c_i| A_i, B = Σ √|c_i| B_i: cheap, but a poor approximation
+///                    of the sum because of the cross terms B_i A_j
+///   ties             like linear, but each tensor keeps only its largest elements, and those with
+///                    the elected sign are averaged (disjoint_merge)
+///   dare_linear      linear over tensors with random elements dropped
+///   dare_ties        ties over tensors with random elements dropped
+///   magnitude_prune  linear over tensors that keep only their largest elements
+///   *_svd            the same on the full Δ_i instead of A_i and B_i, then as svd
 enum class CombinationType {
   svd,
   linear,
@@ -72,12 +72,13 @@ const CombinationRule& rule_of(CombinationType type) {
 
 }  // namespace detail
 
-/// PEFT's name of a type, "ties_svd".
+/// PEFT's name of a type, such as "ties_svd".
 template <class Tag = void>
 std::string_view combination_type_name(CombinationType type) {
   return detail::rule_of<Tag>(type).name;
 }
-/// The type of that name. Throws ConfigError that lists the names there are.
+/// The type of that name.
+/// Throws: ConfigError that lists the known names.
 template <class Tag = void>
 CombinationType combination_type(std::string_view name) {
   std::string known;
@@ -89,23 +90,25 @@ CombinationType combination_type(std::string_view name) {
                     known);
 }
 
-/// How to combine; PEFT's names and defaults. An option that the type has no use for is refused.
+/// How to combine, with PEFT's names and defaults. validate() refuses options that the type
+/// ignores.
 struct CombineOptions {
   CombinationType type = CombinationType::svd;
   /// Rank of svd and *_svd, at least 1; none: the largest rank of the sources.
   std::optional<Index> svd_rank = {};
-  /// Of svd and *_svd: every element of A and B is held within ±q, the quantile of this share, in
-  /// (0, 1], of their values.
+  /// For svd and *_svd: clamps every element of A and B to ±q, where q is this quantile, in (0, 1],
+  /// of their values.
   std::optional<double> svd_clamp = {};
-  /// The share of elements that ties*, dare_* and magnitude_prune* keep, and need: 0 … 1, of dare_*
-  /// above 0.
+  /// The share of elements that ties*, dare_* and magnitude_prune* keep. They need it: 0 … 1, above
+  /// 0 for dare_*.
   std::optional<double> density = {};
-  std::optional<MajoritySign> majority_sign_method = {};  ///< of *ties*; none: total
-  /// What dare_* drops is drawn from streams named after `path` and the source's place in the list.
+  std::optional<MajoritySign> majority_sign_method = {};  ///< for *ties*; none: total
+  /// Seeds what dare_* drops. The streams are named after `path` and the source's position.
   std::uint64_t seed = 0;
   std::string path = {};  ///< as AdapterOptions::path; add_weighted_adapter sets it
 
-  /// Throws ConfigError, naming option, value and type, unless all fit. O(1).
+  /// Checks all options in O(1).
+  /// Throws: ConfigError that names the option, its value and the type.
   void validate() const { validate_as<void>(); }
 
  private:
@@ -129,7 +132,7 @@ struct CombineOptions {
     if (density && !(*density >= 0 && *density <= 1))
       refuse("density", number_text(*density), "a share from 0 to 1");
     if (density && *density == 0 && rule.pruning == detail::Pruning::random)
-      refuse("density", "0", "a share above 0, which what is kept is divided by");
+      refuse("density", "0", "a share above 0, because kept elements are divided by it");
     if (majority_sign_method && !rule.elects) {
       const bool total = *majority_sign_method == MajoritySign::total;
       refuse("majority_sign_method", total ? "total" : "frequency", unused);
@@ -137,10 +140,11 @@ struct CombineOptions {
   }
 };
 
-/// Holds every element of A and B within ±q, q being the `share` quantile of all their values,
-/// those between two neighbours interpolated. Throws ConfigError when q leaves nothing. Source:
-/// PEFT's svd_clamp. PEFT takes the values with their signs, so its q depends on the free signs of
-/// its singular vectors; here they are those of TruncatedSVD.
+/// Clamps every element of A and B to ±q, where q is the `share` quantile of all their values,
+/// interpolated between neighbours.
+/// Throws: ConfigError if q is not positive, unless all values are 0.
+/// Source: PEFT's svd_clamp. The quantile is of signed values, as in PEFT, so q depends on the
+///   signs of the singular vectors. PEFT leaves them arbitrary; TruncatedSVD fixes them.
 template <class S>
 void clamp_factors(LowRankFactors<S>& factors, double share) {
   std::vector<S> values(factors.A.data(), factors.A.data() + factors.A.size());
@@ -161,7 +165,7 @@ void clamp_factors(LowRankFactors<S>& factors, double share) {
 
 namespace detail {
 
-/// Checks the sources and gives the factors of the type that was asked for.
+/// Checks the sources and combines them by the requested type.
 template <class S, class Real = WideOf<S>>
 class Combiner {
   using Sources = std::span<const LowRankFactors<S>>;
@@ -213,8 +217,8 @@ class Combiner {
     const std::string type = "combination_type " + in_quotes(rule_.name);
     if (rule_.by_svd && own.groups != 1) {
       throw ConfigError("combine_factors: " + type +
-                        " is not defined for a convolution with groups, whose change is a product "
-                        "for each group; use cat");
+                        " is not defined for a convolution with groups, whose change is one "
+                        "product per group; use cat");
     }
     const bool any_rank = rule_.by_svd || options_.type == CombinationType::cat;
     if (!any_rank && own.rank() != first.rank()) {
@@ -232,7 +236,7 @@ class Combiner {
     return stacked<S>(parts);
   }
 
-  /// Both tensors get the root of |c|, and A its sign, so that one source gives c B A.
+  /// Scales both tensors by √|c|, and A by its sign too, so one source gives c B A.
   LowRankFactors<S> by_factors() const {
     std::vector<Matrix<Real>> a, b;
     std::vector<double> a_weights, b_weights;
@@ -279,7 +283,7 @@ class Combiner {
     return truncated_svd<Real>(merged(deltas, given_, "delta"), rank);
   }
 
-  /// What the type makes of one kind of tensor.
+  /// Prunes and sums one kind of tensor by the rules of the type.
   Matrix<Real> merged(std::vector<Matrix<Real>>& tensors, std::span<const double> weights,
                       const char* kind) const {
     for (std::size_t i = 0; i < tensors.size(); ++i) {
@@ -303,24 +307,24 @@ class Combiner {
 
 }  // namespace detail
 
-/// The factors of scaling 1 that the type of `options` makes of the sources with these weights,
-/// which may be negative. All changes are of one weight (O, D). Computed in WideOf<S> and rounded
-/// once; the same seed gives the same bits.
+/// Combines the sources, changes of one weight (O, D), into factors with scaling 1. Weights may be
+/// negative. Computes in WideOf<S> and rounds once. The same seed gives the same bits.
 ///
-/// The rank is that of the sources for linear, ties, dare_* and magnitude_prune, Σ r_i for cat, and
-/// for svd and *_svd min(svd_rank, O, D), for svd also at most Σ r_i, since more would be zeros; B
-/// holds U diag(σ) and A Vᵀ. svd costs O((O + D) (Σ r_i)² + (Σ r_i)³) and never forms Δ; the *_svd
-/// types prune the full Δ of every source, so they hold all of them in WideOf<S> and cost
-/// O(O D min(O, D)), see truncated_svd.
+/// The rank of the result is
+///   - that of the sources for linear, ties, dare_linear, dare_ties and magnitude_prune;
+///   - Σ r_i for cat;
+///   - min(svd_rank, O, D) for svd and *_svd, for svd also at most Σ r_i. B is U diag(σ), A is Vᵀ.
+/// svd costs O((O + D) (Σ r_i)² + (Σ r_i)³) and never forms Δ. The *_svd types prune the full Δ of
+/// every source: they hold all of them in WideOf<S> and cost O(O D min(O, D)), see truncated_svd.
 ///
-/// Throws ConfigError for options that do not fit, no sources, another number of weights, a weight
-/// that is not finite, unequal ranks where the type needs equal ones, and *svd with groups;
-/// ShapeError when shapes do not fit; Error when a source is not finite.
-///
-/// Source: PEFT's add_weighted_adapter and merge_utils.py. Differences: releases of PEFT up to 0.20
-/// multiply by s_i twice in svd and *_svd; here, as in 0.21, the result stands for Σ w_i s_i B_i
-/// A_i. PEFT replaces the type by linear when there is one source, and so ignores svd_rank and
-/// density; here one source is treated as several are.
+/// Throws: ConfigError for options that do not fit the type, no sources, a wrong number of weights,
+///   a non-finite weight, unequal ranks where the type needs equal ones, and svd or *_svd with
+///   groups; ShapeError for shapes that do not fit; Error for a source or result that is not
+///   finite.
+/// Source: PEFT's add_weighted_adapter and merge_utils.py, with two differences. PEFT up to 0.20
+///   multiplies by s_i twice in svd and *_svd; here, as in 0.21, the result is Σ w_i s_i B_i A_i.
+///   PEFT uses linear for a single source and so ignores svd_rank and density; here a single source
+///   is combined by the given type.
 template <class S>
 LowRankFactors<S> combine_factors(std::span<const LowRankFactors<S>> sources,
                                   std::span<const double> weights,

@@ -1,4 +1,4 @@
-// The configuration of an adapter that was made of several others.
+// The configuration of an adapter that combines several others.
 #pragma once
 
 #include <lora/adapters/matching.hpp>
@@ -19,13 +19,13 @@ struct ModuleRank {
 
 namespace detail {
 
-/// Which modules a configuration names, in one of several ways to write it.
+/// One way for a configuration to name its modules.
 struct TargetChoice {
   NameSelection target_modules;
-  bool filters = false;  ///< the first source's exclude_modules and layers_* stay
+  bool filters = false;  ///< keeps the first source's exclude_modules and layers_*
 };
 
-/// A module's path as a regular expression for it alone.
+/// Escapes a module's path into a regular expression that matches only that path.
 inline std::string escaped(const std::string& path) {
   std::string text;
   for (const char c : path) {
@@ -42,8 +42,8 @@ inline void add_once(std::vector<std::string>& list, const std::vector<std::stri
   }
 }
 
-/// PEFT's union: the names of all lists, or (a)|(b) of regular expressions; none when the sources
-/// mix them or leave them to defaults.
+/// PEFT's union of target_modules: the names of all lists, or (a)|(b) of regular expressions. Empty
+/// if the sources mix lists and expressions, or some of them leave the field null.
 template <class Tag>
 std::optional<NameSelection> united_targets(const std::vector<BasicLoRAConfig<Tag>>& sources) {
   std::vector<std::string> names, patterns;
@@ -62,7 +62,7 @@ std::optional<NameSelection> united_targets(const std::vector<BasicLoRAConfig<Ta
   return NameSelection(all);
 }
 
-/// The ways to name the modules, the nicest first. The last one names nothing else for sure.
+/// The ways to name the modules, most readable first. The last never matches other modules.
 template <class Tag>
 std::vector<TargetChoice> target_choices(const std::vector<BasicLoRAConfig<Tag>>& sources,
                                          const std::vector<ModuleRank>& ranks) {
@@ -79,7 +79,7 @@ std::vector<TargetChoice> target_choices(const std::vector<BasicLoRAConfig<Tag>>
   return choices;
 }
 
-/// Whether matching finds these modules with these ranks and s = 1, and copies of these.
+/// Whether matching found exactly these modules, with these ranks and s = 1, and these copies.
 inline bool selects(const MatchReport& report, const std::vector<ModuleRank>& ranks,
                     const std::vector<std::string>& saved) {
   const auto same = [](const MatchedModule& found, const ModuleRank& wanted) {
@@ -91,15 +91,17 @@ inline bool selects(const MatchReport& report, const std::vector<ModuleRank>& ra
 
 }  // namespace detail
 
-/// The configuration of an adapter with these ranks and s = 1 on these modules, with trained copies
-/// of the modules `saved`; all in the order of `modules`, which are all that the model has. r is
-/// the largest rank, lora_alpha = r, rank_pattern and alpha_pattern name the modules with another
-/// rank; use_rslora is false and init_lora_weights true. target_modules is the union of the
-/// sources' as PEFT makes it, with the other fields of the first source, when that selects exactly
-/// these modules with their ranks; otherwise, as with sources whose exclude_modules or
-/// layers_to_transform differ, where PEFT would lose modules, it is the list of their paths, and
-/// failing that a regular expression. Throws ConfigError when there are no sources or ranks, or
-/// when none of these works, as for a module that is not among `modules`.
+/// Builds the configuration of an adapter with s = 1 and these ranks on these modules, and trained
+/// copies of the modules `saved`. `modules` lists all modules of the model; `ranks` and `saved` are
+/// in its order. r is the largest rank and lora_alpha = r; rank_pattern and alpha_pattern name the
+/// modules with other ranks; use_rslora is false and init_lora_weights true.
+///
+/// target_modules is PEFT's union of the sources', with the other fields of the first source, if
+/// that selects exactly these modules with their ranks. Otherwise it is the list of their paths,
+/// and failing that a regular expression. This happens if exclude_modules or layers_to_transform
+/// differ between sources, where PEFT would lose modules.
+/// Throws: ConfigError if there are no sources or ranks, or no configuration works, as for a module
+///   that is not in `modules`.
 template <class Tag = void>
 BasicLoRAConfig<Tag> combined_config(const std::vector<BasicLoRAConfig<Tag>>& sources,
                                      const std::vector<ModuleRank>& ranks,

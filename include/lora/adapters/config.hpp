@@ -1,5 +1,5 @@
-// The configuration of an adapter: every field of PEFT's LoraConfig under its own name and with its
-// own default, and the check that what is set is something this library does.
+// The configuration of an adapter: every field of PEFT's LoraConfig with PEFT's name and default,
+// and the check that this library supports the values set.
 #pragma once
 
 #include <lora/adapters/config_values.hpp>
@@ -22,18 +22,18 @@
 
 namespace lora {
 
-/// s: alpha / r, or alpha / sqrt(r) for rank-stabilised LoRA (Kalajdzievski 2023). No unit; r >= 1
-/// is the caller's matter.
+/// Computes s = alpha / r, or alpha / sqrt(r) for rank-stabilised LoRA (Kalajdzievski 2023).
+/// Requires r >= 1.
 template <class = void>
 double scaling(double alpha, Index r, bool use_rslora) {
   return alpha / (use_rslora ? std::sqrt(static_cast<double>(r)) : static_cast<double>(r));
 }
 
-/// What this library does with a field of the configuration.
+/// How this library treats a field of the configuration.
 enum class FieldSupport {
-  supported,  // has the meaning that PEFT gives it
-  refused,    // validate() throws when it is not at its default
-  inert  // carried along; PEFT's computation does not depend on it, or only through a refused field
+  supported,  // means what it means in PEFT
+  refused,    // validate() throws unless it has its default
+  inert       // kept, but affects no computation, in PEFT too or only through a refused field
 };
 struct ConfigField {
   std::string_view name;
@@ -41,13 +41,13 @@ struct ConfigField {
   std::string_view standard;  // the default, as JSON
 };
 
-/// Every field of LoRAConfig in its order of declaration: for documents and for tests. Constant.
+/// Every field of LoRAConfig in order of declaration, for documentation and tests. Constant.
 template <class = void>
 std::span<const ConfigField> lora_config_fields();
 
-/// PEFT's LoraConfig (src/peft/tuners/lora/config.py) on top of PeftConfig, 0.21.2. A plain value:
-/// set the fields, then validate(). A field that nothing here understands is held as its JSON text,
-/// null being std::nullopt.
+/// PEFT's LoraConfig (src/peft/tuners/lora/config.py) with PeftConfig, of version 0.21.2. A plain
+/// value: set the fields, then validate(). A field that this library does not interpret holds its
+/// JSON text, or std::nullopt for null.
 template <class Tag = void>
 struct BasicLoRAConfig {
   using String = OnUse<std::string, Tag>;
@@ -60,26 +60,26 @@ struct BasicLoRAConfig {
   std::optional<String> peft_version;
 
   Index r = 8;
-  // A list: names, or ends of names at a dot. A string: regular expression, or "all-linear".
+  // A list: names, or ends of names after a dot. A string: a regular expression, or "all-linear".
   OnUse<NameSelection, Tag> target_modules;
-  OnUse<NameSelection, Tag> exclude_modules;  // the same, and stronger
+  OnUse<NameSelection, Tag> exclude_modules;  // the same syntax; overrides target_modules
   double lora_alpha = 8;
   double lora_dropout = 0;      // probability of dropping an element of the adapter's input
   bool fan_in_fan_out = false;  // the base weight is stored (D, O), as in GPT-2's Conv1D
   String bias = "none";         // "none", "all", "lora_only": which biases of the base are trained
   bool use_rslora = false;
-  std::optional<std::vector<String>> modules_to_save;  // trained and saved whole
+  std::optional<std::vector<String>> modules_to_save;  // trained and saved as a whole
   OnUse<InitSelection, Tag> init_lora_weights = true;
   OnUse<LayerSelection, Tag> layers_to_transform;
-  OnUse<NameSelection, Tag> layers_pattern;  // names of the list of layers, as regular expressions
-  std::vector<std::pair<String, Index>> rank_pattern;  // first key that matches wins
+  OnUse<NameSelection, Tag> layers_pattern;  // regular expressions for the name of the layer list
+  std::vector<std::pair<String, Index>> rank_pattern;  // the first matching key wins
   std::vector<std::pair<String, double>> alpha_pattern;
   std::optional<String> megatron_config;  // JSON
   std::optional<String> megatron_core = "megatron.core";
   std::optional<String> trainable_token_indices;  // JSON
   std::optional<String> loftq_config;             // JSON; null and {} are the default
   std::optional<String> eva_config, corda_config, lora_ga_config;  // JSON
-  bool use_dora = false;  // a trained length for each output; see DoRA
+  bool use_dora = false;  // trains a length for each output; see DoRA
   std::optional<String> velora_config, kasa_config, monteclora_config;      // JSON
   std::optional<String> alora_invocation_tokens, arrow_config, use_bdlora;  // JSON
   bool use_qalora = false;
@@ -90,12 +90,13 @@ struct BasicLoRAConfig {
   std::optional<std::vector<String>> target_parameters;
   bool ensure_weight_tying = false;
 
-  /// Throws ConfigError, naming field and value, unless every field is in its range and supported.
-  /// O(n log n) of the size of the lists.
+  /// Checks that every field is in range and supported, in O(n log n) for lists of n elements.
+  /// Throws: ConfigError that names the field and the value.
   void validate() const;
 
-  /// modules_to_save with the heads that PEFT adds for the task: "classifier" and "score" for
-  /// SEQ_CLS and TOKEN_CLS, "qa_outputs" for QUESTION_ANS (peft_model.py). Each name once.
+  /// Returns modules_to_save plus the heads that PEFT adds for the task: "classifier" and "score"
+  /// for SEQ_CLS and TOKEN_CLS, "qa_outputs" for QUESTION_ANS. Each name occurs once.
+  /// Source: PEFT's peft_model.py.
   std::vector<String> effective_modules_to_save() const;
 
  private:
@@ -109,14 +110,14 @@ using LoRAConfig = BasicLoRAConfig<>;
 
 namespace detail {
 
-/// A member that nothing here understands, held as its JSON text.
+/// A member that this library does not interpret, held as JSON text.
 template <class Text>
 struct JsonText {
   Text& text;
 };
 
-/// visit(ConfigField, member) for every field of LoRAConfig: the one list of them, for validation,
-/// JSON, documents and tests.
+/// Calls visit(ConfigField, member) for every field of LoRAConfig. Validation, JSON, documentation
+/// and tests all use this list.
 template <class Config, class Visit>
 void visit_lora_config(Config& c, Visit&& visit) {
   using enum FieldSupport;
@@ -246,10 +247,10 @@ void BasicLoRAConfig<Tag>::validate_refused() const {
 template <class Tag>
 void BasicLoRAConfig<Tag>::validate_numbers() const {
   using detail::bad_field;
-  constexpr Index most = 1 << 20;  // keeps every product with a size of a layer far from overflow
+  constexpr Index most = 1 << 20;  // keeps products with layer sizes far from overflow
   if (r < 1 || r > most)
     bad_field("r", std::to_string(r), "a rank from 1 to " + std::to_string(most));
-  const char* in_float32 = "a finite number, in float32 too";
+  const char* in_float32 = "a number that is finite in float32";
   if (!fits_float32(lora_alpha)) bad_field("lora_alpha", number_text(lora_alpha), in_float32);
   if (use_dora && lora_bias)
     bad_field("lora_bias", "true with use_dora = true", "one of the two to be false");
@@ -323,12 +324,12 @@ void BasicLoRAConfig<Tag>::validate_layers() const {
                              (layers_pattern.list() && !layers_pattern.list()->empty());
   if (target_modules.pattern() && !layers_to_transform.is_null()) {
     bad_field("layers_to_transform",
-              "a value beside the string target_modules = " + in_quotes(*target_modules.pattern()),
+              "a value with the string target_modules = " + in_quotes(*target_modules.pattern()),
               "null, or target_modules as a list");
   }
   if (target_modules.pattern() && !layers_pattern.is_null()) {
     bad_field("layers_pattern",
-              "a value beside the string target_modules = " + in_quotes(*target_modules.pattern()),
+              "a value with the string target_modules = " + in_quotes(*target_modules.pattern()),
               "null, or target_modules as a list");
   }
   if (pattern_given && layers_to_transform.indices().empty()) {

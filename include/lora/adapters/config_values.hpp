@@ -1,6 +1,5 @@
-// What a field of the configuration may hold where PEFT takes several types. Each is a value that
-// says which of them it holds; none is a std::variant, which would cost every program that includes
-// the library the time to compile it.
+// Types for configuration fields where PEFT accepts several types. None uses std::variant, because
+// every program that includes the library would pay for compiling it.
 #pragma once
 
 #include <lora/core/types.hpp>
@@ -12,8 +11,8 @@
 
 namespace lora {
 
-/// null, one string, or a list of names: `= "all-linear"`, `= ".*\\.q_proj"`, `= {"q_proj",
-/// "v_proj"}`. An empty pair of braces is null, not the empty list.
+/// Holds null, one string, or a list of names: `= "all-linear"`, `= ".*\\.q_proj"`, `= {"q_proj",
+/// "v_proj"}`. Empty braces mean null, not the empty list.
 class NameSelection {
  public:
   NameSelection() = default;
@@ -23,9 +22,9 @@ class NameSelection {
   NameSelection(std::initializer_list<std::string> names) : holds_(Holds::list), names_(names) {}
 
   bool is_null() const { return holds_ == Holds::null; }
-  /// The string, or nullptr when it is null or a list.
+  /// The string, or nullptr for null and for a list.
   const std::string* pattern() const { return holds_ == Holds::pattern ? &pattern_ : nullptr; }
-  /// The list, or nullptr when it is null or a string.
+  /// The list, or nullptr for null and for a string.
   const std::vector<std::string>* list() const { return holds_ == Holds::list ? &names_ : nullptr; }
 
   bool operator==(const NameSelection&) const = default;
@@ -37,7 +36,7 @@ class NameSelection {
   std::vector<std::string> names_;
 };
 
-/// null, one layer index, or a list of them: `= 3`, `= {0, 1, 2}`.
+/// Holds null, one layer index, or a list of them: `= 3`, `= {0, 1, 2}`.
 class LayerSelection {
  public:
   LayerSelection() = default;
@@ -46,9 +45,9 @@ class LayerSelection {
   LayerSelection(std::initializer_list<Index> layers) : layers_(layers), is_list_(true) {}
 
   bool is_null() const { return !is_list_ && layers_.empty(); }
-  /// Whether it is a list; files tell [3] from 3, and [] from null.
+  /// Whether it is a list. Files distinguish [3] from 3, and [] from null.
   bool is_list() const { return is_list_; }
-  /// The indices; empty stands for "every layer" (null and the empty list alike).
+  /// The indices. Empty, for null and the empty list, means every layer.
   const std::vector<Index>& indices() const { return layers_; }
 
   bool operator==(const LayerSelection&) const = default;
@@ -58,16 +57,16 @@ class LayerSelection {
   bool is_list_ = false;
 };
 
-/// A flag, or a string that names the way: `= true`, `= "gaussian"`.
+/// Holds a flag or the name of an initialisation: `= true`, `= "gaussian"`.
 class InitSelection {
  public:
   InitSelection(bool flag) : flag_(flag) {}
   InitSelection(const char* name) : is_name_(true), name_(name) {}
   InitSelection(std::string name) : is_name_(true), name_(std::move(name)) {}
 
-  /// The flag, or nullptr when it is a name.
+  /// The flag, or nullptr for a name.
   const bool* flag() const { return is_name_ ? nullptr : &flag_; }
-  /// The name, or nullptr when it is a flag.
+  /// The name, or nullptr for a flag.
   const std::string* name() const { return is_name_ ? &name_ : nullptr; }
 
   bool operator==(const InitSelection&) const = default;

@@ -1,5 +1,4 @@
-// Which layers an adapter is put on when its configuration does not say: one list for each type of
-// model.
+// The layers that an adapter targets by default, for each model type.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -16,7 +15,7 @@ namespace lora {
 
 struct DefaultTargets {
   std::string_view model_type;            // `model_type` of a HuggingFace config.json
-  std::array<std::string_view, 4> names;  // the unused ones are empty
+  std::array<std::string_view, 4> names;  // unused elements are empty
 };
 
 namespace detail {
@@ -62,15 +61,15 @@ inline constexpr auto default_targets_table = std::to_array<DefaultTargets>({
 });
 }  // namespace detail
 
-/// The model types that have defaults, sorted by bytes. Constant.
+/// The model types with defaults, in byte order. Constant.
 template <class Tag = void>
 std::span<const DefaultTargets> known_default_targets() {
   return detail::default_targets_table<Tag>;
 }
 
-/// The target_modules of a null LoRAConfig::target_modules (the facts of PEFT's mapping from
-/// model_type, utils/constants.py). Throws ConfigError that lists the known types for any other
-/// type.
+/// Returns the target_modules that a null LoRAConfig::target_modules stands for.
+/// Throws: ConfigError for an unknown type; it lists the known ones.
+/// Source: the mapping from model_type in PEFT's utils/constants.py.
 template <class = void>
 std::vector<std::string> default_target_modules(std::string_view model_type) {
   for (const DefaultTargets& entry : known_default_targets()) {
@@ -88,9 +87,10 @@ std::vector<std::string> default_target_modules(std::string_view model_type) {
 
 namespace detail {
 
-/// What target_modules = "all-linear" stands for: every Linear and Conv1D but the output layer;
-/// where no layer is one and the model classifies, but the head. `modules` are ModuleInfos. Throws
-/// ConfigError when there is none.
+/// Returns the modules that target_modules = "all-linear" stands for: every Linear and Conv1D
+/// except the output layer or, for a classifier without an output layer, except its head. `modules`
+/// are ModuleInfos.
+/// Throws: ConfigError if there are none.
 template <class Modules>
 std::vector<std::string> all_linear_modules(const Modules& modules, bool classifies) {
   std::string_view head;
@@ -109,7 +109,7 @@ std::vector<std::string> all_linear_modules(const Modules& modules, bool classif
   if (names.empty()) {
     throw ConfigError("LoRAConfig: target_modules = \"all-linear\" matches nothing: none of the " +
                       std::to_string(modules.size()) +
-                      " modules is a Linear or Conv1D beside the output layer");
+                      " modules is a Linear or Conv1D other than the output layer");
   }
   return names;
 }

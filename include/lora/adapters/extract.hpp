@@ -1,4 +1,4 @@
-// From a weight that was tuned as a whole to the adapter that comes nearest to it.
+// Extracts from a fully fine-tuned weight the adapter that approximates it best.
 #pragma once
 
 #include <lora/adapters/low_rank_factors.hpp>
@@ -8,18 +8,20 @@ namespace lora {
 
 template <class S>
 struct ExtractedFactors {
-  LowRankFactors<S> factors;  ///< scaling 1, that is lora_alpha = r
+  LowRankFactors<S> factors;  ///< with scaling 1, so lora_alpha = r
   double energy_kept = 1;     ///< Σ kept σ² / Σ σ² of the difference, before rounding to S
 };
 
-/// The factors of rank min(rank, O, D) whose B A is nearest to tuned - base, both (O, D): with the
-/// difference U diag(σ) Vᵀ, B = U √σ and A = √σ Vᵀ, so that ‖tuned - base - B A‖² = Σ of the σ²
-/// left out = (1 - energy_kept) ‖tuned - base‖². The root of σ goes to both sides, so that both
-/// have the same norm: neither loses range in a file of half precision, and both move alike when
-/// they are trained on. Computed in WideOf<S> by the exact SVD, whose time grows with the cube of
-/// the smaller side: seconds at 2048 x 2048, minutes beyond 4096. Throws ShapeError when the shapes
-/// differ or are empty, ConfigError for a rank below 1, Error when a difference is not finite.
-/// Allocates several wide matrices of the weight's size. Source: Eckart and Young 1936.
+/// Computes the factors of rank min(rank, O, D) whose B A is nearest to tuned - base, both (O, D).
+/// With tuned - base = U diag(σ) Vᵀ, B = U √σ and A = √σ Vᵀ, so
+///   ‖tuned - base - B A‖² = Σ dropped σ² = (1 - energy_kept) ‖tuned - base‖².
+/// Each factor gets √σ, so both have the same norm: neither loses range in a half-precision file,
+/// and both change at the same rate in further training. Computes an exact SVD in WideOf<S>, in
+/// O(O D min(O, D)): seconds for 2048 x 2048, minutes beyond 4096.
+/// Throws: ShapeError if the shapes differ or are empty; ConfigError for a rank below 1; Error if
+///   the difference is not finite.
+/// Allocates: several wide matrices of the weight's size.
+/// Source: Eckart and Young 1936.
 template <class S>
 ExtractedFactors<S> extract_factors(const Matrix<S>& tuned, const Matrix<S>& base, Index rank) {
   using Real = WideOf<S>;

@@ -1,4 +1,4 @@
-// Adapters managed by name over all layers of a model.
+// Manages adapters by name over all layers of a model.
 #pragma once
 
 #include <lora/adapters/activation.hpp>
@@ -16,9 +16,9 @@
 
 namespace lora {
 
-/// Puts adapters on the layers of a Base that a LoRAConfig selects, and manages them by name. A value:
-/// copying it copies the adapters and shares the frozen weights. The base runs as before, through
-/// base(). Names, rules and texts are PEFT's.
+/// Puts adapters on the layers of a Base that a LoRAConfig selects, and manages them by name. A
+/// value: a copy has its own adapters and shares the frozen weights. The base runs as before,
+/// through base(). Names, rules and texts are PEFT's.
 ///
 ///   LoRAConfig config;
 ///   config.target_modules = std::vector<std::string>{"q_proj", "v_proj"};
@@ -27,10 +27,9 @@ namespace lora {
 ///   model.print_trainable_parameters(std::cout);
 ///   CausalLM<float> merged = model.merge_and_unload();
 ///
-/// Throws: every function does all that it says, or throws and changes nothing, whatever throws: this
-///   library, an allocation, or the base's own for_each_module. So the new gradients of all layers
-///   are allocated before the old ones are freed.
-/// Threads: not safe to share, except for base()'s forward.
+/// Throws: a function that throws has changed nothing, whether this library, an allocation or the
+///   base's for_each_module threw. So it allocates all new gradients before it frees the old ones.
+/// Threads: only base()'s forward may run on several threads at once.
 /// Source: PEFT's LoraModel and PeftModel.
 template <Adaptable Base>
 class LoRAModel {
@@ -38,22 +37,23 @@ class LoRAModel {
   using Scalar = typename Base::Scalar;
   using Config = OnUse<LoRAConfig, Base>;
 
-  /// Wraps `base`, freezes all of it, and adds and activates an adapter. Each tensor of the adapter
-  /// is drawn from a stream of its own, named after it, under `seed`. Throws ConfigError.
+  /// Wraps `base`, freezes all of it, and adds and activates an adapter. Draws each tensor of the
+  /// adapter from its own random stream, keyed by `seed` and the tensor's name.
+  /// Throws: ConfigError.
   LoRAModel(Base base, const Config& config, const std::string& adapter_name = "default",
             std::uint64_t seed = 0)
       : LoRAModel(std::move(base)) {
     add_adapter(adapter_name, config, seed);
   }
-  /// Wraps `base` and freezes all of it, without an adapter yet; what full fine-tuning
-  /// (train_base) has trained is frozen with the values it has. Throws ConfigError when a layer has
-  /// adapters already.
+  /// Wraps `base` and freezes all of it, without an adapter yet. Full fine-tuning (train_base)
+  /// ends, and its values become the frozen ones.
+  /// Throws: ConfigError if a layer already has adapters.
   explicit LoRAModel(Base base) : base_(std::move(base)) {
     for_each_layer([](const NamePath& path, auto& layer) {
       if (layer.base_trained()) layer.freeze_base();
       if (layer.adapters().empty() && layer.trained_copies().empty()) return;
       throw ConfigError("LoRAModel: layer \"" + path.str() +
-                        "\" of the base has adapters already; unload() gives a base without them");
+                        "\" of the base already has adapters; unload() gives a base without them");
     });
     freeze();
   }
@@ -61,16 +61,16 @@ class LoRAModel {
   Base& base() { return base_; }
   const Base& base() const { return base_; }
 
-  /// Adds an adapter to the layers that `config` selects; a second adapter stands beside the first
-  /// and never nests. It becomes active when none is; otherwise it is frozen and nothing else
-  /// changes. Returns what was matched, with warnings for names that matched nothing. Throws
-  /// ConfigError: an invalid config, a name that is taken, nothing matched, a module that is no
-  /// layer for adapters, a second adapter with biases, what a layer refuses; Error for a layer
-  /// whose base is being trained. With a layer's first adapter its bias changes its name, see
-  /// LoRALinear::add_adapter. `fill` is called to set the new A and B, which hold anything until
-  /// then; biases begin as zero and trained copies as what they are copies of. It finds the tensors
-  /// on the layers, while this model does not know the name yet, and may take the report. When it
-  /// throws, they are taken off again; what else it changed is its own to take back.
+  /// Adds an adapter to the layers that `config` selects, next to those already there. It becomes
+  /// active if none is, otherwise it is frozen. A layer's first adapter renames its bias, see
+  /// LoRALinear::add_adapter. Returns the matched modules, with warnings for names without a match.
+  /// `fill`, if given, sets the new A and B, which are uninitialised until then; biases start as
+  /// zero, trained copies as copies. It may take the report, and finds the tensors on the layers,
+  /// while the model does not know the name yet. If it throws, the tensors are removed; it must
+  /// undo its other changes itself.
+  /// Throws: ConfigError for an invalid config, a taken name, no match, a module that cannot take
+  ///   an adapter, a second adapter with biases, and what a layer refuses; Error for a layer in
+  ///   full fine-tuning.
   template <class Fill = KeepValues>
   MatchReport add_adapter(std::string name, const Config& config, std::uint64_t seed = 0,
                           Fill&& fill = {}) {
@@ -92,7 +92,7 @@ class LoRAModel {
         known.set(active_, {name});
         prepare_activation(base_, {{name, config.inference_mode, config.bias}}, known);
       } else {
-        prepare_training(base_, name, false, known);  // a trained copy begins trainable
+        prepare_training(base_, name, false, known);  // a trained copy starts as trainable
       }
       known.append(adapters_, {std::move(name), config});
       if constexpr (std::is_invocable_v<Fill&, const MatchReport&>) {
@@ -113,17 +113,17 @@ class LoRAModel {
     for (const auto& [name, config] : adapters_) names.push_back(name);
     return names;
   }
-  /// The configuration an adapter was added with. Throws ConfigError for an unknown name.
+  /// The configuration that an adapter was added with. Throws ConfigError for an unknown name.
   const Config& config(const std::string& name = "default") const {
     check_known({name}, "config");
     return *find(name);
   }
 
-  /// Makes these adapters active, their terms added in this order, and trainable unless their
-  /// config says inference_mode; all others are frozen, and the base's biases but for those that an
-  /// active adapter's `bias` trains. Of several with a copy of one layer (modules_to_save) the
-  /// first acts. Merged adapters are unmerged first. An empty list leaves the base alone. Throws
-  /// ConfigError for an unknown or repeated name.
+  /// Makes these adapters active, with their terms added in this order, and trainable unless their
+  /// config sets inference_mode. Freezes all others, and all base biases that no active adapter's
+  /// `bias` trains. Of several copies of a layer (modules_to_save), the first acts. Unmerges first.
+  /// With an empty list only the base acts.
+  /// Throws: ConfigError for an unknown or repeated name.
   void set_adapter(std::vector<std::string> names) {
     check_known(names, "set_adapter");
     detail::expect_named_once(names, "set_adapter");
@@ -139,9 +139,8 @@ class LoRAModel {
   void set_adapter(const char* name) { set_adapter(std::string(name)); }
   const std::vector<std::string>& active_adapters() const { return active_; }
 
-  /// Calls an adapter by another name, whatever its state; an optimiser, which keeps its state by
-  /// name, begins anew with it. Throws ConfigError for an unknown name and for one that is taken or
-  /// invalid, with nothing changed.
+  /// Renames an adapter in any state. An optimiser keeps its state by name, so it starts afresh.
+  /// Throws: ConfigError for an unknown name, and for a new name that is taken or invalid.
   void rename_adapter(std::string name, std::string new_name) {
     check_known({name}, "rename_adapter");
     if (name == new_name) return;
@@ -159,8 +158,8 @@ class LoRAModel {
     });
   }
 
-  /// Turns the training of these adapters and their trained copies on or off without activating
-  /// them, until the next set_adapter. Throws ConfigError for an unknown name.
+  /// Trains or freezes these adapters and their trained copies, without activating them, until the
+  /// next set_adapter(). Throws ConfigError for an unknown name.
   void set_requires_grad(const std::vector<std::string>& names, bool train = true) {
     check_known(names, "set_requires_grad");
     change_at_once([&](Transaction& change) {
@@ -168,9 +167,8 @@ class LoRAModel {
     });
   }
 
-  /// s = factor · alpha / r (or what the variant makes of them) on every layer that has the
-  /// adapter. Throws ConfigError for an unknown name and when an s is not finite, Error while the
-  /// adapter is merged.
+  /// Sets s = factor · alpha / r, or the variant's formula, on every layer that has the adapter.
+  /// Throws: ConfigError for an unknown name and a non-finite s; Error while the adapter is merged.
   void set_scale(std::string name, double factor) {
     check_known({name}, "set_scale");
     check_not_merged({name}, "set_scale");
@@ -181,15 +179,15 @@ class LoRAModel {
     });
   }
 
-  /// While the guard lives, the model is the base model, merged or not, but for biases of the base
-  /// that were trained: { auto off = model.disable_adapters(); … }
+  /// Makes the model act as its base, merged or not, while the guard lives; trained base biases
+  /// stay: { auto off = model.disable_adapters(); … }
   DisableGuard<LoRAModel> disable_adapters() { return DisableGuard<LoRAModel>(*this); }
-  /// Lets adapters and their trained copies act or not, on every layer; which are active or merged
-  /// stays as it is. See disable_adapters.
+  /// Enables or disables adapters and their trained copies on every layer, without changing which
+  /// are active or merged. See disable_adapters().
   void set_enabled(bool on) {
     change_at_once([&](Transaction& change) { prepare_enabled(on, change); });
   }
-  /// The same at the commit of `change`.
+  /// Does the same at the commit of `change`.
   void prepare_enabled(bool on, Transaction& change) {
     change.set(enabled_, on);
     for_each_layer(
@@ -197,9 +195,9 @@ class LoRAModel {
   }
   bool enabled() const { return enabled_; }
 
-  /// Removes an adapter everywhere. When it was active, the first of the remaining names, sorted,
-  /// becomes active. An optimiser keeps its state by name: prune(model) it before another adapter
-  /// gets this name. Throws ConfigError for an unknown name, Error while it is merged.
+  /// Removes an adapter everywhere. If it was the only active one, the first of the remaining names
+  /// in sorted order becomes active. An optimiser keeps its state by name: prune(model) it before
+  /// reusing the name. Throws ConfigError for an unknown name, Error while the adapter is merged.
   void delete_adapter(std::string name) {
     check_known({name}, "delete_adapter");
     check_not_merged({name}, "delete_adapter");
@@ -218,11 +216,12 @@ class LoRAModel {
     });
   }
 
-  /// Adds s B A of these adapters (none named: the active ones) to the weights of every layer,
-  /// rounding once. With SafeMerge::yes nothing is merged when a result is not finite. Throws
-  /// ConfigError for an unknown or repeated name and for a layer that cannot be merged into, Error
-  /// when an adapter is merged already or there is nothing to merge. Holds a second copy of the
-  /// weights of every adapted layer.
+  /// Merges these adapters (none named: the active ones) into the weights of every layer, rounding
+  /// once.
+  /// Throws: ConfigError for an unknown or repeated name and a layer that cannot merge; Error if an
+  ///   adapter is already merged, nothing is to be merged or, with SafeMerge::yes, a result is not
+  ///   finite.
+  /// Allocates: a second copy of the weights of every adapted layer.
   void merge_adapter(const std::vector<std::string>& names = {},
                      SafeMerge safe_merge = SafeMerge::no) {
     check_known(names, "merge_adapter");
@@ -237,12 +236,12 @@ class LoRAModel {
       });
     });
   }
-  /// Gives every layer its original weight back, bit for bit. Throws Error when nothing is merged.
+  /// Restores every layer's original weight bit for bit. Throws Error if nothing is merged.
   void unmerge_adapter() {
     if (!any_merged()) throw Error("LoRAModel::unmerge_adapter: no adapter is merged");
     change_at_once([&](Transaction& change) { prepare_unmerge(change); });
   }
-  /// The adapters that are merged on some layer.
+  /// The adapters that are merged on at least one layer.
   std::vector<std::string> merged_adapters() const {
     std::vector<std::string> names;
     const_cast<LoRAModel*>(this)->for_each_layer([&](const NamePath&, auto& layer) {
@@ -253,10 +252,10 @@ class LoRAModel {
     return names;
   }
 
-  /// A base model with exactly these adapters (none named: those merged already, or else the active
-  /// ones) in its weights, and without adapters. Of the trained copies (modules_to_save) of each
-  /// layer, that of the first of these adapters takes its place, that of the active ones when none
-  /// are named. This model is not changed. Throws as merge_adapter.
+  /// Returns a base model without adapters, with exactly these adapters merged into its weights
+  /// (none named: those already merged, else the active ones). On each layer, the trained copy of
+  /// the first of the named (else active) adapters that has one replaces the weight. Does not
+  /// change this model. Throws as merge_adapter().
   Base merge_and_unload(SafeMerge safe_merge = SafeMerge::no,
                         const std::vector<std::string>& names = {}) const {
     LoRAModel copy(*this);
@@ -267,15 +266,15 @@ class LoRAModel {
     }
     return copy.strip(names.empty() ? active_ : names);
   }
-  /// The base model without adapters; biases that were trained stay so. This model is not changed.
+  /// Returns the base model without adapters, with its trained biases. Does not change this model.
   Base unload() const {
     LoRAModel copy(*this);
     if (copy.any_merged()) copy.unmerge_adapter();
     return copy.strip({});
   }
 
-  /// (trained, all) numbers of elements; adapters and trained copies belong to both kinds. A weight
-  /// that several layers share counts once.
+  /// The numbers of (trainable, all) elements, including adapters and trained copies. A weight that
+  /// several layers share counts once.
   std::pair<Index, Index> get_nb_trainable_parameters() const {
     return count_with_frozen(const_cast<LoRAModel*>(this)->base_);
   }
@@ -283,19 +282,19 @@ class LoRAModel {
   std::string trainable_parameters_text() const {
     return std::apply(trainable_text, get_nb_trainable_parameters());
   }
-  /// Writes that line to a stream.
+  /// Writes trainable_parameters_text() and a newline to a stream.
   template <class Stream>
   void print_trainable_parameters(Stream& out) const {
     out << trainable_parameters_text() << '\n';
   }
 
-  /// fn(name, Parameter&) for every tensor that the base lists, adapters included.
+  /// Calls fn(name, Parameter&) for every tensor that the base lists, including adapters.
   template <class Fn>
   void for_each_parameter(const NamePath& prefix, Fn&& fn) {
     base_.for_each_parameter(prefix, fn);
   }
 
-  /// The layers that have an adapter.
+  /// The status of every layer that has an adapter.
   std::vector<LayerStatus> get_layer_status() const {
     std::vector<LayerStatus> layers;
     const_cast<LoRAModel*>(this)->for_each_layer([&](const NamePath& path, auto& layer) {
@@ -303,14 +302,14 @@ class LoRAModel {
     });
     return layers;
   }
-  /// What those layers have in common and where they differ, with the numbers of parameters.
+  /// The status that these layers share, and the numbers of parameters.
   ModelStatus get_model_status() const {
     ModelStatus status = summarize(get_layer_status());
     std::tie(status.trainable_params, status.total_params) = get_nb_trainable_parameters();
     return status;
   }
 
-  /// fn(name, layer) for every layer that adapters can be put on.
+  /// Calls fn(name, layer) for every layer that can take adapters.
   template <class Fn>
   void for_each_layer(Fn&& fn) {
     for_each_adapter_layer(base_, fn);
@@ -334,7 +333,7 @@ class LoRAModel {
   void freeze() {
     base_.for_each_parameter("", [](const auto&, auto& p) { p.set_trainable(false); });
   }
-  /// Prepares that these adapters are the active ones.
+  /// Prepares to make exactly these adapters active.
   void prepare_active(std::vector<std::string> names, Transaction& change) {
     std::vector<ActiveAdapter> active;
     for (const std::string& name : names)
@@ -347,8 +346,8 @@ class LoRAModel {
       if (!layer.adapters().merged().empty()) layer.prepare_unmerge(change);
     });
   }
-  /// The base, all frozen, with the first trained copy of these names on each layer, else that of
-  /// full fine-tuning, in its place.
+  /// Moves out the base, all frozen. On each layer the first trained copy of these names, else the
+  /// copy of full fine-tuning, replaces the weight.
   Base strip(const std::vector<std::string>& names) {
     for_each_layer([&](const NamePath&, auto& layer) {
       std::string keep = base_adapter_name;

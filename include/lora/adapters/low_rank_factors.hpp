@@ -1,4 +1,4 @@
-// The two factors of a low-rank change of a weight, apart from any model.
+// The two factors of a low-rank change of a weight, independent of any model.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -10,9 +10,10 @@
 
 namespace lora {
 
-/// delta = scaling · B A (O, D), with A (R, D) and B (O, R): what an adapter adds to one weight. Of
-/// a convolution with groups B is (O, R / groups), and the rows of delta that belong to group g are
-/// scaling · B_g A_g with the g-th part of B's and of A's rows. A plain value.
+/// The change that an adapter adds to one weight: scaling · B A (O, D), with A (R, D) and B (O, R).
+/// With groups, as in a convolution, B is (O, R / groups), and the rows of the change in group g
+/// are scaling · B_g A_g, where B_g and A_g are the g-th parts of the rows of B and A. A plain
+/// value.
 template <class S>
 struct LowRankFactors {
   Matrix<S> A, B;
@@ -22,8 +23,9 @@ struct LowRankFactors {
   Index rank() const { return A.rows(); }
   bool finite() const { return std::isfinite(scaling) && A.allFinite() && B.allFinite(); }
 
-  /// scaling · B A (O, D), summed in WideOf<S> and rounded once. Throws as check(). Allocates it
-  /// and wide copies of A, B and itself.
+  /// Computes scaling · B A (O, D), summed in WideOf<S> and rounded once.
+  /// Throws: as check().
+  /// Allocates: the result and wide copies of A, B and the result.
   Matrix<S> delta() const {
     check("LowRankFactors::delta");
     using Wide = Matrix<WideOf<S>>;
@@ -37,8 +39,8 @@ struct LowRankFactors {
     return (static_cast<WideOf<S>>(scaling) * sum).template cast<S>();
   }
 
-  /// Throws ConfigError when groups < 1, ShapeError unless R >= 1 is groups times B's columns and O
-  /// a multiple of groups. O(1).
+  /// Checks the shapes in O(1): R >= 1 is groups times B's columns, and O a multiple of groups.
+  /// Throws: ConfigError if groups < 1; ShapeError.
   void check(const char* where) const {
     if (groups < 1) {
       throw ConfigError(std::string(where) + ": groups is " + std::to_string(groups) +
@@ -54,9 +56,11 @@ struct LowRankFactors {
   }
 };
 
-/// ‖B A‖ (Frobenius) without B A, in double: ‖B A‖² = Σ (BᵀB) ∘ (A Aᵀ), whose relative error is
-/// about √ε where B A is nearly 0 beside its factors. A (R, D), B (O, R / groups) as above; the
-/// groups follow from the shapes. Allocates copies of both in double and some (R, R) matrices.
+/// Computes ‖B A‖ (Frobenius) in double without forming B A: ‖B A‖² = Σ (BᵀB) ∘ (A Aᵀ). If B A is
+/// nearly 0 compared with its factors, the relative error is about √ε. A is (R, D) and B is
+/// (O, R / groups); the shapes determine the groups.
+/// Throws: ShapeError.
+/// Allocates: copies of both in double and some (R, R) matrices.
 template <class S>
 double product_norm(const Matrix<S>& A, const Matrix<S>& B) {
   const Index r = B.cols(), groups = r > 0 ? A.rows() / r : 0;
@@ -74,10 +78,10 @@ double product_norm(const Matrix<S>& A, const Matrix<S>& B) {
   return std::sqrt(std::max(0.0, sum));
 }
 
-/// [A_1; A_2; …] and [B_1 | B_2 | …], so that B A = Σ B_i A_i exactly; the scalings are left out
-/// and that of the result is 1. With groups the rows of A are those of the first group of every
-/// part, then those of the second one, …, as the convolution reads them. The rank is Σ R_i. Throws
-/// ConfigError without parts or when their groups differ, ShapeError when O or D differ.
+/// Stacks factors into A = [A_1; A_2; …] and B = [B_1 | B_2 | …], so that B A = Σ B_i A_i exactly.
+/// The rank is Σ R_i. Ignores the scalings; the result has scaling 1. With groups, A holds the rows
+/// of group 1 of every part, then those of group 2 and so on, as the convolution reads them.
+/// Throws: ConfigError if there are no parts or their groups differ; ShapeError if O or D differ.
 template <class S>
 LowRankFactors<S> stacked(std::span<const LowRankFactors<S>> parts) {
   if (parts.empty()) throw ConfigError("stacked: there are no factors, expected at least one");
@@ -89,7 +93,7 @@ LowRankFactors<S> stacked(std::span<const LowRankFactors<S>> parts) {
     expect_shape("stacked", "B", part.B, first.B.rows(), part.B.cols());
     if (part.groups != first.groups) {
       throw ConfigError("stacked: groups is " + std::to_string(part.groups) + ", expected " +
-                        std::to_string(first.groups) + " as of the first factors");
+                        std::to_string(first.groups) + ", as in the first factors");
     }
     rank += part.rank();
   }

@@ -1,4 +1,4 @@
-// What a configuration selects of a model's modules.
+// The modules of a model that a configuration selects.
 #pragma once
 
 #include <lora/core/printable.hpp>
@@ -11,9 +11,9 @@ namespace lora {
 
 /// A layer of a model as matching sees it.
 struct ModuleInfo {
-  std::string name;  // dotted path without any prefix of PEFT's: "model.layers.0.self_attn.q_proj"
-  std::string type;  // "Linear", "Conv1D", "Embedding", "Conv2d", "LayerNorm", ...
-  bool is_output = false;  // the layer that gives the logits, which "all-linear" leaves out
+  std::string name;        // dotted path without PEFT's prefixes: "model.layers.0.self_attn.q_proj"
+  std::string type;        // "Linear", "Conv1D", "Embedding", "Conv2d", "LayerNorm", ...
+  bool is_output = false;  // the layer that computes the logits, which "all-linear" leaves out
 };
 
 /// A layer that gets an adapter, with the rank, alpha and scale that the configuration gives it.
@@ -24,24 +24,24 @@ struct MatchedModule {
   double scaling;
 };
 
-/// What matching found.
+/// The result of matching.
 struct MatchReport {
   std::vector<MatchedModule> targets;  ///< in the order of the modules
-  std::vector<std::string> saved;      ///< trained and saved whole
-  /// Each a sentence: a name of the configuration that does nothing, with near names.
+  std::vector<std::string> saved;      ///< trained and saved as a whole
+  /// One sentence for each name in the configuration that has no effect, with similar names.
   std::vector<std::string> warnings;
 };
 
 namespace detail {
 
-/// The first adapted layers of either layout, by name; empty: none.
+/// The name of the first adapted layer of each layout; empty: none.
 struct LayoutsSeen {
   std::string out_in, in_out;
 };
 
-/// What is to be said of a fan_in_fan_out that is true of none of the adapted layers, else nothing.
-/// It has no effect anywhere: a layer, or the base's file, knows how a weight is stored. Where
-/// layers of both kinds are adapted PEFT writes what the last of them is.
+/// Returns a warning if fan_in_fan_out fits none of the adapted layers, else an empty string. The
+/// field has no effect here, since each layer, or the base's file, knows how its weight is stored.
+/// If layers of both kinds are adapted, PEFT writes the value that fits the last one.
 inline std::string fan_in_fan_out_warning(bool flag, const LayoutsSeen& seen) {
   const std::string &fits = flag ? seen.in_out : seen.out_in,
                     &other = flag ? seen.out_in : seen.in_out;

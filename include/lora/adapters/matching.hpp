@@ -1,5 +1,5 @@
-// Which modules an adapter's configuration selects, with which rank and scale: PEFT's rules
-// (tuners_utils.py, `check_target_module_exists`; other.py, `get_pattern_key`, `_set_trainable`).
+// Selects the modules of a configuration, with rank and scale, by PEFT's rules (tuners_utils.py,
+// `check_target_module_exists`; other.py, `get_pattern_key`, `_set_trainable`).
 #pragma once
 
 #include <lora/adapters/config.hpp>
@@ -23,7 +23,7 @@ namespace lora {
 
 namespace detail {
 
-/// One call of match_modules. A template, so that it is compiled only where it is called.
+/// One call of match_modules. A template, so that it is compiled only where it is used.
 template <class Config>
 class Matcher {
   using Modules = std::vector<OnUse<ModuleInfo, Config>>;
@@ -82,10 +82,10 @@ class Matcher {
     String field;
     std::optional<Pattern> pattern;
     std::optional<NameList> names;
-    bool ours = false;                 // the names are not the user's: default targets, all-linear
-    std::vector<bool> hit, effective;  // by name, or one for the pattern
+    bool ours = false;                 // names from default targets or all-linear, not the user
+    std::vector<bool> hit, effective;  // one per name, or one for the pattern
   };
-  static constexpr std::size_t near_lists = 16;  // each costs a look at all modules
+  static constexpr std::size_t near_lists = 16;  // each scans all modules
 
   Selector selector(const char* field, OnUse<NameSelection, Config> selection) {
     Selector s;
@@ -120,8 +120,8 @@ class Matcher {
     return {};
   }
 
-  /// The rules in PEFT's order: excluded, saved, pattern, exact name (whatever its layer), end of
-  /// the name and its layer.
+  /// Applies the rules in PEFT's order: excluded, saved, pattern, exact name in any layer, end of
+  /// the name in a wanted layer.
   bool takes(const String& name) {
     const bool excluded = selects(excludes_, name).first;
     const bool kept = std::any_of(kept_.begin(), kept_.end(),
@@ -175,8 +175,7 @@ class Matcher {
     report_.targets.push_back({module.name, r, alpha, scaling(alpha, r, config_.use_rslora)});
   }
 
-  /// The value of the first key that matches, else of the key that is the name itself, else the
-  /// default.
+  /// The value of the first matching key, else of the key that equals the name, else the default.
   template <class Value>
   Value looked_up(const std::vector<std::pair<std::string, Value>>& values,
                   const std::vector<KeyPattern>& keys, std::vector<bool>& used, const String& name,
@@ -190,8 +189,8 @@ class Matcher {
     return standard;
   }
 
-  /// The end of a path decides, with no dot before it ("head" takes lm_head too); a container takes
-  /// what lies in it.
+  /// Finds the saved modules. A name matches the end of a path without a dot before it ("head"
+  /// matches lm_head too), and a container matches everything in it.
   void find_saved() {
     for (const auto& module : modules_) {
       bool saved = false;
@@ -210,7 +209,7 @@ class Matcher {
                                                           report_.saved.end());
     for (const MatchedModule& target : report_.targets) {
       if (saved.count(target.name) > 0) {
-        throw ConfigError("LoRAConfig: modules_to_save takes " + in_quotes(target.name) +
+        throw ConfigError("LoRAConfig: modules_to_save selects " + in_quotes(target.name) +
                           ", which target_modules adapts (it compares ends of names without a "
                           "dot); write the whole name");
       }
@@ -222,8 +221,8 @@ class Matcher {
     return key.matches(name, scratch_);
   }
 
-  /// Asked before each key and after each module: seconds at most, whatever a stranger's patterns
-  /// are and however many; a hundred ordinary ones take a third of it.
+  /// Bounds the time to seconds, for any number of untrusted patterns. Checked before each key and
+  /// after each module. A hundred ordinary patterns take a third of the bound.
   void bound_work() const {
     const std::uint64_t most = 50000000 + 100000 * static_cast<std::uint64_t>(modules_.size());
     if (scratch_.steps > most) {
@@ -247,8 +246,7 @@ class Matcher {
     if (std::find(targets_.hit.begin(), targets_.hit.end(), true) != targets_.hit.end()) {
       throw ConfigError(
           "LoRAConfig: exclude_modules, modules_to_save and layers_to_transform leave none of the "
-          "modules that "
-          "target_modules names");
+          "modules that target_modules names");
     }
     String text = "LoRAConfig: target_modules = ";
     if (targets_.pattern) {
@@ -292,7 +290,7 @@ class Matcher {
   }
 
   void warn_saved() {
-    Config task;  // of its heads PEFT asks for all; few models have all
+    Config task;  // PEFT adds all heads of the task, but few models have all of them
     task.task_type = config_.task_type;
     const auto heads = task.effective_modules_to_save();
     for (std::size_t i = 0; i < kept_.size(); ++i) {
@@ -312,7 +310,7 @@ class Matcher {
       }
       if (shadowed) {
         warn(field + ": " + in_quotes(keys[i].key()) +
-             " is never used, keys before it take every module that it matches");
+             " is never used; earlier keys match every module that it matches");
       } else {
         warn(field + ": " + in_quotes(keys[i].key()) + " matches no adapted module" +
              near(keys[i].key()));
@@ -331,7 +329,7 @@ class Matcher {
   const Modules& modules_;
   const Config& config_;
   std::set<OnUse<Index, Config>> layers_wanted_;
-  BasicPatternCompiler<Config> compile_;  // before what is made with it
+  BasicPatternCompiler<Config> compile_;  // before the members it initialises
   Selector targets_, excludes_;
   LayerFinder layer_finder_;
   std::vector<KeyPattern> kept_, rank_keys_, alpha_keys_;
@@ -345,18 +343,16 @@ class Matcher {
 
 }  // namespace detail
 
-/// The modules that `config` adapts, with rank, alpha and scale, and those that it trains whole.
-/// `model_type` picks the targets when target_modules is null. Rules, in order, for each module:
-/// exclude_modules; modules_to_save; target_modules as a string (regular expression for the whole
-/// path, or "all-linear"), as the whole path, or as its end at a dot, then layers_to_transform and
-/// layers_pattern. rank_pattern and alpha_pattern: the first key that matches the end of the path.
-///
-/// Beside PEFT: a name that does nothing is a warning with near names, and a layers_to_transform of
-/// 0 may have a pattern.
-///
-/// Throws ConfigError for an invalid config (validate()), a path listed twice, a pattern that is
-/// refused or costs too much, nothing matched, a layer that cannot be adapted, a layer both adapted
-/// and saved. O(modules · (path + keys)).
+/// Returns the modules that `config` adapts, with rank, alpha and scale, and those that it trains
+/// as a whole, in O(modules · (path + keys)). `model_type` selects the targets if target_modules is
+/// null. The rules for each module, in order: exclude_modules; modules_to_save; target_modules as a
+/// string (a regular expression for the whole path, or "all-linear"), as a whole path, or as the
+/// end of a path after a dot; for the last, also layers_to_transform and layers_pattern.
+/// rank_pattern and alpha_pattern use the first key that matches the end of the path.
+/// Throws: ConfigError for an invalid config, a path listed twice, a pattern that is refused or
+///   costs too much, no match, a layer that cannot be adapted, and a layer both adapted and saved.
+/// Source: PEFT, except that a name without effect gives a warning with similar names, and
+///   layers_to_transform = 0 may be used with layers_pattern.
 template <class Config = LoRAConfig>
 MatchReport match_modules(const std::vector<ModuleInfo>& modules, const Config& config,
                           std::string_view model_type = {}) {

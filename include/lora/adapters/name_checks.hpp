@@ -1,4 +1,4 @@
-// What LoRAModel's calls expect of the names of adapters that they are given.
+// Checks of the adapter names that LoRAModel's functions take.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -10,7 +10,7 @@
 
 namespace lora::detail {
 
-/// Throws: ConfigError for a name that is not among `known`. `where` is the call.
+/// Throws ConfigError for a name that is not in `known`. `where` is the function called.
 inline void expect_known(const std::vector<std::string>& names,
                          const std::vector<std::string>& known, const char* where) {
   for (const std::string& name : names) {
@@ -22,7 +22,7 @@ inline void expect_known(const std::vector<std::string>& names,
   }
 }
 
-/// Throws: Error for a name that is among `merged`.
+/// Throws Error for a name that is in `merged`.
 inline void expect_not_merged(const std::vector<std::string>& names,
                               const std::vector<std::string>& merged, const char* where) {
   for (const std::string& name : names) {
@@ -32,7 +32,7 @@ inline void expect_not_merged(const std::vector<std::string>& names,
   }
 }
 
-/// Throws: ConfigError for a name that stands there twice.
+/// Throws ConfigError for a name that occurs twice.
 inline void expect_named_once(const std::vector<std::string>& names, const char* where) {
   for (const std::string& name : names) {
     if (std::count(names.begin(), names.end(), name) == 1) continue;
@@ -41,15 +41,15 @@ inline void expect_named_once(const std::vector<std::string>& names, const char*
   }
 }
 
-/// Throws: ConfigError unless `name` is a valid one that neither the model nor, without its knowing,
-///   one of its layers has.
+/// Throws ConfigError unless `name` is valid and unused, both in the model and on its layers, which
+/// may have adapters that the model does not know.
 template <class Model>
 void expect_new_name(Model& model, const std::string& name, const char* where) {
   if (model.has_adapter(name)) {
     throw ConfigError("LoRAModel::" + std::string(where) + ": adapter \"" + name +
-                      "\" is there already");
+                      "\" already exists");
   }
-  make_adapter<typename Model::Scalar>(name, {});  // for its checks of the name
+  make_adapter<typename Model::Scalar>(name, {});  // checks the name
   model.for_each_layer([&](const NamePath& path, auto& layer) {
     if (!layer.knows(name)) return;
     throw ConfigError("LoRAModel::" + std::string(where) + ": layer \"" + path.str() +
@@ -57,14 +57,14 @@ void expect_new_name(Model& model, const std::string& name, const char* where) {
   });
 }
 
-/// Throws: ConfigError when another adapter of the list of names and configurations trains biases.
+/// Throws ConfigError if another adapter in the list of names and configurations trains biases.
 template <class NamedConfigs>
 void expect_no_other_bias(const NamedConfigs& adapters, const std::string& name) {
   for (const auto& [other, config] : adapters) {
     if (config.bias == "none") continue;
     throw ConfigError("LoRAModel::add_adapter: adapter \"" + name +
                       "\" trains biases, and so does \"" + other +
-                      "\"; only one adapter may, since they are the base's own");
+                      "\"; only one adapter may, since they belong to the base");
   }
 }
 

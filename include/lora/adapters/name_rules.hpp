@@ -1,4 +1,4 @@
-// The rules by which PEFT compares a name of a configuration with the dotted path of a module.
+// PEFT's rules for comparing a name in a configuration with the dotted path of a module.
 #pragma once
 
 #include <lora/core/printable.hpp>
@@ -16,27 +16,27 @@ namespace lora {
 
 namespace detail {
 
-// Templates, so that a program that includes this and matches nothing does not pay for compiling
-// it: Tag, whatever it is, makes the names inside depend on it.
+// These are templates so that a program that includes them and matches nothing does not pay for
+// compiling them. Tag has no meaning; it only makes the names inside dependent.
 
-/// A list of names: an entry matches a path that it equals, or that it ends at a dot.
-/// O(segments · log names) a path.
+/// A list of names. An entry matches a path that it equals, or the end of a path after a dot.
+/// Matching a path takes O(segments · log names).
 template <class = void>
 class BasicNameList {
  public:
   explicit BasicNameList(std::vector<std::string> names) : names_(std::move(names)) {
     for (std::size_t i = 0; i < names_.size(); ++i) index_.emplace(names_[i], i);
   }
-  BasicNameList(BasicNameList&&) =
-      default;  // the index looks into the names, which a move leaves in place
+  // The index points into the names, which a move leaves in place.
+  BasicNameList(BasicNameList&&) = default;
   BasicNameList& operator=(BasicNameList&&) = default;
 
   struct Hit {
-    std::vector<std::size_t> entries;  // the first of several equal ones
+    std::vector<std::size_t> entries;  // for equal entries, only the first
     bool exact = false;                // one of them is the whole path
   };
   const std::vector<std::string>& names() const { return names_; }
-  /// Whether entry i is the one that stands for its name.
+  /// Whether entry i is the first with its name.
   bool is_first(std::size_t i) const { return index_.at(names_[i]) == i; }
 
   Hit find(std::string_view path) const {
@@ -55,18 +55,19 @@ class BasicNameList {
 
  private:
   std::vector<std::string> names_;
-  // Not a hash table: names of a stranger could be made to collide.
+  // Not a hash table: untrusted names could be chosen to collide.
   std::map<std::string_view, std::size_t> index_;
 };
 
-/// Compiles the patterns of one configuration. Each has the bounds of a Pattern; this bounds what
-/// all of them take together, in memory and in time, however many there are.
+/// Compiles the patterns of one configuration. A Pattern bounds its own cost; this bounds the
+/// memory and time of all of them together, however many there are.
 template <class Tag = void>
 class BasicPatternCompiler {
  public:
   static constexpr std::size_t most = 5000000;
 
-  /// Throws ConfigError that begins with the field's name and says which bound was exceeded.
+  /// Compiles one pattern.
+  /// Throws: ConfigError that starts with the field's name and says what is wrong or too much.
   BasicPattern<Tag> operator()(const std::string& field, const std::string& text) {
     try {
       BasicPattern<Tag> pattern(text);
@@ -88,16 +89,17 @@ class BasicPatternCompiler {
   std::size_t work_ = 0;
 };
 
-/// One key of rank_pattern or alpha_pattern (`re.match((.*\.)?({key})$, path)`: the end of the
-/// path), or one name of modules_to_save as it keeps adapters away
-/// (`re.match((^|.*\.){key}($|\..*), path)`: whole segments anywhere). Keys without
-/// regular-expression syntax other than the dot take a short way that gives the same answer.
+/// A key of rank_pattern or alpha_pattern, which matches the end of a path
+/// (`re.match((.*\.)?({key})$, path)`), or a name of modules_to_save, which excludes adapters from
+/// paths with whole segments that match it (`re.match((^|.*\.){key}($|\..*), path)`). Keys whose
+/// only regular-expression syntax is the dot take a shortcut with the same result.
 template <class Tag = void>
 class BasicKeyPattern {
  public:
   enum class Where { end, segments };
 
-  /// Throws as `compile` does. Keys that take the short way are not compiled.
+  /// Compiles the key unless it takes the shortcut.
+  /// Throws: as `compile`.
   BasicKeyPattern(BasicPatternCompiler<Tag>& compile, const std::string& field,
                   const std::string& key, Where where)
       : key_(key), where_(where) {
@@ -105,21 +107,21 @@ class BasicKeyPattern {
       return is_ascii_word(static_cast<unsigned char>(c)) || c == '-' || c == '.';
     };
     if (std::all_of(key.begin(), key.end(), simple)) return;
-    compile(field, key);  // so that "a)(b" does not become whole by what stands around it
+    compile(field, key);  // refuses "a)(b", which the parentheses around it would make valid
     pattern_ = compile(
         field, where == Where::end ? "(.*\\.)?(" + key + ")$" : "(^|.*\\.)" + key + "($|\\..*)");
   }
 
   const std::string& key() const { return key_; }
 
-  /// The short way counts as one step, or as one for each character that is looked at.
+  /// Whether the key matches. The shortcut counts as one step or, for segments, one per character.
   bool matches(std::string_view path, PatternScratch& scratch) const {
     if (pattern_) return pattern_->match(path, scratch);
     scratch.read(path);
     const std::vector<char32_t>& text = scratch.text;
     const std::size_t size = text.size();
     scratch.steps += where_ == Where::end ? 1 : size + 1;
-    const bool newline = size > 0 && text.back() == '\n';  // $ also stands before a final one
+    const bool newline = size > 0 && text.back() == '\n';  // $ also matches before a final newline
     if (where_ == Where::end) {
       return stands_before(text, size) || (newline && stands_before(text, size - 1));
     }
@@ -131,7 +133,7 @@ class BasicKeyPattern {
   }
 
  private:
-  /// Whether the key fills the text from its beginning, or from behind a dot, to `end`. Compares
+  /// Whether the key matches the text up to `end`, from its start or from after a dot. Compares
   /// backwards, because paths differ at their ends.
   bool stands_before(const std::vector<char32_t>& text, std::size_t end) const {
     if (end < key_.size()) return false;
@@ -147,19 +149,21 @@ class BasicKeyPattern {
 
   std::string key_;
   Where where_;
-  std::optional<BasicPattern<Tag>> pattern_;  // none for a key that takes the short way
+  std::optional<BasicPattern<Tag>> pattern_;  // empty for a key that takes the shortcut
 };
 
-/// The index of the layer that a path lies in, for layers_to_transform. Without a pattern it is the
-/// first segment of digits that has two segments before it and one behind (`.*?\.[^.]*\.(\d+)\.`,
-/// so that an expert's number inside a layer is not taken); with patterns the first of them for
-/// which `.*?\.{pattern}\.(\d+)\.` matches. Digits are ASCII here.
+/// Finds the index of the layer that contains a path, for layers_to_transform. Without patterns it
+/// is the first segment of digits with at least two segments before it and one after it
+/// (`.*?\.[^.]*\.(\d+)\.`), so an expert's number inside a layer is not taken. With patterns, the
+/// first one for which `.*?\.{pattern}\.(\d+)\.` matches decides. Digits are ASCII.
 template <class Tag = void>
 class BasicLayerFinder {
   using Pattern = BasicPattern<Tag>;
 
  public:
-  /// Throws as `compile` does, and for a pattern with a group that would be taken for the index.
+  /// Compiles the patterns.
+  /// Throws: as `compile`; ConfigError for a pattern with a group or branch that PEFT would take
+  ///   for the index, and for a repeated group.
   BasicLayerFinder(BasicPatternCompiler<Tag>& compile, const std::vector<std::string>& patterns) {
     const std::string field = "layers_pattern";
     if (patterns.empty()) patterns_.push_back(compile(field, ".*?\\.[^.]*\\.([0-9]+)\\."));

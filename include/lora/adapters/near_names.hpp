@@ -1,5 +1,4 @@
-// Names of a model that look like the one somebody asked for: what a message offers after a typing
-// error.
+// Finds names in a model that are similar to a mistyped one, for messages.
 #pragma once
 
 #include <algorithm>
@@ -13,8 +12,8 @@ namespace lora {
 
 namespace detail {
 
-/// Levenshtein's distance of the first 64 bytes: insertions, deletions and replacements that turn a
-/// into b.
+/// Computes the Levenshtein distance of the first 64 bytes: the insertions, deletions and
+/// replacements that turn a into b.
 template <class = void>
 std::size_t edit_distance(std::string_view a, std::string_view b) {
   a = a.substr(0, 64);
@@ -33,7 +32,7 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
   return row[b.size()];
 }
 
-/// The end of `name` that has as many dotted segments as `asked`.
+/// The end of `name` with as many dotted segments as `asked`.
 template <class = void>
 std::string_view same_segments(std::string_view name, std::string_view asked) {
   const auto dots = std::count(asked.begin(), asked.end(), '.');
@@ -47,8 +46,8 @@ std::string_view same_segments(std::string_view name, std::string_view asked) {
   return name.substr(at + 1);
 }
 
-/// "a, b, c": up to three ends of `names` that are nearest to `asked`, those that contain it first.
-/// Looks at 4096 different ends at most.
+/// Returns "a, b, c": up to three ends of `names` that are nearest to `asked`, those that contain
+/// it first. Considers at most 4096 different ends.
 template <class Names, class End = std::string_view>
 std::string near_names(std::string_view asked, const Names& names) {
   std::set<End> ends;

@@ -1,4 +1,4 @@
-// DoRA's scale of each output over a weight that is read some rows at a time.
+// Computes DoRA's scale of each output for a weight that is read a few rows at a time.
 #pragma once
 
 #include <lora/layers/variants/dora.hpp>
@@ -7,9 +7,9 @@
 
 namespace lora {
 
-/// n_j = ‖W_j + s (B A)_j‖ of a stored weight, for A (R, inputs) and B (outputs, R), without the
-/// weight in memory: rows are added in turn, in the orientation of `layout`. Does not check shapes.
-/// Refers to A. See DoRA.
+/// Computes n_j = ‖W_j + s (B A)_j‖ of a stored weight, for A (R, inputs) and B (outputs, R),
+/// without holding the weight in memory. The rows, stored in `layout`, are added in turn. Does not
+/// check shapes. Refers to A. See DoRA.
 template <class S>
 class OutputNorms {
  public:
@@ -19,7 +19,8 @@ class OutputNorms {
         squares_(Matrix<WideOf<S>>::Zero(1, outputs)),
         projected_(Matrix<S>::Zero(A.rows(), outputs)) {}
 
-  /// Rows first … of the stored weight. Allocates: nothing.
+  /// Adds the rows of the stored weight from `first` on.
+  /// Allocates: nothing.
   void add_rows(Index first, const Matrix<S>& rows) {
     const auto wide = rows.template cast<WideOf<S>>();
     const View<S> A(A_), W(rows);
@@ -33,7 +34,7 @@ class OutputNorms {
     }
   }
 
-  /// c = m / n (1, outputs) once all rows were added; m has a number for each output.
+  /// Computes c = m / n (1, outputs) after all rows are added. m has one number per output.
   Matrix<S> scale(const Matrix<S>& m, S s, const Matrix<S>& B) const {
     Matrix<S> gram(A_.rows(), A_.rows()), turned(B.rows(), B.cols()), c;
     product<S>(A_, View<S>(A_).transposed(), gram);

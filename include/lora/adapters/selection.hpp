@@ -1,4 +1,4 @@
-// From a configuration to the layers of a model: which ones, and what each is given.
+// Selects the layers of a model by a configuration, and the options of each layer's adapter.
 #pragma once
 
 #include <lora/adapters/adaptable.hpp>
@@ -11,7 +11,7 @@
 
 namespace lora {
 
-/// The modules that a model lists, as matching sees them; one without module_type() is "unknown".
+/// Lists a model's modules for matching. The type of one without module_type() is "unknown".
 template <Adaptable Base>
 std::vector<ModuleInfo> module_infos(Base& base) {
   std::string output;
@@ -26,7 +26,8 @@ std::vector<ModuleInfo> module_infos(Base& base) {
   return list;
 }
 
-/// match_modules over a model. Throws ConfigError also when what matched is no AdapterLayer.
+/// Runs match_modules() over a model.
+/// Throws: as match_modules(); ConfigError if it matches a module that is not an AdapterLayer.
 template <Adaptable Base, class Tag>
 MatchReport select_modules(Base& base, const BasicLoRAConfig<Tag>& config) {
   std::string model_type;
@@ -36,21 +37,20 @@ MatchReport select_modules(Base& base, const BasicLoRAConfig<Tag>& config) {
   for_each_adapter_layer(base, [&](const NamePath& path, auto&) { layers.insert(path.str()); });
   const auto check = [&](const std::string& module, const char* field) {
     if (layers.count(module) != 0) return;
-    throw ConfigError(
-        "LoRAConfig: " + std::string(field) + " selects " + in_quotes(module) +
-        ", which is no layer that adapters can be put on or that can be trained whole");
+    throw ConfigError("LoRAConfig: " + std::string(field) + " selects " + in_quotes(module) +
+                      ", which can neither take an adapter nor be trained as a whole");
   };
   for (const MatchedModule& target : report.targets) check(target.name, "target_modules");
   for (const std::string& module : report.saved) check(module, "modules_to_save");
   return report;
 }
 
-/// LoRAModel::add_adapter's way to leave the new tensors as the configuration initialises them.
+/// The default `fill` of LoRAModel::add_adapter: keeps the configuration's initial values.
 struct KeepValues {
   void operator()() const {}
 };
 
-/// PEFT's init_lora_weights of a config that is valid.
+/// Returns the initialisation that init_lora_weights of a valid config asks for.
 template <class Tag>
 AdapterInit adapter_init(const BasicLoRAConfig<Tag>& config) {
   if (const bool* standard = config.init_lora_weights.flag()) {
@@ -60,7 +60,8 @@ AdapterInit adapter_init(const BasicLoRAConfig<Tag>& config) {
                                                         : AdapterInit::orthogonal;
 }
 
-/// What `config` says of one module that it matched. Random streams are named after the module.
+/// Returns the options of the adapter on one matched module. Random streams are named after the
+/// module.
 template <class Tag>
 AdapterOptions adapter_options(const BasicLoRAConfig<Tag>& config, const MatchedModule& module,
                                std::uint64_t seed) {
@@ -77,8 +78,8 @@ AdapterOptions adapter_options(const BasicLoRAConfig<Tag>& config, const Matched
   return options;
 }
 
-/// Prepares that one layer of a model is given what `report` says that it gets of the adapter
-/// `name`.
+/// Prepares to add the adapter or trained copy `name` to one layer of a model, if `report` lists
+/// it.
 template <class Layer, class Tag>
 void prepare_add_to_layer(const NamePath& path, Layer& layer, const std::string& name,
                           const BasicLoRAConfig<Tag>& config, const MatchReport& report,

@@ -1,4 +1,4 @@
-// What is on which layer, for people to read and for tests to check.
+// Reports which adapters are on which layers of a model, and in what state.
 #pragma once
 
 #include <lora/adapters/adaptable.hpp>
@@ -15,20 +15,23 @@
 
 namespace lora {
 
-/// One adapted layer. Source: PEFT's get_layer_status.
+/// The status of one adapted layer.
+/// Source: PEFT's get_layer_status.
 struct LayerStatus {
   std::string name;
   std::string module_type;  ///< "lora.Linear" (Conv1D's too), "lora.Embedding", "lora.Conv2d"
   bool enabled = true;
-  /// Of this layer, in the order in which they act; PEFT lists active ones that it lacks too.
+  /// Only those on this layer, in the order in which they act. PEFT also lists active adapters that
+  /// the layer does not have.
   std::vector<std::string> active_adapters, merged_adapters;
   std::vector<std::string> available_adapters;  ///< sorted
-  /// By adapter; empty when only some of its tensors are trained.
+  /// By adapter; empty if only some of its tensors are trained.
   std::map<std::string, std::optional<bool>> requires_grad;
 };
 
-/// The model as a whole. What differs between the layers that have an adapter ("irregular" in PEFT)
-/// is an empty optional. Source: PEFT's get_model_status.
+/// The status of a whole model. An empty optional means that the layers with the adapter differ
+/// ("irregular" in PEFT).
+/// Source: PEFT's get_model_status.
 struct ModelStatus {
   Index trainable_params = 0, total_params = 0, num_adapter_layers = 0;
   std::optional<bool> enabled;
@@ -37,7 +40,7 @@ struct ModelStatus {
   std::vector<std::string> available_adapters;  ///< sorted
 };
 
-/// The status of a layer called `name`; Layer is an AdapterLayer.
+/// Returns the status of a layer called `name`; Layer is an AdapterLayer.
 template <class Layer>
 LayerStatus layer_status(const std::string& name, const Layer& layer) {
   const std::string type = layer.module_type();
@@ -63,8 +66,8 @@ LayerStatus layer_status(const std::string& name, const Layer& layer) {
 
 namespace detail {
 
-/// All names of one kind, in the order of the layers; empty when a layer has one of them but not as
-/// that kind.
+/// Returns all names of one kind, in the order of the layers. Empty if a layer has one of these
+/// adapters, but not as that kind.
 template <class Layer>
 std::optional<std::vector<std::string>> common_names(const std::vector<Layer>& layers,
                                                      std::vector<std::string> Layer::*kind) {
@@ -87,7 +90,7 @@ std::optional<std::vector<std::string>> common_names(const std::vector<Layer>& l
 
 }  // namespace detail
 
-/// The summary of the layers; of the three counts only the number of layers is set. Without layers
+/// Summarizes the layers. Of the three counts, sets only the number of layers. Without layers,
 /// nothing is active, merged or irregular.
 template <class Tag = void>
 ModelStatus summarize(const std::vector<OnUse<LayerStatus, Tag>>& layers) {
@@ -108,8 +111,8 @@ ModelStatus summarize(const std::vector<OnUse<LayerStatus, Tag>>& layers) {
   return status;
 }
 
-/// (trained, all) numbers of elements of a model, its frozen weights included; one that several
-/// layers share counts once. Base is Adaptable.
+/// Returns the numbers of (trained, all) elements of a model, including its frozen weights. A
+/// weight that several layers share counts once. Base is Adaptable.
 template <class Base>
 std::pair<Index, Index> count_with_frozen(Base& base) {
   using Weight = FrozenWeight<typename Base::Scalar>;
@@ -125,7 +128,7 @@ std::pair<Index, Index> count_with_frozen(Base& base) {
   return {counted.trainable, all};
 }
 
-/// The text that PEFT prints:
+/// Formats the line that PEFT prints:
 /// "trainable params: 1,234 || all params: 56,789 || trainable%: 2.1730".
 inline std::string trainable_text(Index trainable, Index all) {
   const double share =

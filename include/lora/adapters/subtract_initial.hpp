@@ -1,4 +1,4 @@
-// From an adapter whose initialisation changed the weight to one for the weight as it was.
+// Converts an adapter whose initialisation changed the weight into one for the original weight.
 #pragma once
 
 #include <lora/adapters/config.hpp>
@@ -9,11 +9,12 @@
 
 namespace lora {
 
-/// The factors of s (B A - B0 A0) = s [B | -B0] [A; A0]: what was learned, as a plain LoRA of twice
-/// the rank for the original weight, when the initialisation had taken s B0 A0 out of it (PiSSA,
-/// OLoRA and the like). Exact: every number of A, B and A0 stays and every one of B0 changes its
-/// sign. The scaling stays. Throws ShapeError when the two have not the same shapes, ConfigError
-/// when their scalings or groups differ. Source: PEFT's subtract_mutated_init.
+/// Returns the factors of s (B A - B0 A0) = s [B | -B0] [A; A0]. For an initialisation that took
+/// s B0 A0 out of the weight, such as PiSSA or OLoRA, that is the learned change as plain LoRA of
+/// twice the rank for the original weight. Exact: keeps every element of A, B and A0, and only
+/// negates B0. The scaling stays.
+/// Throws: ShapeError if the shapes differ; ConfigError if the scalings or groups differ.
+/// Source: PEFT's subtract_mutated_init.
 template <class S>
 LowRankFactors<S> subtract_initial(const LowRankFactors<S>& current,
                                    const LowRankFactors<S>& initial) {
@@ -36,18 +37,20 @@ LowRankFactors<S> subtract_initial(const LowRankFactors<S>& current,
   return learned;
 }
 
-/// The configuration that belongs to it: r and alpha twice as large, with use_rslora alpha √2
-/// times, in the patterns too, so that s stays (with rsLoRA up to rounding), and init_lora_weights
-/// = true, so that loading it leaves the weight alone. `config` may have an initialisation that
-/// this library does not support. Throws as LoRAConfig::validate. A difference from PEFT, which
-/// refuses rsLoRA together with patterns: both are per layer here, so nothing is lost.
+/// Returns the configuration for these factors: r doubled and alpha doubled, or times √2 with
+/// use_rslora, in the patterns too, so that s stays (with rsLoRA up to rounding). Sets
+/// init_lora_weights to true, so loading does not change the weight. `config` may have an
+/// initialisation that this library does not support.
+/// Throws: as LoRAConfig::validate.
+/// Source: PEFT's subtract_mutated_init; PEFT refuses rsLoRA with patterns, which works here
+///   because s is computed per layer.
 template <class Tag>
 BasicLoRAConfig<Tag> subtract_initial(BasicLoRAConfig<Tag> config) {
   const auto checked = [&config] {
     config.init_lora_weights = true;
     config.validate();
   };
-  checked();  // before, so that no rank is too large to be doubled
+  checked();  // first, so that doubling a rank cannot overflow
   const double factor = config.use_rslora ? std::numbers::sqrt2 : 2.0;
   config.r *= 2;
   config.lora_alpha *= factor;

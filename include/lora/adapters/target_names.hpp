@@ -1,4 +1,4 @@
-// How target_modules names given modules.
+// Names given modules for target_modules.
 #pragma once
 
 #include <algorithm>
@@ -8,12 +8,13 @@
 
 namespace lora {
 
-/// A module's name within its parent: what stands after the last dot.
+/// A module's name within its parent: the part after the last dot.
 inline std::string last_name(const std::string& path) { return path.substr(path.rfind('.') + 1); }
 
-/// A list for target_modules that selects `modules` and nothing else of `all`, which holds them:
-/// their last names, sorted, where these select no others, else the whole paths. Allocates the
-/// result. Source: what PEFT writes for "all-linear".
+/// Returns a list for target_modules that selects exactly `modules` from `all`: their last names,
+/// sorted, if these select no others, else the whole paths.
+/// Allocates: the result.
+/// Source: what PEFT writes for "all-linear".
 inline std::vector<std::string> target_names(const std::vector<std::string>& modules,
                                              const std::vector<std::string>& all) {
   std::vector<std::string> ends;

@@ -1,5 +1,5 @@
-// Sums of tensors of the same shape that several adapters have, with pruning and with an election
-// of signs: what the ways of combining adapters are made of.
+// Sums same-shaped tensors of several adapters, with pruning and sign election. The combination
+// types are built from these functions.
 #pragma once
 
 #include <lora/core/random.hpp>
@@ -12,13 +12,14 @@
 
 namespace lora {
 
-/// How the sign that an element shall have is elected: by the sum of the values, or by the number
-/// of values of each sign. PEFT's majority_sign_method.
+/// How the sign of an element is elected: by the sum of the values, or by the number of values of
+/// each sign. PEFT's majority_sign_method.
 enum class MajoritySign { total, frequency };
 
-/// Keeps the ⌊density · n⌋ elements of the n that are largest in magnitude, of equal ones the
-/// first, and sets the others to 0; density in [0, 1]. O(n). Allocates n numbers. Source: PEFT's
-/// magnitude_based_pruning, where it is open which of equal elements stay.
+/// Keeps the ⌊density · n⌋ of n elements that are largest in magnitude and sets the others to 0, in
+/// O(n). Of equal elements, keeps the first. density is in [0, 1].
+/// Allocates: n numbers.
+/// Source: PEFT's magnitude_based_pruning, which does not specify which of equal elements stay.
 template <class Real>
 void keep_largest(Matrix<Real>& tensor, double density) {
   const auto keep = static_cast<Index>(density * static_cast<double>(tensor.size()));
@@ -41,9 +42,9 @@ void keep_largest(Matrix<Real>& tensor, double density) {
 }
 
 /// Sets each element to 0 with probability 1 - density and divides the others by density in (0, 1],
-/// so that the expected value stays. Element i is kept when number i of the stream is below
-/// density: the same on every platform. Source: Yu et al., "Language Models are Super Mario", 2024
-/// (DARE); PEFT's random_pruning.
+/// which preserves the expected value. Keeps element i if number i of the stream is below density,
+/// the same on every platform.
+/// Source: Yu et al., "Language Models are Super Mario", 2024 (DARE); PEFT's random_pruning.
 template <class Real>
 void drop_at_random(Matrix<Real>& tensor, double density, const RandomStream& stream) {
   for (Index i = 0; i < tensor.size(); ++i) {
@@ -53,7 +54,7 @@ void drop_at_random(Matrix<Real>& tensor, double density, const RandomStream& st
   }
 }
 
-/// Σ w_i T_i of at least one tensor. The shapes and numbers are the caller's matter.
+/// Computes Σ w_i T_i of at least one tensor. Does not check shapes or counts.
 template <class Real>
 Matrix<Real> weighted_sum(std::span<const Matrix<Real>> tensors, std::span<const double> weights) {
   Matrix<Real> sum = static_cast<Real>(weights[0]) * tensors[0];
@@ -62,10 +63,11 @@ Matrix<Real> weighted_sum(std::span<const Matrix<Real>> tensors, std::span<const
   return sum;
 }
 
-/// Element by element the sum of w_i T_i over those i whose T_i has the elected sign, divided by
-/// their number. The sign is elected before the weights are applied, + when it is even; a 0 has no
-/// sign and is not counted. Source: Yadav et al., "TIES-Merging", 2023; PEFT's
-/// calculate_majority_sign_mask and disjoint_merge.
+/// Computes for each element the sum of w_i T_i over the i whose T_i has the elected sign, divided
+/// by their number. The election ignores the weights, and a tie elects +. A 0 has no sign and does
+/// not count.
+/// Source: Yadav et al., "TIES-Merging", 2023; PEFT's calculate_majority_sign_mask and
+///   disjoint_merge.
 template <class Real>
 Matrix<Real> disjoint_merge(std::span<const Matrix<Real>> tensors, std::span<const double> weights,
                             MajoritySign method) {

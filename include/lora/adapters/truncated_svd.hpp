@@ -1,4 +1,5 @@
-// The largest singular values of a matrix and their vectors. The only header with Eigen's SVD.
+// Computes the largest singular values of a matrix and their vectors. Only this header includes
+// Eigen's SVD.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -10,16 +11,16 @@
 
 namespace lora {
 
-/// X ≈ U diag(σ) Vᵀ, the best approximation of its rank (Eckart and Young 1936). The columns of U
-/// (O, K) and of V (D, K) are orthonormal, σ (1, K) does not increase. A singular vector has a free
-/// sign; here the element of each column of V that is largest in magnitude, the first of several,
-/// is positive.
+/// X ≈ U diag(σ) Vᵀ, the best approximation of rank K (Eckart and Young 1936). The columns of
+/// U (O, K) and V (D, K) are orthonormal, and σ (1, K) does not increase. The sign of a singular
+/// vector is arbitrary; here the element largest in magnitude of each column of V, the first if
+/// several are equal, is positive.
 template <class Real>
 struct TruncatedSVD {
   Matrix<Real> U, sigma, V;
   Real energy = 0;  ///< Σ σ² of all singular values = the sum of squares of X
 
-  /// The share of the energy that is kept, 0 … 1; of a matrix of zeros all of it is.
+  /// The share of the energy that is kept, 0 … 1. For a zero matrix it is 1.
   double energy_kept() const {
     if (!(energy > 0)) return 1;
     return std::min(1.0, static_cast<double>(sigma.squaredNorm() / energy));
@@ -28,7 +29,7 @@ struct TruncatedSVD {
 
 namespace detail {
 
-/// The largest element of each column of V becomes positive, U diag(σ) Vᵀ stays.
+/// Makes the largest element of each column of V positive without changing U diag(σ) Vᵀ.
 template <class Real>
 void fix_signs(TruncatedSVD<Real>& svd) {
   for (Index k = 0; k < svd.V.cols(); ++k) {
@@ -43,7 +44,7 @@ void fix_signs(TruncatedSVD<Real>& svd) {
 template <class Real>
 using ColumnMajor = Eigen::Matrix<Real, Eigen::Dynamic, Eigen::Dynamic>;
 
-/// X = Q R with orthonormal columns of Q. A matrix that is not tall is its own R.
+/// X = Q R, where Q has orthonormal columns. If X is not tall, Q = I and R = X.
 template <class Real>
 struct ThinQR {
   ColumnMajor<Real> Q, R;
@@ -68,9 +69,10 @@ inline void check_svd_rank(const char* where, Index rank) {
 
 }  // namespace detail
 
-/// The min(rank, O, D) largest singular values of X (O, D). Exact up to rounding: all are computed,
-/// in O(O D min(O, D)). Throws ConfigError for a rank below 1, ShapeError for a matrix without
-/// elements, Error for one that is not finite.
+/// Computes the min(rank, O, D) largest singular values of X (O, D) and their vectors. Exact up to
+/// rounding: computes all of them, in O(O D min(O, D)).
+/// Throws: ConfigError for a rank below 1; ShapeError for an empty matrix; Error if X is not
+///   finite.
 template <class Real>
 TruncatedSVD<Real> truncated_svd(const Matrix<Real>& X, Index rank) {
   detail::check_svd_rank("truncated_svd", rank);
@@ -84,9 +86,10 @@ TruncatedSVD<Real> truncated_svd(const Matrix<Real>& X, Index rank) {
   return kept;
 }
 
-/// truncated_svd(B A) for B (O, R) and A (R, D), at most R values. With R below O and D, B A is
-/// never formed: two thin QR decompositions leave an (R, R) matrix, in O((O + D) R² + R³). Throws
-/// as truncated_svd, and ShapeError when B and A do not fit.
+/// Computes truncated_svd(B A) for B (O, R) and A (R, D), with at most R values. With R below O and
+/// D, it never forms B A: two thin QR decompositions reduce the problem to an (R, R) matrix, in
+/// O((O + D) R² + R³).
+/// Throws: as truncated_svd; ShapeError if B and A do not fit together.
 template <class Real>
 TruncatedSVD<Real> truncated_svd_of_product(const Matrix<Real>& B, const Matrix<Real>& A,
                                             Index rank) {

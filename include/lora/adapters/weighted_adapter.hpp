@@ -1,4 +1,4 @@
-// A new adapter of a model from several of its adapters.
+// Combines several adapters of a model into a new one.
 #pragma once
 
 #include <lora/adapters/combine.hpp>
@@ -14,14 +14,14 @@ namespace lora {
 
 namespace detail {
 
-/// What one layer of the new adapter will hold.
+/// The new adapter's factors on one layer.
 template <class S>
 struct CombinedLayer {
   std::string path;
   LowRankFactors<S> factors;
 };
 
-/// The factors of an adapter, whatever kind of layer it is on: an embedding's A (R, V) and B (D, R)
+/// Returns the factors of an adapter on any kind of layer. An embedding's A (R, V) and B (D, R)
 /// change the transposed table.
 template <class Layer>
 LowRankFactors<typename Layer::Scalar> factors_of(const Layer& layer,
@@ -32,7 +32,7 @@ LowRankFactors<typename Layer::Scalar> factors_of(const Layer& layer,
   return factors;
 }
 
-/// One call of add_weighted_adapter: what will be added, computed aside.
+/// One call of add_weighted_adapter. Computes the new adapter without touching the model.
 template <class Base>
 class WeightedAdapter {
   using S = typename Base::Scalar;
@@ -80,8 +80,8 @@ class WeightedAdapter {
   }
   void check_call(const std::string& new_name) const {
     options_.validate();
-    if (model_.has_adapter(new_name)) fail("adapter \"" + new_name + "\" is there already");
-    make_adapter<S>(new_name, {});  // for its checks of the name
+    if (model_.has_adapter(new_name)) fail("adapter \"" + new_name + "\" already exists");
+    make_adapter<S>(new_name, {});  // checks the name
     if (adapters_.empty()) fail("no adapters are named, expected at least one");
     if (weights_.size() != adapters_.size()) {
       fail("there are " + std::to_string(weights_.size()) + " weights, expected " +
@@ -106,7 +106,7 @@ class WeightedAdapter {
         fail("adapter \"" + name + "\" has lora_bias, which no combination keeps");
       if (config.bias != "none") {
         fail("adapter \"" + name + "\" trains biases of the base (bias = \"" + config.bias +
-             "\"), which belong to one adapter alone");
+             "\"), which only one adapter may do");
       }
     }
   }
@@ -141,7 +141,7 @@ class WeightedAdapter {
     }
   }
 
-  /// A module that one source has trained whole is taken over; it cannot be weighted.
+  /// Copies a module that one source trained as a whole. Such modules cannot be weighted.
   template <class Layer>
   void keep_copy(const std::string& path, const Layer& layer) {
     const std::string* owner = nullptr;
@@ -150,7 +150,7 @@ class WeightedAdapter {
       if (copy == nullptr || (owner != nullptr && *owner == name)) continue;
       if (owner != nullptr) {
         fail("layer \"" + path + "\" is in modules_to_save of both \"" + *owner + "\" and \"" +
-             name + "\"; modules that are trained whole cannot be combined");
+             name + "\"; modules that are trained as a whole cannot be combined");
       }
       owner = &name;
       saved_.push_back(path);
@@ -173,27 +173,26 @@ class WeightedAdapter {
 
 }  // namespace detail
 
-/// Adds adapter `new_name`, made of `adapters` with these weights as combine_factors does on every
-/// layer that one of them is on, from those that are on it; scales set by set_scale count. The new
-/// one becomes active when none is, and is frozen otherwise, as with add_adapter, whose report is
-/// returned. Its s is 1: lora_alpha = r, without rsLoRA, and rank_pattern and alpha_pattern name
-/// the layers whose rank is another one; see combined_config. All is computed aside: on an error
-/// nothing has changed. Allocates the new adapter's tensors and what combine_factors does for one
-/// layer at a time.
-///
-/// Throws ConfigError for options that do not fit, a name that is taken or not valid, an unknown
-/// adapter, another number of weights than of adapters, a weight that is not finite, ranks that are
-/// unequal where the type needs equal ones, an svd type on a convolution with groups, a source with
-/// lora_bias or with biases of the base, and modules_to_save that meet; Error when a source is not
-/// finite.
-///
-/// Source: PEFT's LoraModel.add_weighted_adapter. Differences, beside those of combine_factors: a
-/// name that is taken is an error, PEFT returns in silence; lora_bias is refused, where PEFT drops
-/// it, and biases of the base in every source, where PEFT looks at the first one's; ranks are those
-/// of each layer, where PEFT pads with zeros to one rank for all; rsLoRA of the first source is not
-/// taken over, with which PEFT's s is √r; the trained copy of a module that one source has
-/// (modules_to_save) is taken over as it is, where PEFT begins a fresh one for the first source's
-/// and forgets the others'.
+/// Adds adapter `new_name`, which combines `adapters` with these weights. Each layer combines the
+/// adapters that it has, by combine_factors(), with the scales that set_scale() gave them. As with
+/// add_adapter(), the new adapter becomes active if none is, otherwise it is frozen; returns its
+/// report. The new s is 1: lora_alpha = r without rsLoRA, and rank_pattern and alpha_pattern name
+/// the layers with other ranks (see combined_config). Changes nothing if it throws.
+/// Throws: ConfigError for options that do not fit the type, a name that is taken or not valid, an
+///   unknown adapter, a wrong number of weights, a non-finite weight, unequal ranks where the type
+///   needs equal ones, an svd type on a convolution with groups, a DoRA source, a source with
+///   lora_bias or trained base biases, and conflicting modules_to_save; Error if a source is not
+///   finite.
+/// Allocates: the new adapter's tensors, and what combine_factors() needs for one layer at a time.
+/// Source: PEFT's LoraModel.add_weighted_adapter, with these differences besides those of
+///   combine_factors():
+///   - a taken name is an error; PEFT returns silently;
+///   - refuses lora_bias, which PEFT drops, and base biases in any source; PEFT checks the first;
+///   - ranks are per layer; PEFT pads all layers with zeros to one rank;
+///   - ignores rsLoRA of the first source; PEFT keeps it, so its s is √r;
+///   - keeps the trained copy (modules_to_save) of any source; PEFT starts a fresh copy for those
+///   of
+///     the first source and drops the others.
 template <class Base>
 MatchReport add_weighted_adapter(LoRAModel<Base>& model, std::vector<std::string> adapters,
                                  const std::vector<double>& weights, std::string new_name,
