@@ -385,11 +385,11 @@ TEST(MergePlan, CopiesOfTheBaseAreNothingWhenEqualAndElseTakeItsPlace) {
   EXPECT_EQ(untied.plan(*other).tensors.at(table).saved_key, key);
   EXPECT_EQ(untied.plan(*other).warnings,
             Warnings{key + " is not the base's weight of \"model.embed_tokens\": the adapter's "
-                           "takes its place, as in PEFT"});
-  // Under the name that PEFT passes over, equal or not.
+                           "copy replaces it, as in PEFT"});
+  // Under the name that PEFT ignores, equal or not.
   EXPECT_NO_THROW(untied.plan(*adapter("model.embed_tokens.weight", 1)));
   EXPECT_HAS(untied.refusal(*adapter("model.embed_tokens.weight", 2)),
-             "under a name that PEFT passes over: the module is adapted, expected "
+             "under a name that PEFT ignores: the module is adapted, expected "
              "\".base_layer.weight\"");
   // One matrix: it is both, and stays one unless a half of it is changed.
   const Base tied(shapes, llama_tied);

@@ -58,7 +58,7 @@ TEST(ModelCard, SaysWhatTheAdapterIs) {
   for (const char* part :
        {"# LoRA adapter\n", "`base/'name'\\x0a# forged`",
         "- rank r = 4, alpha = 6, scale 1.5 (alpha / r)\n", "- targets: `q_proj`, `v'proj`\n",
-        "- trained and saved whole: `lm_head`\n", "PeftModel.from_pretrained",
+        "- fully trained modules: `lm_head`\n", "PeftModel.from_pretrained",
         "lora::from_pretrained"})
     EXPECT_NE(text.find(part), std::string::npos) << part << "\n" << text;
   config.use_rslora = true;

@@ -147,7 +147,7 @@ TEST(PeftAdapter, KeysMayHoldTheAdaptersName) {
               name == std::string("default")
                   ? Names{}
                   : Names{"the keys hold the name of the adapter, \"" + std::string(name) +
-                          "\", which is left out; PEFT would load it under that name only"});
+                          "\", which is removed; PEFT would load it under that name only"});
   }
   put(folder.path, config_for(),
       writer_of({{p + "q.lora_A.a.weight", {2, 6}},
@@ -257,7 +257,7 @@ TEST(PeftAdapter, AllFaultsOfTheTensorsAreNamedAtOnce) {
       "2], expected (r, in) and (out, r), or with a kernel (r, in, ...) and (out, r, ...)",
       "\n  base_model.model.g.lora_A.weight is [2] and base_model.model.g.lora_B.weight is [2], "
       "expected (r, in)",
-      "h.lora_A.weight: stands for the same as ",
+      "h.lora_A.weight: means the same tensor as ",
       ": the module has tensors of an embedding and of another layer",
       "\n  base_model.model.j.lora_A.weight: dtype is I8, expected F32, F64, BF16 or F16",
       "\n  base_model.model.k.lora_A.weight is [0, 6] and",

@@ -1,4 +1,5 @@
-// The tensors of a DoRA adapter. Pairs of A and B and their faults are in peft_adapter_test, as files.
+// The tensors of a DoRA adapter. Pairs of A and B and their faults are in peft_adapter_test, as
+// files.
 #include <lora/io/peft/peft_tensors.hpp>
 
 #include <gtest/gtest.h>
@@ -42,7 +43,8 @@ TEST(PeftTensors, DoRAHasAMagnitudeForEveryPair) {
     EXPECT_EQ(module.m_key, p + module.name + ".lora_magnitude_vector");
   EXPECT_FALSE(found.modules[0].embedding || found.modules[1].embedding);
   EXPECT_TRUE(found.modules[2].embedding);
-  // In the order of a sorted file the magnitude of an embedding comes after its factors, elsewhere too.
+  // In the order of a sorted file the magnitude of an embedding comes after its factors, elsewhere
+  // too.
   EXPECT_EQ(check(Tensors(dora.rbegin(), dora.rend()), true).modules.size(), 3u);
 }
 
@@ -58,9 +60,8 @@ TEST(PeftTensors, FaultsOfMagnitudesAreNamed) {
     const std::string said = lora_test::message_of<FormatError>([&] { check(tensors, use_dora); });
     EXPECT_NE(said.find("\n  " + p + what), std::string::npos) << said;
   };
-  refused(
-      dora, false,
-      "q.lora_magnitude_vector: is of a DoRA adapter, but the configuration does not say use_dora");
+  refused(dora, false,
+          "q.lora_magnitude_vector: belongs to a DoRA adapter, but use_dora is not true");
   refused({dora[0], dora[1]}, true,
           "q.lora_B.weight: has no lora_magnitude_vector beside it, which use_dora = true needs");
   Tensors wrong = dora;
@@ -70,7 +71,7 @@ TEST(PeftTensors, FaultsOfMagnitudesAreNamed) {
   refused({dora.begin() + 2, dora.end()}, true,
           "q.lora_magnitude_vector: has no lora_A and lora_B beside it");
   refused({dora[0], dora[2], dora[2], dora[1]}, true,
-          "q.lora_magnitude_vector: stands for the same as");
+          "q.lora_magnitude_vector: means the same tensor as");
 }
 
 }  // namespace peft_tensors_test

@@ -361,7 +361,7 @@ TEST(Pretrained, CopiesOfTheBaseAreNothingWhenEqualAndElseTakeItsPlace) {
   EXPECT_EQ(report.replaced, Names{"embed"});
   EXPECT_EQ(report.warnings,
             Names{"base_model.model.embed.base_layer.weight is not the base's weight of \"embed\": "
-                  "the adapter's takes its place, as in PEFT"});
+                  "the adapter's copy replaces it, as in PEFT"});
   EXPECT_TRUE(loaded.base().embed.weight().stored() == other);
   // As a base that had this embedding from the beginning.
   Small changed;
@@ -374,9 +374,9 @@ TEST(Pretrained, CopiesOfTheBaseAreNothingWhenEqualAndElseTakeItsPlace) {
       [&] {
         load({{"embed.weight", other}});
       },
-      {"\n  base_model.model.embed.weight: is a weight of the base, and not that of this one, "
-       "under "
-       "a name that PEFT passes over: the module is adapted, expected \".base_layer.weight\""}));
+      {"\n  base_model.model.embed.weight: is a base weight that differs from this model's, under "
+       "a "
+       "name that PEFT ignores: the module is adapted, expected \".base_layer.weight\""}));
   EXPECT_TRUE(throws<FormatError>(
       [&] {
         load({{"head.base_layer.weight", head * 2}});
@@ -386,7 +386,7 @@ TEST(Pretrained, CopiesOfTheBaseAreNothingWhenEqualAndElseTakeItsPlace) {
       [&] {
         load({{"embed.base_layer.weight", embed.topRows(2)}});
       },
-      {"base_model.model.embed.base_layer.weight: shape is [2, ", " as of the base's weight"}));
+      {"base_model.model.embed.base_layer.weight: shape is [2, ", ", as in the base's weight"}));
   EXPECT_NO_THROW(load({{"embed.weight", embed}}));
 }
 
@@ -604,7 +604,7 @@ TEST(Pretrained, EachOneFaultIsEnough) {
   writer.add("head.bias", random_matrix<float>(1, 5, "x"), DType::F32, {5});
   write_peft_adapter(folder.path / "bad", good.fields(), writer);
   EXPECT_TRUE(throws<FormatError>([&] { from_pretrained(Small{}, folder.path / "bad"); },
-                                  {"head.bias: stands for the same as "}));
+                                  {"head.bias: means the same tensor as "}));
 }
 
 TEST(Pretrained, OtherErrors) {
@@ -666,8 +666,9 @@ TEST(Pretrained, FieldsOfAnAdapterThatIsNotThereAreRefused) {
   Model model(Small{}, config_for({"q"}, 2));
   SavePretrainedOptions options;
   options.fields["defualt"] = Json::object();
-  EXPECT_TRUE(throws<ConfigError>([&] { save_pretrained(model, folder.path, options); },
-                                  {"fields for \"defualt\", which is no adapter of the model"}));
+  EXPECT_TRUE(
+      throws<ConfigError>([&] { save_pretrained(model, folder.path, options); },
+                          {"fields for \"defualt\", which is not an adapter of the model"}));
 }
 
 TEST(Pretrained, AFullDiskLeavesTheOldAdapter) {

@@ -1,4 +1,4 @@
-// An adapter's tensors as one safetensors file under PEFT's keys.
+// Reads and writes an adapter's tensors as one safetensors file under PEFT's keys.
 #pragma once
 
 #include <lora/adapters/lora_model.hpp>
@@ -21,18 +21,18 @@ namespace lora {
 
 namespace detail {
 
-/// What PEFT's file calls a tensor of `adapter`, from its name within its layer:
-/// "lora_A.default.weight" is "lora_A.weight", "modules_to_save.default.weight" is "weight". Empty
-/// for a tensor that does not belong to the adapter.
+/// Converts the name of a tensor of `adapter` within its layer to its name in PEFT's file:
+/// "lora_A.default.weight" becomes "lora_A.weight", "modules_to_save.default.weight" becomes
+/// "weight". Returns an empty string for a tensor that does not belong to the adapter.
 inline std::string adapter_file_name(const std::string& name, const std::string& adapter) {
   for (const char* part : {"lora_A.", "lora_B.", "lora_embedding_A.", "lora_embedding_B.",
                            "lora_magnitude_vector.", "modules_to_save."}) {
-    const std::string head = part + adapter;  // an adapter's name has no dot
+    const std::string head = part + adapter;  // adapter names have no dot
     if (!name.starts_with(head) || (name.size() > head.size() && name[head.size()] != '.'))
       continue;
     const std::string rest = name.substr(head.size());  // ".weight", ".bias" or nothing
     if (head.starts_with("modules_to_save.")) return rest.substr(1);
-    // The only one that is called ".weight" in memory and not in files.
+    // The only tensor with ".weight" in memory but not in files.
     if (head.starts_with("lora_magnitude_vector.")) return "lora_magnitude_vector";
     return std::string(part).substr(0, std::string(part).size() - 1) + rest;
   }
@@ -47,7 +47,7 @@ using KeyedTensor = std::pair<std::string, Parameter<S>*>;
 
 namespace detail {
 
-/// adapter_tensors for an adapter that the layers have and the model does not know yet.
+/// Does adapter_tensors() for an adapter that is on the layers but not yet known to the model.
 template <class Base>
 std::vector<KeyedTensor<typename Base::Scalar>> tensors_on_layers(LoRAModel<Base>& model,
                                                                   const std::string& adapter,
@@ -77,10 +77,10 @@ std::vector<KeyedTensor<typename Base::Scalar>> tensors_on_layers(LoRAModel<Base
   return tensors;
 }
 
-/// Whether keys without "base_model.model." are taken for those with it.
+/// Whether to accept keys without "base_model.model." as if they had it.
 enum class BareKeys { refuse, accept };
 
-/// A frozen weight of a model, which PEFT writes into an adapter's file for embeddings and heads
+/// A frozen weight of a model. PEFT writes those of embeddings and heads to an adapter's file
 /// unless save_embedding_layers is off.
 template <class S>
 struct BaseWeight {
@@ -88,8 +88,9 @@ struct BaseWeight {
   std::vector<Index> shape;
 
   Index size() const { return weight.size(); }
-  /// Whether the file's tensor holds these values, once both are rounded to the narrower of the
-  /// file's type and that of the model: bfloat16 when it holds all values, else S.
+  /// Whether the file's tensor holds these values, after rounding both to the narrower of the
+  /// file's type and the model's. The model's type is bfloat16 if that represents all values, else
+  /// S.
   bool equals(const SafetensorsFile& file, const std::string& name) const {
     const TensorInfo& info = file.info(name);
     if (info.shape != shape || !is_matrix_dtype(info.dtype)) return false;
@@ -113,21 +114,22 @@ struct BaseWeight {
   }
 };
 
-/// What a file holds beside an adapter's own tensors: copies of the base's frozen weights.
+/// The copies of the base's frozen weights in a file, next to an adapter's own tensors.
 template <class S>
 struct BaseCopies {
-  std::set<std::string> keys;  ///< as they stand in the file: those that are in order
-  std::string problems;        ///< one line each, begun with "\n  "
+  std::set<std::string> keys;  ///< keys in the file that name a module of the model
+  std::string problems;        ///< one line each, starting with "\n  "
   std::vector<std::string> warnings;
   struct Change {
     FrozenWeight<S> before, after;
   };
-  std::vector<Change> changes;       ///< by the weight in memory, which tied layers share
-  std::vector<std::string> modules;  ///< whose copies are not the base's
+  std::vector<Change> changes;       ///< one per weight in memory, which tied layers share
+  std::vector<std::string> modules;  ///< modules whose copy differs from the base
 };
 
-/// Holds the copies of weights of the base in an adapter's file, keys and their modules
-/// (copied_module), against the model's. Allocates the weights that differ.
+/// Compares the copies of base weights in an adapter's file with the model's. add() takes a copy's
+/// key and its module (copied_module).
+/// Allocates: the weights that differ.
 template <class Base>
 class BaseCopyReader {
  public:
@@ -143,14 +145,14 @@ class BaseCopyReader {
 
   void add(const std::string& key, const std::string& module) {
     const auto found = layers_.find(module);
-    if (found == layers_.end()) return;  // not of this model: unexpected
+    if (found == layers_.end()) return;  // not in this model: an unexpected key
     Layer& layer = found->second;
     copies_.keys.insert(key);
     if (layer.own.equals(file_, key)) return;
     const TensorInfo& info = file_.info(key);
     if (info.shape != layer.own.shape) {
       return problem(key, "shape is " + shape_text(info.shape) + ", expected " +
-                              shape_text(layer.own.shape) + " as of the base's weight");
+                              shape_text(layer.own.shape) + ", as in the base's weight");
     }
     if (!is_matrix_dtype(info.dtype))
       return problem(key, "dtype is " + matrix_dtype_fault(info.dtype));
@@ -169,8 +171,8 @@ class BaseCopyReader {
       if (!change.before.shares_storage_with(layer.own.weight)) continue;
       if (BaseWeight<S>{change.after, layer.own.shape}.equals(file_, key)) return;
       return problem(key,
-                     "is another tensor than that of the embedding or head that it is one "
-                     "with in the model");
+                     "differs from the tensor of the embedding or head that it is tied to in "
+                     "the model");
     }
     copies_.changes.push_back(
         {layer.own.weight, FrozenWeight<S>(file_.matrix<S>(key), layer.own.weight.layout())});
@@ -192,7 +194,7 @@ class BaseCopyReader {
   BaseCopies<S> copies_;
 };
 
-/// Prepares that what an adapter's file has takes the place of the model's frozen weights.
+/// Prepares to replace the model's frozen weights by the differing copies in an adapter's file.
 template <class Base>
 void prepare_base_weights(LoRAModel<Base>& model, const BaseCopies<typename Base::Scalar>& copies,
                           Transaction& replaced) {
@@ -207,8 +209,8 @@ void prepare_base_weights(LoRAModel<Base>& model, const BaseCopies<typename Base
   });
 }
 
-/// Lets the base's biases among `tensors` be read into `biases`, and take the place of the model's
-/// at the commit of `read`.
+/// Redirects the base's biases among `tensors` to `biases`, and prepares to swap those into the
+/// model at the commit of `read`.
 template <class S>
 void prepare_base_biases(std::vector<KeyedTensor<S>>& tensors, std::vector<Parameter<S>>& biases,
                          Transaction& read) {
@@ -221,22 +223,24 @@ void prepare_base_biases(std::vector<KeyedTensor<S>>& tensors, std::vector<Param
   }
 }
 
-/// Gives `tensors` the values that the file has under their keys. Keys of `copies` are left out, and
-/// its problems are among those that are thrown. Throws FormatError that names all
-/// keys that are missing, unexpected or of another shape or type, or hold a number that would
-/// become an infinity; then nothing has changed. Nothing is allocated for values.
+/// Reads the values of `tensors` from the file, under their keys. Skips the keys of `copies`, and
+/// reports their problems with its own. Changes nothing if it throws.
+/// Throws: FormatError that names all keys that are missing, unexpected, have a wrong shape or
+///   type, or hold a number that would become an infinity.
+/// Allocates: nothing for values.
 template <class S>
 void read_tensors(const std::vector<KeyedTensor<S>>& tensors, const SafetensorsFile& file,
                   const std::string& adapter, BareKeys bare_keys,
                   const BaseCopies<S>& copies = {}) {
   const std::string prefix(peft_prefix);
-  std::map<std::string, std::string> in_file;  // key with the prefix -> key as it stands
+  std::map<std::string, std::string> in_file;  // key with the prefix -> key in the file
   std::string problems = copies.problems;
   for (const std::string& name : file.names()) {
     const bool bare = bare_keys == BareKeys::accept && !name.starts_with(peft_prefix);
     const auto [other, fresh] = in_file.emplace(bare ? prefix + name : name, name);
     if (!fresh)
-      problems += "\n  " + printable(name) + ": stands for the same as " + printable(other->second);
+      problems +=
+          "\n  " + printable(name) + ": means the same tensor as " + printable(other->second);
   }
   for (const auto& [key, parameter] : tensors) {
     const auto found = in_file.find(key);
@@ -268,7 +272,7 @@ void read_tensors(const std::vector<KeyedTensor<S>>& tensors, const SafetensorsF
     throw FormatError(file.where() + ": does not hold adapter " + in_quotes(adapter) +
                       " of this model:" + problems);
   }
-  // Shared, since most of the time goes by while the system gives memory to new matrices.
+  // In parallel, because most of the time is spent on page faults in the new matrices.
   parallel_for(static_cast<Index>(tensors.size()), 1, [&](Index begin, Index end) {
     for (Index i = begin; i < end; ++i) {
       const auto& [key, parameter] = tensors[static_cast<std::size_t>(i)];
@@ -283,7 +287,7 @@ void read_tensors(const std::vector<KeyedTensor<S>>& tensors, const SafetensorsF
 template <class S>
 inline constexpr DType own_dtype = std::is_same_v<S, float> ? DType::F32 : DType::F64;
 
-/// Throws ConfigError when a finite value would be an infinity in a file of this type.
+/// Throws ConfigError if a finite value would become an infinity in a file of this type.
 template <class S>
 void check_fits(const std::string& key, const Matrix<S>& values, DType dtype) {
   const std::span all(values.data(), static_cast<std::size_t>(values.size()));
@@ -294,8 +298,8 @@ void check_fits(const std::string& key, const Matrix<S>& values, DType dtype) {
                     ", which would become an infinity; choose a wider type");
 }
 
-/// Adds the tensors to a file; as F32 or F64 of the same type their bytes stay where they are.
-/// Throws as check_fits.
+/// Adds the tensors to a file. If dtype is the tensors' own, refers to their bytes without a copy.
+/// Throws: as check_fits().
 template <class S>
 void add_tensors(SafetensorsWriter& writer, const std::vector<KeyedTensor<S>>& tensors,
                  DType dtype) {
@@ -313,22 +317,23 @@ void add_tensors(SafetensorsWriter& writer, const std::vector<KeyedTensor<S>>& t
 
 }  // namespace detail
 
-/// (key in the file, Parameter*) of everything that belongs to an adapter: A and B, lora_bias,
-/// modules_to_save, and the base's biases as the config's `bias` says, but for those that a copy of
-/// modules_to_save replaces. The keys depend on this adapter alone: the bias of a layer that only
-/// other adapters are on is called as if they were not there. The pointers stay good until an
-/// adapter is added or deleted. Only tensors of layers are looked at by their names, so a module
-/// may be called as it likes. Throws ConfigError for an unknown adapter. Source: PEFT's
-/// get_peft_model_state_dict, which forgets the biases of "lora_only" in some versions.
+/// Returns (key in the file, Parameter*) for everything that belongs to an adapter: A, B and the
+/// variant's tensors, lora_bias, modules_to_save, and the base biases that the config's `bias`
+/// selects, except those that a copy of modules_to_save replaces. The keys depend on this adapter
+/// only: the bias of a layer with only other adapters is named as if it had none. The pointers are
+/// valid until an adapter is added or deleted. Names are interpreted within layers only, so modules
+/// may have any name.
+/// Throws: ConfigError for an unknown adapter.
+/// Source: PEFT's get_peft_model_state_dict; some versions omit the biases of "lora_only".
 template <class Base>
 std::vector<KeyedTensor<typename Base::Scalar>> adapter_tensors(
     LoRAModel<Base>& model, const std::string& adapter = "default") {
   return detail::tensors_on_layers(model, adapter, model.config(adapter).bias);
 }
 
-/// Writes an adapter's tensors to one file, all or nothing; `dtype` is F32, F64, BF16 or F16,
-/// rounded to nearest even. PEFT reads it as adapter_model.safetensors. Throws ConfigError for an
-/// unknown adapter and for a value that the type cannot hold, IoError.
+/// Writes an adapter's tensors atomically to one file, which PEFT reads as
+/// adapter_model.safetensors. `dtype` is F32, F64, BF16 or F16; values are rounded to nearest even.
+/// Throws: ConfigError for an unknown adapter and for a value out of the type's range; IoError.
 template <class Base>
 void save_adapter_file(LoRAModel<Base>& model, const std::filesystem::path& path,
                        const std::string& adapter = "default", DType dtype = DType::F32) {
@@ -338,10 +343,10 @@ void save_adapter_file(LoRAModel<Base>& model, const std::filesystem::path& path
   writer.write(path);
 }
 
-/// Reads the tensors of an adapter that is there already. Keys that are missing, unexpected or of
-/// another shape are all named in one FormatError, and nothing is changed. Biases of the base act
-/// at once, also while another adapter is merged. Throws ConfigError for an unknown adapter, Error
-/// while it is merged, IoError.
+/// Reads the tensors of an adapter that the model already has. Base biases act at once, even while
+/// another adapter is merged. Changes nothing if it throws.
+/// Throws: FormatError that names all keys that are missing, unexpected or have a wrong shape;
+///   ConfigError for an unknown adapter; Error while it is merged; IoError.
 template <class Base>
 void load_adapter_file(LoRAModel<Base>& model, const std::filesystem::path& path,
                        const std::string& adapter = "default") {

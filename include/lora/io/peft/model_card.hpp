@@ -1,4 +1,5 @@
-// README.md of an adapter's directory: what a model hub reads, and a few lines for people.
+// Writes the model card (README.md) of an adapter's directory: metadata for model hubs and a few
+// lines for people.
 #pragma once
 
 #include <lora/adapters/config.hpp>
@@ -16,20 +17,20 @@ namespace lora {
 
 namespace detail {
 
-/// `text` as a value of YAML: bare where that is safe, else in quotes.
+/// Formats `text` as a YAML value: bare if that is safe, else in quotes.
 inline std::string yaml_text(const std::string& text) {
   const auto plain = [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '/' ||
            c == '_' || c == '-' || c == '.' || c == ':';
   };
-  // A name that begins with a letter and has a slash is no number, date, null or flag of YAML.
+  // YAML cannot take a name that starts with a letter and contains a slash for anything but text.
   const bool bare = !text.empty() && std::all_of(text.begin(), text.end(), plain) &&
                     ((text[0] >= 'a' && text[0] <= 'z') || (text[0] >= 'A' && text[0] <= 'Z')) &&
                     text.find('/') != text.npos && text.back() != ':';
   return bare ? text : json_string(text, "model card");
 }
 
-/// `text` in the code font of Markdown, on one line.
+/// Formats `text` as inline code in Markdown, on one line.
 inline std::string markdown_code(const std::string& text) {
   std::string line = printable(text);
   std::replace(line.begin(), line.end(), '`', '\'');
@@ -48,9 +49,10 @@ inline std::string targets_text(const NameSelection& targets) {
 
 }  // namespace detail
 
-/// The text of a model card: front matter with the keys that PEFT sets (base_model, library_name,
-/// pipeline_tag for CAUSAL_LM, tags), and a body of ours. Throws ConfigError when the name of the
-/// base is not UTF-8. Source: PEFT's create_or_update_model_card.
+/// Returns the text of a model card: front matter with the keys that PEFT sets (base_model,
+/// library_name, pipeline_tag for CAUSAL_LM, tags) and our own body.
+/// Throws: ConfigError if the name of the base is not UTF-8.
+/// Source: PEFT's create_or_update_model_card.
 inline std::string model_card(const LoRAConfig& config) {
   const std::string base = config.base_model_name_or_path.value_or("");
   std::string text = "---\n";
@@ -70,7 +72,7 @@ inline std::string model_card(const LoRAConfig& config) {
                : "; other values for some layers in adapter_config.json\n");
   text += "- targets: " + detail::targets_text(config.target_modules) + "\n";
   if (config.modules_to_save) {
-    text += "- trained and saved whole: " + detail::targets_text(*config.modules_to_save) + "\n";
+    text += "- fully trained modules: " + detail::targets_text(*config.modules_to_save) + "\n";
   }
   text +=
       "\n## How to load it\n\nIn Python, with the base model already loaded as `model`:\n\n"
@@ -81,8 +83,8 @@ inline std::string model_card(const LoRAConfig& config) {
   return text;
 }
 
-/// Writes README.md into a directory that has none; what somebody wrote is left alone. Throws
-/// IoError, ConfigError as model_card.
+/// Writes README.md into a directory that has none. Never replaces an existing one.
+/// Throws: IoError; ConfigError as model_card().
 inline void write_model_card(const std::filesystem::path& directory, const LoRAConfig& config) {
   const std::filesystem::path path = directory / "README.md";
   std::error_code ignored;
@@ -90,9 +92,10 @@ inline void write_model_card(const std::filesystem::path& directory, const LoRAC
   atomic_write(path, model_card(config));
 }
 
-/// Writes README.md as write_model_card does, into a directory that is created when missing, and
-/// then calls write_adapters(). Throws as both; then a README.md that this call made is gone again,
-/// and when it was the card that failed, nothing was called.
+/// Writes README.md as write_model_card() does, creates the directory if it is missing, and then
+/// calls write_adapters(). If that throws, removes the README.md that this call wrote. If the card
+/// fails, does not call it.
+/// Throws: as write_model_card() and write_adapters().
 template <class WriteAdapters>
 void write_with_model_card(const std::filesystem::path& directory, const LoRAConfig& config,
                            WriteAdapters&& write_adapters) {
@@ -100,7 +103,7 @@ void write_with_model_card(const std::filesystem::path& directory, const LoRACon
   std::error_code failure;
   if (std::filesystem::exists(std::filesystem::symlink_status(path, failure)))
     return write_adapters();
-  model_card(config);  // what cannot be written is refused before there is a folder
+  model_card(config);  // throws before the folder is created
   std::filesystem::create_directories(directory, failure);
   if (failure) throw_io_error(directory, "create this folder", failure.value());
   try {

@@ -1,4 +1,4 @@
-// An adapter in PEFT's directory, without a model.
+// Opens an adapter in PEFT's directory without a model.
 #pragma once
 
 #include <lora/adapters/matching.hpp>
@@ -20,36 +20,38 @@
 
 namespace lora {
 
-/// An adapter as PEFT's directory holds it, without a model: a valid configuration, every field as
-/// it was read, and the tensors, mapped. What opens is a LoRA adapter whose A and B fit each other
-/// and the configuration; whether it fits a model is that model's matter.
+/// An adapter in PEFT's directory, without a model: a valid configuration, every field as read, and
+/// the memory-mapped tensors. A and B fit each other and the configuration; whether they fit a
+/// model is checked when the adapter is loaded into it. Move-only.
 ///
-/// Move-only; const calls are safe from several threads. The files may be replaced while this is
-/// open (every save here renames), not be cut short in place; see MappedFile.
+/// The files may be replaced while this is open, since every save of this library renames, but they
+/// must not be truncated in place; see MappedFile.
+/// Threads: several threads may call const functions.
 class PeftAdapter {
  public:
-  /// Reads adapter_config.json and adapter_model.safetensors of `directory`, whose keys may lack
-  /// "base_model.model." and may hold the adapter's name, as those of a state_dict do. Where a save of this library was killed between its two renames
-  /// (replace_peft_files), the new adapter is read; while one saves, the old one or the new. All
-  /// faults of the tensors are named in one
-  /// FormatError: A without B, shapes that do not fit each other, ranks other than r and
-  /// rank_pattern say, types that are no numbers. Throws FormatError, ConfigError (a field that is
-  /// not valid or not supported), IoError.
+  /// Reads adapter_config.json and adapter_model.safetensors of `directory`. Keys may lack
+  /// "base_model.model." and may contain the adapter's name, as in a state_dict. If a save of this
+  /// library was killed between its two renames (replace_peft_files), reads the new adapter. During
+  /// a save, reads the old or the new one.
+  /// Throws: FormatError that names all faults of the tensors (A without B, shapes that do not fit,
+  ///   ranks that differ from r and rank_pattern, types that are not numeric); ConfigError for a
+  ///   field that is not valid or not supported; IoError.
   static PeftAdapter open(const std::filesystem::path& directory);
 
   const LoRAConfig& config() const { return config_.config; }
-  /// adapter_config.json as read, unknown fields included.
+  /// adapter_config.json as read, including unknown fields.
   const Json& fields() const { return config_.fields; }
   const std::vector<std::string>& unknown_fields() const { return config_.unknown_fields; }
-  /// What is ignored or odd, each a sentence: fields that are not known, keys with the name of an
-  /// adapter that is not "default".
+  /// One sentence for each thing that is ignored or unusual: unknown fields, and keys with the name
+  /// of an adapter other than "default".
   const std::vector<std::string>& warnings() const { return warnings_; }
-  /// Under the keys of PEFT's files, also where the file's own hold the adapter's name.
+  /// The tensors, under the keys of PEFT's files even if this file's keys contain the adapter's
+  /// name.
   const SafetensorsFile& tensors() const { return tensors_; }
-  /// In the order in which the file names them.
+  /// The adapted modules, in the order of the file.
   const std::vector<PeftModule>& modules() const { return modules_; }
-  /// Keys in no pair of A and B: saved modules, biases of the base, lora_bias, and whatever else
-  /// the file holds.
+  /// The keys outside the pairs of A and B: saved modules, base biases, lora_bias, and anything
+  /// else.
   const std::vector<std::string>& other_tensors() const { return others_; }
 
  private:
@@ -63,7 +65,7 @@ class PeftAdapter {
     const std::string own = detail::use_file_keys(tensors_);
     if (!own.empty() && own != "default") {
       warnings_.push_back("the keys hold the name of the adapter, " + in_quotes(own) +
-                          ", which is left out; PEFT would load it under that name only");
+                          ", which is removed; PEFT would load it under that name only");
     }
     auto found = detail::check_peft_tensors(
         tensors_.where(), config_where, config_.config, tensors_.names(),
@@ -80,7 +82,7 @@ class PeftAdapter {
 
 namespace detail {
 
-/// Why there is no adapter in a folder without adapter_config.json.
+/// Throws the reason why a folder without adapter_config.json has no adapter.
 [[noreturn]] inline void throw_no_peft_adapter(const std::filesystem::path& directory) {
   std::error_code failure;
   const auto status = std::filesystem::status(directory, failure);
@@ -103,8 +105,7 @@ namespace detail {
   throw FormatError(text);
 }
 
-/// The weights of a located pair, with the reasons that a file of their name may have not to be
-/// one.
+/// Opens the weights of a located pair. Its messages explain missing and empty files.
 inline SafetensorsFile open_peft_weights(const std::filesystem::path& directory,
                                          const std::filesystem::path& path) {
   if (!file_exists(path)) {
@@ -131,7 +132,8 @@ inline SafetensorsFile open_peft_weights(const std::filesystem::path& directory,
 
 inline PeftAdapter PeftAdapter::open(const std::filesystem::path& directory) {
   if (!detail::file_exists(directory / peft_config_file)) detail::throw_no_peft_adapter(directory);
-  // Another process may replace the pair meanwhile: what was opened counts when it is still there.
+  // Another process may replace the pair meanwhile. Accept what was opened only if it is still
+  // there.
   for (int attempt = 1;; ++attempt) {
     std::optional<SafetensorsFile> tensors;
     detail::LocatedPeftFiles found;
@@ -145,7 +147,7 @@ inline PeftAdapter PeftAdapter::open(const std::filesystem::path& directory) {
     try {
       found = detail::locate_peft_files(directory);
       tensors = detail::open_peft_weights(directory, found.paths.weights);
-      // The file may have been replaced twice, so that what lies there looks as before.
+      // The file may have been replaced twice and look unchanged now.
       if (detail::weights_identity(tensors->file_bytes()) != found.weights || !still_there())
         tensors.reset();
     } catch (const Error&) {
@@ -163,8 +165,9 @@ inline PeftAdapter PeftAdapter::open(const std::filesystem::path& directory) {
   }
 }
 
-/// Throws what PeftAdapter::open would throw for these fields and tensors, FormatError or
-/// ConfigError, beginning with the name of the file that they would be. O(tensors · log tensors).
+/// Checks fields and tensors as PeftAdapter::open would check their files, in
+/// O(tensors · log tensors).
+/// Throws: FormatError or ConfigError that starts with the name of the file they would be in.
 inline void check_peft_files(const std::filesystem::path& directory, const Json& fields,
                              const SafetensorsWriter& tensors) {
   const auto paths = detail::peft_paths(directory);
@@ -180,9 +183,9 @@ inline void check_peft_files(const std::filesystem::path& directory, const Json&
       [&](const std::string& name) -> const TensorInfo& { return infos.at(name); });
 }
 
-/// Writes an adapter directory, created when missing: weights and configuration as
-/// replace_peft_files does. `fields` are written as they stand (see peft_config_fields). Throws as
-/// check_peft_files before anything is written, IoError as replace_peft_files.
+/// Writes an adapter's weights and configuration by replace_peft_files(); creates the directory if
+/// it is missing. Writes `fields` unchanged (see peft_config_fields).
+/// Throws: as check_peft_files(), before it writes anything; IoError as replace_peft_files().
 inline void write_peft_adapter(const std::filesystem::path& directory, const Json& fields,
                                const SafetensorsWriter& tensors) {
   check_peft_files(directory, fields, tensors);

@@ -1,4 +1,4 @@
-// LoRAConfig as PEFT's adapter_config.json, both ways.
+// Reads and writes LoRAConfig as PEFT's adapter_config.json.
 #pragma once
 
 #include <lora/adapters/config.hpp>
@@ -20,30 +20,31 @@
 
 namespace lora {
 
-/// An adapter_config.json that was read.
+/// The content of an adapter_config.json.
 struct PeftConfig {
   LoRAConfig config;                        ///< valid: validate() has passed
-  Json fields = Json::object();             ///< as in the file, unknown ones included
+  Json fields = Json::object();             ///< as in the file, including unknown fields
   std::vector<std::string> unknown_fields;  ///< names that LoRAConfig does not have
 };
 
-/// The largest adapter_config.json that is read, and what it may hold.
+/// Limits on the size and content of an adapter_config.json.
 inline constexpr std::uint64_t peft_config_max_bytes = std::uint64_t{4} << 20;
 inline constexpr JsonLimits peft_config_limits{.depth = 32, .values = 200'000};
 
-/// What peft_config_fields writes for a configuration that names no version: the release of PEFT
-/// that has these fields and no others.
+/// The peft_version that peft_config_fields() writes if the configuration has none: the release of
+/// PEFT that has exactly these fields.
 inline constexpr const char* peft_fields_version = "0.21.2";
 
 namespace detail {
 
-/// A number that Python has as an int or a float: 8.0 in C++ is written as 8.
+/// A number that is an int or a float in Python. 8.0 in C++ is written as 8.
 template <class Number>
 struct IntOrFloat {
   Number& value;
 };
 
-/// visit(name, member) for every field of LoRAConfig; a number whose default is an int may be one.
+/// Calls visit(name, member) for every field of LoRAConfig. Passes a number whose default is an int
+/// as IntOrFloat.
 template <class Config, class Visit>
 void visit_peft_fields(Config& config, Visit&& visit) {
   visit_lora_config(config, [&](const ConfigField& field, auto&& member) {
@@ -56,7 +57,7 @@ void visit_peft_fields(Config& config, Visit&& visit) {
   });
 }
 
-/// Reads one field; every overload refuses another type than its own.
+/// Reads one field. Every overload refuses all other types.
 class PeftFieldReader {
  public:
   explicit PeftFieldReader(const JsonField& field) : field_(field) {}
@@ -125,7 +126,7 @@ class PeftFieldReader {
     if (!value.is_number()) field_.fault(expected);
     return value.get<double>();
   }
-  // Python's 8.0 is taken for 8, as its own arithmetic does.
+  // Accepts Python's 8.0 as 8.
   Index integer(const Json& value, const char* expected) const {
     const double x = number(value, expected);
     if (!(std::abs(x) <= 0x1p53) || x != std::floor(x)) field_.fault(expected);
@@ -142,7 +143,7 @@ class PeftFieldReader {
   JsonField field_;
 };
 
-/// The JSON of one field.
+/// Converts one field to JSON.
 class PeftFieldWriter {
  public:
   explicit PeftFieldWriter(const char* field) : field_(field) {}
@@ -199,7 +200,7 @@ class PeftFieldWriter {
   const char* field_;
 };
 
-/// Every field of the config under its name, as PEFT writes it.
+/// Returns every field of the config under its name, as PEFT writes it.
 inline Json canonical_peft_fields(const LoRAConfig& config) {
   Json fields = Json::object();
   visit_peft_fields(config, [&](const char* name, const auto& field) {
@@ -209,7 +210,7 @@ inline Json canonical_peft_fields(const LoRAConfig& config) {
   return fields;
 }
 
-/// The config that the fields stand for, not validated.
+/// Converts fields to a config, without validating it.
 inline LoRAConfig config_of_peft_fields(const Json& fields, const std::string& where) {
   LoRAConfig config;
   const std::string prefix = where + ": ";
@@ -222,12 +223,12 @@ inline LoRAConfig config_of_peft_fields(const Json& fields, const std::string& w
 
 }  // namespace detail
 
-/// Reads the text of an adapter_config.json; `where` names it in errors. A field that is missing
-/// has its default (peft_type must be there), one that LoRAConfig does not have is kept and
-/// reported; a runtime_config, which is of the process that wrote the file, is reported and not
-/// used, as in PEFT. Throws FormatError (empty, a Git LFS pointer, not JSON, beyond
-/// peft_config_limits, a field of another type) or ConfigError (a value that is not valid or not
-/// supported), naming field and value.
+/// Parses the text of an adapter_config.json; `where` names it in messages. peft_type is required;
+/// other missing fields get their defaults. Keeps and reports fields that LoRAConfig does not have.
+/// Reports and ignores a runtime_config, which belongs to the process that wrote it, as in PEFT.
+/// Throws: FormatError for text that is empty, a Git LFS pointer, not JSON or beyond
+///   peft_config_limits, and for a field of a wrong type; ConfigError for a value that is not valid
+///   or not supported. Both name the field and the value.
 inline PeftConfig parse_peft_config(std::string_view text, const std::string& where) {
   PeftConfig read;
   if (text.empty()) throw FormatError(where + ": is empty: a download or a save was cut short");
@@ -247,7 +248,7 @@ inline PeftConfig parse_peft_config(std::string_view text, const std::string& wh
     if (known.count(name) == 0) read.unknown_fields.push_back(name);
   }
   read.config = detail::config_of_peft_fields(read.fields, where);
-  if (read.config.runtime_config) {  // of another process; PEFT drops it too
+  if (read.config.runtime_config) {  // belongs to another process; PEFT drops it too
     const Json& runtime = read.fields.at("runtime_config");
     if (!runtime.is_null() && runtime != Json{{"ephemeral_gpu_offload", false}})
       read.unknown_fields.push_back("runtime_config");
@@ -261,18 +262,19 @@ inline PeftConfig parse_peft_config(std::string_view text, const std::string& wh
   return read;
 }
 
-/// The same for a file of at most peft_config_max_bytes. Throws also IoError.
+/// Parses a file of at most peft_config_max_bytes.
+/// Throws: as parse_peft_config(); IoError.
 inline PeftConfig read_peft_config(const std::filesystem::path& path) {
   return parse_peft_config(as_text(read_file(path, peft_config_max_bytes)), path.string());
 }
 
-/// What PEFT writes for `config`: every field but runtime_config, in the order of their names,
-/// inference_mode true. `as_read` are the fields of the file that the configuration came from: its
-/// unknown fields are kept, a value that still says the same keeps its spelling (8.0 stays 8.0),
-/// and a field that it lacks is left out while it is at its default, as an older PEFT left it out.
-/// rank_pattern and alpha_pattern keep their order, since the first key that matches wins; PEFT
-/// sorts them. Throws ConfigError for a field whose text is no JSON. Source: PeftConfigMixin's
-/// save_pretrained.
+/// Returns the fields that PEFT writes for `config`: all except runtime_config, sorted by name,
+/// with inference_mode true. `as_read` are the fields of the file that the configuration came from.
+/// Keeps its unknown fields and the spelling of values that have not changed (8.0 stays 8.0), and
+/// omits a field that the file lacks if it has its default, as an older PEFT would.
+/// Throws: ConfigError for a field whose text is not JSON.
+/// Source: PeftConfigMixin's save_pretrained; but rank_pattern and alpha_pattern keep their order,
+///   because the first matching key wins, where PEFT sorts them.
 inline Json peft_config_fields(const LoRAConfig& config, const Json& as_read = Json::object()) {
   const Json now = detail::canonical_peft_fields(config);
   const Json standard = detail::canonical_peft_fields(LoRAConfig());
@@ -295,8 +297,8 @@ inline Json peft_config_fields(const LoRAConfig& config, const Json& as_read = J
   return fields;
 }
 
-/// The bytes of an adapter_config.json with these fields, in their order. Throws ConfigError for
-/// text that is not UTF-8 and for a number that is not finite.
+/// Returns the bytes of an adapter_config.json with these fields, in their order.
+/// Throws: ConfigError for text that is not UTF-8 and for a number that is not finite.
 inline std::string peft_config_text(const Json& fields) {
   return python_json(fields, "adapter_config.json");
 }

@@ -1,5 +1,5 @@
-// The two files of an adapter's directory, replaced so that whoever reads them finds the old pair
-// or the new one.
+// Replaces the two files of an adapter's directory so that readers find the old pair or the new
+// one.
 #pragma once
 
 #include <lora/core/random.hpp>
@@ -37,8 +37,9 @@ struct PeftPaths {
 inline PeftPaths peft_paths(const std::filesystem::path& directory) {
   return {directory / peft_config_file, directory / peft_weights_file};
 }
-/// Tells weights from others by their size and up to 256 blocks of 1 KiB spread over them: adapters
-/// that differ do so nearly everywhere, and a copy is the same. read(at, to) appends a block.
+/// Hashes the size of weights and up to 256 blocks of 1 KiB spread over them. Different adapters
+/// differ nearly everywhere, so samples suffice; a copy has the same hash. read(at, count, to)
+/// appends a block.
 template <class Read>
 std::uint64_t weights_identity(std::int64_t size, Read&& read) {
   constexpr std::int64_t block = 1024, most = 256;
@@ -48,7 +49,8 @@ std::uint64_t weights_identity(std::int64_t size, Read&& read) {
     read(count == 1 ? 0 : (size - block) / (count - 1) * i, std::min(block, size), sample);
   return stream_key(0, sample);
 }
-/// Of a file; 0: there is none. A pipe would wait for its writer, so only a regular file is opened.
+/// Hashes a file; 0: there is none. Opens regular files only, because a pipe would wait for a
+/// writer.
 inline std::uint64_t weights_identity(const std::filesystem::path& path) {
   std::error_code ignored;
   if (!std::filesystem::is_regular_file(path, ignored)) return 0;
@@ -63,7 +65,7 @@ inline std::uint64_t weights_identity(const std::filesystem::path& path) {
     to.append(bytes, static_cast<std::size_t>(file.gcount()));
   });
 }
-/// Of a file's bytes.
+/// Hashes the bytes of a file.
 inline std::uint64_t weights_identity(std::span<const std::byte> bytes) {
   const std::string_view all = as_text(bytes);
   return weights_identity(static_cast<std::int64_t>(all.size()),
@@ -73,9 +75,9 @@ inline std::uint64_t weights_identity(std::span<const std::byte> bytes) {
                           });
 }
 
-/// The names of the pair that waits to replace a pair: they say which configuration and which
-/// weights it replaces, and that of the configuration also which weights belong to it. A pair that
-/// waits for others, because they were replaced meanwhile, is not looked at.
+/// The names of a staged pair. They encode the configuration and weights to be replaced; that of
+/// the configuration also encodes the new weights. A staged pair whose old files are no longer
+/// there is ignored.
 struct StagedNames {
   std::uint64_t old_config, old_weights;
 
@@ -99,11 +101,11 @@ struct StagedNames {
   }
 };
 
-/// What stands for the adapter in this directory, and the bytes of its configuration.
+/// The files that hold the adapter of a directory, and the bytes of its configuration.
 struct LocatedPeftFiles {
   PeftPaths paths;
   std::vector<std::byte> config;
-  std::uint64_t weights = 0;  ///< weights_identity of those
+  std::uint64_t weights = 0;  ///< weights_identity of paths.weights
 
   bool operator==(const LocatedPeftFiles& other) const {
     return paths.config == other.paths.config && paths.weights == other.paths.weights &&
@@ -111,8 +113,8 @@ struct LocatedPeftFiles {
   }
 };
 
-/// The configuration that waits for the weights that are there now, while the old one is still in
-/// place: its name ends with their identity. Empty when there is none.
+/// Finds the staged configuration of the current weights while the old configuration is still in
+/// place. Its name ends with the identity of the weights. Empty if there is none.
 inline std::filesystem::path waiting_peft_config(const std::filesystem::path& directory,
                                                  std::uint64_t old_config, std::uint64_t weights) {
   const std::string begin =
@@ -127,8 +129,9 @@ inline std::filesystem::path waiting_peft_config(const std::filesystem::path& di
   return {};
 }
 
-/// The pair that is waiting when it is complete, else the two files under their own names; throws
-/// as read_file. `config`: the bytes of the configuration under its own name.
+/// Returns the staged pair if it is complete, else the two files under their final names. `config`
+/// holds the bytes of the configuration under its final name.
+/// Throws: as read_file().
 inline LocatedPeftFiles locate_peft_files_beside(const std::filesystem::path& directory,
                                                  const std::vector<std::byte>& config) {
   LocatedPeftFiles found{peft_paths(directory), config};
@@ -137,7 +140,7 @@ inline LocatedPeftFiles locate_peft_files_beside(const std::filesystem::path& di
   const StagedNames names{old_config, found.weights};
   const std::filesystem::path weights = names.weights(directory);
   const std::uint64_t identity = weights_identity(weights);
-  // The configuration is put there last, and removed first.
+  // The configuration is staged last and removed first.
   std::filesystem::path waiting = names.config(directory, identity);
   if (identity != 0 && file_exists(waiting)) {
     found.paths = {waiting, weights};
@@ -151,8 +154,8 @@ inline LocatedPeftFiles locate_peft_files_beside(const std::filesystem::path& di
   return found;
 }
 
-/// The same, looked at again while the configuration is replaced meanwhile: weights that were read
-/// after a rename may not be those of a configuration that was read before it.
+/// Does the same, and retries if the configuration was replaced meanwhile: the configuration may
+/// have been read before a rename and the weights after it.
 inline LocatedPeftFiles locate_peft_files(const std::filesystem::path& directory) {
   const std::filesystem::path path = peft_paths(directory).config;
   std::vector<std::byte> config = read_file(path, peft_config_max_bytes);
@@ -164,7 +167,7 @@ inline LocatedPeftFiles locate_peft_files(const std::filesystem::path& directory
   }
 }
 
-/// Replaces the pair in a directory that has one.
+/// Replaces the pair of a directory that has one.
 class PeftReplacement {
  public:
   PeftReplacement(const std::filesystem::path& directory)
@@ -194,7 +197,7 @@ class PeftReplacement {
 
  private:
   void discard(const PeftPaths& staged) {
-    // First: while it is there the pair counts.
+    // The configuration first: as long as it exists, the pair is valid.
     if (!staged.config.empty()) file_calls().unlink(staged.config.c_str());
     file_calls().unlink(staged.weights.c_str());
   }
@@ -209,7 +212,7 @@ class PeftReplacement {
       throw_io_error(paths_.weights, "put the new file in place", errno);
   }
   void move_config(const PeftPaths& staged) {
-    // The configuration must not reach the disk before the weights that it is for.
+    // The configuration must not reach the disk before its weights.
     const int first = sync_folder(directory_);
     keep_permissions(paths_.config, staged.config);
     if (file_calls().rename(staged.config.c_str(), paths_.config.c_str()) != 0) {
@@ -226,8 +229,7 @@ class PeftReplacement {
                      last != 0 ? last : first);
     }
   }
-  /// Puts a complete pair that an earlier process left waiting in place, and removes what is left
-  /// of others.
+  /// Puts a complete staged pair of a killed process in place, and removes the remains of others.
   void finish_interrupted() {
     const LocatedPeftFiles found = locate_peft_files(directory_);
     if (found.paths.config != paths_.config) {
@@ -249,19 +251,18 @@ class PeftReplacement {
 
 }  // namespace detail
 
-/// Puts weights and configuration into `directory`, which is created when missing, as one: a
-/// process that is killed at any point leaves the old adapter or the new one for PeftAdapter::open,
-/// and an error leaves the old one and no hidden file.
+/// Writes weights and configuration into `directory` as a unit; creates the directory if it is
+/// missing. A process killed at any point leaves the old adapter or the new one for
+/// PeftAdapter::open. An error leaves the old one and no hidden files. Allows one writer at a time.
 ///
-/// Where there is no configuration yet, or the same one, each file is written atomically, the
-/// weights first. Else both are written under hidden names (".lora-next-" and digits that say which
-/// files they replace), the configuration last, and then renamed, weights first; from the moment
-/// that both are there under their hidden names, readers of this library take them. A pair that a
-/// killed process left waiting counts only while the files that it replaces are still there.
-/// Another reader, PEFT say, sees new weights with the old configuration between the two renames,
-/// and after a process was killed just there until the next save here. One writer at a time. Throws
-/// IoError; two of its messages say that the new adapter is there nonetheless: the second rename
-/// failed, or the last sync of the folder.
+/// If there is no configuration yet, or an equal one, writes each file atomically, weights first.
+/// Otherwise stages both under hidden names, ".lora-next-" and digits that encode the files they
+/// replace, the configuration last, and then renames them, weights first. Readers of this library
+/// use a staged pair once it is complete, as long as the files that it replaces are still there.
+/// Other readers, such as PEFT, see the new weights with the old configuration between the two
+/// renames and, if the process is killed there, until the next save by this library.
+/// Throws: IoError. If the second rename or the last sync of the folder fails, the message says
+///   that the new adapter is in place.
 inline void replace_peft_files(const std::filesystem::path& directory,
                                const SafetensorsWriter& tensors, std::string_view config) {
   std::error_code failure;

@@ -1,4 +1,4 @@
-// What the keys of PEFT's files begin with, and which of them are copies of the base's weights.
+// Parses the keys of PEFT's files, and recognises those that are copies of the base's weights.
 #pragma once
 
 #include <lora/adapters/config.hpp>
@@ -10,22 +10,24 @@
 
 namespace lora {
 
-/// PeftModel and LoraModel, which stand around the base, put this before the base's own names.
+/// The prefix that PeftModel and LoraModel, which wrap the base, add to its names.
 inline constexpr std::string_view peft_prefix = "base_model.model.";
 
-/// The key as a model without PEFT has it; one that lacks the prefix stays.
+/// Removes PEFT's prefix from a key, if it has it.
 constexpr std::string_view without_peft_prefix(std::string_view key) {
   return key.starts_with(peft_prefix) ? key.substr(peft_prefix.size()) : key;
 }
 
-/// A key that still holds the name of its adapter, as a model's state_dict has it, taken apart.
+/// The parts of a key that contains the name of its adapter, as in a model's state_dict.
 struct NamedPeftKey {
-  std::string adapter;  ///< "default" of "q_proj.lora_A.default.weight"
-  std::string key;      ///< "q_proj.lora_A.weight", which PEFT's files have
+  std::string adapter;  ///< "default" in "q_proj.lora_A.default.weight"
+  std::string key;      ///< "q_proj.lora_A.weight", the key in PEFT's files
 };
 
-/// Nothing for a key that PEFT's files have. Names of adapters have no dot. Source: PEFT's
-/// _remove_adapter_name_from_state_dict_key and ModulesToSaveWrapper.adapter_state_dict_load_map.
+/// Parses a key of a state_dict. Returns nothing for a key in the form of PEFT's files. Adapter
+/// names have no dot.
+/// Source: PEFT's _remove_adapter_name_from_state_dict_key and
+///   ModulesToSaveWrapper.adapter_state_dict_load_map.
 inline std::optional<NamedPeftKey> named_peft_key(std::string_view key) {
   for (const std::string_view end :
        {".lora_A.weight", ".lora_B.weight", ".lora_B.bias", ".lora_embedding_A",
@@ -47,7 +49,7 @@ inline std::optional<NamedPeftKey> named_peft_key(std::string_view key) {
     return NamedPeftKey{std::string(head.substr(dot + 1)),
                         std::string(head.substr(0, dot)) + std::string(form.end_in_file)};
   }
-  // A module that is trained whole, or one within it: its key is the base's own.
+  // A module that is trained as a whole, or one inside it: the key is that of the base.
   constexpr std::string_view saved = ".modules_to_save.";
   const std::size_t at = key.find(saved);
   const std::size_t name = at == key.npos ? key.npos : at + saved.size();
@@ -59,9 +61,10 @@ inline std::optional<NamedPeftKey> named_peft_key(std::string_view key) {
   return std::nullopt;
 }
 
-/// The module of the base whose weight `key` holds a copy of, as PEFT writes them of embeddings and
-/// heads (save_embedding_layers); empty for a tensor that is the adapter's own, such as a weight
-/// that modules_to_save names: by the end of its path or of a container's, with no dot before it.
+/// Returns the base module whose weight `key` is a copy of. PEFT writes such copies for embeddings
+/// and heads (save_embedding_layers). Returns an empty string for the adapter's own tensors, such
+/// as the weights of modules_to_save, whose names match the end of a path, or of a container's
+/// path, without a dot before it.
 inline std::string copied_module(const LoRAConfig& config, const std::string& key) {
   constexpr std::string_view weight = ".weight", own = ".base_layer";
   std::string module(without_peft_prefix(key));
@@ -79,25 +82,25 @@ inline std::string copied_module(const LoRAConfig& config, const std::string& ke
 
 namespace detail {
 
-/// Whether PEFT finds the copy under this key: ".base_layer" stands in it where the module is
-/// adapted, and only there. It passes over a copy under the other name in silence.
+/// Whether PEFT finds the copy under this key, which must contain ".base_layer" if the module is
+/// adapted, and only then. PEFT silently ignores a copy under the other name.
 inline bool is_where_peft_looks(const std::string& key, bool adapted) {
   return key.ends_with(".base_layer.weight") == adapted;
 }
 
-/// What is said of a copy that is not the base's weight: one that PEFT passes over, and one that
-/// takes its place.
+/// Messages about a copy that differs from the base's weight: one that PEFT ignores, and one that
+/// replaces the weight.
 inline std::string misplaced_copy(bool adapted) {
   return std::string(
-             "is a weight of the base, and not that of this one, under a name that PEFT "
-             "passes over: the module is ") +
+             "is a base weight that differs from this model's, under a name that PEFT ignores: "
+             "the module is ") +
          (adapted ? "adapted, expected \".base_layer.weight\""
                   : "not adapted, expected \".weight\"") +
          "; load the base that the adapter was trained on, and remove this tensor";
 }
 inline std::string other_copy(const std::string& key, const std::string& module) {
   return printable(key) + " is not the base's weight of " + in_quotes(module) +
-         ": the adapter's takes its place, as in PEFT";
+         ": the adapter's copy replaces it, as in PEFT";
 }
 
 }  // namespace detail

@@ -1,4 +1,4 @@
-// What the names and shapes of an adapter's tensors say: its pairs of A and B, and all that is wrong.
+// Pairs A and B by the names and shapes of an adapter's tensors, and reports everything wrong.
 #pragma once
 
 #include <lora/adapters/matching.hpp>
@@ -20,14 +20,14 @@ struct PeftModule {
   std::string name;          ///< "model.layers.0.self_attn.q_proj": without "base_model.model."
   bool embedding = false;    ///< A and B are lora_embedding_A and lora_embedding_B
   std::string a_key, b_key;  ///< keys of the two tensors in the file
-  std::string m_key;         ///< of lora_magnitude_vector, with use_dora; empty without
-  Index r = 0;               ///< rows of A, which r or rank_pattern agree with
-  double alpha = 0, scaling = 0;  ///< lora_alpha or alpha_pattern's; alpha / r or alpha / √r
+  std::string m_key;         ///< key of lora_magnitude_vector with use_dora, else empty
+  Index r = 0;               ///< rows of A, equal to r or rank_pattern
+  double alpha = 0, scaling = 0;  ///< from lora_alpha or alpha_pattern; alpha / r or alpha / √r
 };
 
 namespace detail {
 
-/// The two halves of a file's A/B pairs, by module, and what is in no pair.
+/// The A/B pairs of a file by module, and the keys outside them.
 class PeftPairs {
  public:
   struct Entry {
@@ -79,7 +79,7 @@ class PeftPairs {
         problems += "\n  " + printable(key) + ": the module has tensors of an embedding and of " +
                     "another layer";
       } else if (!place.empty()) {
-        problems += "\n  " + printable(key) + ": stands for the same as " + printable(place);
+        problems += "\n  " + printable(key) + ": means the same tensor as " + printable(place);
       } else {
         place = key;
       }
@@ -91,14 +91,14 @@ class PeftPairs {
   std::map<std::string, std::size_t> index_;
 };
 
-/// What a file's names and shapes say of an adapter.
+/// The modules and other tensors of an adapter's file.
 struct PeftTensors {
   std::vector<PeftModule> modules;
   std::vector<std::string> others;
 };
 
-/// The rank, alpha and scale that the configuration gives each module: its targets are what the
-/// file holds, so that only rank_pattern and alpha_pattern are left to match.
+/// Returns the rank, alpha and scale of each module by the configuration. The targets are the
+/// modules of the file, so this matches only rank_pattern and alpha_pattern.
 inline std::vector<MatchedModule> match_peft_modules(const std::string& where,
                                                      const LoRAConfig& config,
                                                      const std::vector<PeftModule>& modules) {
@@ -122,7 +122,7 @@ inline std::vector<MatchedModule> match_peft_modules(const std::string& where,
   }
 }
 
-/// What is wrong with the shapes of A and B, or nothing.
+/// Describes what is wrong with the types and shapes of A and B; empty: nothing.
 inline std::string peft_pair_fault(const PeftModule& module, const TensorInfo& a,
                                    const TensorInfo& b) {
   for (const auto* one : {&a, &b}) {
@@ -136,12 +136,12 @@ inline std::string peft_pair_fault(const PeftModule& module, const TensorInfo& a
   if (dims < 2 || b.shape.size() != dims || (module.embedding && dims != 2))
     return shapes + "(r, in) and (out, r), or with a kernel (r, in, ...) and (out, r, ...)";
   const Index r = a.shape[0], columns = b.shape[1];
-  // With groups B of a convolution has r / groups columns.
+  // B of a convolution with groups has r / groups columns.
   const bool fits = dims == 2 ? columns == r : columns > 0 && r % columns == 0;
   return r >= 1 && fits ? "" : shapes + "the same rank in both";
 }
 
-/// What is wrong with a module's lora_magnitude_vector, or nothing.
+/// Describes what is wrong with a module's lora_magnitude_vector; empty: nothing.
 inline std::string magnitude_fault(const PeftModule& module, bool use_dora, const TensorInfo* m,
                                    const TensorInfo& b) {
   if (m == nullptr) {
@@ -151,7 +151,7 @@ inline std::string magnitude_fault(const PeftModule& module, bool use_dora, cons
   }
   const std::string key = printable(module.m_key);
   if (!use_dora)
-    return key + ": is of a DoRA adapter, but the configuration does not say use_dora = true";
+    return key + ": belongs to a DoRA adapter, but use_dora is not true in the configuration";
   if (!is_matrix_dtype(m->dtype)) return key + ": dtype is " + matrix_dtype_fault(m->dtype);
   std::vector<Index> expected{b.shape[0]};
   if (b.shape.size() > 2) {
@@ -162,9 +162,9 @@ inline std::string magnitude_fault(const PeftModule& module, bool use_dora, cons
   return key + ": shape is " + shape_text(m->shape) + ", expected " + shape_text(expected);
 }
 
-/// Pairs what `names` lists; `info(name)` gives type and shape. Throws FormatError, beginning with
-/// `where`, that names everything that is wrong; ConfigError, beginning with `config_where`, for a
-/// pattern that is refused.
+/// Pairs the tensors in `names`; info(name) returns type and shape.
+/// Throws: FormatError that starts with `where` and names everything wrong; ConfigError that starts
+///   with `config_where`, for a pattern that is refused.
 template <class Info>
 PeftTensors check_peft_tensors(const std::string& where, const std::string& config_where,
                                const LoRAConfig& config, const std::vector<std::string>& names,
@@ -214,9 +214,9 @@ PeftTensors check_peft_tensors(const std::string& where, const std::string& conf
   return found;
 }
 
-/// Takes the adapter's name out of the keys of a state_dict and returns it; empty where there is
-/// none. Throws FormatError for several names, and for keys with and without one that mean the
-/// same.
+/// Removes the adapter's name from the keys of a state_dict and returns it; empty if there is none.
+/// Throws: FormatError for several names, and for two keys, with and without a name, that mean the
+///   same tensor.
 inline std::string use_file_keys(SafetensorsFile& file) {
   std::map<std::string, std::string> renamed;
   std::set<std::string> adapters;

@@ -1,4 +1,4 @@
-// Saving the adapters of a model as PEFT's directories, and loading one into a model.
+// Saves the adapters of a model as PEFT directories, and loads one into a model.
 #pragma once
 
 #include <lora/adapters/target_names.hpp>
@@ -19,40 +19,40 @@ namespace lora {
 
 enum class Write { no, yes };
 
-/// How save_pretrained writes.
+/// Options of save_pretrained().
 struct SavePretrainedOptions {
   std::vector<std::string> selected_adapters = {};  ///< empty: all
-  std::optional<DType> dtype = {};  ///< F32, F64, BF16 or F16; not set: the model's own type
-  std::optional<std::string> base_model_name_or_path = {};  ///< not set: the configuration's
-  Write model_card = Write::yes;                            ///< README.md where there is none
-  /// LoadReport::fields of adapters that were loaded: what was read is written again, unknown
-  /// fields included, see peft_config_fields.
+  std::optional<DType> dtype = {};  ///< F32, F64, BF16 or F16; unset: the model's own type
+  std::optional<std::string> base_model_name_or_path = {};  ///< unset: the configuration's
+  Write model_card = Write::yes;                            ///< README.md, if there is none
+  /// LoadReport::fields of loaded adapters, by name. Writes again what was read, including unknown
+  /// fields; see peft_config_fields().
   std::map<std::string, Json> fields = {};
 };
 
-/// How load_adapter loads.
+/// Options of load_adapter().
 struct LoadOptions {
-  bool is_trainable = false;  ///< false: frozen also when it is active (inference_mode), as in PEFT
-  std::string base_model_name_or_path = {};  ///< the base's name, to be held against the file's
+  bool is_trainable = false;  ///< false: frozen even when active (inference_mode), as in PEFT
+  std::string base_model_name_or_path = {};  ///< the base's name, compared with the file's
   std::uint64_t seed = 0;                    ///< of the dropout masks
 };
 
-/// What load_adapter found beside what it needed.
+/// What load_adapter() found besides the adapter.
 struct LoadReport {
   Json fields;                              ///< of adapter_config.json, for saving it again
-  std::vector<std::string> unknown_fields;  ///< of which this library does not know the meaning
+  std::vector<std::string> unknown_fields;  ///< fields that this library does not know
   MatchReport matched;                      ///< the layers that have the adapter
-  /// Modules of which the adapter's file has another weight than the base's, which now acts;
-  /// save_pretrained does not write it again.
+  /// Modules whose base weight was replaced by a different one from the adapter's file.
+  /// save_pretrained() does not write that weight again.
   std::vector<std::string> replaced;
-  /// Each a sentence: PeftAdapter's, names of the configuration that do nothing, weights that took
-  /// the base's place, another base model, a scale below 0.25, an adapter that changes nothing.
+  /// One sentence each: PeftAdapter's warnings, names in the configuration without effect, replaced
+  /// base weights, a different base model, a scale below 0.25, an adapter that changes nothing.
   std::vector<std::string> warnings;
 };
 
 namespace detail {
 
-/// Refuses an adapter's name that is no name of a folder beside the others.
+/// Throws ConfigError for an adapter name that cannot be a folder name.
 inline void check_adapter_folder(const std::string& name) {
   if (!name.empty() && name != "." && name != ".." && name.find('/') == name.npos &&
       name.find('\0') == name.npos)
@@ -62,8 +62,8 @@ inline void check_adapter_folder(const std::string& name) {
                     "hold \"/\" or NUL");
 }
 
-/// PEFT replaces "all-linear" and the defaults of a model's type, which depend on the model, by the
-/// names that they stand for.
+/// Replaces "all-linear" and the defaults of a model type, which depend on the model, by the names
+/// they stand for, as PEFT does.
 template <class Base>
 NameSelection concrete_targets(LoRAModel<Base>& model, const std::string& adapter) {
   const LoRAConfig& config = model.config(adapter);
@@ -115,12 +115,12 @@ void warn_of_loaded(LoRAModel<Base>& model, const std::string& name, const PeftA
         "every B (of an embedding: A) is zero, so the adapter changes nothing");
 }
 
-/// Throws FormatError when the file has another rank than its configuration gives a layer, before
-/// anything of that size is allocated.
+/// Throws FormatError if a large rank in the configuration differs from the file's, before anything
+/// of that size is allocated.
 template <class Base>
 void check_ranks(LoRAModel<Base>& model, const std::string& name, const LoRAConfig& config,
                  const PeftAdapter& adapter) {
-  constexpr Index much = 1 << 12;  // smaller ranks are listed with all other faults, later
+  constexpr Index much = 1 << 12;  // smaller ranks are reported later with all other faults
   const auto is_much = [](const auto& entry) { return entry.second > much; };
   if (config.r <= much &&
       std::none_of(config.rank_pattern.begin(), config.rank_pattern.end(), is_much))
@@ -148,22 +148,22 @@ void check_ranks(LoRAModel<Base>& model, const std::string& name, const LoRAConf
 }  // namespace detail
 
 /// Saves adapters as PEFT does: "default" into `directory`, any other into `directory`/<its name>,
-/// each as adapter_model.safetensors and adapter_config.json (replace_peft_files says what a kill
-/// or an error leaves), and README.md once in `directory`. Folders are created. Keys and shapes are
-/// adapter_tensors'. The configuration is the one that the adapter was added with, see
-/// peft_config_fields; "all-linear" and a target_modules of null become the names that they stand
-/// for.
+/// each as adapter_model.safetensors and adapter_config.json, and one README.md into `directory`.
+/// Creates folders. Keys and shapes are those of adapter_tensors(). The configuration is the one
+/// that the adapter was added with (see peft_config_fields), except that "all-linear" and a null
+/// target_modules become the names they stand for.
 ///
 ///   save_pretrained(model, "my_adapter");   // or {.dtype = DType::BF16}
 ///   LoRAModel<Base> other(base);            // the same base, without adapters
 ///   const LoadReport report = load_adapter(other, "my_adapter");
 ///   for (const std::string& warning : report.warnings) std::cerr << warning << '\n';
 ///
-/// All adapters are checked before the first is written, and README.md is written before them. When
-/// writing one fails, those before it are saved, and README.md is not.
-/// Throws: ConfigError for an unknown adapter, a name that cannot be a folder's, another dtype, a value
-///   that the dtype cannot hold; IoError.
-/// Allocates: the tensors' bytes, only for another dtype than the model's own.
+/// Checks all adapters before it writes the first, and writes README.md before them. If writing an
+/// adapter fails, those before it stay saved, and a new README.md is removed again.
+/// replace_peft_files() says what a killed process or an error leaves of one adapter.
+/// Throws: ConfigError for an unknown adapter, a name that cannot be a folder name, an unsupported
+///   dtype, and a value out of the dtype's range; IoError.
+/// Allocates: the tensors' bytes, if dtype is not the model's own.
 /// Source: PEFT's PeftModel.save_pretrained, save_embedding_layers=False.
 template <class Base>
 void save_pretrained(LoRAModel<Base>& model, const std::filesystem::path& directory,
@@ -182,7 +182,7 @@ void save_pretrained(LoRAModel<Base>& model, const std::filesystem::path& direct
   for (const auto& [name, fields] : options.fields) {
     if (!model.has_adapter(name))
       throw ConfigError("save_pretrained: there are fields for " + in_quotes(name) +
-                        ", which is no adapter of the model");
+                        ", which is not an adapter of the model");
   }
   for (const std::string& name : names) {
     detail::check_adapter_folder(name);
@@ -207,14 +207,15 @@ void save_pretrained(LoRAModel<Base>& model, const std::filesystem::path& direct
   write_with_model_card(directory, prepared.front().config, write);
 }
 
-/// Adds the adapter of a directory to a model that has none of this name: on the layers that its
-/// configuration selects, with its tensors, active when no adapter is. Every key that is missing,
-/// unexpected or of another shape is named in one FormatError. A tensor that does not belong to the
-/// adapter is unexpected, except for copies of the base's weights, which PEFT writes of an adapted
-/// embedding or head by default. An equal copy changes nothing; another one replaces the model's
-/// frozen weight (both, where embedding and head are one), with a warning. Biases of the base change
-/// when the configuration's `bias` says that they are the adapter's. Nothing else of the base does.
-/// Throws: as PeftAdapter::open and LoRAModel::add_adapter; the model is then as it was.
+/// Loads the adapter of a directory into a model that has none of this name, on the layers that its
+/// configuration selects. It becomes active if no adapter is. Changes nothing if it throws.
+///
+/// The file may contain copies of base weights, which PEFT writes for an adapted embedding or head
+/// by default. An equal copy changes nothing. A different one replaces the model's frozen weight,
+/// for tied embedding and head both, with a warning. Base biases change if the configuration's
+/// `bias` makes them the adapter's. Nothing else in the base changes.
+/// Throws: as PeftAdapter::open and LoRAModel::add_adapter; FormatError that names every key that
+///   is missing, unexpected or of a wrong shape.
 /// Source: PEFT's PeftModel.load_adapter, which ignores missing and unexpected keys, and so a copy
 ///   whose name lacks "base_layer" though its module is adapted.
 template <class Base>
@@ -252,7 +253,7 @@ LoadReport load_adapter(LoRAModel<Base>& model, const std::filesystem::path& dir
   return report;
 }
 
-/// A base with an adapter, and what load_adapter reported.
+/// A base with an adapter, and the report of load_adapter().
 template <class Base>
 struct Pretrained {
   LoRAModel<Base> model;
@@ -260,7 +261,10 @@ struct Pretrained {
 };
 
 /// Wraps `base`, freezes it and loads the adapter of a directory as "default":
-/// auto [model, report] = from_pretrained(base, directory). Throws as load_adapter.
+///
+///   auto [model, report] = from_pretrained(base, directory);
+///
+/// Throws: as load_adapter().
 template <class Base>
 Pretrained<Base> from_pretrained(Base base, const std::filesystem::path& directory,
                                  const LoadOptions& options = {}) {
