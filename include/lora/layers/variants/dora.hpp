@@ -105,9 +105,9 @@ struct DoRA : PlainLoRA {
     return adapter.own.front().parameter;
   }
 
-  /// Computes c and n for a forward of T rows. `keep_u` makes room for u, which backward and dropout
-  /// need. Outside training, reuses the n in Adapter::norm while A, B, s and W stay the same; in
-  /// training every step changes them.
+  /// Computes c and n for a forward of T rows. `keep_u` makes room for u, which backward and
+  /// dropout need. Outside training, reuses the n in Adapter::norm while A, B, s and W stay the
+  /// same; in training every step changes them.
   /// Allocates: when sizes change and, outside training, when n does.
   template <class S>
   static void start(const Adapter<S>& adapter, const BaseMap<S>& base, Index T, bool training,
