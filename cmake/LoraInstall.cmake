@@ -19,7 +19,8 @@ install(FILES ${PROJECT_BINARY_DIR}/loraConfig.cmake ${PROJECT_BINARY_DIR}/loraC
         DESTINATION ${LORA_CMAKE_DIR} COMPONENT headers)
 
 if(LORA_BUILD_TOOLS)
-  install(TARGETS lora_program RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT tools)
+  # Optional: who wants the headers alone builds nothing before the installation.
+  install(TARGETS lora_program RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT tools OPTIONAL)
   install(FILES ${PROJECT_SOURCE_DIR}/tools/copyright DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/lora-tools COMPONENT tools)
 
   set(CPACK_GENERATOR DEB)

@@ -32,6 +32,30 @@ TEST(Commands, HelpOfOneIsItsOwn) {
   }
 }
 
+TEST(Commands, HelpOfFinetuneSaysDefaults) {
+  const std::string help = run({"help", "finetune"}).out;
+  const auto line = [&](const std::string& option) {
+    const std::size_t at = help.find("  --" + option + " ");
+    return at == help.npos ? "" : help.substr(at, help.find('\n', at) - at);
+  };
+  for (const auto& [option, standard] :
+       std::vector<std::pair<std::string, std::string>>{{"output", "[results/finetune]"},
+                                                        {"dtype", "float32, bfloat16 [float32]"},
+                                                        {"max-length", "[1024]"},
+                                                        {"validation-share", "[0.1]"},
+                                                        {"merge", "[false]"},
+                                                        {"early-stopping-patience", "[not set]"},
+                                                        {"per-device-eval-batch-size", "[4]"},
+                                                        {"learning-rate", "[0.0002]"},
+                                                        {"lr-scheduler-type", "[cosine]"},
+                                                        {"loraplus-lr-ratio", "[not set]"},
+                                                        {"r", "[16]"},
+                                                        {"lora-alpha", "[32.0]"},
+                                                        {"target-modules", "[all-linear]"},
+                                                        {"bias", "[none]"}})
+    EXPECT_TRUE(line(option).ends_with(standard)) << option << ": " << line(option);
+}
+
 TEST(Commands, SaysItsVersion) {
   const Ran version = run({"--version"});
   EXPECT_EQ(version.code, 0);

@@ -217,6 +217,11 @@ TEST(GenerateProgram, TheCommandLineGoesBeforeTheModelsDefaults) {
   EXPECT_EQ(generation_config(request, own), expected);
   request.temperature = {}, expected.do_sample = true;  // because of min_p
   EXPECT_EQ(generation_config(request, own), expected);
+  request.temperature = -1;
+  EXPECT_EQ(message_of<lora::ConfigError>([&] { generation_config(request, own); }),
+            "--temperature is -1, expected 0, which takes the most probable token, or a positive "
+            "number up to 1e30");
+  request.temperature = {};
   request.top_p = -1;
   EXPECT_THROW(generation_config(request, own), lora::ConfigError);
 }
