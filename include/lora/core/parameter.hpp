@@ -94,4 +94,12 @@ ParameterCount count_parameters(T& object) {
   return n;
 }
 
+/// Whether any tensor that `object` lists is trainable.
+template <class T>
+bool is_trained(T& object) {
+  bool trained = false;
+  object.for_each_parameter("", [&](const auto&, auto& p) { trained = trained || p.trainable; });
+  return trained;
+}
+
 }  // namespace lora

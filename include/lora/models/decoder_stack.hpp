@@ -18,14 +18,6 @@ enum class Keep {
   everything,  ///< all that backward needs
 };
 
-/// Whether any tensor that `object` lists is trainable.
-template <class T>
-bool is_trained(T& object) {
-  bool trained = false;
-  object.for_each_parameter("", [&](const auto&, auto& p) { trained = trained || p.trainable; });
-  return trained;
-}
-
 /// Returns the pass for an embedding. It keeps the adapter names of rows only if the embedding has
 /// adapters, because an embedding rejects them.
 template <class S>

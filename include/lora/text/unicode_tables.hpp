@@ -1,4 +1,4 @@
-// Properties of code points, packed by tests/text/make_unicode_tables.py for unicode.hpp.
+// Properties of code points, packed by tools/make_unicode_tables.py for unicode.hpp.
 #pragma once
 
 #include <string_view>

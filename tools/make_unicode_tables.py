@@ -2,7 +2,7 @@
 """Writes include/lora/text/unicode_tables.hpp from the Unicode database of a Python module.
 
   python3 -m pip install unicodedata2==16.0.0 tokenizers
-  python3 tests/text/make_unicode_tables.py > include/lora/text/unicode_tables.hpp
+  python3 tools/make_unicode_tables.py > include/lora/text/unicode_tables.hpp
 
 Needed only to move to another version of Unicode: the header is committed. Version 16 is the one
 whose letters and numbers HuggingFace's tokenizers know (through Oniguruma), code point for code
@@ -112,7 +112,7 @@ def main():
     version = unicode.unidata_version
     if version != "16.0.0":
         sys.exit(f"unicodedata2 knows Unicode {version}, expected 16.0.0")
-    print(f"""// Properties of code points, packed by tests/text/make_unicode_tables.py for unicode.hpp.
+    print(f"""// Properties of code points, packed by tools/make_unicode_tables.py for unicode.hpp.
 #pragma once
 
 #include <string_view>
