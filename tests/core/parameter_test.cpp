@@ -101,4 +101,19 @@ TEST(Parameter, AShapeThatWrapsAroundIsRefused) {
   EXPECT_NO_THROW(made({3, 0}));
 }
 
+struct Two {
+  Parameter<float> a{Matrix<float>::Zero(1, 2)}, b{Matrix<float>::Zero(2, 2)};
+  template <class Fn>
+  void for_each_parameter(const NamePath& prefix, Fn&& fn) {
+    fn(NamePath(prefix, "a"), a);
+    fn(NamePath(prefix, "b"), b);
+  }
+};
+TEST(Parameter, AnObjectIsTrainedWhenOneOfItsTensorsIs) {
+  Two two;
+  EXPECT_FALSE(lora::is_trained(two));
+  two.b.set_trainable(true);
+  EXPECT_TRUE(lora::is_trained(two));
+}
+
 }  // namespace parameter_test

@@ -133,8 +133,25 @@ def others(cases):
               tensors, configs=configs, scaling=dict(layer.scaling))
 
 
+def over_bfloat16(cases):
+    draw, config = Draw("dora_over_bfloat16"), {"r": 3, "lora_alpha": 5, "use_dora": True}
+    layer = adapted(draw, {"layer": nn.Linear(14, 9)}, {"default": config}, torch.float32).layer
+    draw_magnitudes(draw, layer)
+    layer.base_layer.to(torch.bfloat16)
+    x, dy = draw.normal(6, 14, dtype=torch.bfloat16), draw.normal(6, 9, dtype=torch.bfloat16)
+    y = layer(x)
+    (y * dy).sum().backward()
+    trained = {**factors_of(layer), "m": magnitude_of(layer)}
+    cases.add("dora_over_bfloat16", "dora_dtype",
+              "base and x in bfloat16, adapter in float32: y within a unit in the last place of the "
+              "largest in bfloat16, gradients within 1e-2 of the largest",
+              {"x": x, "dy": dy, "y": y, **base_of(layer), **trained, **gradients(trained)},
+              config=config, scaling=layer.scaling["default"])
+
+
 def make(folder):
     cases = Cases(folder)
     linears(cases)
+    over_bfloat16(cases)
     others(cases)
     write_json(folder / "cases.json", {"versions": versions("torch", "peft"), "cases": cases.rows})

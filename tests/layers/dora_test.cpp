@@ -196,6 +196,32 @@ TEST(GoldenDoRA, TheSecondAdapterTakesWhatTheFirstMakes) {
       "variants");
 }
 
+// PEFT rounds the base's output to bfloat16, and then the sum: half a unit in the last place each,
+// where we round neither.
+TEST(GoldenDoRA, OverBfloat16) {
+  for_each_golden_case(
+      "dora_dtype",
+      [](const GoldenCase& one) {
+        const SafetensorsFile file = one.tensors();
+        LoRALinear<float> layer(
+            FrozenWeight<float>::pack(file.matrix<float>("W"), Precision::bfloat16),
+            Matrix<float>(file.matrix<float>("b").reshaped(1, file.info("b").shape[0])));
+        const Adapter<float>& adapter = add_golden_adapter(
+            layer, dora_adapter(Json::object(), one.at("scaling").get<double>()), file);
+        const Matrix<float> x = file.matrix<float>("x"), dy = file.matrix<float>("dy");
+        Matrix<float> y(x.rows(), dy.cols()), dx;
+        LoRALinear<float>::Tape tape;
+        layer.forward(x, y, &tape);
+        layer.backward(x, dy, tape, &dx);
+        expect_close(y, file.matrix<double>("y"), 0x1p-7, "y");
+        expect_close(adapter.A.grad, file.matrix<double>("dA"), 1e-2, "dA");
+        expect_close(adapter.B.grad, file.matrix<double>("dB"), 1e-2, "dB");
+        expect_close(magnitude(layer, "default").grad,
+                     file.matrix<double>("dm").reshaped(1, dy.cols()), 1e-2, "dm");
+      },
+      "variants");
+}
+
 // ---- gradients ----
 
 template <class S>
