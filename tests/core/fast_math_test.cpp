@@ -24,7 +24,8 @@ Compiled compile(const std::string& flags) {
   std::ofstream(source) << "#include <lora/core/types.hpp>\n"
                            "int main() { return 0; }\n";
   std::string command = "'" LORA_CXX_COMPILER "' -std=c++20 -fsyntax-only -I '" LORA_SOURCE_DIR;
-  command += "/include' " + flags + " '" + source + "' > '" + log + "' 2>&1";
+  command += "/include' -isystem '" LORA_EIGEN_FOLDER "' " + flags + " '" + source + "' > '" + log +
+             "' 2>&1";
   const bool accepted = std::system(command.c_str()) == 0;
   std::ifstream in(log);
   return {accepted, std::string(std::istreambuf_iterator<char>(in), {})};

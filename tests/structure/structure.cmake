@@ -40,11 +40,8 @@ set_target_properties(headers_alone PROPERTIES EXCLUDE_FROM_ALL ON)
 target_sources(two_units_test PRIVATE structure/two_units_second.cpp)
 target_include_directories(two_units_test PRIVATE ${lora_generated})
 
-# fast_math_test asks the compiler which flags are refused.
-target_compile_definitions(fast_math_test PRIVATE LORA_CXX_COMPILER="${CMAKE_CXX_COMPILER}")
-
-# compile_memory_test runs the compiler.
-foreach(name structure_tests compile_memory_test)
+# These tests run the compiler: fast_math_test asks it which flags are refused, compile_memory_test what it needs.
+foreach(name core_tests fast_math_test structure_tests compile_memory_test)
   target_compile_definitions(${name} PRIVATE LORA_CXX_COMPILER="${CMAKE_CXX_COMPILER}"
                              LORA_EIGEN_FOLDER="$<TARGET_PROPERTY:Eigen3::Eigen,INTERFACE_INCLUDE_DIRECTORIES>")
 endforeach()
