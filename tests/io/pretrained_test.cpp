@@ -555,8 +555,8 @@ TEST(Pretrained, AllThatDoesNotFitIsListedAndTheModelIsAsBefore) {
          "\n  base_model.model.block.0.v.lora_A.weight: shape is [2, 5], expected [2, 6]",
          "\n  unexpected: base_model.model.block.0.c.lora_A.weight",
          "\n  unexpected: base_model.model.block.0.c.lora_B.weight",
-         "\n  base_model.model.block.0.q.weight: is a weight of the base",
-         "\n  base_model.model.embed.base_layer.weight: is a weight of the base"}));
+         "\n  base_model.model.block.0.q.weight: is a base weight",
+         "\n  base_model.model.embed.base_layer.weight: is a base weight"}));
     EXPECT_EQ(snapshot(model), before);
     EXPECT_TRUE(same_bits(model.base().run(), out));
   }
