@@ -1,4 +1,4 @@
-// What the commands on files share: reading tensors, writing adapters, numbers for people.
+// Helpers of the file commands: read tensors, write adapters, format numbers and tables.
 #pragma once
 
 #include "support/output_path.hpp"
@@ -24,10 +24,10 @@ namespace tools {
 using lora::DType;
 using lora::printable;
 
-/// x in six digits.
+/// Formats x with six digits.
 inline std::string short_number(double x) { return lora::number_text(x, 6); }
 
-/// Rows of text as columns: numbers' columns to the right of a name's.
+/// Formats rows as a table: the first column aligned left, the others right.
 inline std::string table_text(const std::vector<std::vector<std::string>>& rows) {
   std::vector<std::size_t> widths;
   for (const auto& row : rows) {
@@ -46,7 +46,7 @@ inline std::string table_text(const std::vector<std::vector<std::string>>& rows)
   return text;
 }
 
-/// An adapter's folder; what of it is ignored is said on standard error.
+/// Opens an adapter's folder and prints its warnings to standard error.
 inline lora::PeftAdapter open_adapter(const std::filesystem::path& directory) {
   lora::PeftAdapter adapter = lora::PeftAdapter::open(directory);
   for (const std::string& warning : adapter.warnings())
@@ -61,15 +61,16 @@ inline bool has_checkpoint(const std::filesystem::path& directory) {
          std::filesystem::exists(directory / lora::checkpoint_index_file, ignored);
 }
 
-/// A new adapter's configuration names its base, and JSON holds UTF-8 alone.
+/// Throws unless the base's path is UTF-8: the new adapter's configuration names it, and JSON holds
+/// only UTF-8.
 inline void expect_utf8_base(const std::filesystem::path& base) {
   if (is_utf8(base.string())) return;
   throw lora::ConfigError("--base is " + lora::in_quotes(base.string()) +
                           ", which is not UTF-8; adapter_config.json cannot hold it");
 }
 
-/// Refuses an output folder that is read, or has a file in an adapter's place that is, and one that
-/// holds something else than an adapter to be overwritten.
+/// Throws if the output folder, or an adapter file in it, is an input, or if the folder contains
+/// anything but an adapter that can be overwritten.
 inline void check_adapter_output(const std::filesystem::path& output, const InputPaths& inputs) {
   const std::filesystem::path directory = detail::resolved(output);
   refuse_input_as_output(
@@ -87,8 +88,8 @@ inline void check_adapter_output(const std::filesystem::path& output, const Inpu
   }
 }
 
-/// Adds a tensor in another type. Throws lora::Error, naming it, when a finite number of the file
-/// would not be finite any more.
+/// Adds a tensor, converted to another type.
+/// Throws: lora::Error that names the tensor if a finite number would no longer be finite.
 inline void add_converted(lora::SafetensorsWriter& writer, const lora::SafetensorsFile& file,
                           const std::string& name, DType dtype) {
   const lora::TensorInfo& info = file.info(name);
@@ -106,7 +107,7 @@ inline void add_converted(lora::SafetensorsWriter& writer, const lora::Safetenso
   writer.add(name, dtype, info.shape, std::move(bytes));
 }
 
-/// Writes an adapter and, where there is none, its README.md.
+/// Writes an adapter, and its README.md if there is none.
 inline void write_adapter(const std::filesystem::path& directory, const lora::LoRAConfig& config,
                           const lora::Json& fields, const lora::SafetensorsWriter& tensors) {
   lora::check_peft_files(directory, fields, tensors);
@@ -115,8 +116,8 @@ inline void write_adapter(const std::filesystem::path& directory, const lora::Lo
   std::cout << "wrote " << directory.string() << "\n";
 }
 
-/// A (r, D) and B (O, r) of a module as matrices, kernels flattened, and its scale. An embedding's
-/// change the transposed table.
+/// Reads A (r, D) and B (O, r) of a module as matrices, with flattened kernels, and its scale.
+/// Those of an embedding change the transposed table.
 template <class S>
 lora::LowRankFactors<S> read_factors(const lora::PeftAdapter& adapter,
                                      const lora::PeftModule& module) {

@@ -1,4 +1,4 @@
-// A byte-level BPE vocabulary learnt from a text, as a tokenizer.json that transformers reads.
+// Learns a byte-level BPE vocabulary and writes it as a tokenizer.json that transformers reads.
 #pragma once
 
 #include <lora/io/json.hpp>
@@ -14,10 +14,10 @@
 
 namespace tools {
 
-/// Learns merges until the vocabulary has `size` tokens, `special` ones included, or no pair occurs
-/// twice. Text is cut as Qwen2 does. Ties go to the pair that sorts first, so the same text gives
-/// the same vocabulary. Source: Sennrich et al., "Neural Machine Translation of Rare Words with
-/// Subword Units", 2016.
+/// Learns merges until the vocabulary has `size` tokens, including `special` ones, or no pair
+/// occurs twice. Splits text as Qwen2 does. Ties go to the pair that sorts first, so the same text
+/// gives the same vocabulary.
+/// Source: Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units", 2016.
 class BpeTrainer {
  public:
   void add(std::string_view text) {

@@ -36,7 +36,7 @@ if [ -e /dev/full ]; then
   "$program" finetune --config examples/data/finetune.json --output "$folder/full" --samples 0 --quiet \
     --max-steps 1 > /dev/full 2> "$folder/err" || code=$?
   [ "$code" = 2 ] || fault "lost output: exit status $code, expected 2"
-  said "standard output: could not be written to the end"
+  said "standard output: could not be written completely"
   [ -e "$folder/full/adapter_model.safetensors" ] || fault "lost output lost the adapter too"
 fi
 

@@ -1,4 +1,4 @@
-// lora combine: several adapters' files as one.
+// lora combine: combines the files of several adapters into one adapter.
 #pragma once
 
 #include "adapter_output.hpp"
@@ -71,9 +71,8 @@ class AdapterCombination {
           "merge it instead");
     }
     if (config.bias != "none") {
-      throw lora::ConfigError(where +
-                              "holds biases of the base (bias = " + lora::in_quotes(config.bias) +
-                              "), which belong to one adapter alone");
+      throw lora::ConfigError(where + "holds biases of the base (bias = " +
+                              lora::in_quotes(config.bias) + "), which cannot be combined");
     }
   }
   void collect(std::size_t adapter, const lora::PeftModule& module) {
@@ -82,7 +81,7 @@ class AdapterCombination {
     if (!sources.empty() && sources[0].module->embedding != module.embedding) {
       throw lora::ConfigError(adapters_[adapter].tensors().where() + ": layer " +
                               lora::in_quotes(module.name) +
-                              " is an embedding in one adapter and none in another");
+                              " is an embedding in one adapter but not in another");
     }
     sources.push_back({adapter, &module});
   }
@@ -105,7 +104,7 @@ class AdapterCombination {
     }
     const lora::SafetensorsFile& file = adapters_[first.adapter].tensors();
     const auto add = [&](const std::string& key, const lora::Matrix<float>& values) {
-      std::vector<Index> shape = file.info(key).shape;  // a convolution's has its kernel too
+      std::vector<Index> shape = file.info(key).shape;  // includes a convolution's kernel
       shape[0] = values.rows();
       if (shape.size() == 2) shape[1] = values.cols();
       if (shape.size() > 2 && &values == &sum.B) shape[1] = values.cols();
@@ -120,7 +119,7 @@ class AdapterCombination {
     return std::string(lora::peft_prefix) + std::string(lora::without_peft_prefix(key));
   }
 
-  /// Whether the adapter's configuration saves this module whole, or one that it is in.
+  /// Whether the adapter's modules_to_save names this module or one that contains it.
   static bool is_saved_whole(const lora::PeftAdapter& adapter, std::string module) {
     const std::vector<std::string> entries = adapter.config().effective_modules_to_save();
     for (std::size_t end = module.size(); end != module.npos; end = module.rfind('.')) {
@@ -132,8 +131,8 @@ class AdapterCombination {
     return false;
   }
 
-  /// What one adapter has saved whole is taken over; it cannot be weighted. Weights of the base
-  /// that PEFT leaves beside adapted embeddings and heads (save_embedding_layers) are kept once.
+  /// Copies the modules that one adapter saves as a whole, which cannot be weighted. Keeps one copy
+  /// of the base weights that PEFT saves with adapted embeddings and heads (save_embedding_layers).
   void keep_saved() {
     std::map<std::string, std::size_t> owners;
     for (std::size_t i = 0; i < adapters_.size(); ++i) {
@@ -170,7 +169,7 @@ class AdapterCombination {
       }
     }
     for (const auto& [module, copy] : base_copies_) {
-      if (owners.count(module) != 0) continue;  // replaced by what an adapter has saved whole
+      if (owners.count(module) != 0) continue;  // an adapter's modules_to_save replaces it
       const char* end = sources_.count(module) != 0 ? ".base_layer.weight" : ".weight";
       take(with_prefix(module) + end, copy);
     }
@@ -212,7 +211,8 @@ class AdapterCombination {
 
 }  // namespace detail
 
-/// Writes the combination of adapters of one base, as lora::add_weighted_adapter makes it.
+/// Writes the combination of several adapters of one base, as lora::add_weighted_adapter computes
+/// it.
 inline void combine_adapters(const CombineRequest& request) {
   check_adapter_output(request.output, request.adapters);
   detail::AdapterCombination(request).write();

@@ -25,17 +25,17 @@ struct Command {
 constexpr Command commands[] = {
     {"finetune", "train an adapter on a file of instructions or texts", run_finetune},
     {"generate", "write text with a model and its adapters, or chat", run_generate},
-    {"score", "loss and logits of a model on given ids", run_score},
-    {"data", "what finetune learns from a file, record by record", run_data},
-    {"tokenize", "ids and pieces of a text, and back", run_tokenize},
-    {"info", "what is in an adapter, a base model or a file", run_info},
-    {"diff", "in what two adapters differ", run_diff},
-    {"merge", "base and adapter as one checkpoint", run_merge},
-    {"combine", "several adapters of one base as one", run_combine},
-    {"extract", "the adapter nearest to a fine-tuned model", run_extract},
-    {"convert", "an adapter in another type of numbers", run_convert},
-    {"to-gguf", "an adapter for llama.cpp", run_to_gguf},
-    {"from-gguf", "an adapter of llama.cpp's for PEFT", run_from_gguf},
+    {"score", "compute loss and logits of a model on given ids", run_score},
+    {"data", "show what finetune learns from a file, record by record", run_data},
+    {"tokenize", "show ids and pieces of a text, or the text of ids", run_tokenize},
+    {"info", "show what is in an adapter, a base model or a file", run_info},
+    {"diff", "show how two adapters differ", run_diff},
+    {"merge", "merge an adapter into its base, as one checkpoint", run_merge},
+    {"combine", "combine several adapters of one base into one", run_combine},
+    {"extract", "extract the adapter nearest to a fine-tuned model", run_extract},
+    {"convert", "convert an adapter to another number type", run_convert},
+    {"to-gguf", "convert an adapter for llama.cpp", run_to_gguf},
+    {"from-gguf", "convert an adapter of llama.cpp for PEFT", run_from_gguf},
 };
 
 const Command* find(const std::string& name) {
@@ -46,7 +46,7 @@ const Command* find(const std::string& name) {
 
 std::string help_text() {
   std::string text =
-      "Fine-tunes language models with LoRA, and looks after adapters, models and data.\n"
+      "Fine-tunes language models with LoRA, and manages adapters, models and data.\n"
       "Usage: lora COMMAND [OPTIONS]\n\nCommands:\n";
   for (const Command& one : commands) {
     std::string name = one.name;
@@ -90,7 +90,7 @@ int help_of(const std::string& name) {
 
 int run_lora(int argc, const char* const* argv) {
   const std::string first = argc > 1 ? argv[1] : "", second = argc > 2 ? argv[2] : "";
-  // A command says errors and lost output under its own name.
+  // A command reports errors and lost output under its own name.
   if (const Command* command = find(first)) return command->run(argc - 1, argv + 1);
   if (first == "help" && !second.empty()) return help_of(second);
   return run_program({"lora"}, [&] {

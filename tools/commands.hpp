@@ -3,7 +3,7 @@
 
 namespace tools {
 
-/// Each takes the command's own name as argv[0] and its options behind it, says errors on standard
+/// Each takes the command's name as argv[0] and its options after it, reports errors on standard
 /// error, and returns the exit code of the process.
 int run_finetune(int argc, const char* const* argv);
 int run_generate(int argc, const char* const* argv);
@@ -19,7 +19,7 @@ int run_diff(int argc, const char* const* argv);
 int run_tokenize(int argc, const char* const* argv);
 int run_data(int argc, const char* const* argv);
 
-/// The program: chooses the command that argv[1] names, or shows help or the version.
+/// Runs the program: the command that argv[1] names, or help or the version.
 int run_lora(int argc, const char* const* argv);
 
 }  // namespace tools

@@ -1,5 +1,5 @@
-// lora data: what finetune makes of each record: the rendered text, its ids, and which of them the
-// loss counts.
+// lora data: shows what finetune makes of each record: the rendered text, its ids, and which of
+// them the loss counts.
 #pragma once
 
 #include "finetune_data.hpp"
@@ -22,7 +22,7 @@ namespace tools {
 
 namespace detail {
 
-/// How counted text is told from other text.
+/// The marks around text that the loss counts.
 struct CountedMarks {
   std::string begin, end;
 };
@@ -30,12 +30,12 @@ inline CountedMarks counted_marks(bool color) {
   return color ? CountedMarks{"\x1b[1;32m", "\x1b[0m"} : CountedMarks{"⟦", "⟧"};
 }
 
-/// Whether the loss scores the token: the first is predicted by nothing.
+/// Whether the loss scores the token. Nothing predicts the first one.
 inline bool is_counted(const lora::TokenizedExample& example, std::size_t i) {
   return i > 0 && example.labels[i] != lora::ignored_label;
 }
 
-/// fn(begin, end, counted) for each stretch of tokens that all count or all do not.
+/// Calls fn(begin, end, counted) for each run of tokens that are all counted or all not.
 template <class Fn>
 void for_each_stretch(const lora::TokenizedExample& example, Fn&& fn) {
   for (std::size_t begin = 0, end = 0; begin < example.ids.size(); begin = end) {
@@ -45,7 +45,7 @@ void for_each_stretch(const lora::TokenizedExample& example, Fn&& fn) {
   }
 }
 
-/// The text that the ids spell, with what counts between marks. A mark ends with its line.
+/// Returns the text of the ids, with counted text between marks. A mark ends with its line.
 inline std::string marked_text(const lora::TokenizedExample& example,
                                const lora::Tokenizer& tokenizer, const CountedMarks& marks) {
   std::string text = "  ";
@@ -68,7 +68,7 @@ inline std::string marked_text(const lora::TokenizedExample& example,
   return text + "\n";
 }
 
-/// The ids in lines of 100 columns, those that count between marks.
+/// Returns the ids in lines of 100 columns, with counted ids between marks.
 inline std::string marked_ids(const lora::TokenizedExample& example, const CountedMarks& marks) {
   std::string text;
   std::size_t column = 0;
@@ -92,7 +92,7 @@ inline std::string marked_ids(const lora::TokenizedExample& example, const Count
   return text + "\n";
 }
 
-/// What became of one record, as lines; adds its examples to `total`.
+/// Describes one record in lines, and adds its examples to `total`.
 inline std::string record_text(const lora::Conversation& record, const RecordRules& rules,
                                const lora::Tokenizer& tokenizer, const CountedMarks& marks,
                                lora::TokenizeReport& total) {
@@ -123,8 +123,8 @@ inline std::string record_text(const lora::Conversation& record, const RecordRul
   return text;
 }
 
-/// The size of the model's vocabulary and its positions; without a config.json the tokenizer's own
-/// and no limit.
+/// Returns the model's vocabulary size and number of positions; without a config.json, the
+/// tokenizer's size and no limit.
 inline std::pair<Index, Index> model_limits(const std::filesystem::path& model,
                                             const lora::Tokenizer& tokenizer) {
   std::error_code ignored;
@@ -166,19 +166,19 @@ inline void show_data(const FinetuneOptions& options, Index records, bool color)
 
 }  // namespace detail
 
-/// The command: parses, runs, and says errors on standard error. Returns the exit code.
+/// Runs the command and reports errors on standard error. Returns the exit code.
 inline int data_command(int argc, const char* const* argv) {
   CLI::App app("Shows what finetune learns from the records of a file.", "lora data");
   app.footer(
-      "Options are those of finetune, and mean the same; --config takes its file. What the loss\n"
-      "counts is in colour on a terminal, and elsewhere between the brackets ⟦ and ⟧.\n"
+      "Options are those of finetune and mean the same; --config takes its file. Text that the\n"
+      "loss counts is in colour on a terminal, and elsewhere between the brackets ⟦ and ⟧.\n"
       "Exit status: 0 done, 2 an error, with its reason on standard error.\n");
   return run_program({"lora data"}, [&] {
     FinetuneSettings settings(app, {"model", "data", "task", "template", "system", "max_length",
                                     "loss_on", "bad_record", "fields"});
     Index records = 3;
     std::string color = "auto";
-    app.add_option("--records", records, "how many of them, from the first on [3]")
+    app.add_option("--records", records, "number of records to show, from the first [3]")
         ->option_text("N")
         ->check(CLI::Range(Index{1}, Index{1} << 40));
     app.add_option("--color", color, "in colour: auto, on a terminal unless NO_COLOR is set [auto]")

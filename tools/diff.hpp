@@ -1,4 +1,4 @@
-// lora diff: in what two adapters differ.
+// lora diff: shows how two adapters differ.
 #pragma once
 
 #include "adapter_output.hpp"
@@ -25,7 +25,7 @@ class AdapterDiff {
   }
 
  private:
-  /// Every field that the library knows, with its default where the file has none, and the others.
+  /// All fields: those that the library knows, with defaults for those missing, and the others.
   static std::map<std::string, std::string> fields_of(const lora::PeftAdapter& adapter) {
     std::map<std::string, std::string> fields;
     const lora::Json known = lora::peft_config_fields(adapter.config());
@@ -95,7 +95,7 @@ class AdapterDiff {
       if (d > 0) relative = std::max(relative, d / std::max(std::abs(u), std::abs(v)));
     }
     if (!known) return differ(about + "values differ, some of them infinite or NaN");
-    if (absolute == 0) return;  // other types or the sign of a zero
+    if (absolute == 0) return;  // only the types or the sign of a zero differ
     differ(about + "values differ by at most " + short_number(absolute) + ", relative " +
            short_number(relative));
   }
@@ -109,7 +109,7 @@ class AdapterDiff {
       const auto a = read_factors<double>(one_, module),
                  b = read_factors<double>(two_, *found->second);
       if (a.A.cols() != b.A.cols() || a.B.rows() != b.B.rows() || a.groups != b.groups) continue;
-      // The magnitudes of DoRA are compared as tensors; what they make of W depends on W.
+      // DoRA's magnitudes are compared as tensors; their effect depends on W.
       const std::string about =
           (module.m_key.empty() ? "update of " : "s B A of ") + printable(module.name) + ": ";
       if (!a.finite() || !b.finite()) {
@@ -136,7 +136,7 @@ class AdapterDiff {
 
 }  // namespace detail
 
-/// Prints in what two adapters differ; true when in nothing.
+/// Prints how two adapters differ. Returns whether they are equal.
 inline bool print_diff(const std::filesystem::path& first, const std::filesystem::path& second) {
   return detail::AdapterDiff(first, second).print();
 }

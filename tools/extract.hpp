@@ -1,4 +1,4 @@
-// lora extract: the adapter that comes nearest to a fine-tuned model.
+// lora extract: extracts the adapter nearest to a fine-tuned model.
 #pragma once
 
 #include "adapter_output.hpp"
@@ -64,7 +64,7 @@ class Extraction {
         request_.targets.begin(), request_.targets.end(),
         [&](const std::string& name) { return module == name || module.ends_with("." + name); });
   }
-  /// By its name alone, which is all that a checkpoint has.
+  /// Judges by the name, which is all that a checkpoint has.
   static bool is_embedding(const std::string& module) {
     const std::string last = lora::last_name(module);
     return last.find("embed") != last.npos || last == "wte" || last == "wpe";
@@ -118,7 +118,7 @@ class Extraction {
       left_out_.push_back(name + (linear                 ? " (not among --target-modules)"
                                   : is_embedding(module) ? " (an embedding)"
                                   : is_norm(module)      ? " (a norm)"
-                                                         : " (no weight of a linear layer)"));
+                                                         : " (not a weight of a linear layer)"));
     }
   }
   bool differs(const std::string& name) const {
@@ -173,7 +173,7 @@ class Extraction {
   const ExtractRequest& request_;
   lora::CheckpointFiles base_, tuned_;
   lora::CheckpointStructure structure_;
-  bool conv1d_ = false;  // of a layer that was extracted
+  bool conv1d_ = false;  // whether an extracted layer is a Conv1D
   std::vector<std::string> targets_, left_out_;
   std::vector<lora::ModuleInfo> modules_;
   std::vector<lora::ModuleRank> ranks_;
@@ -182,7 +182,7 @@ class Extraction {
 
 }  // namespace detail
 
-/// Writes the adapter of the given rank that is nearest to tuned - base, layer by layer, and prints
+/// Writes the adapter of the given rank that is nearest to tuned - base in each layer, and prints
 /// the share of each difference's energy that it keeps.
 inline void extract_adapter(const ExtractRequest& request) {
   check_adapter_output(request.output, {request.base, request.tuned});

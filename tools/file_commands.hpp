@@ -1,4 +1,4 @@
-// The commands that read files and write others, or show what is in them.
+// The commands that convert or show files.
 #pragma once
 
 #include "diff.hpp"
@@ -37,16 +37,16 @@ inline int merge_command(const FileOptions& options) {
   return 0;
 }
 
-/// The base's own weights that PEFT leaves beside an adapted embedding or head must be those of the
-/// base, where the folder holds them.
+/// Throws unless the base weights that PEFT saves with an adapted embedding or head equal those of
+/// the base, if its folder has weights.
 inline void check_base_copies(const lora::PeftAdapter& adapter, const std::filesystem::path& base) {
   std::optional<lora::CheckpointFiles> files;
   for (const std::string& key : adapter.other_tensors()) {
     const std::string module = lora::copied_module(adapter.config(), key);
     if (module.empty()) continue;
     if (!files && !has_checkpoint(base)) {
-      std::cerr << "lora: " << base.string() << ": has no weights, so that the base's weights "
-                << "which the adapter's file holds (" << lora::printable(key)
+      std::cerr << "lora: " << base.string() << ": has no weights, so the base weights "
+                << "in the adapter's file (" << lora::printable(key)
                 << " and others) are left out without being compared\n";
       return;
     }
@@ -60,8 +60,8 @@ inline void check_base_copies(const lora::PeftAdapter& adapter, const std::files
     const lora::SafetensorsFile& file = files->file_of(found.empty() ? name : found);
     if (lora::same_tensors(adapter.tensors(), key, file, found)) continue;
     throw lora::FormatError(adapter.tensors().where() + ": tensor " + lora::in_quotes(key) +
-                            " is a weight of the base, but not " + lora::in_quotes(found) + " of " +
-                            file.where() +
+                            " is a base weight that differs from " + lora::in_quotes(found) +
+                            " of " + file.where() +
                             ", and GGUF has no place for it: merge the adapter, or give the "
                             "base that it was trained on");
   }
@@ -119,8 +119,8 @@ inline int diff_command(const FileOptions& options) {
 
 }  // namespace detail
 
-/// One of these commands: parses, acts, and says errors on standard error. Returns the exit code, 2
-/// also when standard output did not take all that was printed.
+/// Runs one of these commands and reports errors on standard error. Returns the exit code: 2 also
+/// if standard output could not be written completely.
 inline int run_file_command(const std::string& name, void (detail::FileCommandLine::*define)(),
                             int (*act)(const FileOptions&), int argc, const char* const* argv) {
   FileOptions options;

@@ -1,4 +1,4 @@
-// The command lines of the commands on files: merge, combine, extract, to-gguf and the others.
+// Parses the command lines of the file commands: merge, combine, extract, to-gguf and the others.
 #pragma once
 
 #include "combine.hpp"
@@ -12,7 +12,7 @@
 
 namespace tools {
 
-/// What one of the commands was given.
+/// The options of one command.
 struct FileOptions {
   std::filesystem::path path, second, base, adapter, gguf, output;
   std::optional<DType> dtype;
@@ -35,7 +35,7 @@ class FileCommandLine {
     app.get_formatter()->column_width(34);
   }
 
-  /// What CLI11 has left as text, once all is parsed.
+  /// Converts the options that CLI11 leaves as text.
   void finish() {
     if (!type_.empty()) options_.combine.options.type = lora::combination_type(type_);
     if (sign_ == "total") options_.combine.options.majority_sign_method = lora::MajoritySign::total;
@@ -45,17 +45,16 @@ class FileCommandLine {
   }
 
   void add_info() {
-    about("What is in an adapter, a base model or a file", exit_codes);
+    about("Shows what is in an adapter, a base model or a file", exit_codes);
     need("path", "PATH", options_.path,
          "folder of an adapter or a base, .safetensors or .gguf file");
   }
   void add_merge() {
-    about(
-        "Base and adapter as one checkpoint",
-        "W + s B A is computed in float32 and rounded once; the base says which way round W lies.\n"
-        "The output must be a new or an empty folder and appears whole or not at all. Embedding\n"
-        "and head that are one tensor become two when the adapter changes one of them.\n"
-        "Exit status: 0 done, 2 an error; then nothing was written.\n");
+    about("Merges an adapter into its base, as one checkpoint",
+          "Computes W + s B A in float32 and rounds once; the base determines the layout of W.\n"
+          "The output must be a new or an empty folder; it appears complete or not at all. A tied\n"
+          "embedding and head become two tensors if the adapter changes one of them.\n"
+          "Exit status: 0 done, 2 an error; then nothing was written.\n");
     need("--base", "DIR", options_.base, "base model: model.safetensors or shards");
     need("--adapter", "DIR", options_.adapter, "adapter as PEFT saves it");
     need("--output", "DIR", options_.output, "new folder");
@@ -63,7 +62,7 @@ class FileCommandLine {
     quiet();
   }
   void add_combine() {
-    about("Several adapters of one base as one", adapter_output);
+    about("Combines several adapters of one base into one", adapter_output);
     CombineRequest& request = options_.combine;
     need("--adapter", "DIR", request.adapters, "an adapter; once for each");
     need("--weight", "W", request.weights, "its weight, may be negative; in the same order");
@@ -74,7 +73,7 @@ class FileCommandLine {
     option("--svd-rank", "R", request.options.svd_rank,
            "rank of svd and *_svd [the largest of the sources]");
     option("--svd-clamp", "Q", request.options.svd_clamp,
-           "svd and *_svd: A and B are cut off at the quantile Q of their values, 0 to 1 [no]");
+           "svd and *_svd: clamp A and B at the quantile Q of their values, 0 to 1 [no]");
     option("--density", "X", request.options.density,
            "share of elements kept by ties*, dare_* and magnitude_prune*, 0 to 1");
     option("--majority-sign-method", "total|frequency", sign_, "how ties elects signs [total]")
@@ -83,10 +82,10 @@ class FileCommandLine {
     quiet();
   }
   void add_extract() {
-    about("The adapter nearest to a fine-tuned model",
-          "Each difference of two weights becomes the B A of rank R that is nearest to it. Takes\n"
+    about("Extracts the adapter nearest to a fine-tuned model",
+          "Approximates each difference of two weights by the nearest B A of rank R. Takes\n"
           "seconds for a weight of 2048 x 2048, minutes beyond 4096.\n"
-          "The output may be a new or an empty folder, or an adapter's, which is overwritten.\n"
+          "The output may be a new or an empty folder, or that of an adapter, which is replaced.\n"
           "Exit status: 0 done, 2 an error; then nothing was written.\n");
     ExtractRequest& request = options_.extract;
     need("--base", "DIR", request.base, "base model");
@@ -98,11 +97,11 @@ class FileCommandLine {
     quiet();
   }
   void add_to_gguf() {
-    about("An adapter for llama.cpp",
-          "An existing GGUF file is replaced, another file is not. What GGUF cannot express is\n"
-          "named and refused.\n"
-          "The base's weight that PEFT leaves beside an adapted embedding or head must be that\n"
-          "of the base, where its folder has weights.\n"
+    about("Converts an adapter for llama.cpp",
+          "Replaces an existing GGUF file, but no other file. Refuses and names what GGUF cannot\n"
+          "express.\n"
+          "The base weight that PEFT saves with an adapted embedding or head must equal that of\n"
+          "the base, if its folder has weights.\n"
           "Exit status: 0 done, 2 an error; then nothing was written.\n");
     need("--base", "DIR", options_.base, "base model; its config.json is enough");
     need("--adapter", "DIR", options_.adapter, "adapter as PEFT saves it");
@@ -110,19 +109,19 @@ class FileCommandLine {
     dtype("of its tensors [f32]");
   }
   void add_from_gguf() {
-    about("An adapter of llama.cpp's for PEFT", adapter_output);
+    about("Converts an adapter of llama.cpp for PEFT", adapter_output);
     need("--base", "DIR", options_.base, "base model, for its config.json");
     need("--gguf", "FILE", options_.gguf, "the GGUF file");
     need("--output", "DIR", options_.output, "folder of the new adapter");
   }
   void add_convert() {
-    about("An adapter in another type of numbers", adapter_output);
+    about("Converts an adapter to another number type", adapter_output);
     need("--adapter", "DIR", options_.adapter, "adapter as PEFT saves it");
     dtype("of its tensors, rounded to nearest even")->required();
     need("--output", "DIR", options_.output, "folder of the new adapter");
   }
   void add_diff() {
-    about("In what two adapters differ",
+    about("Shows how two adapters differ",
           "Prints configuration fields, tensors, and for each layer\n"
           "|s1 B1 A1 - s2 B2 A2| / |s1 B1 A1|.\n"
           "Exit status: 0 they are equal, 1 they differ, 2 an error.\n");
@@ -151,8 +150,8 @@ class FileCommandLine {
 
   static constexpr const char* exit_codes = "Exit status: 0 done, 2 an error.\n";
   static constexpr const char* adapter_output =
-      "The output may be a new or an empty folder, or an adapter's that is not read, which is\n"
-      "overwritten.\n"
+      "The output may be a new or an empty folder, or that of an adapter that is not an input,\n"
+      "which is overwritten.\n"
       "Exit status: 0 done, 2 an error; then nothing was written.\n";
 
   CLI::App& app_;
@@ -162,9 +161,9 @@ class FileCommandLine {
 
 }  // namespace detail
 
-/// Reads the command line of a command that `define` describes. Returns the exit code when the
-/// program is to end now: 0 after --help, 2 after one line on standard error about what does not
-/// fit. Throws lora::ConfigError for a combination type that is not known.
+/// Parses the command line of a command that `define` describes. Returns an exit code if the
+/// program should end: 0 after --help, 2 after a one-line message about an invalid option.
+/// Throws: lora::ConfigError for an unknown combination type.
 inline std::optional<int> parse_file_options(const std::string& name,
                                              void (detail::FileCommandLine::*define)(), int argc,
                                              const char* const* argv, FileOptions& options) {

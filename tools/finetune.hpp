@@ -1,5 +1,5 @@
-// lora finetune: a model's folder as transformers has it and a file of instructions in, an adapter
-// as PEFT has it out.
+// lora finetune: trains an adapter on instruction files. Reads a model folder of transformers, and
+// writes an adapter folder of PEFT.
 #pragma once
 
 #include "finetune_data.hpp"
@@ -33,7 +33,7 @@ namespace detail {
 inline std::atomic<bool> stop_asked{false};
 inline std::atomic<int> stop_signal{0};
 static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<int>::is_always_lock_free,
-              "a signal's handler sets them");
+              "a signal handler sets them");
 extern "C" inline void ask_to_stop(int signal) {
   stop_signal = signal;
   stop_asked = true;
@@ -62,7 +62,7 @@ class Finetune {
     for (Sample& sample : samples_) first_answers_.push_back(answer_to(sample));
     const lora::TrainOutput result = train();
     if (!data_.eval.empty()) after_ = trainer_->evaluate();
-    // A run that was stopped goes on: its merged model would be half trained, and in the way.
+    // A stopped run can be resumed: its merged model would be half trained, and in the way.
     merges_ = options_.merge && result.reason != lora::StopReason::requested;
     save();
     report(result);
@@ -113,8 +113,8 @@ class Finetune {
       if (!found.replaced.empty())
         throw lora::ConfigError(options_.init_adapter + ": has a weight of " +
                                 lora::in_quotes(found.replaced[0]) +
-                                " that is not the base's, and that the trained adapter would lack; "
-                                "expected the base that it was trained on");
+                                " that differs from the base's and that the trained adapter would "
+                                "lack; expected the base that it was trained on");
     } else {
       if (!options_.adapter.contains("task_type")) options_.adapter["task_type"] = "CAUSAL_LM";
       if (type == "gpt2" && !options_.adapter.contains("fan_in_fan_out"))
@@ -127,11 +127,11 @@ class Finetune {
       model_.emplace(std::move(base));
       warn(model_->add_adapter("default", config.config).warnings);
     }
-    if (options_.merge)  // what cannot be merged is better known now
+    if (options_.merge)  // fail now rather than after training
       warn(lora::plan_merge(lora::CheckpointFiles::open(options_.model), *model_).warnings);
   }
 
-  /// Before anything is computed: what would be overwritten at the end.
+  /// Checks, before any computation, that the output would overwrite nothing it must not.
   void check_output() const {
     std::error_code ignored;
     if (std::filesystem::exists(output(), ignored) && !std::filesystem::is_directory(output()))
@@ -140,13 +140,13 @@ class Finetune {
     if (!options_.merge) return;
     if (std::filesystem::exists(merged_next(), ignored))
       throw lora::ConfigError(merged_next().string() +
-                              ": is there, perhaps from a run that ended while it merged; remove "
+                              ": exists, perhaps from a run that ended while it merged; remove "
                               "it, or choose another --output");
     if (!std::filesystem::exists(merged(), ignored)) return;
     if (!options_.training.overwrite_output_dir)
       throw lora::ConfigError(merged().string() +
-                              ": is there from an earlier run; choose another --output, or give "
-                              "--overwrite-output-dir to lose it");
+                              ": exists from an earlier run; choose another --output, or give "
+                              "--overwrite-output-dir to replace it");
   }
 
   void refuse_own_input() const {
@@ -165,7 +165,7 @@ class Finetune {
     check_file_output(log_path(), json_lines_kind, inputs);
   }
 
-  /// What makes a run another one, for its checkpoints.
+  /// The facts that identify a run, for its checkpoints.
   Json facts() const {
     Json facts;
     facts["adapter"] = std::to_string(
@@ -239,23 +239,23 @@ class Finetune {
     needs.check();
   }
 
-  /// From here on the output folder is this run's.
+  /// Locks the output folder for this run.
   void hold_output() {
     lock_.emplace(output());
-    check_output();  // again: another run may have ended meanwhile
+    check_output();  // again, since another run may have ended meanwhile
     const std::filesystem::path last = trainer_->last_checkpoint();
     if (options_.resume_from_checkpoint.empty() && !last.empty() &&
         !options_.training.overwrite_output_dir)
       throw lora::ConfigError(last.string() +
-                              ": is there from an earlier run; go on from it with "
+                              ": exists from an earlier run; resume it with "
                               "--resume-from-checkpoint last, choose another --output, or give "
-                              "--overwrite-output-dir to lose it");
+                              "--overwrite-output-dir to replace it");
     resume_ =
         checkpoint_to_resume(options_.resume_from_checkpoint, last, options_.training.output_dir);
   }
 
   lora::TrainOutput train() {
-    std::signal(SIGXFSZ, SIG_IGN);  // a limit on files is then an error of the write
+    std::signal(SIGXFSZ, SIG_IGN);  // exceeding a file size limit is then a write error
     const lora::TrainOutput result = [&] {
       const StopSignals stop({SIGINT, SIGTERM, SIGHUP}, detail::ask_to_stop);
       return trainer_->train(resume_);
@@ -273,8 +273,8 @@ class Finetune {
     if (merges_) merge();
   }
 
-  /// From the checkpoint's own numbers, whatever they were trained over, into a folder beside the
-  /// one whose place it takes.
+  /// Merges into the checkpoint's own values, whatever type training kept them in. Writes a folder
+  /// next to the final one, which it then replaces.
   void merge() {
     lora::merge_checkpoint(lora::CheckpointFiles::open(options_.model),
                            lora::PeftAdapter::open(output()), merged_next());
@@ -306,17 +306,16 @@ class Finetune {
       say("stopped by signal " + std::to_string(detail::stop_signal) + " after step " +
           std::to_string(result.global_step) + " of " +
           std::to_string(trainer_->plan().max_steps()) +
-          "; --resume-from-checkpoint last goes on\n");
+          "; resume with --resume-from-checkpoint last\n");
     if (result.reason == lora::StopReason::non_finite)
       std::cerr << "lora finetune: loss or gradient was not finite too many times in a row; the "
-                   "last good "
-                   "state is saved\n";
+                   "last good state is saved\n";
     say("adapter    " + output().string() + "\n" +
         (merges_ ? "merged     " + merged().string() + "\n" : "") + "log        " +
         log_path().string() + "\ncurves     " + (output() / "curves.svg").string() + "\n");
   }
 
-  /// Training may have left nothing that can answer: that is for the losses to say.
+  /// Returns the model's answer, or the error in parentheses: the model may be unable to answer.
   std::string answer_to(const Sample& sample) const {
     std::string text;
     try {
@@ -348,18 +347,17 @@ class Finetune {
   Json before_, after_;
 };
 
-/// The command: parses, runs, and says errors on standard error. Returns the exit code.
+/// Runs the command and reports errors on standard error. Returns the exit code.
 inline int finetune_command(int argc, const char* const* argv) {
   CLI::App app("Fine-tunes a language model with LoRA.", "lora finetune");
   app.footer(
-      "Defaults in brackets are those of --task chat; --task brings others. An option without a\n"
-      "value is true.\n"
+      "Defaults in brackets are those of --task chat; other tasks have others. An option without\n"
+      "a value is true.\n"
       "Exit status: 0 done; 2 an error, with its reason on standard error, or a loss that was not\n"
       "finite too often; 128 + N when signal N (interrupt 2, hang-up 1, terminate 15) ended the\n"
-      "training: the step is finished, a checkpoint and the adapter so far are saved. A signal "
-      "that\n"
-      "was ignored when the program began (nohup) stays ignored.\n");
-  std::optional<Finetune> program;  // out here: see end_without_memory
+      "training: it finishes the step, and saves a checkpoint and the adapter so far. A signal\n"
+      "that was ignored when the program started (nohup) stays ignored.\n");
+  std::optional<Finetune> program;  // outside the lambda: see end_without_memory
   const ProgramWords words{
       "lora finetune",
       "a smaller per_device_train_batch_size with more gradient_accumulation_steps, a smaller "

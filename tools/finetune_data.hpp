@@ -1,4 +1,4 @@
-// What lora finetune learns from: instruction files as token ids, or ids as they are.
+// Reads the training data of lora finetune: instruction files, which it tokenizes, or token ids.
 #pragma once
 
 #include "finetune_options.hpp"
@@ -15,10 +15,10 @@ namespace tools {
 
 struct FinetuneData {
   std::vector<lora::PackedRow> train, eval;
-  std::vector<lora::Conversation> questions;  ///< of the evaluation, for samples
-  std::string text;                           ///< lines for a person
-  std::string templates;                      ///< that are in use, and for how many records
-  std::vector<std::string> warnings;          ///< what is probably not wanted
+  std::vector<lora::Conversation> questions;  ///< evaluation records, for samples
+  std::string text;                           ///< lines to print
+  std::string templates;                      ///< templates in use, with numbers of records
+  std::vector<std::string> warnings;          ///< probable mistakes
   std::optional<lora::RecordTemplates> record_templates;  ///< none for --ids
 };
 
@@ -56,7 +56,7 @@ inline lora::DataOptions data_options(const FinetuneOptions& options) {
   return data;
 }
 
-/// Conversations of several files.
+/// Reads the conversations of several files.
 inline std::vector<lora::Conversation> read_conversations(const std::vector<std::string>& paths,
                                                           const FinetuneOptions& options,
                                                           std::string& text) {
@@ -87,18 +87,18 @@ inline std::vector<lora::PackedRow> rows_of(std::vector<lora::TokenizedExample> 
   return rows;
 }
 
-/// "2 left out whose answer was cut whole", or nothing.
+/// Returns "2 left out because their whole answer was cut", or an empty string.
 inline std::string left_out_text(const lora::TokenizeReport& report) {
   std::string text;
   if (report.without_answer > 0)
-    text += std::to_string(report.without_answer) + " left out whose answer was cut whole";
+    text += std::to_string(report.without_answer) + " left out because the whole answer was cut";
   if (report.without_label > 0)
     text += (text.empty() ? "" : ", ") + std::to_string(report.without_label) +
-            " left out in which nothing counts";
+            " left out because nothing counts";
   return text;
 }
 
-/// The line of the plan; `pieces` are those of documents that are divided.
+/// Formats the summary of one data set. `pieces` counts the pieces of divided documents.
 inline std::string tokenized_text(const char* what, const lora::TokenizeReport& report,
                                   std::size_t rows, std::size_t pieces = 0) {
   std::string text = what;
@@ -116,38 +116,38 @@ inline std::string tokenized_text(const char* what, const lora::TokenizeReport& 
   const auto note = [&](Index number, const char* one, const char* several) {
     if (number > 0) text += "  " + std::to_string(number) + (number == 1 ? one : several) + "\n";
   };
-  note(report.brought_begin, " record begins with the beginning token: it gets no second one",
-       " records begin with the beginning token: they get no second one");
-  note(report.brought_end, " record ends with the end token: it gets no second one",
-       " records end with the end token: they get no second one");
+  note(report.brought_begin, " record begins with the beginning token and gets no second one",
+       " records begin with the beginning token and get no second one");
+  note(report.brought_end, " record ends with the end token and gets no second one",
+       " records end with the end token and get no second one");
   note(report.spaced,
-       " record has white space before its beginning token or behind its end token: it gets a "
+       " record has white space before its beginning token or after its end token and gets a "
        "second one, as in TRL",
-       " records have white space before their beginning token or behind their end token: they get "
+       " records have white space before their beginning token or after their end token and get "
        "a second one, as in TRL");
   note(report.left_out_thinking, " answer loses its thinking, which the template leaves out",
        " answers lose their thinking, which the template leaves out");
   note(report.quoted_arguments,
-       " tool call has a text as arguments: the template puts it in quotes, as transformers does "
-       "(write an object to have none)",
-       " tool calls have a text as arguments: the template puts it in quotes, as transformers does "
-       "(write an object to have none)");
+       " tool call has a string as arguments: the template quotes it, as transformers does "
+       "(use an object to avoid the quotes)",
+       " tool calls have a string as arguments: the template quotes it, as transformers does "
+       "(use an object to avoid the quotes)");
   note(report.unused_settings, " record has chat_template_kwargs that the template ignores",
        " records have chat_template_kwargs that the template ignores");
   return text;
 }
 
-/// What is probably not wanted, of the data and of the templates in use.
+/// Appends warnings about probable mistakes in the data and in the templates in use.
 inline void add_warnings(const lora::TokenizeReport& report, const lora::Tokenizer& tokenizer,
                          std::vector<std::string>& warnings) {
   if (report.doubled > 0)
     warnings.push_back("in " + counted(report.doubled, "record") +
-                       " the beginning or end token stands twice in a row: the data brings "
-                       "it, and the template writes it as well");
+                       " the beginning or end token occurs twice in a row: the data contains "
+                       "it, and the template adds it as well");
   if (report.lacks_begin > 0)
     warnings.push_back(
-        "the template begins with the tokenizer's beginning token, and the "
-        "tokenizer names none");
+        "the template begins with the tokenizer's beginning token, but the "
+        "tokenizer has none");
   if (report.ends == 0 && report.counted > 0)
     warnings.push_back(
         "no end token counts: nothing in the training data teaches the model to stop");
@@ -162,7 +162,7 @@ inline void add_warnings(const lora::TokenizeReport& report, const lora::Tokeniz
   }
 }
 
-/// "qwen2.5", or with several "qwen2.5 (4 records), plain (1)".
+/// Returns "qwen2.5" or, for several, "qwen2.5 (4 records), plain (1 record)".
 inline std::string templates_text(const lora::TokenizeReport& report) {
   if (report.templates.size() == 1) return report.templates.begin()->first;
   std::string text;
@@ -171,7 +171,7 @@ inline std::string templates_text(const lora::TokenizeReport& report) {
   return text;
 }
 
-/// The records at these indices.
+/// Returns the records at these indices.
 template <class T>
 std::vector<T> chosen(const std::vector<T>& all, const std::vector<Index>& indices) {
   std::vector<T> some;
@@ -179,7 +179,7 @@ std::vector<T> chosen(const std::vector<T>& all, const std::vector<Index>& indic
   return some;
 }
 
-/// Takes a share of `all` away, drawn by the seed, at least one and not all.
+/// Moves a random share of `all`, drawn by the seed, into the result: at least one, but not all.
 template <class T>
 std::vector<T> hold_out(std::vector<T>& all, const FinetuneOptions& options) {
   const auto n = static_cast<Index>(all.size());
@@ -195,14 +195,15 @@ inline bool is_document(const lora::Conversation& one) {
   return one.kind == lora::RecordKind::text;
 }
 
-/// Whether the share is taken of the pieces of documents: where one document is more than the share.
+/// Whether to hold out pieces of documents, because one document is more than the share.
 inline bool shares_pieces(const std::vector<lora::Conversation>& all,
                           const FinetuneOptions& options) {
   const auto documents = std::count_if(all.begin(), all.end(), is_document);
   return documents > 0 && static_cast<double>(documents) * options.validation_share < 1;
 }
 
-/// Takes a share of the records away; with `by_pieces` no document, see hold_out_pieces.
+/// Moves a share of the records into the result; with `by_pieces` no documents, see
+/// hold_out_pieces.
 inline std::vector<lora::Conversation> hold_out_records(std::vector<lora::Conversation>& all,
                                                         bool by_pieces,
                                                         const FinetuneOptions& options) {
@@ -218,7 +219,7 @@ inline std::vector<lora::Conversation> hold_out_records(std::vector<lora::Conver
   return held;
 }
 
-/// Moves a share of the pieces of documents from one set of examples, made of `records`, to the
+/// Moves a share of the pieces of documents from one set of examples, made from `records`, to the
 /// other. Returns how many.
 inline std::size_t hold_out_pieces(const std::vector<lora::Conversation>& records,
                                    lora::TokenizedData& from, lora::TokenizedData& to,
@@ -237,7 +238,7 @@ inline std::size_t hold_out_pieces(const std::vector<lora::Conversation>& record
 
 }  // namespace detail
 
-/// The rows of a file of ids, in the order stored; `batch` becomes the rows of a micro-batch.
+/// Reads the rows of a file of ids, in stored order. Sets `batch` to the rows of a micro-batch.
 inline FinetuneData read_finetune_ids(const std::string& path, Index vocab_size, Index positions,
                                       Index& batch) {
   const IdsFile file = read_ids(path);
@@ -265,14 +266,13 @@ inline FinetuneData read_finetune_ids(const std::string& path, Index vocab_size,
   return data;
 }
 
-/// How records become examples, for finetune, which learns from them, and for data, which shows them.
+/// The rules that turn records into examples, for the commands finetune and data.
 struct RecordRules {
-  FinetuneOptions options;  ///< with the max_length in force
+  FinetuneOptions options;  ///< with the effective max_length
   lora::RecordTemplates templates;
   lora::TokenizeOptions tokenize;
 
-  /// The templates are the named one, or what fits each record. No example is longer than
-  /// `positions`.
+  /// Uses the named template, or one that fits each record. Limits examples to `positions`.
   RecordRules(FinetuneOptions given, const lora::Tokenizer& tokenizer, Index vocab_size,
               Index positions)
       : options(std::move(given)),
@@ -292,7 +292,7 @@ struct RecordRules {
   }
 };
 
-/// Reads and tokenizes everything, no example longer than the model's positions.
+/// Reads and tokenizes all data. No example is longer than the model's positions.
 inline FinetuneData read_finetune_data(const FinetuneOptions& given,
                                        const lora::Tokenizer& tokenizer, Index vocab_size,
                                        Index positions) {
@@ -329,7 +329,7 @@ inline FinetuneData read_finetune_data(const FinetuneOptions& given,
                             detail::left_out_text(first.report) + " (max_length " +
                             std::to_string(options.max_length) + ")");
   if (!held_out.empty() && data.eval.empty())
-    data.warnings.push_back("nothing is left of the evaluation: each answer was cut whole");
+    data.warnings.push_back("nothing is left to evaluate: every answer was cut completely");
   lora::TokenizeReport& both = first.report;
   both.doubled += second.report.doubled;
   both.lacks_begin += second.report.lacks_begin;

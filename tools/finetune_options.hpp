@@ -1,5 +1,5 @@
-// The command lines of finetune and data: one list of settings for the command line and the JSON
-// file.
+// Parses the options of finetune and data. One list of settings serves the command line and the
+// JSON file.
 #pragma once
 
 #include "support/command_line.hpp"
@@ -51,7 +51,7 @@ inline std::span<const char* const> names_of(lora::BadRecord) {
   return names;
 }
 
-/// Everything that a run of finetune is told.
+/// All options of a run of finetune.
 struct FinetuneOptions {
   std::string model, output = "results/finetune", ids, init_adapter, log;
   std::vector<std::string> data, eval_data;
@@ -76,26 +76,26 @@ struct FinetuneOptions {
 
 namespace detail {
 
-/// fn(name, field, words) for every setting that belongs to neither training nor LoRA.
+/// Calls fn(name, field, help) for every setting outside TrainingArguments and LoraConfig.
 template <class Options, class Fn>
 void for_each_setting(Options& o, Fn&& fn) {
-  fn("model", o.model, "folder of the model, as transformers has it");
+  fn("model", o.model, "folder of the model, as transformers saves it");
   fn("data", o.data, "JSON, JSON Lines or text files to learn from");
   fn("eval_data", o.eval_data, "files to evaluate on, instead of a share of the data");
   fn("output", o.output, "folder for adapter, checkpoints, log and curves");
   fn("task", o.task, "preset of rank, targets, learning rate and length");
-  fn("dtype", o.dtype, "what the frozen weights are kept as");
+  fn("dtype", o.dtype, "type of the frozen weights in memory");
   fn("orientations", o.orientations,
-     "packed copies of a frozen weight; both: some per cent faster, for twice their memory");
+     "packed copies of a frozen weight; both: a few per cent faster, for twice the memory");
   fn("template", o.chat_template, "chat template by name; otherwise the tokenizer's own");
   fn("system", o.system, "system message for conversations that have none");
   fn("max_length", o.max_length,
-     "tokens of an example; longer ones are cut; 0: as many as the model has positions");
+     "tokens per example; longer ones are cut; 0: as many as the model has positions");
   fn("packing", o.packing, "fill rows of max_length with several examples, kept apart");
   fn("loss_on", o.loss_on, "which text the loss counts");
-  fn("validation_share", o.validation_share, "of the data, held out for evaluation");
+  fn("validation_share", o.validation_share, "share of the data held out for evaluation");
   fn("bad_record", o.bad_record, "what to do about a record that cannot be read");
-  fn("fields", o.fields, "what the data calls its fields: instruction=question,output=answer");
+  fn("fields", o.fields, "names of the fields in the data: instruction=question,output=answer");
   fn("ids", o.ids, "safetensors with input_ids and labels, instead of --data");
   fn("init_adapter", o.init_adapter, "adapter to start from, with its configuration");
   fn("gradient_checkpointing", o.gradient_checkpointing, "less memory for 1.3 times the time");
@@ -104,9 +104,9 @@ void for_each_setting(Options& o, Fn&& fn) {
   fn("resume_from_checkpoint", o.resume_from_checkpoint, "\"last\" or a checkpoint's folder");
   fn("merge", o.merge, "save the merged model as well");
   fn("samples", o.samples, "answers shown before and after");
-  fn("max_new_tokens", o.max_new_tokens, "tokens of such an answer at most");
+  fn("max_new_tokens", o.max_new_tokens, "maximum tokens of such an answer");
   fn("log", o.log,
-     "JSON Lines, one a step unless --logging-steps says otherwise [OUTPUT/log.jsonl]");
+     "JSON Lines file, one line per step unless --logging-steps is given [OUTPUT/log.jsonl]");
   fn("threads", o.threads, "0: the library's choice; at most 1024");
   fn("quiet", o.quiet, "no progress");
 }
@@ -164,7 +164,7 @@ void setting_from_json(const std::string& where, const char* name, const Json& j
   }
 }
 
-/// "a,b,c" or "a=x,b=y" as the parts between the commas.
+/// Splits "a,b,c" or "a=x,b=y" at the commas.
 inline std::vector<std::string> comma_parts(const std::string& text) {
   std::vector<std::string> parts(1);
   for (const char ch : text) {
@@ -177,8 +177,8 @@ inline std::vector<std::string> comma_parts(const std::string& text) {
   return parts;
 }
 
-/// What the words of a command line say as JSON: text stays text where text is expected, otherwise
-/// a number, true, false, null, an object or a list where it reads as one.
+/// Converts the words of a command line to JSON. A word stays text if text is expected; otherwise
+/// it becomes a number, true, false, null, an object or a list if it parses as one.
 inline Json json_of_word(const std::string& word) {
   Json json = Json::parse(word, nullptr, false);
   return json.is_discarded() ? Json(word) : json;
@@ -202,8 +202,8 @@ Json json_of_words(const std::vector<std::string>& words, const T&) {
   }
 }
 
-/// A field of LoraConfig from a command line: lists are written a,b,c, and a single plain name is a
-/// list of one where names are expected.
+/// Converts a field of LoraConfig from a command line. Lists are written a,b,c; a single plain name
+/// becomes a list if names are expected.
 inline Json json_of_lora_word(const std::string& field, const std::string& word) {
   if (word.empty()) return true;
   const bool plain = word.find_first_of("(){}[]*+?|\\^$") == std::string::npos;
@@ -226,8 +226,8 @@ struct Preset {
   double learning_rate, num_train_epochs;
   Index max_length;
 };
-/// What has worked for others: low learning rates and more modules for free text, fewer modules and
-/// more passes for short answers.
+/// Presets from common practice: low learning rates and more modules for free text, fewer modules
+/// and more epochs for short answers.
 inline Preset preset_of(TaskPreset task) {
   switch (task) {
     case TaskPreset::classify:
@@ -242,7 +242,7 @@ inline Preset preset_of(TaskPreset task) {
   return {16, 32, "all-linear", 2e-4, 3, 1024};
 }
 
-/// " [1024]", or nothing where a default says nothing.
+/// Returns " [1024]", or an empty string if the default is not informative.
 template <class T>
 std::string default_text(const T& value) {
   if constexpr (std::is_enum_v<T>) {
@@ -262,10 +262,10 @@ std::string default_text(const T& value) {
 
 }  // namespace detail
 
-/// Options by their names, as a command line or a file gave them.
+/// Options by name, from a command line or a file.
 class FinetuneSettings {
  public:
-  /// Defines the options of `app`: those in `only`, all where it is empty. A file may have all.
+  /// Defines the options in `only` on `app`, or all if it is empty. A file may have all options.
   explicit FinetuneSettings(CLI::App& app, std::set<std::string> only = {})
       : only_(std::move(only)) {
     app.get_formatter()->column_width(40);
@@ -273,7 +273,7 @@ class FinetuneSettings {
         ->option_text("FILE");
     FinetuneOptions defaults;
     apply_preset(defaults);
-    // As options() has them where they are not given.
+    // options() uses the same value if none is given.
     defaults.training.per_device_eval_batch_size = defaults.training.per_device_train_batch_size;
     detail::for_each_setting(defaults, [&](const char* name, auto& field, const char* words) {
       using T = std::remove_reference_t<decltype(field)>;
@@ -312,7 +312,8 @@ class FinetuneSettings {
     }
   }
 
-  /// Preset, then the file, then the command line. Throws what the parts throw.
+  /// Combines the preset, the file and the command line; later ones override earlier ones.
+  /// Throws: what the parts throw.
   FinetuneOptions options() const {
     Json all = Json::object();
     if (!config_.empty()) {
@@ -338,7 +339,7 @@ class FinetuneSettings {
       if (lora_names_.count(name) != 0) {
         options.adapter[name] = value;
       } else if (to_json_.count(name) == 0) {
-        throw lora::ConfigError(where + ": " + lora::in_quotes(name) + " is no option");
+        throw lora::ConfigError(where + ": " + lora::in_quotes(name) + " is not an option");
       }
     }
     for (const std::string& name : training_names_) {
@@ -352,7 +353,7 @@ class FinetuneSettings {
     return options;
   }
 
-  /// The same, complete for a run.
+  /// Returns the options, and checks that they are complete for a run.
   FinetuneOptions finetune_options() const {
     FinetuneOptions all = options();
     if (all.model.empty()) throw lora::ConfigError("--model is missing: the folder of a model");
@@ -364,7 +365,7 @@ class FinetuneSettings {
  private:
   using Words = std::vector<std::string>;
 
-  /// What would have no effect is refused: who gave it expects one.
+  /// Refuses options that would have no effect.
   void check_pairs(const Json& all, const FinetuneOptions& options) const {
     const auto refuse = [&](const std::string& name, const char* because) {
       if (all.contains(name)) throw lora::ConfigError(name + " has no effect: " + because);
@@ -373,7 +374,7 @@ class FinetuneSettings {
       for (const char* name :
            {"per_device_train_batch_size", "train_sampling_strategy", "eval_data",
             "validation_share", "packing", "max_length", "template", "system"})
-        refuse(name, "the file of --ids says what is a micro-batch, and in which order");
+        refuse(name, "the file of --ids determines the micro-batches and their order");
     }
     if (!options.init_adapter.empty()) {
       for (const std::string& name : lora_names_)
@@ -384,7 +385,7 @@ class FinetuneSettings {
       throw lora::ConfigError("peft_type is " + type.dump() + ", expected \"LORA\"");
     if (!(options.validation_share >= 0 && options.validation_share < 1))
       throw lora::ConfigError("validation_share is " + lora::number_text(options.validation_share) +
-                              ", expected 0 up to below 1");
+                              ", expected at least 0 and below 1");
     const auto at_least = [](const char* name, Index value, Index least) {
       if (value < least)
         throw lora::ConfigError(std::string(name) + " is " + std::to_string(value) +
@@ -401,8 +402,8 @@ class FinetuneSettings {
       throw lora::ConfigError("packing needs a max_length: how long a row is");
   }
 
-  /// The others end in a JSON file, which holds UTF-8 alone: better said now than at the first
-  /// checkpoint.
+  /// Throws unless the words are UTF-8. All options except read_only_paths end up in a JSON file,
+  /// which holds only UTF-8. Failing now is better than at the first checkpoint.
   static void expect_utf8(const std::string& name, const Words& words) {
     for (const std::string& word : words) {
       if (is_utf8(word)) continue;
@@ -436,7 +437,7 @@ class FinetuneSettings {
     return "[" + (value.is_string() ? value.get<std::string>() : value.dump()) + "]";
   }
 
-  /// --learning-rate for learning_rate; a value may be left out where it would be true.
+  /// Adds --learning-rate for learning_rate. A value may be omitted and is then true.
   void add(CLI::App& app, const char* group, const std::string& name, const std::string& words,
            bool several) {
     if (!only_.empty() && only_.count(name) == 0) return;

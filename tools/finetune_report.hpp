@@ -1,4 +1,4 @@
-// What finetune shows of its run: curves, and answers before and after.
+// The report of a finetune run: curves, and answers before and after.
 #pragma once
 
 #include "support/answer_end.hpp"
@@ -20,13 +20,13 @@ inline void write_curves(const std::filesystem::path& path, const lora::Json& lo
   lora::atomic_write(path, to_svg(training_chart(log, title)));
 }
 
-/// One question with the answers of the model before and after.
+/// A question and the expected answer.
 struct Sample {
   lora::Conversation question;
   std::string prompt, expected;
 };
 
-/// The first `count` conversations that end with an answer, without it.
+/// Returns the first `count` conversations that end with an answer, with the answer removed.
 inline std::vector<Sample> samples_of(const std::vector<lora::Conversation>& conversations,
                                       std::size_t count) {
   std::vector<Sample> samples;
@@ -42,7 +42,7 @@ inline std::vector<Sample> samples_of(const std::vector<lora::Conversation>& con
   return samples;
 }
 
-/// What the model answers, without drawing; a word in brackets where the question does not fit.
+/// Returns the model's greedy answer, or a note in parentheses if the question is too long.
 inline std::string answer(const lora::CausalLM<float>& model, const lora::Tokenizer& tokenizer,
                           const lora::ChatTemplate& chat, const lora::Conversation& question,
                           lora::Index max_new_tokens) {

@@ -1,4 +1,4 @@
-// lora generate: texts to standard output, prompt by prompt or as a conversation.
+// lora generate: writes text to standard output, prompt by prompt or as a conversation.
 #pragma once
 
 #include "generate_options.hpp"
@@ -20,7 +20,7 @@
 
 namespace tools {
 
-/// A model ready to write, and how it is to.
+/// A model and the settings with which it generates.
 struct Writer {
   using Model = lora::LoRAModel<lora::CausalLM<float>>;
 
@@ -31,7 +31,7 @@ struct Writer {
   std::string system;
   std::uint64_t seed = 0;
 
-  /// The ids that ask for an answer to the conversation.
+  /// Returns the ids of the conversation with the prompt for an answer.
   std::vector<std::int64_t> ids_of(const lora::Conversation& conversation) const {
     lora::RenderOptions options = lora::render_options(tokenizer);
     options.generation_prompt = lora::GenerationPrompt::yes;
@@ -57,7 +57,7 @@ inline void say_rate(std::size_t prompt_tokens, std::size_t tokens, std::size_t 
   std::cerr << line + "]\n";
 }
 
-/// generate() with a clock; one text alone goes to standard output as it is written.
+/// Runs generate() and prints its speed. Streams a single text to standard output.
 inline std::vector<lora::Generated> write(const Writer& writer,
                                           const std::vector<lora::Prompt>& prompts,
                                           std::span<lora::GenerationCache<float>> caches = {}) {
@@ -73,7 +73,7 @@ inline std::vector<lora::Generated> write(const Writer& writer,
     if (!seen[token.prompt] && ++begun == prompts.size()) first = seconds();
     seen[token.prompt] = true;
     if (prompts.size() == 1) std::cout << token.text << std::flush;
-    return std::cout ? lora::Streaming::go_on : lora::Streaming::stop;  // nobody reads it
+    return std::cout ? lora::Streaming::go_on : lora::Streaming::stop;  // the reader is gone
   };
   auto texts =
       lora::generate(writer.model, prompts, writer.config,
@@ -89,7 +89,7 @@ inline std::vector<lora::Generated> write(const Writer& writer,
   return texts;
 }
 
-/// What ends an answer where the tokenizer has no token for it, else "".
+/// The text that ends an answer if the tokenizer has no token for it, else "".
 inline std::string spelled_answer_end(const lora::ChatTemplate& chat,
                                       const lora::Tokenizer& tokenizer) {
   const lora::AnswerEnd end = lora::answer_end(chat, tokenizer);
@@ -115,10 +115,10 @@ inline Writer open_writer(const GenerateRequest& request) {
   }
   lora::GenerationConfig config = generation_config(request, own.generation);
   if (const std::string end = chat ? spelled_answer_end(*chat, tokenizer) : ""; !end.empty()) {
-    add_answer_end(*chat, tokenizer, config);  // also beside --stop-strings
+    add_answer_end(*chat, tokenizer, config);  // in addition to --stop-strings
     std::cerr << "lora generate: the tokenizer has no token for " << end
               << ", which ends an answer of the template " << chat->name()
-              << ": a text ends before these letters\n";
+              << ": generation stops before these characters\n";
   }
   lora::WeightOptions weights;
   if (request.dtype == "bfloat16") weights.dtype = lora::Precision::bfloat16;
@@ -144,7 +144,7 @@ inline Writer open_writer(const GenerateRequest& request) {
   return writer;
 }
 
-/// Every prompt with every adapter.
+/// Answers every prompt with every adapter.
 inline void answer_prompts(const Writer& writer, const std::vector<std::string>& texts) {
   const std::vector<std::string> adapters = writer.model.adapter_names();
   std::vector<lora::Prompt> prompts;
@@ -171,7 +171,7 @@ inline void answer_prompts(const Writer& writer, const std::vector<std::string>&
     std::cout << "== " << heads[i] << "\n" << answers[i].text << "\n";
 }
 
-/// A line that begins with /. Returns false when the conversation is over.
+/// Runs a line that starts with /. Returns false if the conversation is over.
 inline bool chat_command(Writer& writer, const std::string& line, lora::Conversation& conversation,
                          lora::GenerationCache<float>& cache) {
   if (line == "/quit") return false;
@@ -191,13 +191,12 @@ inline bool chat_command(Writer& writer, const std::string& line, lora::Conversa
                  "are:";
     for (const std::string& name : writer.model.adapter_names())
       std::cerr << " " << lora::printable(name);
-    std::cerr << "\n/reset         begin anew\n/quit          or the end of input\n";
+    std::cerr << "\n/reset         start again\n/quit          or the end of input\n";
   }
   return true;
 }
 
-/// Line by line until the end of input. What goes wrong with a line leaves the conversation as it
-/// was before it.
+/// Chats line by line until the end of input. An error in a line leaves the conversation unchanged.
 inline void chat(Writer& writer) {
   lora::Conversation conversation = writer.new_conversation();
   std::vector<lora::GenerationCache<float>> cache(1);
@@ -221,7 +220,7 @@ inline void chat(Writer& writer) {
   std::cerr << "\n";
 }
 
-/// All of standard input, without the line end behind it.
+/// Reads all of standard input, without the final newline.
 inline std::string input_text() {
   std::string text(std::istreambuf_iterator<char>(std::cin), {});
   if (text.ends_with('\n')) text.pop_back();
@@ -230,10 +229,10 @@ inline std::string input_text() {
 
 }  // namespace detail
 
-/// The command: parses, runs, and says errors on standard error. Returns the exit code.
+/// Runs the command and reports errors on standard error. Returns the exit code.
 inline int generate_command(int argc, const char* const* argv) {
   GenerateRequest request;
-  std::optional<Writer> writer;  // out here: see end_without_memory
+  std::optional<Writer> writer;  // outside the lambda: see end_without_memory
   const ProgramWords words{"lora generate",
                            "--dtype bfloat16, shorter or fewer prompts, a smaller "
                            "--max-new-tokens, fewer adapters"};

@@ -1,4 +1,4 @@
-// The command line of generate.
+// Parses the command line of generate.
 #pragma once
 
 #include "support/command_line.hpp"
@@ -15,7 +15,7 @@ namespace tools {
 
 using lora::Index;
 
-/// What generate was given; what was not is the model's own or transformers' default.
+/// The options given to generate. Others have the model's values or transformers' defaults.
 struct GenerateRequest {
   std::filesystem::path model;
   std::vector<std::string> adapters;  ///< DIR or NAME=DIR
@@ -32,8 +32,8 @@ struct GenerateRequest {
   std::vector<std::string> stop_strings;
 };
 
-/// What the model's generation_config.json says with what the command line says instead. An option
-/// of sampling means that tokens are drawn; a temperature of 0 that they are not.
+/// Overrides the model's generation_config.json by the command line. A sampling option turns on
+/// sampling; a temperature of 0 turns it off.
 inline lora::GenerationConfig generation_config(const GenerateRequest& request,
                                                 lora::GenerationConfig config) {
   constexpr Index usual_tokens = 256;
@@ -67,7 +67,7 @@ inline lora::GenerationConfig generation_config(const GenerateRequest& request,
   return config;
 }
 
-/// "NAME=DIR", or the folder's name and DIR.
+/// Splits "NAME=DIR". For a plain DIR, derives the name from the folder.
 inline std::pair<std::string, std::filesystem::path> adapter_argument(const std::string& text) {
   const std::size_t equal = text.find('=');
   if (equal != text.npos && equal > 0 && text.find('/') > equal)
@@ -79,8 +79,8 @@ inline std::pair<std::string, std::filesystem::path> adapter_argument(const std:
   return {name, text};
 }
 
-/// Reads the command line. Returns the exit code when the program is to end now: 0 after --help, 2
-/// after one line on standard error about what does not fit.
+/// Parses the command line. Returns an exit code if the program should end: 0 after --help, 2 after
+/// a one-line message about an invalid option.
 inline std::optional<int> parse_generate_options(int argc, const char* const* argv,
                                                  GenerateRequest& request) {
   CLI::App app("Writes text with a language model, with or without adapters.", "lora generate");
@@ -91,25 +91,25 @@ inline std::optional<int> parse_generate_options(int argc, const char* const* ar
   add("--model", "DIR", request.model, "the model and its tokenizer, as transformers saves them")
       ->required();
   add("--adapter", "[NAME=]DIR", request.adapters,
-      "an adapter, as PEFT saves it; once for each. With several every prompt is answered with "
-      "every adapter, all in one batch")
+      "an adapter, as PEFT saves it; repeatable. With several adapters, every prompt is answered "
+      "with each of them, all in one batch")
       ->allow_extra_args(false);
-  add("--prompt", "TEXT", request.prompts,
-      "what the text begins with; once for each [standard input]")
+  add("--prompt", "TEXT", request.prompts, "the text to continue; repeatable [standard input]")
       ->allow_extra_args(false);
   app.add_flag("--chat", request.chat,
-               "prompts are what a user says, in the model's chat template; without --prompt a "
-               "conversation line by line: /help says more");
+               "treat prompts as user messages in the model's chat template; without --prompt, "
+               "chat line by line (/help for more)");
   add("--system", "TEXT", request.system, "system message of a chat");
   add("--template", "NAME", request.chat_template, "chat template [the tokenizer's own]");
   add("--dtype", "float32|bfloat16", request.dtype, "of the weights in memory [float32]")
       ->check(CLI::IsMember({"float32", "bfloat16"}));
-  add("--threads", "N", request.threads, "they change no text")->check(CLI::Range(1, 1024));
+  add("--threads", "N", request.threads, "number of threads; does not change the text")
+      ->check(CLI::Range(1, 1024));
   add("--max-new-tokens", "N", request.max_new_tokens, "of each text [256]");
   add("--max-length", "N", request.max_length, "of prompt and text together, instead");
   auto* draw = app.add_flag("--do-sample", request.do_sample,
-                            "draw tokens; so does each of the options of sampling below");
-  app.add_flag("--greedy", request.greedy, "take the most probable tokens, also with these")
+                            "draw tokens; so does each of the sampling options below");
+  app.add_flag("--greedy", request.greedy, "take the most probable tokens, even with these options")
       ->excludes(draw);
   add("--temperature", "X", request.temperature, "logits are divided by it; 0: greedy [1]");
   add("--top-k", "K", request.top_k, "only the K most probable tokens; 0: all [50]");
@@ -117,14 +117,13 @@ inline std::optional<int> parse_generate_options(int argc, const char* const* ar
   add("--min-p", "P", request.min_p, "only those with P times the highest probability [0]");
   add("--repetition-penalty", "X", request.repetition_penalty, "above 1: repeat less [1]");
   add("--eos-token-id", "ID", request.eos_token_id,
-      "tokens that end a text, in place of the model's");
-  add("--stop-strings", "TEXT", request.stop_strings, "texts that end a text, once for each")
+      "tokens that end a text, instead of the model's");
+  add("--stop-strings", "TEXT", request.stop_strings, "a string that ends a text; repeatable")
       ->allow_extra_args(false);
-  add("--seed", "N", request.seed, "of sampling: the same seed writes the same text [0]");
+  add("--seed", "N", request.seed, "of sampling; the same seed gives the same text [0]");
   app.footer(
-      "Defaults in brackets give way to the model's generation_config.json. Options may be "
-      "written\n"
-      "with - or _. The text goes to standard output, tokens a second to standard error.\n"
+      "The model's generation_config.json overrides the defaults in brackets. Options may be\n"
+      "written with - or _. Text goes to standard output, tokens per second to standard error.\n"
       "Exit status: 0 done, 2 an error, with its reason on standard error.\n");
   return parse_command_line(app, argc, argv);
 }

@@ -1,4 +1,4 @@
-// lora info: what is in an adapter, a safetensors file, a GGUF file or a base model.
+// lora info: shows what is in an adapter, a safetensors file, a GGUF file or a base model.
 #pragma once
 
 #include "adapter_output.hpp"
@@ -14,7 +14,7 @@ namespace tools {
 
 namespace detail {
 
-/// One pair of A and B, from whichever file.
+/// A pair of A and B from any kind of file.
 struct InfoPair {
   std::string module, shapes;
   Index r = 0;
@@ -115,11 +115,11 @@ inline void print_tensors(const lora::SafetensorsFile& file) {
   std::cout << table_text(rows);
 }
 
-/// The keys of one module's A and B; either may be missing.
+/// The keys of a module's A and B; either may be empty.
 struct PairKeys {
   std::string name, a_key, b_key;
 };
-/// Of the keys of a file, in the order of each module's first one.
+/// Pairs the keys of a file, in the order of each module's first key.
 inline std::vector<PairKeys> pairs_of(const std::vector<std::string>& keys) {
   std::vector<PairKeys> pairs;
   for (const std::string& key : keys) {
@@ -138,7 +138,7 @@ inline std::vector<PairKeys> pairs_of(const std::vector<std::string>& keys) {
   return pairs;
 }
 
-/// A file of an adapter without its configuration: the scale is not known.
+/// Prints the pairs of an adapter's file without its configuration, so without the scale.
 inline void print_pairs(const lora::SafetensorsFile& file) {
   std::vector<std::vector<std::string>> rows{pair_head(false)};
   for (const auto& entry : pairs_of(file.names())) {
@@ -232,7 +232,8 @@ inline void print_checkpoint(const std::filesystem::path& directory) {
 
 }  // namespace detail
 
-/// Prints what `path` is: an adapter's folder, a base's, a .safetensors or a .gguf file.
+/// Prints the content of `path`: the folder of an adapter or a base, a .safetensors or a .gguf
+/// file.
 inline void print_info(const std::filesystem::path& path) {
   const std::string extension = path.extension().string();
   std::error_code ignored;

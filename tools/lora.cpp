@@ -1,4 +1,4 @@
-// Fine-tunes language models with LoRA, and looks after adapters, models and data: lora help.
+// Fine-tunes language models with LoRA, and manages adapters, models and data: see lora help.
 #include "commands.hpp"
 
 int main(int argc, char** argv) { return tools::run_lora(argc, argv); }

@@ -1,5 +1,5 @@
-// A small Llama from nothing: learns a vocabulary from text files, trains every weight on them, and
-// writes a folder as transformers has it. examples/data/base was made in examples/data by
+// Trains a small Llama from scratch: learns a vocabulary from text files, trains every weight on
+// them, and writes a folder that transformers reads. Run in examples/data to make data/base:
 //   make_base --text corpus_en.txt corpus_zh.txt --output base
 #include <lora/io/hf/hf_config.hpp>
 #include <lora/io/hf/save_model.hpp>
@@ -42,7 +42,7 @@ struct Example {
 constexpr const char* kBegin = "<|im_start|>";
 constexpr const char* kEnd = "<|im_end|>";
 
-/// The lines of a file that are not empty, each a document.
+/// Reads the non-empty lines of a file, each a document.
 std::vector<std::string> documents(const std::string& path) {
   std::ifstream file(path);
   if (!file) throw lora::IoError(path + ": cannot be opened");
@@ -57,8 +57,8 @@ void write_json(const std::filesystem::path& path, const lora::Json& json) {
   lora::atomic_write(path, lora::python_json(json, path.string()) + "\n");
 }
 
-/// Documents end to end in another order each epoch would need no blocks; blocks of one length need
-/// no other memory from step to step.
+/// Joins the documents and cuts them into blocks of one length, so that every step needs the same
+/// memory.
 std::vector<Example> blocks_of(const std::vector<std::string>& texts,
                                const lora::Tokenizer& tokenizer, const Options& options) {
   std::vector<std::int64_t> all;
@@ -175,7 +175,7 @@ void run(const Options& options) {
 
 int main(int argc, char** argv) {
   Options options;
-  CLI::App app("Trains a small Llama from nothing.");
+  CLI::App app("Trains a small Llama from scratch.");
   app.add_option("--text", options.text, "text files; a line is a document")->required();
   app.add_option("--output", options.output, "folder of the model")->required();
   app.add_option("--vocabulary", options.vocabulary, "tokens")->capture_default_str();

@@ -1,5 +1,5 @@
-// lora finetune, generate and score: one file, since what they share of the models is most of the
-// work of compiling them.
+// lora finetune, generate and score. They are in one file because most of the time to compile them
+// goes into the model code they share.
 #include "commands.hpp"
 #include "finetune.hpp"
 #include "generate.hpp"

@@ -1,4 +1,4 @@
-// lora score: the loss and the logits of a model on given ids.
+// lora score: computes the loss and the logits of a model on given ids.
 #pragma once
 
 #include "support/command_line.hpp"
@@ -26,7 +26,7 @@ struct ScoreOptions {
   std::string dtype = "float32";
 };
 
-/// x in nine digits, zeros at its end too.
+/// Formats x with nine digits, including trailing zeros.
 inline std::string nine_digits(double x) {
   const std::string text = lora::scientific_text(x, 8);
   const std::size_t e = text.find('e');
@@ -35,7 +35,7 @@ inline std::string nine_digits(double x) {
   return exponent < -4 || exponent >= 9 ? text : lora::fixed_text(x, 8 - exponent);
 }
 
-/// Prints the loss and writes the logits when they are wanted.
+/// Prints the loss, and writes the logits if asked to.
 inline void score(const ScoreOptions& options) {
   using Model = lora::CausalLM<float>;
   if (!options.logits.empty())
@@ -64,18 +64,18 @@ inline void score(const ScoreOptions& options) {
   std::cout << "loss " << nine_digits(static_cast<double>(result.loss)) << "\n";
 }
 
-/// Reads the command line. Returns the exit code when the program is to end now.
+/// Parses the command line. Returns an exit code if the program should end.
 inline std::optional<int> parse_score_options(int argc, const char* const* argv,
                                               ScoreOptions& options) {
-  CLI::App app("The loss and the logits of a language model on given ids.", "lora score");
+  CLI::App app("Computes the loss and the logits of a language model on given ids.", "lora score");
   const auto add = [&](const char* name, const char* given, auto& value, const char* words) {
     return app.add_option(name, value, words)->option_text(given)->type_name("");
   };
   add("--model", "DIR", options.model, "the model, as transformers saves it")->required();
   add("--adapter", "DIR", options.adapter, "an adapter for it, as PEFT saves it");
   add("--ids", "FILE", options.ids,
-      "safetensors file with input_ids and labels, I64, (rows, T) or (micro-batches, rows, T), of "
-      "which the first is scored; labels of -100 do not count")
+      "safetensors file with input_ids and labels, I64, (rows, T) or (micro-batches, rows, T); "
+      "only the first micro-batch is scored, and labels of -100 do not count")
       ->required();
   add("--logits", "FILE", options.logits, "safetensors file for the logits, F32 (rows, T, V)");
   add("--dtype", "float32|bfloat16", options.dtype, "of the weights in memory [float32]")
@@ -86,7 +86,7 @@ inline std::optional<int> parse_score_options(int argc, const char* const* argv,
   return parse_command_line(app, argc, argv);
 }
 
-/// The command: parses, runs, and says errors on standard error. Returns the exit code.
+/// Runs the command and reports errors on standard error. Returns the exit code.
 inline int score_command(int argc, const char* const* argv) {
   ScoreOptions options;
   return run_program({"lora score", "--dtype bfloat16, fewer or shorter rows of ids"}, [&] {

@@ -1,4 +1,4 @@
-// lora tokenize: the ids and pieces of a text, and the text of ids.
+// lora tokenize: shows the ids and pieces of a text, or the text of ids.
 #pragma once
 
 #include "support/command_line.hpp"
@@ -27,14 +27,14 @@ struct TokenizeRequest {
 
 namespace detail {
 
-/// What one id stands for, as text; half a character is U+FFFD.
+/// Returns the text of one id, with U+FFFD for incomplete characters.
 inline std::string piece_text(const lora::Tokenizer& tokenizer, std::int64_t id) {
   std::string out;
   lora::append_repaired_utf8(tokenizer.decoder().piece(id).text, lora::Input::complete, out);
   return out;
 }
 
-/// The ids in a text: whole numbers with blanks, commas or brackets between them.
+/// Parses the ids in a text: integers separated by white space, commas or brackets.
 inline std::vector<std::int64_t> ids_in(const std::string& text, lora::Index vocab_size) {
   std::vector<std::int64_t> ids;
   const char* const between = " \t\r\n,[]";
@@ -53,7 +53,7 @@ inline std::vector<std::int64_t> ids_in(const std::string& text, lora::Index voc
   return ids;
 }
 
-/// A line for each token: its id, the bytes of the text that it covers, and its piece.
+/// Returns a line for each token: its id, the bytes of the text that it covers, and its piece.
 inline std::string token_lines(const lora::Tokenizer& tokenizer, const lora::Encoding& encoding) {
   std::string lines;
   std::size_t begin = 0;
@@ -99,10 +99,10 @@ inline void show_text(const TokenizeRequest& request, const lora::Tokenizer& tok
             << "]\n";
 }
 
-/// The texts given; without any the file's, or standard input without the line end behind it.
+/// Returns the texts given; if none, the file's text or standard input without its final newline.
 inline std::vector<std::string> texts_of(const TokenizeRequest& request) {
   if (!request.texts.empty() && !request.decode) return request.texts;
-  if (!request.texts.empty()) {  // ids stand apart on a command line, and are one text
+  if (!request.texts.empty()) {  // ids are separate words of one text
     std::string all;
     for (const std::string& text : request.texts) all += text + " ";
     return {all};
@@ -118,7 +118,7 @@ inline std::vector<std::string> texts_of(const TokenizeRequest& request) {
 
 }  // namespace detail
 
-/// Reads the command line. Returns the exit code when the program is to end now.
+/// Parses the command line. Returns an exit code if the program should end.
 inline std::optional<int> parse_tokenize_options(int argc, const char* const* argv,
                                                  TokenizeRequest& request) {
   CLI::App app("Shows the ids and pieces of a text, or the text of ids.", "lora tokenize");
@@ -129,7 +129,7 @@ inline std::optional<int> parse_tokenize_options(int argc, const char* const* ar
   add("--model", "DIR", request.model, "a folder with a tokenizer")->required();
   CLI::Option* text =
       add("text", "TEXT...", request.texts, "texts, or with --decode ids [standard input]");
-  add("--file", "FILE", request.file, "the text, or the ids, of a file instead")->excludes(text);
+  add("--file", "FILE", request.file, "read the text, or the ids, from a file")->excludes(text);
   app.add_flag("--decode", request.decode, "from ids to text");
   app.add_flag("--add-special-tokens,!--no-add-special-tokens", request.special,
                "put the tokenizer's own tokens around a text (<s>) [yes]");
@@ -137,14 +137,14 @@ inline std::optional<int> parse_tokenize_options(int argc, const char* const* ar
                "with --decode: leave special tokens out");
   app.add_flag("--json", request.json, "a line of JSON for each text");
   app.footer(
-      "A line for each token: its id, the bytes of the text that it covers, and its piece. Bytes\n"
-      "that are no character, or are not shown, are written as \\xNN.\n"
+      "Prints a line for each token: its id, the bytes of the text that it covers, and its piece.\n"
+      "Bytes that are not a printable character are written as \\xNN.\n"
       "--json: {\"ids\", \"pieces\", \"ends\"}, or with --decode a string.\n"
       "Exit status: 0 done, 2 an error, with its reason on standard error.\n");
   return parse_command_line(app, argc, argv);
 }
 
-/// The command: parses, runs, and says errors on standard error. Returns the exit code.
+/// Runs the command and reports errors on standard error. Returns the exit code.
 inline int tokenize_command(int argc, const char* const* argv) {
   return run_program({"lora tokenize"}, [&] {
     TokenizeRequest request;

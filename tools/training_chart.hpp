@@ -1,4 +1,4 @@
-// The curves of a training run, from its log.
+// Draws the curves of a training run from its log.
 #pragma once
 
 #include "support/svg_chart.hpp"
@@ -11,8 +11,8 @@
 
 namespace tools {
 
-/// Loss of training and evaluation, gradient norm, learning rate and speed against the step, from
-/// TrainerState::log_history. A field that no entry has is left out; null leaves a gap.
+/// Plots training and evaluation loss, gradient norm, learning rate and speed against the step,
+/// from TrainerState::log_history. Omits a field that no entry has; null leaves a gap.
 inline Chart training_chart(const lora::Json& log, const std::string& title) {
   using Fields = std::vector<std::pair<const char*, const char*>>;  // name in the legend, field
   const auto add = [&](Chart& chart, const char* heading, const char* unit, const Fields& fields) {

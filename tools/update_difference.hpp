@@ -1,4 +1,4 @@
-// How far two low-rank updates are apart.
+// Computes the distance between two low-rank updates.
 #pragma once
 
 #include <lora/adapters/low_rank_factors.hpp>
@@ -12,8 +12,8 @@ namespace tools {
 
 using lora::Index;
 
-/// ‖B A‖ of thin factors to full precision, also where B A is a small difference of large products:
-/// with B = Q R and Aᵀ = P S it is ‖R Sᵀ‖.
+/// Computes ‖B A‖ of thin factors to full precision, even if B A is a small difference of large
+/// products. With B = Q R and Aᵀ = P S it is ‖R Sᵀ‖.
 inline double precise_product_norm(const lora::Matrix<double>& A, const lora::Matrix<double>& B) {
   using ColumnMajor = Eigen::MatrixXd;
   const auto r_of = [](const ColumnMajor& x) -> ColumnMajor {
@@ -28,7 +28,7 @@ inline bool same(const lora::Matrix<double>& x, const lora::Matrix<double>& y) {
   return x.rows() == y.rows() && x.cols() == y.cols() && x == y;
 }
 
-/// ‖s1 B1 A1 − s2 B2 A2‖ and ‖s1 B1 A1‖ of updates of one shape.
+/// ‖s1 B1 A1 − s2 B2 A2‖ and ‖s1 B1 A1‖ for two updates of the same shape.
 struct UpdateDifference {
   double difference = 0, first = 0;
 };

@@ -79,7 +79,7 @@ TEST(Commands, WhatIsNoneIsRefusedWithNearNames) {
 }
 
 TEST(Commands, LostOutputIsSaidOnce) {
-  const std::string lost = ": standard output: could not be written to the end (no space left?)\n";
+  const std::string lost = ": standard output: could not be written completely (no space left?)\n";
   EXPECT_EQ(run_onto_full(tools::run_lora, {"help"}).err, "lora" + lost);
   const Ran one = run_onto_full(tools::run_lora, {"help", "merge"});
   EXPECT_EQ(one.code, 2);
@@ -94,7 +94,7 @@ TEST(Commands, AnAdaptersFolderIsNoModel) {
   const std::string ends =
                         ": is the folder of an adapter, expected that of a model; give this "
                         "folder with ",
-                    base = ", and with --model its base, which it calls \"some/base\"\n";
+                    base = ", and its base with --model, which it calls \"some/base\"\n";
   EXPECT_EQ(run({"generate", "--model", path, "--prompt", "x"}).err,
             "lora generate: --model " + path + ends + "--adapter" + base);
   EXPECT_EQ(run({"score", "--model", path, "--ids", "x"}).err,

@@ -127,7 +127,7 @@ TEST(DataCommand, SaysWhatIsLeftOutOrNotShownAsItIs) {
                                        R"({"prompt": "\u001b[2J", "completion": "y"})"));
   const Ran cut = data({"--data", file, "--max-length", "2"});
   EXPECT_EQ(cut.code, 0) << cut.err;
-  EXPECT_HAS(cut.out, "  1 left out whose answer was cut whole\n");
+  EXPECT_HAS(cut.out, "  1 left out because the whole answer was cut\n");
   EXPECT_HAS(data({"--data", file}).out, "\n  \\x1b[2J⟦y");
 }
 

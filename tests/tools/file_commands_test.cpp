@@ -1,4 +1,5 @@
-// The commands on files through its command line: what it writes, prints and refuses, and its exit codes.
+// The commands on files through its command line: what it writes, prints and refuses, and its exit
+// codes.
 #include "../../tools/adapter_output.hpp"
 #include "../../tools/update_difference.hpp"
 #include "io/peft_folder.hpp"
@@ -261,7 +262,7 @@ TEST(FileCommands, CombineRefusesWhatBelongsToOneAdapter) {
   EXPECT_HAS(refusal(dora), "is a DoRA adapter, whose lora_magnitude_vector no combination keeps");
   EXPECT_HAS(refusal(trained), "holds biases of the base (bias = \"all\")");
   EXPECT_HAS(refusal(saved), "is saved whole here");
-  EXPECT_HAS(refusal(table), "is an embedding in one adapter and none in another");
+  EXPECT_HAS(refusal(table), "is an embedding in one adapter but not in another");
   PeftFolder head(R"({"modules_to_save": ["score"]})"), second(R"({"modules_to_save": ["score"]})");
   for (PeftFolder* one : {&head, &second}) {
     one->pair(q, 2, 8, 8).add("score.weight", numbered(3, 8));
@@ -340,7 +341,7 @@ TEST(FileCommands, LostOutputIsAnError) {
   const Ran run = lora_test::run_onto_full(tools::run_lora, {"info", work.own()});
   EXPECT_EQ(run.code, 2);
   EXPECT_EQ(run.err,
-            "lora info: standard output: could not be written to the end (no space left?)\n");
+            "lora info: standard output: could not be written completely (no space left?)\n");
 }
 
 TEST(FileCommands, ConvertsAndComparesAdapters) {
@@ -423,9 +424,8 @@ TEST(FileCommands, ToGgufComparesTheBasesWeightBesideAnEmbedding) {
   lora::Matrix<float> other = table;
   other(8, 7) += 0.01f;
   const std::string reason =
-      "tensor \"base_model.model.model.embed_tokens.base_layer.weight\" is a weight of the base, "
-      "but "
-      "not \"model.embed_tokens.weight\" of ";
+      "tensor \"base_model.model.model.embed_tokens.base_layer.weight\" is a base weight that "
+      "differs from \"model.embed_tokens.weight\" of ";
   for (const auto dtype : {tools::DType::F32, tools::DType::BF16})
     expect_refused(words(other, dtype), reason);
   expect_refused(words(table.topRows(8), tools::DType::F32),
@@ -434,7 +434,7 @@ TEST(FileCommands, ToGgufComparesTheBasesWeightBesideAnEmbedding) {
   fs::remove(work.base() + "/model.safetensors");  // only config.json: nothing to compare with
   const Ran run = tool(words(other, tools::DType::F32));
   EXPECT_EQ(run.code, 0) << run.err;
-  EXPECT_HAS(run.err, "has no weights, so that the base's weights which the adapter's file holds");
+  EXPECT_HAS(run.err, "has no weights, so the base weights in the adapter's file");
 }
 
 TEST(FileCommands, EveryGoldenAdapterThatGgufCanHoldComesBackBitForBit) {
@@ -503,7 +503,7 @@ TEST(FileCommands, NoCommandWritesOntoWhatItReads) {
   for (const char* file : {"adapter_config.json", "adapter_model.safetensors"})
     fs::create_hard_link(fs::path(other) / file, links / "adapter" / file);
   const auto before = files_below(work.folder.path), adapter = files_below(own);
-  const char* reason = "which is read; nothing is written onto its own input";
+  const char* reason = "which is an input; inputs are never overwritten";
   for (const fs::path& output :
        {base / "model.safetensors", base / "config.json", own / "adapter_model.safetensors",
         base / ".." / "base" / "model.safetensors", links / "soft", links / "hard",

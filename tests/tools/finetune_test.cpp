@@ -102,8 +102,8 @@ TEST(ResumeOption, SaysThatThereIsNoCheckpoint) {
     FAIL();
   } catch (const lora::ConfigError& error) {
     EXPECT_STREQ(error.what(),
-                 "--resume-from-checkpoint last: there is no checkpoint in out; leave the option "
-                 "out to begin a new run");
+                 "--resume-from-checkpoint last: there is no checkpoint in out; omit the option "
+                 "to start a new run");
   }
 }
 
@@ -128,7 +128,7 @@ TEST(FinetuneOptions, MistakesAreNamed) {
   const lora_test::TemporaryFolder folder;
   lora::atomic_write(folder.path / "c.json", std::string(R"({"lerning_rate": 1})"));
   EXPECT_NE(error_of({"--data", "d", "--config", (folder.path / "c.json").string()})
-                .find("\"lerning_rate\" is no option"),
+                .find("\"lerning_rate\" is not an option"),
             std::string::npos);
 }
 
@@ -208,7 +208,7 @@ TEST(FinetuneData, FilesOfSeveralKindsInAnyOrder) {
   options.max_length = 4;
   EXPECT_EQ(
       data_of(files, {"p.txt"}, {"c.jsonl"}, options).warnings,
-      std::vector<std::string>{"nothing is left of the evaluation: each answer was cut whole"});
+      std::vector<std::string>{"nothing is left to evaluate: every answer was cut completely"});
 }
 
 TEST(FinetuneData, OneTextSharesItsRows) {
@@ -299,14 +299,12 @@ TEST(FinetuneData, WhatIsLeftOutIsTheReasonThatNothingIsLeft) {
     }
     return std::string("accepted");
   };
-  EXPECT_EQ(
-      error(chat_record),
-      "there is nothing to learn: no example is left of 1 record; 1 left out whose answer was "
-      "cut whole (max_length 4)");
-  EXPECT_EQ(
-      error("{\"text\": \"<|end|>\"}"),
-      "there is nothing to learn: no example is left of 1 record; 1 left out in which nothing "
-      "counts (max_length 4)");
+  EXPECT_EQ(error(chat_record),
+            "there is nothing to learn: no example is left of 1 record; 1 left out because the "
+            "whole answer was cut (max_length 4)");
+  EXPECT_EQ(error("{\"text\": \"<|end|>\"}"),
+            "there is nothing to learn: no example is left of 1 record; 1 left out because nothing "
+            "counts (max_length 4)");
 }
 
 TEST(FinetuneData, WhatTheDataBringsIsSaid) {
@@ -314,12 +312,12 @@ TEST(FinetuneData, WhatTheDataBringsIsSaid) {
   options.validation_share = 0;
   const FinetuneData ended =
       data_of({{"t.jsonl", "{\"text\": \"A<|end|>\"}\n"}}, {"t.jsonl"}, {}, options);
-  EXPECT_NE(ended.text.find("  1 record ends with the end token: it gets no second one\n"),
+  EXPECT_NE(ended.text.find("  1 record ends with the end token and gets no second one\n"),
             std::string::npos);
   const FinetuneData spaced =
       data_of({{"t.jsonl", "{\"text\": \"A<|end|>\\n\"}\n"}}, {"t.jsonl"}, {}, options);
-  EXPECT_NE(spaced.text.find("  1 record has white space before its beginning token or behind its "
-                             "end token: it gets a second one, as in TRL\n"),
+  EXPECT_NE(spaced.text.find("  1 record has white space before its beginning token or after its "
+                             "end token and gets a second one, as in TRL\n"),
             std::string::npos);
   const FinetuneData never =
       data_of({{"t.jsonl", "{\"segments\": [{\"label\": 1, \"text\": \"AB\"}]}\n"}}, {"t.jsonl"},
@@ -331,7 +329,7 @@ TEST(FinetuneData, WhatTheDataBringsIsSaid) {
       data_of({{"c.json", R"([{"messages": [{"role": "user", "content": "x"}, {"role": "assistant",
         "tool_calls": [{"name": "f", "arguments": "{}"}, {"name": "g", "arguments": {}}]}]}])"}},
               {"c.json"}, {}, options);
-  EXPECT_NE(calls.text.find("  1 tool call has a text as arguments: "), std::string::npos);
+  EXPECT_NE(calls.text.find("  1 tool call has a string as arguments: "), std::string::npos);
   options.chat_template = "gemma";
   const FinetuneData gemma = data_of({{"c.jsonl", chat_record}}, {"c.jsonl"}, {}, options);
   ASSERT_EQ(gemma.warnings.size(), 3u);

@@ -65,7 +65,7 @@ TEST(GenerateProgram, AnEndWithoutATokenIsAStopString) {
   EXPECT_EQ(run.code, 0) << run.err;
   EXPECT_HAS(run.err,
              "the tokenizer has no token for <|im_end|>, which ends an answer of the "
-             "template chatml: a text ends before these letters\n");
+             "template chatml: generation stops before these characters\n");
 }
 
 TEST(GenerateProgram, DrawsBySeed) {
@@ -180,7 +180,7 @@ TEST(GenerateProgram, LostOutputIsAnError) {
   const auto lost = [](const std::vector<std::string>& words) {
     const Ran run = run_onto_full(tools::run_generate, words);
     EXPECT_EQ(run.code, 2);
-    EXPECT_HAS(run.err, "lora generate: standard output: could not be written to the end");
+    EXPECT_HAS(run.err, "lora generate: standard output: could not be written completely");
     return run;
   };
   lost({"--help"});

@@ -40,7 +40,7 @@ TEST(Program, SaysAnErrorAndReturnsTheCodeOfAFailure) {
 
 TEST(Program, LostOutputIsAnError) {
   const std::string lost =
-      "prog: standard output: could not be written to the end (no space left?)\n";
+      "prog: standard output: could not be written completely (no space left?)\n";
   const auto prints = [](int code) {
     return run_onto_full([code] {
       std::cout << "text";

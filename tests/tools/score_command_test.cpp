@@ -128,14 +128,14 @@ TEST(Score, SaysWhatDoesNotFit) {
   expect_refused({"--model", "m", "--ids", ids, "--dtype", "int8"}, "--dtype");
   expect_refused({"--model", "m", "--ids", ids, "--wrong_option", "1"}, "--wrong-option");
   expect_refused({"--model", "m", "--ids", ids, "--logits", ids},
-                 "which is read; nothing is written onto its own input");
+                 "which is an input; inputs are never overwritten");
   const lora_test::TemporaryFolder folder;
   const std::string model = (folder.path / "model.safetensors").string();
   lora::SafetensorsWriter weights;
   weights.add("w", lora::Matrix<float>::Ones(1, 1), DType::F32);
   weights.write(model);
   expect_refused({"--model", "m", "--ids", ids, "--logits", model},
-                 "is not a safetensors file of logits alone");
+                 "is not a safetensors file with only logits");
   EXPECT_EQ(score({"--help"}).code, 0);
   EXPECT_NE(score({"--help"}).out.find("Exit status: 0 "), std::string::npos);
 }

@@ -1,4 +1,4 @@
-// What ends an answer of a chat template when text is generated.
+// Makes generation stop at the end of an answer in a chat template.
 #pragma once
 
 #include <lora/models/generation_config.hpp>
@@ -8,8 +8,8 @@
 
 namespace tools {
 
-/// Adds what the template writes behind an answer to what ends a text: its id, or its letters where
-/// the tokenizer has no such token.
+/// Adds the template's end of an answer to what ends a text: its id, or its characters if the
+/// tokenizer has no such token.
 inline void add_answer_end(const lora::ChatTemplate& chat, const lora::Tokenizer& tokenizer,
                            lora::GenerationConfig& config) {
   const lora::AnswerEnd end = lora::answer_end(chat, tokenizer);

@@ -1,4 +1,4 @@
-// Colour on a terminal.
+// Decides whether to print in colour.
 #pragma once
 
 #include <unistd.h>
@@ -8,8 +8,8 @@
 
 namespace tools {
 
-/// Whether standard output gets colour: "always", "never", or "auto", which means a terminal that
-/// knows colour and a user who has not set NO_COLOR (https://no-color.org).
+/// Whether standard output gets colour: "always", "never", or "auto", which means on a terminal
+/// that supports colour unless NO_COLOR is set (https://no-color.org).
 inline bool wants_color(std::string_view choice) {
   if (choice != "auto") return choice == "always";
   const auto value = [](const char* name) {

@@ -1,4 +1,4 @@
-// How every command of lora reads its command line.
+// Parses the command line of every command of lora.
 #pragma once
 
 #include "near_names.hpp"
@@ -15,9 +15,9 @@
 
 namespace tools {
 
-/// Throws CLI::ParseError for the first of `words`, in their order, that is spelled as an option and
-/// is none of `app`'s: CLI11 itself complains of a missing option before it names a mistyped one.
-/// What stands behind an option that takes a value is its value.
+/// Throws CLI::ParseError for the first word that looks like an option but is not one of `app`.
+/// CLI11 alone would report a missing option before a mistyped one. The word after an option that
+/// takes a value is its value.
 inline void expect_known_options(const CLI::App& app, const std::vector<std::string>& words) {
   for (std::size_t i = 0; i < words.size(); ++i) {
     if (words[i] == "--") return;
@@ -41,16 +41,16 @@ inline void expect_known_options(const CLI::App& app, const std::vector<std::str
   }
 }
 
-/// Parses a command line, whose first word is the command's name. Throws CLI::ParseError, also for
-/// --help.
+/// Parses a command line whose first word is the command's name.
+/// Throws: CLI::ParseError, also for --help.
 inline void parse_words(CLI::App& app, int argc, const char* const* argv) {
   const std::vector<std::string> words = dashed_options(argc, argv);
   expect_known_options(app, {words.rbegin(), words.rend()});
   app.parse(std::vector<std::string>(words));
 }
 
-/// The same, but returns the exit code when the program is to end now: 0 after --help, 2 after one
-/// line on standard error about what does not fit.
+/// Parses a command line. Returns an exit code if the program should end: 0 after --help, 2 after a
+/// one-line message about an invalid option.
 inline std::optional<int> parse_command_line(CLI::App& app, int argc, const char* const* argv) {
   app.failure_message([](const CLI::App* failed, const CLI::Error& error) {
     return failed->get_name() + ": " + error.what() + " (see --help)\n";

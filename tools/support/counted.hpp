@@ -1,4 +1,4 @@
-// Numbers of things, as people write them.
+// Formats a count with its noun.
 #pragma once
 
 #include <cstddef>
@@ -7,7 +7,7 @@
 
 namespace tools {
 
-/// "1 record", "2 records".
+/// Returns "1 record", "2 records".
 template <class Count>
 std::string counted(Count count, std::string_view thing) {
   return std::to_string(count) + " " + std::string(thing) + (count == Count{1} ? "" : "s");

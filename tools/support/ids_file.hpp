@@ -1,4 +1,4 @@
-// Token ids with labels from a safetensors file, for those who compare engines.
+// Reads token ids and labels from a safetensors file, for comparing engines.
 #pragma once
 
 #include <lora/io/safetensors/safetensors.hpp>
@@ -12,14 +12,15 @@ namespace tools {
 
 using lora::Index;
 
-/// All of a file: micro_batches · rows · tokens ids and labels, -100 where a label does not count.
+/// The content of a file: micro_batches · rows · tokens ids and labels. Labels of -100 do not
+/// count.
 struct IdsFile {
   std::vector<std::int64_t> ids, labels;
   Index micro_batches = 0, rows = 0, tokens = 0;
 };
 
-/// input_ids and labels, I64 (rows, T) or (micro-batches, rows, T). Throws lora::FormatError for
-/// anything else, also for a file without a token.
+/// Reads input_ids and labels, I64 (rows, T) or (micro-batches, rows, T).
+/// Throws: lora::FormatError for anything else, and for a file without tokens.
 inline IdsFile read_ids(const std::filesystem::path& path) {
   const auto file = lora::SafetensorsFile::open(path);
   const auto refuse = [&](const char* name, const std::string& what) {
@@ -46,13 +47,14 @@ inline IdsFile read_ids(const std::filesystem::path& path) {
   return all;
 }
 
-/// The tokens to be scored: rows · T ids and labels.
+/// The tokens to score: rows · T ids and labels.
 struct ScoredBatch {
   std::vector<std::int64_t> ids, labels;
   Index rows = 0, tokens = 0;
 };
 
-/// The first micro-batch of a file of ids. Throws as read_ids.
+/// Reads the first micro-batch of a file of ids.
+/// Throws: as read_ids().
 inline ScoredBatch read_scored_batch(const std::filesystem::path& path) {
   IdsFile all = read_ids(path);
   const auto count = static_cast<std::size_t>(all.rows * all.tokens);

@@ -1,4 +1,4 @@
-// The look at a folder that is given as a model's.
+// Checks a folder that is given as a model.
 #pragma once
 
 #include <lora/io/file.hpp>
@@ -10,8 +10,8 @@
 
 namespace tools {
 
-/// Throws lora::ConfigError when `folder` is an adapter's and not a model's. `option` is what takes
-/// an adapter: "--adapter".
+/// Throws lora::ConfigError if `folder` is that of an adapter and not of a model. `option` is the
+/// option that takes an adapter, such as "--adapter".
 inline void expect_model_folder(const std::filesystem::path& folder, const std::string& option) {
   std::error_code ignored;
   const std::filesystem::path config = folder / lora::peft_config_file;
@@ -27,7 +27,7 @@ inline void expect_model_folder(const std::filesystem::path& folder, const std::
   throw lora::ConfigError("--model " + folder.string() +
                           ": is the folder of an adapter, expected that of a model; give this "
                           "folder with " +
-                          option + ", and with --model its base" +
+                          option + ", and its base with --model" +
                           (base.empty() ? "" : ", which it calls " + lora::in_quotes(base)));
 }
 

@@ -1,4 +1,4 @@
-// Names that look like the one somebody typed.
+// Finds names that are similar to a mistyped one.
 #pragma once
 
 #include <algorithm>
@@ -9,7 +9,8 @@
 
 namespace tools {
 
-/// Levenshtein's distance: insertions, deletions and replacements that turn a into b.
+/// Computes the Levenshtein distance: the insertions, deletions and replacements that turn a into
+/// b.
 inline std::size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<std::size_t> row(b.size() + 1);
   for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
@@ -25,8 +26,8 @@ inline std::size_t edit_distance(std::string_view a, std::string_view b) {
   return row[b.size()];
 }
 
-/// "--top-k, --top-p": up to three of `names` that contain `asked` or are a few letters away from
-/// it, the nearest first; empty where there are none. Looks at the first 64 bytes of `asked`.
+/// Returns "--top-k, --top-p": up to three of `names` that contain `asked` or are a few letters
+/// away from it, nearest first, or an empty string. Uses the first 64 bytes of `asked`.
 inline std::string near_names(std::string_view asked, const std::vector<std::string>& names) {
   asked = asked.substr(0, 64);
   std::vector<std::pair<std::size_t, std::string>> ranked;

@@ -1,4 +1,4 @@
-// Options with - or _ in their names: --max-new-tokens, --max_new_tokens.
+// Accepts options with - or _ in their names: --max-new-tokens, --max_new_tokens.
 #pragma once
 
 #include <algorithm>
@@ -7,9 +7,9 @@
 
 namespace tools {
 
-/// The command line for CLI11's parse(), without the program's name and with - for _ in the names
-/// of options, so that each option is defined once. Values stay as they are, but for one that
-/// begins with -- and stands apart from its option.
+/// Returns the command line for CLI11's parse(), without the program's name and with - for _ in
+/// option names, so each option is defined once. Values do not change, unless one starts with --
+/// and is a separate word.
 inline std::vector<std::string> dashed_options(int argc, const char* const* argv) {
   std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
   for (std::string& word : words) {

@@ -1,5 +1,5 @@
-// Where a program may write: never onto what it reads, and onto an older file only when it is of
-// the kind that is written.
+// Checks where a program may write: never over its inputs, and over an existing file only if it is
+// of the same kind.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -17,16 +17,16 @@
 
 namespace tools {
 
-/// What a program reads: files, and folders with the files in them; a name that is empty, or is not
-/// there, is passed over.
+/// The inputs of a program: files, and folders with the files in them. Empty and missing paths are
+/// ignored.
 using InputPaths = std::vector<std::filesystem::path>;
 
 namespace detail {
 
-/// Where a path leads once its missing folders are made: "new/../adapter" is "adapter" then.
+/// Resolves a path as if its missing folders existed: "new/../adapter" becomes "adapter".
 inline std::filesystem::path resolved(const std::filesystem::path& path) {
   std::filesystem::path way = std::filesystem::absolute(path);
-  for (int i = 0; i < 2; ++i) {  // a second time, since the first may have removed "new/.."
+  for (int i = 0; i < 2; ++i) {  // twice, because the first pass may remove "new/.."
     std::error_code failure;
     std::filesystem::path next = std::filesystem::weakly_canonical(way, failure);
     way = failure ? way.lexically_normal() : std::move(next);
@@ -50,39 +50,39 @@ inline std::vector<std::filesystem::path> files_read(const InputPaths& inputs) {
 
 }  // namespace detail
 
-/// Throws lora::ConfigError when one of `outputs` is one of the inputs or a file of an input
-/// folder: by its own name, another way to it, a link, or another name of the same file.
+/// Throws lora::ConfigError if one of `outputs` is an input or a file in an input folder, by the
+/// same path, another path, a symbolic link or a hard link.
 inline void refuse_input_as_output(const InputPaths& outputs, const InputPaths& inputs) {
   const std::vector<std::filesystem::path> read = detail::files_read(inputs);
   for (const std::filesystem::path& output : outputs) {
     const std::filesystem::path place = detail::resolved(output);
     for (const std::filesystem::path& input : read) {
-      std::error_code failure;  // of a path that is not there, and so is nothing that is read
+      std::error_code failure;  // a missing path is not an input
       if (!std::filesystem::equivalent(place, input, failure) || failure) continue;
       throw lora::ConfigError(output.string() + ": is " + input.string() +
-                              ", which is read; nothing is written onto its own input, choose "
+                              ", which is an input; inputs are never overwritten, choose "
                               "another output");
     }
   }
 }
 
-/// Throws lora::ConfigError when one of the inputs, or a file of an input folder, lies in `folder`,
-/// whose content the program replaces or removes.
+/// Throws lora::ConfigError if an input, or a file in an input folder, is inside `folder`, whose
+/// content the program replaces or removes.
 inline void refuse_input_below(const std::filesystem::path& folder, const InputPaths& inputs) {
   const std::filesystem::path top = detail::resolved(folder);
   for (const std::filesystem::path& input : detail::files_read(inputs)) {
-    // Both a link's place and what it leads to.
+    // Check both a link and its target.
     for (const std::filesystem::path& place :
          {detail::resolved(input), std::filesystem::absolute(input).lexically_normal()}) {
       if (std::mismatch(top.begin(), top.end(), place.begin(), place.end()).first != top.end())
         continue;
-      throw lora::ConfigError(input.string() + ": is read and lies in " + folder.string() +
+      throw lora::ConfigError(input.string() + ": is an input inside " + folder.string() +
                               ", which this run replaces; choose another output");
     }
   }
 }
 
-/// A kind of file: whether an older file is one, and what it is called.
+/// A kind of file: its name, and a test whether an existing file is one.
 struct FileKind {
   const char* name;
   bool (*is)(const std::filesystem::path&);
@@ -102,7 +102,7 @@ inline bool holds_only_logits(const std::filesystem::path& path) {
     return false;
   }
 }
-/// Whether the first line is an object with a step, as JsonLinesLog writes them.
+/// Whether the first line is an object with a step, as JsonLinesLog writes it.
 inline bool begins_with_step(const std::filesystem::path& path) {
   std::string line(std::size_t{1} << 16, '\0');
   std::ifstream file(path, std::ios::binary);
@@ -117,12 +117,12 @@ inline bool begins_with_step(const std::filesystem::path& path) {
 inline constexpr FileKind gguf_kind{"GGUF file", [](const std::filesystem::path& path) {
                                       return detail::begins_with(path, "GGUF");
                                     }};
-inline constexpr FileKind logits_kind{"safetensors file of logits alone",
+inline constexpr FileKind logits_kind{"safetensors file with only logits",
                                       detail::holds_only_logits};
 inline constexpr FileKind json_lines_kind{"log of JSON lines", detail::begins_with_step};
 
-/// refuse_input_as_output, and throws lora::ConfigError for an older file, unless it is empty or of
-/// this kind. What is no file is left to the writing.
+/// Runs refuse_input_as_output(), and throws lora::ConfigError for an existing file unless it is
+/// empty or of this kind. Leaves anything but regular files to the writer.
 inline void check_file_output(const std::filesystem::path& output, const FileKind& kind,
                               const InputPaths& inputs) {
   refuse_input_as_output({output}, inputs);

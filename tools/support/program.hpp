@@ -1,4 +1,4 @@
-// What the mains of the example programs share: errors, lost output and memory that runs out.
+// The frame of every program's main: reports errors, lost output and exhausted memory.
 #pragma once
 
 #include <cstdlib>
@@ -9,23 +9,22 @@
 
 namespace tools {
 
-/// The program as its messages name it, and what its user can do.
+/// The program's name in messages, and advice for its user.
 struct ProgramWords {
   std::string name;
-  std::string if_memory_runs_out = "";  ///< what helps: "a smaller batch"
+  std::string if_memory_runs_out = "";  ///< what helps, such as "a smaller batch"
   int failure = 2;                      ///< exit code of an error
 };
 
-/// What an error says, without the program's name before it where the library has put it there too:
-/// "generate: the prompt is empty" of "lora generate".
+/// Removes the program's name from the start of a message if the library has put it there too, as
+/// in "generate: the prompt is empty" for "lora generate".
 inline std::string reason_of(const std::string& program, const std::string& what) {
   const std::string own = program.substr(program.rfind(' ') + 1) + ": ";
   return what.starts_with(own) ? what.substr(own.size()) : what;
 }
 
-/// Says that memory ran out, and ends the process. A matrix that an expression was assigned to was
-/// grown by Eigen 3.4 itself, which leaves it with a pointer to freed memory: nothing is taken down
-/// any more.
+/// Reports that memory ran out, and ends the process without running destructors: when Eigen 3.4
+/// fails to grow a matrix in an assignment, it leaves the matrix with a pointer to freed memory.
 [[noreturn]] inline void end_without_memory(const ProgramWords& words) {
   std::cerr << words.name << ": out of memory"
             << (words.if_memory_runs_out.empty() ? "" : ". What helps: " + words.if_memory_runs_out)
@@ -33,8 +32,8 @@ inline std::string reason_of(const std::string& program, const std::string& what
   std::_Exit(words.failure);
 }
 
-/// Runs body(), which returns the exit code, and says errors on standard error. What was printed and
-/// could not be written is an error too, unless there was another.
+/// Runs body(), which returns the exit code, and reports errors on standard error. If there is
+/// none, output that could not be written is an error too.
 template <class Body>
 int run_program(const ProgramWords& words, Body&& body) {
   int code = words.failure;
@@ -47,7 +46,7 @@ int run_program(const ProgramWords& words, Body&& body) {
   }
   if (std::cout.flush()) return code;
   std::cerr << words.name
-            << ": standard output: could not be written to the end (no space left?)\n";
+            << ": standard output: could not be written completely (no space left?)\n";
   return code == 0 ? words.failure : code;
 }
 

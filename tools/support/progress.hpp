@@ -1,5 +1,5 @@
-// Progress of long work on standard error: a bar on a terminal, plain lines now and then in a log,
-// or silence.
+// Shows the progress of long work on standard error: a bar on a terminal, plain lines in a log, or
+// nothing.
 #pragma once
 
 #include <lora/core/printable.hpp>
@@ -20,21 +20,22 @@ namespace tools {
 
 using lora::Index;
 
-/// automatic is bar on a terminal and lines elsewhere.
+/// automatic: bar on a terminal, otherwise lines.
 enum class ProgressMode { automatic, bar, lines, quiet };
 
 struct ProgressOptions {
   ProgressMode mode = ProgressMode::automatic;
-  double bar_seconds = 0.1;                          ///< a bar is redrawn at most this often
-  double line_seconds = 5.0;                         ///< a line is written at most this often
-  int columns = 0;                                   ///< width of the terminal; 0 asks it
-  std::function<void(std::string_view)> write = {};  ///< where text goes; empty is standard error
-  std::function<double()> clock = {};                ///< seconds; empty is the steady clock
+  double bar_seconds = 0.1;                          ///< minimum time between redraws of a bar
+  double line_seconds = 5.0;                         ///< minimum time between lines
+  int columns = 0;                                   ///< width of the terminal; 0: ask it
+  std::function<void(std::string_view)> write = {};  ///< writes text; empty: to standard error
+  std::function<double()> clock = {};                ///< in seconds; empty: the steady clock
 };
 
-/// Follows one piece of work of `total` steps (0: not known) and says how far it is and how long it
-/// will take. Work that is over before the first redraw is never mentioned. In lines mode no
-/// control character is written but the ends of lines. Not to be shared between threads.
+/// Shows how far a task of `total` steps is (0: unknown) and how long it will take. A task that
+/// ends before the first redraw shows nothing. In lines mode, writes no control characters but
+/// newlines.
+/// Threads: for one thread only.
 class Progress {
  public:
   Progress(std::string label, Index total, ProgressOptions options = {})
@@ -61,16 +62,16 @@ class Progress {
   }
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
-  /// Ends the line where it stands: an error message that follows begins on its own.
+  /// Ends the line, so that a following error message starts on its own line.
   ~Progress() {
     try {
       close();
     } catch (...) {
-      // Words about the work are not worth ending the program for.
+      // Progress output is not worth ending the program for.
     }
   }
 
-  /// `done` steps of the total are behind; `note` is a word about now, such as "loss 0.231".
+  /// Reports that `done` steps are done. `note` is a short remark, such as "loss 0.231".
   void update(Index done, std::string_view note = {}) {
     done_ = std::max<Index>(done, 0);
     if (options_.mode == ProgressMode::quiet || finished_) return;
@@ -84,8 +85,9 @@ class Progress {
 
   void advance(Index steps = 1, std::string_view note = {}) { update(done_ + steps, note); }
 
-  /// The work is over, at whatever step it stopped: shows the last state and the time taken, if
-  /// anything was shown before or it took long enough for a line. Later calls do nothing.
+  /// Reports the end of the task, at whatever step it stopped. Shows the last state and the time
+  /// taken if anything was shown before or the task took long enough for a line. Later calls do
+  /// nothing.
   void finish(std::string_view note = {}) {
     if (finished_ || options_.mode == ProgressMode::quiet) return;
     if (!note.empty()) note_ = note;
@@ -104,7 +106,7 @@ class Progress {
     return out;
   }
 
-  // Columns that UTF-8 text takes: bytes that do not continue a character.
+  // The number of columns of UTF-8 text: its bytes that do not continue a character.
   static std::size_t columns_of(std::string_view text) {
     return static_cast<std::size_t>(
         std::count_if(text.begin(), text.end(), [](char ch) { return (ch & 0xC0) != 0x80; }));
@@ -129,8 +131,8 @@ class Progress {
                       : 0.0;
   }
 
-  // " 42%  1260/3000  0:12 left  loss 0.231", or the time taken at the end; columns stay where they
-  // are.
+  // " 42%  1260/3000  0:12 left  loss 0.231", or at the end the time taken. Columns keep their
+  // place.
   std::string state(double now) const {
     std::string text;
     if (total_ > 0) {
@@ -159,11 +161,10 @@ class Progress {
     if (options_.mode == ProgressMode::lines) {
       text = label_ + ": " + text + "\n";
     } else {
-      // The last column stays free: some terminals break the line when it is written.
+      // Leave the last column free: some terminals wrap the line after writing it.
       const std::size_t room = std::max<std::size_t>(terminal_columns(), 2) - 1;
       const std::size_t taken = columns_of(label_) + columns_of(text) + 6;
-      // The width of the first bar is kept while there is room, so that it does not jump with the
-      // note.
+      // Keep the first bar's width while there is room, so it does not jump when the note changes.
       widest_bar_ = shown_             ? widest_bar_
                     : taken + 4 < room ? std::min<std::size_t>(room - taken - 4, 30)
                                        : 0;

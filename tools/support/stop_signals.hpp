@@ -1,4 +1,4 @@
-// Signals that ask a program to stop, for as long as it can.
+// Handles signals that ask a program to stop.
 #pragma once
 
 #include <signal.h>
@@ -9,9 +9,9 @@
 
 namespace tools {
 
-/// Handles these signals while it lives, then gives each back the action that it had. One that is
-/// ignored stays so: nohup starts a program with the hang-up ignored, a shell script what it puts in
-/// the background with the interrupt.
+/// Handles these signals while it lives, then restores their previous actions. Ignored signals stay
+/// ignored: nohup starts programs with the hang-up ignored, and shell scripts start background jobs
+/// with the interrupt ignored.
 class StopSignals {
  public:
   StopSignals(std::initializer_list<int> signals, void (*handler)(int)) {

@@ -1,4 +1,4 @@
-// Axes of a chart: from values to places on the paper, and ticks at numbers that people like.
+// Axes of a chart: map values to positions, and place ticks at round numbers.
 #pragma once
 
 #include <algorithm>
@@ -18,19 +18,19 @@ struct Tick {
   std::string text;
 };
 
-/// A range of values laid along a line. Low is below high, and above 0 on a logarithmic axis.
+/// A range of values along a line. low is below high, and above 0 on a logarithmic axis.
 struct Axis {
   AxisScale scale = AxisScale::linear;
   double low = 0, high = 1;
   std::vector<Tick> ticks = {};
 
-  /// Where the value lies: 0 at low, 1 at high; a bit outside of [0, 1] for values outside.
+  /// The position of a value: 0 at low, 1 at high, and clamped to [-4, 5] for values outside.
   double place(double value) const {
     const auto f = [this](double v) { return scale == AxisScale::linear ? v : std::log2(v); };
     return std::clamp((f(value) - f(low)) / (f(high) - f(low)), -4.0, 5.0);
   }
-  /// Whether the axis has a place for the value: finite, not absurdly large, above 0 on a
-  /// logarithmic axis.
+  /// Whether the axis can show the value: finite, not absurdly large, and above 0 on a logarithmic
+  /// axis.
   static bool can_show(AxisScale scale, double value) {
     return std::abs(value) <= 1e140 && (scale == AxisScale::linear || value >= 1e-140);
   }
@@ -38,7 +38,7 @@ struct Axis {
 
 namespace detail {
 
-/// Fixed point, whatever the locale, with the typographic minus.
+/// Formats in fixed point, independent of the locale, with a typographic minus.
 inline std::string fixed(double value, int decimals) {
   char text[400];
   const auto end =
@@ -62,7 +62,7 @@ inline std::string superscript(int exponent) {
   return out;
 }
 
-/// 1000, 10^6 or 10^9 with its letter for numbers of this size; 1 below ten thousand.
+/// The unit for numbers of this size: 1000, 10^6 or 10^9 and its letter; 1 below ten thousand.
 inline std::pair<double, const char*> unit_of(double largest) {
   if (largest >= 1e9) return {1e9, "G"};
   if (largest >= 1e6) return {1e6, "M"};
@@ -70,7 +70,7 @@ inline std::pair<double, const char*> unit_of(double largest) {
   return {1.0, ""};
 }
 
-/// 1, 2 or 5 times a power of ten, so that `range` has at most `most` steps of it.
+/// Returns 1, 2 or 5 times a power of ten, such that `range` has at most `most` such steps.
 inline double nice_step(double range, int most) {
   const double rough = range / most, power = std::pow(10.0, std::floor(std::log10(rough)));
   for (const double m : {1.0, 2.0, 5.0}) {
@@ -79,7 +79,7 @@ inline double nice_step(double range, int most) {
   return 10.0 * power;
 }
 
-/// Multiples of the step in [low, high], written with one unit and one number of decimals.
+/// Returns multiples of the step in [low, high], all with the same unit and number of decimals.
 inline std::vector<Tick> linear_ticks(double low, double high, double step) {
   std::vector<Tick> ticks;
   const double slack = 1e-9 * (high - low), largest = std::max(std::abs(low), std::abs(high));
@@ -99,7 +99,7 @@ inline std::vector<Tick> linear_ticks(double low, double high, double step) {
   return ticks;
 }
 
-/// Powers of the base in [low, high], every one or every n-th.
+/// Returns powers of the base in [low, high]: all of them, or every n-th.
 inline std::vector<Tick> power_ticks(double low, double high, int base, int most) {
   const double f = std::log2(static_cast<double>(base));
   const int first = static_cast<int>(std::ceil(std::log2(low) / f - 1e-9));
@@ -118,7 +118,7 @@ inline std::vector<Tick> power_ticks(double low, double high, int base, int most
   return ticks;
 }
 
-/// 1, 2 and 5 times powers of ten: for a logarithmic axis of less than two decades.
+/// Returns 1, 2 and 5 times powers of ten, for a logarithmic axis of less than two decades.
 inline std::vector<Tick> one_two_five_ticks(double low, double high) {
   std::vector<Tick> ticks;
   for (int e = static_cast<int>(std::floor(std::log10(low))); std::pow(10.0, e) <= high; ++e) {
@@ -136,7 +136,8 @@ inline std::vector<Tick> one_two_five_ticks(double low, double high) {
 
 }  // namespace detail
 
-/// A number for a label: three significant digits, "98.1", "0.042", "12.3k", "4.1·10⁻⁶".
+/// Formats a number for a label with up to three significant digits: "98.1", "0.042", "12.3k",
+/// "4.1·10⁻⁶".
 inline std::string number_text(double value) {
   if (!std::isfinite(value)) return std::isnan(value) ? "NaN" : value > 0 ? "∞" : "−∞";
   if (value == 0) return "0";
@@ -154,10 +155,10 @@ inline std::string number_text(double value) {
          letter;
 }
 
-/// Whether an axis ends at the data or at the next tick beyond.
+/// Whether an axis ends at the data or at the next tick beyond it.
 enum class AxisEnds { at_data, at_ticks };
 
-/// An axis that shows low … high (equal ends are spread apart) with at most about `most` ticks.
+/// Makes an axis for low … high, spread apart if they are equal, with at most about `most` ticks.
 inline Axis make_axis(AxisScale scale, double low, double high, AxisEnds ends, int most) {
   Axis axis{scale, low, high};
   if (scale == AxisScale::linear) {

@@ -1,5 +1,4 @@
-// A picture of several panels as one self-contained SVG: no fonts, scripts or style sheets from
-// elsewhere.
+// Draws several panels as one self-contained SVG, without external fonts, scripts or style sheets.
 #pragma once
 
 #include "svg_panel.hpp"
@@ -10,14 +9,14 @@ struct Chart {
   std::string title, subtitle;  ///< both may be empty
   std::vector<Panel> panels;
   std::string footnote = {};  ///< small print, such as the processor a speed was measured on
-  int columns = 2;            ///< panels beside each other
+  int columns = 2;            ///< panels per row
   double panel_width = 500, panel_height = 330;
 };
 
 namespace detail {
 
-/// A style for each series of each panel: a name keeps the one it got first, a new name gets the
-/// first that its panel has not used.
+/// Chooses a style for each series of each panel. A name keeps its first style; a new name gets the
+/// first style that its panel does not use.
 inline std::vector<std::vector<Style>> chart_styles(const Chart& chart) {
   std::vector<std::pair<std::string, std::size_t>> known;
   std::vector<std::vector<Style>> styles;
@@ -51,9 +50,9 @@ inline std::vector<std::vector<Style>> chart_styles(const Chart& chart) {
 
 }  // namespace detail
 
-/// The chart as the text of an SVG file, the same bytes for the same chart. Throws lora::ShapeError
-/// when a series has not as many y as x (or categories) and lora::ConfigError when sizes or given
-/// ends of an axis make no sense.
+/// Returns the chart as the text of an SVG file. The same chart gives the same bytes.
+/// Throws: lora::ShapeError if a series does not have as many y as x (or categories);
+///   lora::ConfigError for invalid sizes or axis ends.
 inline std::string to_svg(const Chart& chart) {
   const bool sizes_fit = chart.columns >= 1 && chart.panel_width >= 160 &&
                          chart.panel_width <= 1e5 && chart.panel_height >= 140 &&
@@ -90,7 +89,7 @@ inline std::string to_svg(const Chart& chart) {
 
   const auto styles = detail::chart_styles(chart);
   for (std::size_t p = 0; p < chart.panels.size(); ++p) {
-    // Plots in one row begin at one height, below the tallest of their legends.
+    // Plots in one row start at the same height, below the tallest of their legends.
     int legend_rows = 0;
     for (std::size_t q = p / columns * columns;
          q < std::min((p / columns + 1) * columns, chart.panels.size()); ++q) {

@@ -1,4 +1,4 @@
-// One panel of a chart: what it shows, and how it is drawn into a box of the paper.
+// One panel of a chart: its content, and the painter that draws it into a box.
 #pragma once
 
 #include "svg_axis.hpp"
@@ -13,14 +13,14 @@
 
 namespace tools {
 
-/// One line of a panel (a point for each x and y), or one colour of its bars (a y for each
-/// category, no x).
+/// One line of a panel, with a point for each x and y, or one colour of its bars, with a y for each
+/// category and no x.
 struct Series {
   std::string name;  ///< in the legend; the same name has the same colour in all panels of a chart
   std::vector<double> x, y;
 };
 
-/// A dashed level to compare with, such as a peak or the accuracy without tuning.
+/// A dashed horizontal line to compare with, such as a peak or the accuracy without tuning.
 struct Reference {
   double y = 0;
   std::string label;
@@ -30,7 +30,7 @@ struct Reference {
 struct Panel {
   std::string title, x_label, y_label;
   std::vector<Series> series;
-  std::vector<std::string> categories;  ///< not empty: bars in groups, one group a category
+  std::vector<std::string> categories;  ///< not empty: bars, one group per category
   AxisScale x_scale = AxisScale::linear, y_scale = AxisScale::linear;
   std::optional<double> y_low = {},
                         y_high = {};  ///< ends of the y axis; otherwise ticks around the data
@@ -43,13 +43,13 @@ struct Box {
   double x = 0, y = 0, width = 0, height = 0;
 };
 
-/// Okabe and Ito's colours (2008), told apart with any colour vision; yellow, faint on white, is
-/// left out.
+/// Okabe and Ito's colours (2008), which any colour vision can distinguish, without yellow, which
+/// is faint on white.
 inline constexpr std::array<const char*, 7> kColours = {"#0072B2", "#D55E00", "#009E73", "#CC79A7",
                                                         "#E69F00", "#56B4E9", "#555555"};
 
-/// How the n-th name of a chart looks: colours first, then the same colours dashed; marks differ
-/// too.
+/// The style of the n-th name of a chart: solid colours first, then the same colours dashed. Marks
+/// differ too.
 struct Style {
   std::size_t number = 0;
   const char* colour() const { return kColours[number % kColours.size()]; }
@@ -74,7 +74,7 @@ struct Style {
   }
 };
 
-/// Draws one panel; made anew for each.
+/// Draws one panel.
 class PanelPainter {
  public:
   PanelPainter(const Panel& panel, std::vector<Style> styles, Box box, int legend_rows)
@@ -104,8 +104,8 @@ class PanelPainter {
       out += svg::text(plot_.x + plot_.width / 2, plot_.y + plot_.height / 2, "no data",
                        {14, svg::Anchor::middle, "#888888"});
     }
-    // An inner <svg> cuts what a given y_low or y_high puts outside; the margin keeps marks on the
-    // border whole.
+    // An inner <svg> clips what lies outside y_low and y_high; the margin keeps marks on the border
+    // whole.
     const double m = 6;
     out += "<svg x=\"" + svg::number(plot_.x - m) + "\" y=\"" + svg::number(plot_.y - m) +
            "\" width=\"" + svg::number(plot_.width + 2 * m) + "\" height=\"" +
@@ -120,7 +120,7 @@ class PanelPainter {
     return out + "</svg>\n" + references() + "</g>\n";
   }
 
-  /// Rows that a legend of these series takes; 0 when there is nothing to tell apart.
+  /// Rows that the legend takes; 0 if there is nothing to distinguish.
   static int legend_rows(const Panel& panel, double width) {
     if (panel.series.size() < 2 && (panel.series.empty() || panel.series[0].name.empty())) return 0;
     double x = 0;
@@ -200,7 +200,7 @@ class PanelPainter {
     x_ = make_axis(panel_.x_scale, x_low, x_high, AxisEnds::at_data, 7);
     const bool given = panel_.y_low || panel_.y_high;
     y_low = panel_.y_low.value_or(y_low), y_high = panel_.y_high.value_or(y_high);
-    if (given && !(y_low < y_high)) {  // one end was given and all the data lie beyond it
+    if (given && !(y_low < y_high)) {  // one end is given, and all the data lie beyond it
       const double span = linear ? std::max(1.0, std::abs(panel_.y_low ? y_low : y_high)) : 10.0;
       if (panel_.y_low) y_high = linear ? y_low + span : y_low * span;
       if (panel_.y_high) y_low = linear ? y_high - span : y_high / span;
@@ -291,13 +291,13 @@ class PanelPainter {
     std::string lines, marks, points;
     std::size_t in_piece = 0;
     double last_x = 0, last_y = 0;
-    // A long curve carries a few marks, at other places than its neighbours', for eyes that mix up
-    // the colours.
+    // A long curve has a few marks, at different positions from its neighbours', for readers who
+    // cannot distinguish the colours.
     const std::size_t stride = count <= kMostMarks ? 1 : (count + 6) / 7;
     const std::size_t first_mark =
         count <= kMostMarks ? 0 : stride * (1 + styles_[s].number % 5) / 6;
     const auto end_piece = [&] {
-      // A point between two gaps has no line to be seen by.
+      // A point between two gaps has no line, so it needs a mark.
       if (in_piece == 1 && stride > 1) marks += styles_[s].mark(last_x, last_y);
       if (in_piece > 1) lines += begin + points + "\"/>\n";
       points.clear(), in_piece = 0;
@@ -309,7 +309,7 @@ class PanelPainter {
       }
       const double x = px(series.x[i]), y = py(series.y[i]);
       if (i % stride == first_mark) marks += styles_[s].mark(x, y);
-      // What the eye cannot tell apart is not worth its bytes.
+      // Skip points that the eye cannot distinguish.
       if (in_piece > 0 && i + 1 < count && std::hypot(x - last_x, y - last_y) < 0.3) continue;
       points += svg::number(x) + "," + svg::number(y) + " ";
       last_x = x, last_y = y, ++in_piece;

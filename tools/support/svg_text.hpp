@@ -1,4 +1,4 @@
-// Pieces of SVG: escaped text, short numbers, the elements a chart is made of.
+// Writes the SVG elements of a chart: escaped text, short numbers, lines and rectangles.
 #pragma once
 
 #include <charconv>
@@ -8,8 +8,8 @@
 
 namespace tools::svg {
 
-/// Text that may stand between tags or in an attribute: markup is escaped; control characters and
-/// bytes that are not UTF-8, which XML forbids, become '?'.
+/// Escapes text for use between tags or in an attribute. Replaces control characters and bytes that
+/// are not UTF-8, which XML forbids, by '?'.
 inline std::string escape(std::string_view text) {
   std::string out;
   for (std::size_t i = 0; i < text.size();) {
@@ -48,7 +48,7 @@ inline std::string escape(std::string_view text) {
   return out;
 }
 
-/// A coordinate or length in at most two decimals, whatever the locale.
+/// Formats a coordinate or length with at most two decimals, independent of the locale.
 inline std::string number(double value) {
   char text[64];
   const double rounded = std::round(value * 100.0) / 100.0;
@@ -56,7 +56,7 @@ inline std::string number(double value) {
   return std::string(text, end.ptr);
 }
 
-/// Roughly the width of a line of text; fonts differ, so this errs on the wide side.
+/// Estimates the width of a line of text. Fonts differ, so this errs on the wide side.
 inline double text_width(std::string_view text, double size) {
   double characters = 0;
   for (const char ch : text) characters += (ch & 0xC0) != 0x80 ? 1.0 : 0.0;
@@ -65,7 +65,7 @@ inline double text_width(std::string_view text, double size) {
 
 enum class Anchor { start, middle, end };
 
-/// Whether letters stand on a white outline, to be read across lines.
+/// Whether letters get a white outline, so they stay readable across lines.
 enum class Halo { no, yes };
 
 struct TextStyle {

@@ -1,4 +1,4 @@
-// Whether a word can stand in JSON.
+// Checks whether text can be stored in JSON.
 #pragma once
 
 #include <lora/text/unicode.hpp>
