@@ -1,5 +1,5 @@
-// What LoRA is for: a network learns handwritten digits, is frozen, and is adapted to a shifted
-// task with a few per cent of its parameters, beside full fine-tuning and beside no tuning.
+// Shows what LoRA is for: trains a network on handwritten digits, freezes it, and adapts it to a
+// shifted task with a few per cent of its parameters. Compares with full fine-tuning and no tuning.
 #include <lora/lora.hpp>
 
 #include "../tools/support/output_path.hpp"
@@ -41,7 +41,7 @@ AdaptationPlan adaptation_plan(const AdaptOptions& options, const Tasks& tasks) 
   return plan;
 }
 
-/// Words about the work on standard output, which --quiet keeps back.
+/// Prints progress to standard output unless --quiet is given.
 class Speaker {
  public:
   explicit Speaker(bool quiet) : quiet_(quiet) {}
@@ -56,7 +56,7 @@ class Speaker {
 void describe(const Tasks& tasks, const Speaker& say) {
   const auto words = [](const char* name, const Task& task) {
     return std::string(name) + task.words + "; " + std::to_string(task.train.size()) +
-           " images to learn from, " + std::to_string(task.held_out.size()) + " held out";
+           " training images, " + std::to_string(task.held_out.size()) + " held out";
   };
   say(words("Task A: ", tasks.a));
   say(words("Task B: ", tasks.b));
@@ -66,7 +66,7 @@ std::filesystem::path adapter_file(const AdaptOptions& options, Index rank) {
   return options.output / ("adapter_r" + std::to_string(rank) + ".safetensors");
 }
 
-/// The base network: read from --base, or trained on task A and saved.
+/// Returns the base network: reads it from --base, or trains it on task A and saves it.
 Network base_network(const AdaptOptions& options, const Tasks& tasks, const Speaker& say) {
   const Index pixels = tasks.a.train.images.cols();
   const NetworkOrigin here{tasks.a.words, std::to_string(options.digits.seed)};
@@ -79,7 +79,7 @@ Network base_network(const AdaptOptions& options, const Tasks& tasks, const Spea
     if (origin.digits != here.digits || origin.seed != here.seed) {
       std::cerr << "note: " << options.base.string() << " learned from " << origin.digits
                 << " (seed " << origin.seed
-                << "), so that images held out now may be known to it\n";
+                << "), so it may have seen images that are held out now\n";
     }
     say("Base network " + shape_words(network) + " from " + options.base.string());
     return network;
@@ -131,7 +131,7 @@ void adapt_and_report(const AdaptOptions& options) {
   std::filesystem::create_directories(options.output);
   {
     const lora::AtomicFile probe(options.output / "curves.svg");
-  }  // better now than after the work
+  }  // fail now rather than after training
   describe(tasks, say);
   const Network base = base_network(options, tasks, say);
   const std::vector<Outcome> outcomes = run_all(options, tasks, base, say);
@@ -157,7 +157,8 @@ void adapt_and_report(const AdaptOptions& options) {
       best_adapter(outcomes).file.string());
 }
 
-/// The rank of the adapter in a file. Throws lora::FormatError when there is none in it.
+/// Returns the rank of the adapter in a file.
+/// Throws: lora::FormatError if there is none.
 Index rank_in(const std::filesystem::path& path) {
   const lora::SafetensorsFile file = lora::SafetensorsFile::open(path);
   for (const std::string& name : file.names()) {
@@ -167,7 +168,7 @@ Index rank_in(const std::filesystem::path& path) {
   throw lora::FormatError(path.string() + ": has no tensor lora_A.weight, so it is not an adapter");
 }
 
-/// --load: what a saved adapter does to the saved network, without training.
+/// Evaluates a saved adapter on the saved network (--load), without training.
 void evaluate_adapter(AdaptOptions options) {
   const Speaker say(false);
   const Index rank = rank_in(options.load);
@@ -196,7 +197,7 @@ void evaluate_adapter(AdaptOptions options) {
   row("adapter merged");
 }
 
-/// An error in one line, however many the library made of it.
+/// Joins the lines of a message.
 std::string one_line(std::string text) {
   for (std::size_t at = 0; (at = text.find("\n  ", at)) != std::string::npos; ++at) {
     text.replace(at, 3, at > 0 && text[at - 1] == ':' ? " " : "; ");

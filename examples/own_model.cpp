@@ -1,5 +1,5 @@
-// LoRA on a model of your own: a block of attention with a residual, written for one sequence. It is
-// adapted, saved as PEFT does, loaded onto a fresh copy of the base and merged.
+// Uses LoRA on a model of your own: an attention block with a residual, for one sequence. Adapts
+// it, saves the adapter as PEFT does, loads it onto a fresh copy of the base and merges it.
 #include <lora/io/peft/pretrained.hpp>
 #include <lora/lora.hpp>
 #include <lora/nn/attention.hpp>
@@ -10,14 +10,15 @@
 using Matrix = lora::Matrix<float>;
 using Linear = lora::LoRALinear<float>;
 
-/// y = x + O attention(Q x, K x, V x) for a sequence x (T, width), two heads, causal. A model is a
-/// value with forward and backward of your own, and for LoRAModel the two functions at its end.
+/// Computes y = x + O attention(Q x, K x, V x) for a sequence x (T, width), with two heads, causal.
+/// A model is a value with your own forward and backward, and for LoRAModel the two functions at
+/// its end.
 struct AttentionModel {
   using Scalar = float;
   Linear q, k, v, o;
   lora::AttentionShape shape;
 
-  /// What backward needs of one forward, and its scratch; reused from step to step.
+  /// What backward needs from one forward, and its workspace. Reused from step to step.
   struct Tape {
     Linear::Tape q, k, v, o;
     Matrix queries, keys, values, mixed, lse;
@@ -45,7 +46,7 @@ struct AttentionModel {
     y += x;
   }
 
-  /// Adds the gradients of what is trained; dy = dL/dy. The input's own gradient is not needed here.
+  /// Adds the gradients of the trained tensors; dy = dL/dy. Computes no gradient of the input.
   void backward(lora::In<float> x, lora::In<float> dy, Tape& tape) {
     o.backward(tape.mixed, dy, tape.o, &tape.dmixed);
     for (Matrix* m : {&tape.dqueries, &tape.dkeys, &tape.dvalues}) m->resize(x.rows(), x.cols());
@@ -58,7 +59,7 @@ struct AttentionModel {
     v.backward(x, tape.dvalues, tape.v, nullptr);
   }
 
-  /// The layers that adapters may be put on, by name.
+  /// Lists the layers that can take adapters, by name.
   template <class Fn>
   void for_each_module(const lora::NamePath& prefix, Fn&& fn) {
     fn(lora::NamePath(prefix, "q_proj"), q);
@@ -66,7 +67,7 @@ struct AttentionModel {
     fn(lora::NamePath(prefix, "v_proj"), v);
     fn(lora::NamePath(prefix, "o_proj"), o);
   }
-  /// Every tensor that is or may be trained.
+  /// Lists every tensor that is or may become trainable.
   template <class Fn>
   void for_each_parameter(const lora::NamePath& prefix, Fn&& fn) {
     for_each_module(prefix, [&](const lora::NamePath& name, auto& layer) {
@@ -84,7 +85,7 @@ int main() {
   const Matrix x = Matrix::Random(tokens, width);
   Matrix target(tokens, width), y(tokens, width), dy(tokens, width);
   AttentionModel::Tape tape;
-  AttentionModel goal = base;  // with other values and outputs, a change of rank 4
+  AttentionModel goal = base;  // changes the value and output layers by rank 4
   const auto changed = [](const Linear& layer) {
     return Linear(Matrix(layer.weight().dense() +
                          0.2f * Matrix::Random(width, 4) * Matrix::Random(4, width)));

@@ -1,4 +1,4 @@
-// The command line of adapt_digits.
+// Parses the command line of adapt_digits.
 #pragma once
 
 #include "digit_tasks.hpp"
@@ -16,18 +16,18 @@ struct AdaptOptions {
   std::vector<Index> ranks = {1, 2, 4, 8, 16};
   std::vector<Index> hidden = {256, 128};
   Index base_epochs = 8, epochs = 8;
-  Index steps = 0;  ///< of each adaptation; 0: as many as `epochs` take
+  Index steps = 0;  ///< per adaptation; 0: determined by `epochs`
   Index batch_size = 64;
   double learning_rate = 5e-3, full_learning_rate = 3e-3, dropout = 0;
   std::filesystem::path output = "results", load, base;
   int threads = 0;  ///< 0: the library's choice
   bool quiet = false;
-  std::string again;  ///< this command line, for a second run
+  std::string again;  ///< this command line, for running it again
 };
 
 namespace detail {
 
-/// The command as a person could type it into a shell.
+/// Quotes the command line for a shell.
 inline std::string shell_words(int argc, char** argv) {
   constexpr std::string_view plain =
       "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=+:,./@%";
@@ -56,13 +56,13 @@ inline std::string check_shift(const std::string& text) {
   }
 }
 
-/// CLI11 itself would take -1, and cut what is too large.
+/// Checks a seed. CLI11 would accept -1 and truncate large values.
 inline std::string check_seed(const std::string& text) {
   const bool good = text.find_first_not_of("0123456789") == std::string::npos && text.size() <= 18;
   return good && !text.empty() ? "" : "'" + text + "' is not an integer from 0 to 10^18 - 1";
 }
 
-/// A number at least `low` and below `high`; not NaN, which CLI::Range lets pass.
+/// Checks for a number that is at least `low` and below `high`. CLI::Range would accept NaN.
 inline CLI::Validator number_check(double low, double high, const char* expected) {
   const auto check = [low, high, expected](const std::string& text) {
     double value = 0;
@@ -72,7 +72,7 @@ inline CLI::Validator number_check(double low, double high, const char* expected
   return CLI::Validator(check, "");
 }
 
-/// Options of one group of --help: each with what is to be given, words, and its default.
+/// Adds options of one group of --help, each with its argument, help text and default.
 class OptionGroup {
  public:
   OptionGroup(CLI::App& app, std::string name) : app_(app), name_(std::move(name)) {}
@@ -82,7 +82,7 @@ class OptionGroup {
     CLI::Option* added = app_.add_option(option, value, words)->group(name_)->option_text(given);
     return added->type_name("");
   }
-  /// The same, checked, with the present value as default at the end of the words.
+  /// Adds an option with a check, and appends its current value as default to the help text.
   template <class Value>
   CLI::Option* add(const char* option, const char* given, Value& value, const std::string& words,
                    CLI::Validator check) {
@@ -111,20 +111,20 @@ inline void add_digit_options(CLI::App& app, DigitSources& digits, std::string& 
   labels->needs(images)->expected(1, 2);
   group
       .add("--optdigits", files, digits.optdigits,
-           "UCI's optdigits; a second file is held out; beside MNIST it is task B")
+           "UCI's optdigits; a second file is held out; with MNIST they are task B")
       ->expected(1, 2);
   group.add_flag("--drawn-first", digits.drawn_first,
                  "task A is drawn digits, task B those of the files");
   group
       .add("--shift", "SHIFT", shift,
-           "what is done to task B: none, rotate[:degrees], invert, noise[:deviation], "
-           "several joined by commas [rotate:45, or none if the tasks have other digits]")
+           "how task B is changed: none, rotate[:degrees], invert, noise[:deviation], "
+           "several joined by commas [rotate:45, or none if the tasks have different digits]")
       ->check(CLI::Validator(check_shift, ""));
-  group.add("--images", "N", digits.images, "at most so many to learn from",
+  group.add("--images", "N", digits.images, "maximum number of training images",
             CLI::Range(10, 200000));
 }
 
-/// Options of training; returns those that --short changes when they are not given.
+/// Adds the training options. Returns those that --short changes if they are not given.
 inline std::vector<CLI::Option*> add_training_options(CLI::App& app, AdaptOptions& options) {
   OptionGroup group(app, "Training");
   auto* ranks = group.add("--ranks", "R,R,...", options.ranks, "of the adapters, 1 to 4096",
@@ -140,7 +140,7 @@ inline std::vector<CLI::Option*> add_training_options(CLI::App& app, AdaptOption
   group.add("--steps", "N", options.steps, "on task B, instead of epochs")
       ->check(CLI::Range(1, 100000000))
       ->excludes(epochs);
-  group.add("--batch-size", "N", options.batch_size, "images a step", CLI::Range(1, 100000));
+  group.add("--batch-size", "N", options.batch_size, "images per step", CLI::Range(1, 100000));
   const CLI::Validator rates = number_check(1e-12, 1e6, "a number from 1e-12 to a million");
   group.add("--learning-rate", "X", options.learning_rate, "of the adapters", rates);
   group.add("--full-learning-rate", "X", options.full_learning_rate,
@@ -149,7 +149,7 @@ inline std::vector<CLI::Option*> add_training_options(CLI::App& app, AdaptOption
             number_check(0, 1, "a number at least 0 and less than 1"));
   group.add("--seed", "N", options.digits.seed, "of everything random",
             CLI::Validator(check_seed, ""));
-  group.add("--threads", "N", options.threads, "for the products; they change no result")
+  group.add("--threads", "N", options.threads, "number of threads; does not change results")
       ->check(CLI::Range(1, 1024));
   return {ranks, hidden, base, epochs};
 }
@@ -159,17 +159,17 @@ inline void add_file_options(CLI::App& app, AdaptOptions& options) {
   group.add("--output", "DIR", options.output, "folder of the results [results]");
   group.add("--base", "FILE", options.base, "take this network instead of training one");
   group.add("--load", "FILE", options.load,
-            "only evaluate this adapter, on --base or on the base.safetensors beside it");
+            "only evaluate this adapter, on --base or on the base.safetensors next to it");
 }
 
 }  // namespace detail
 
-/// Reads the command line. Returns the exit code when the program is to end now: 0 after --help, 2
-/// after one line on standard error about what does not fit.
+/// Parses the command line. Returns an exit code if the program should end: 0 after --help, 2 after
+/// a one-line message about an invalid option.
 inline std::optional<int> parse_adapt_options(int argc, char** argv, AdaptOptions& options) {
   CLI::App app(
       "Trains a network on handwritten digits (task A), freezes it, and adapts it to a shifted "
-      "task (B)\nwith LoRA at several ranks, beside full fine-tuning and no tuning.",
+      "task (B)\nwith LoRA at several ranks. Compares with full fine-tuning and no tuning.",
       "adapt_digits");
   std::string shift;
   bool brief = false;
@@ -178,7 +178,7 @@ inline std::optional<int> parse_adapt_options(int argc, char** argv, AdaptOption
   detail::add_file_options(app, options);
   app.add_flag("--short", brief, "a run of a few seconds: fewer images, ranks, layers and epochs");
   app.add_flag("--quiet", options.quiet, "only the table at the end");
-  app.footer("Exit status: 0 done, 1 something failed, 2 the command line does not fit.\n");
+  app.footer("Exit status: 0 done, 1 something failed, 2 the command line is invalid.\n");
   app.failure_message([](const CLI::App*, const CLI::Error& error) {
     return std::string("adapt_digits: ") + error.what() + " (see --help)\n";
   });

@@ -1,4 +1,4 @@
-// What adapt_digits shows at the end: a table, two files of numbers and a picture.
+// The report of adapt_digits: a table, two CSV files and a chart.
 #pragma once
 
 #include "../../tools/support/svg_chart.hpp"
@@ -19,7 +19,7 @@ namespace detail {
 
 using lora::fixed_text, lora::grouped_text, lora::number_text;
 
-/// `text` in a column of `width` bytes, to its right; to its left with a negative width.
+/// Pads `text` to `width` bytes, aligned right; a negative width aligns left.
 inline std::string padded(const std::string& text, int width) {
   const auto room = static_cast<std::size_t>(std::abs(width));
   const std::string fill(room - std::min(room, text.size()), ' ');
@@ -32,7 +32,7 @@ inline double percent_of(Index part, Index whole) {
 
 }  // namespace detail
 
-/// The outcomes as lines of equal columns; the first is the network without tuning.
+/// Formats the outcomes as a table. The first is the network without tuning.
 inline std::string results_table(const std::vector<Outcome>& outcomes) {
   const Outcome& none = outcomes.front();
   using detail::fixed_text, detail::grouped_text, detail::padded;
@@ -72,7 +72,7 @@ inline std::string results_csv(const std::vector<Outcome>& outcomes) {
   return csv;
 }
 
-/// The curves, a line for each recorded step; the same bytes for the same seed.
+/// Formats the curves, a line per recorded step. The same seed gives the same bytes.
 inline std::string metrics_csv(const std::vector<Outcome>& outcomes) {
   std::string csv = "method,step,loss,learning_rate,gradient_norm,accuracy_a,accuracy_b";
   std::size_t layers = 0;
@@ -87,7 +87,7 @@ inline std::string metrics_csv(const std::vector<Outcome>& outcomes) {
       csv += o.method;
       add(std::to_string(p.state.step));
       for (const double x : {p.state.loss, p.state.learning_rate, p.state.gradient_norm})
-        add(std::isnan(x) ? "" : detail::number_text(x, 6));  // there is none before the first step
+        add(std::isnan(x) ? "" : detail::number_text(x, 6));  // NaN before the first step
       for (const double x : {p.accuracy_a, p.accuracy_b}) add(detail::fixed_text(x, 4));
       for (const double moved : p.moved) add(detail::number_text(moved, 6));
       csv += "\n";
@@ -96,8 +96,8 @@ inline std::string metrics_csv(const std::vector<Outcome>& outcomes) {
   return csv;
 }
 
-/// The smallest adapter that comes within one percentage point of the best; outcomes hold LoRA's
-/// after "no tuning" and before full fine-tuning.
+/// Returns the smallest adapter within one percentage point of the best. Those of LoRA stand
+/// between "no tuning" and full fine-tuning in `outcomes`.
 inline const Outcome& best_adapter(const std::vector<Outcome>& outcomes) {
   const auto first = outcomes.begin() + 1, last = outcomes.end() - 1;
   double most = 0;
@@ -153,7 +153,7 @@ inline Panel moved_panel(const Outcome& adapter) {
   return panel;
 }
 
-/// "r = 4", "none", "full": the method under its bars.
+/// Returns the label of a method under its bars: "r = 4", "none" or "full".
 inline std::string bar_name(const Outcome& outcome) {
   const std::size_t rank = outcome.method.find("r = ");
   if (rank != std::string::npos) return outcome.method.substr(rank);
@@ -170,7 +170,7 @@ inline Panel cost_bars(const std::vector<Outcome>& outcomes) {
     parameters.y.push_back(static_cast<double>(o.trainable));
     bytes.y.push_back(static_cast<double>(o.bytes));
   }
-  // From a power of ten below all bars, with room for the number over the highest.
+  // Start at a power of ten below all bars, and leave room for the number above the highest.
   const double least = *std::min_element(parameters.y.begin(), parameters.y.end());
   panel.y_low = std::pow(10.0, std::floor(std::log10(least)));
   panel.y_high = 2.0 * *std::max_element(bytes.y.begin(), bytes.y.end());
@@ -180,11 +180,11 @@ inline Panel cost_bars(const std::vector<Outcome>& outcomes) {
 
 inline Panel accuracy_bars(const std::vector<Outcome>& outcomes) {
   Panel panel = empty_panel("At the end: learned and forgotten", "", kRight);
-  panel.y_low = 0, panel.y_high = 108;  // room for the number over a full bar
+  panel.y_low = 0, panel.y_high = 108;  // room for the number above a full bar
   Series b{"task B", {}, {}}, a{"task A", {}, {}}, off{"task A, adapter disabled", {}, {}};
   for (const Outcome& o : outcomes) {
     panel.categories.push_back(bar_name(o));
-    // Whole numbers, so that they find room over the bars.
+    // Integers, so that they fit above the bars.
     b.y.push_back(std::round(o.accuracy_b));
     a.y.push_back(std::round(o.accuracy_a));
     off.y.push_back(std::round(o.a_without.value_or(std::numeric_limits<double>::quiet_NaN())));
@@ -195,7 +195,7 @@ inline Panel accuracy_bars(const std::vector<Outcome>& outcomes) {
 
 }  // namespace detail
 
-/// The picture of a run as SVG.
+/// Draws the chart of a run as SVG.
 inline std::string results_svg(const std::vector<Outcome>& outcomes, const Experiment& experiment) {
   using detail::fixed_text;
   const Outcome &none = outcomes.front(), &best = best_adapter(outcomes);
@@ -230,7 +230,7 @@ inline std::string results_svg(const std::vector<Outcome>& outcomes, const Exper
   return tools::to_svg(chart);
 }
 
-/// A few sentences about what the numbers say.
+/// Summarizes the numbers in a few sentences.
 inline std::string findings(const std::vector<Outcome>& outcomes) {
   using detail::fixed_text, detail::grouped_text;
   const Outcome &none = outcomes.front(), &best = best_adapter(outcomes), &full = outcomes.back();

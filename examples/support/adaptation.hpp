@@ -1,4 +1,4 @@
-// The ways to fit a trained network to another task, each measured in the same manner.
+// The methods to fit a trained network to another task, all measured the same way.
 #pragma once
 
 #include <lora/io/peft/adapter_file.hpp>
@@ -12,30 +12,30 @@
 
 namespace examples {
 
-/// alpha = 2 r, so that s = alpha / r is the same at each rank, and known to who loads an adapter.
+/// alpha = 2 r, so s = alpha / r is the same at every rank and known when an adapter is loaded.
 inline constexpr double kScale = 2.0;
 
-/// What is seen of a network while it is adapted.
+/// The state of a network during adaptation.
 struct CurvePoint {
   StepState state;
   double accuracy_a = 0, accuracy_b = 0;  ///< % of some held-out images
   std::vector<double> moved;              ///< ‖ΔW‖/‖W‖ of each layer
 };
 
-/// One row of the result.
+/// One row of the results.
 struct Outcome {
   std::string method;
   Index trainable = 0, all = 0;
   double accuracy_a = 0, accuracy_b = 0;           ///< % of the held-out images, at the end
   std::optional<double> a_without = std::nullopt;  ///< accuracy_a with the adapter disabled
-  double milliseconds = 0;                         ///< a step
-  std::filesystem::path file = {};                 ///< what was saved; empty: nothing
-  std::uintmax_t bytes = 0;                        ///< of that file
+  double milliseconds = 0;                         ///< per step
+  std::filesystem::path file = {};                 ///< the saved file; empty: none
+  std::uintmax_t bytes = 0;                        ///< size of that file
   std::vector<CurvePoint> curve = {};
 };
 
-/// ‖ΔW‖/‖W‖ in Frobenius' norm, ΔW = s B A or what full fine-tuning made of W. B A is not formed:
-/// ‖B A‖² = Σ (BᵀB) ∘ (A Aᵀ).
+/// Computes ‖ΔW‖/‖W‖ in the Frobenius norm, where ΔW is s B A or the change by full fine-tuning.
+/// Never forms B A: ‖B A‖² = Σ (BᵀB) ∘ (A Aᵀ).
 inline double moved(const lora::LoRALinear<float>& layer) {
   const lora::Matrix<float> weight = layer.weight().stored();
   double change = 0;
@@ -51,13 +51,13 @@ inline double moved(const lora::LoRALinear<float>& layer) {
   return change / static_cast<double>(weight.norm());
 }
 
-/// How all ways are trained and measured.
+/// How all methods are trained and measured.
 struct AdaptationPlan {
   TrainingPlan training;
-  Index curve_images = 500;  ///< held-out images of each task behind a point of the curves
+  Index curve_images = 500;  ///< held-out images of each task per point of the curves
 };
 
-/// Trains on task B and keeps the curve; `model` holds `network`.
+/// Trains on task B and records the curve. `model` contains `network`.
 template <class Model>
 Outcome adapt(const std::string& method, Model& model, Network& network, const Tasks& tasks,
               const AdaptationPlan& plan) {
@@ -86,8 +86,8 @@ inline lora::LoRAConfig adapter_config(Index rank, double dropout) {
   return config;
 }
 
-/// An adapter of this rank on every layer of the frozen network; saved to `file`. `say` is given
-/// the line of trainable parameters before the training begins.
+/// Trains an adapter of this rank on every layer of the frozen network, and saves it to `file`.
+/// Calls `say` with the line of trainable parameters before training.
 inline Outcome adapt_lora(const Network& base, Index rank, double dropout, const Tasks& tasks,
                           const AdaptationPlan& plan, const std::filesystem::path& file,
                           const std::function<void(const std::string&)>& say) {
@@ -106,7 +106,7 @@ inline Outcome adapt_lora(const Network& base, Index rank, double dropout, const
   return outcome;
 }
 
-/// All weights and biases of a copy of the network; saved whole to `file`.
+/// Trains all weights and biases of a copy of the network, and saves it to `file`.
 inline Outcome adapt_fully(const Network& base, const Tasks& tasks, const AdaptationPlan& plan,
                            const std::filesystem::path& file, const NetworkOrigin& origin) {
   Network network = base;
@@ -119,7 +119,7 @@ inline Outcome adapt_fully(const Network& base, const Tasks& tasks, const Adapta
   return outcome;
 }
 
-/// The network as it is, on both tasks.
+/// Measures the network as it is on both tasks.
 inline Outcome leave_alone(const Network& base, const Tasks& tasks) {
   Outcome outcome{.method = "no tuning", .all = network_size(base)};
   outcome.accuracy_a = accuracy(base, tasks.a.held_out);
@@ -127,7 +127,7 @@ inline Outcome leave_alone(const Network& base, const Tasks& tasks) {
   return outcome;
 }
 
-/// A fresh network, trained on task A and frozen. `sizes` from pixels to 10.
+/// Trains a new network on task A and freezes it. `sizes` goes from pixels to 10.
 inline Network train_base_network(const std::vector<Index>& sizes, const Tasks& tasks,
                                   const TrainingPlan& plan) {
   Network network(sizes, lora::Activation::relu, plan.seed);

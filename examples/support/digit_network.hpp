@@ -1,4 +1,4 @@
-// The network that reads digits: how good it is, and its file.
+// The network that reads digits: its accuracy and its file.
 #pragma once
 
 #include "digit_set.hpp"
@@ -12,21 +12,21 @@ namespace examples {
 
 using Network = lora::MLP<float>;
 
-/// "784-256-128-10".
+/// Returns the layer sizes, such as "784-256-128-10".
 inline std::string shape_words(const Network& network) {
   std::string words = std::to_string(network.in_features());
   for (const auto& layer : network.layers()) words += "-" + std::to_string(layer.out_features());
   return words;
 }
 
-/// Weights and biases, trained or not.
+/// The number of weights and biases, trained or not.
 inline Index network_size(const Network& network) {
   Index size = 0;
   for (const auto& layer : network.layers()) size += layer.weight().size() + layer.bias().size();
   return size;
 }
 
-/// The percentage of images whose largest logit is that of their label.
+/// Computes the percentage of images whose largest logit is that of their label.
 inline double accuracy(const Network& network, const DigitSet& set) {
   constexpr Index batch = 500;
   Network::Tape tape;
@@ -45,14 +45,15 @@ inline double accuracy(const Network& network, const DigitSet& set) {
   return 100.0 * static_cast<double>(right) / static_cast<double>(std::max<Index>(set.size(), 1));
 }
 
-/// What is remembered beside a network's weights.
+/// What a network's file records besides the weights.
 struct NetworkOrigin {
   std::string digits;  ///< what it was trained on
   std::string seed;
 };
 
-/// Writes "layers.N.weight" and "layers.N.bias" as they act without adapters, trained as a whole or
-/// frozen; all or nothing. Throws lora::IoError.
+/// Writes "layers.N.weight" and "layers.N.bias" atomically, as they act without adapters: the
+/// trained copies, else the frozen values.
+/// Throws: lora::IoError.
 inline void save_network(const Network& network, const std::filesystem::path& path,
                          const NetworkOrigin& origin) {
   lora::SafetensorsWriter writer;
@@ -72,9 +73,9 @@ inline void save_network(const Network& network, const std::filesystem::path& pa
   writer.write(path);
 }
 
-/// The network of a file that save_network wrote, for images of `pixels` values. Throws
-/// lora::IoError, and lora::FormatError when there is something else in it or it reads other
-/// images.
+/// Reads a network that save_network() wrote, for images of `pixels` values.
+/// Throws: lora::IoError; lora::FormatError if the file contains anything else or the network is
+///   for images of another size.
 inline Network load_network(const std::filesystem::path& path, Index pixels,
                             NetworkOrigin& origin) {
   const lora::SafetensorsFile file = lora::SafetensorsFile::open(path);

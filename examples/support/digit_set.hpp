@@ -1,4 +1,4 @@
-// A set of labelled digit images, and the ways to take a part of one.
+// A set of labelled digit images, and functions to select, split and resize it.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -18,25 +18,25 @@ namespace examples {
 
 using lora::Index;
 
-/// N images of height × width pixels with a label 0..9 each.
+/// N images of height × width pixels, each with a label 0..9.
 struct DigitSet {
-  lora::Matrix<float>
-      images;  ///< (N, height·width): row n is image n, top row first; 0 is paper, 1 is ink
+  /// (N, height·width): row n is image n, top row first; 0 is paper, 1 is ink.
+  lora::Matrix<float> images;
   std::vector<std::int64_t> labels;  ///< N numbers 0..9
   Index height = 0, width = 0;
-  std::string source;  ///< for people: where the images came from and what was done to them
+  std::string source;  ///< description of the origin of the images and the changes to them
 
   Index size() const { return images.rows(); }
 };
 
-/// Throws lora::ShapeError unless the set has height·width pixels an image and a label for each.
+/// Throws lora::ShapeError unless the set has height·width pixels and one label per image.
 inline void check_digits(const char* where, const DigitSet& set) {
   lora::expect_shape(where, "images", set.images, static_cast<Index>(set.labels.size()),
                      set.height * set.width);
 }
 
-/// The images with these numbers, in this order. Throws lora::ShapeError
-/// when one is not in [0, N).
+/// Returns the images with these numbers, in this order.
+/// Throws: lora::ShapeError if one is not in [0, N).
 inline DigitSet select(const DigitSet& set, std::span<const Index> numbers) {
   check_digits("select", set);
   DigitSet part{{}, {}, set.height, set.width, set.source};
@@ -53,7 +53,8 @@ inline DigitSet select(const DigitSet& set, std::span<const Index> numbers) {
   return part;
 }
 
-/// The first n images, or all of them when there are fewer. Throws lora::ConfigError when n < 0.
+/// Returns the first n images, or all if there are fewer.
+/// Throws: lora::ConfigError if n < 0.
 inline DigitSet take(const DigitSet& set, Index n) {
   if (n < 0) {
     throw lora::ConfigError("take: n is " + std::to_string(n) + ", expected at least 0");
@@ -63,8 +64,8 @@ inline DigitSet take(const DigitSet& set, Index n) {
   return select(set, numbers);
 }
 
-/// A uniformly drawn order of 0..n-1 (Fisher and Yates); the same seed gives the same order
-/// everywhere.
+/// Returns a uniformly random order of 0..n-1 (Fisher and Yates). The same seed gives the same
+/// order on every platform.
 inline std::vector<Index> shuffled_order(Index n, std::uint64_t seed) {
   std::vector<Index> order(static_cast<std::size_t>(n));
   std::iota(order.begin(), order.end(), Index{0});
@@ -80,9 +81,10 @@ struct DigitSplit {
   DigitSet train, validation;
 };
 
-/// Shuffles by `seed`, then gives round(fraction · N) images to validation and the others to train;
-/// no image is in both. Throws lora::ConfigError unless fraction lies in (0, 1) and leaves at least
-/// one image on each side.
+/// Shuffles by `seed`, then puts round(fraction · N) images into validation and the others into
+/// train. No image is in both.
+/// Throws: lora::ConfigError unless fraction is in (0, 1) and leaves at least one image on each
+///   side.
 inline DigitSplit split(const DigitSet& set, double validation_fraction, std::uint64_t seed) {
   const bool inside = validation_fraction > 0.0 && validation_fraction < 1.0;
   const double wanted = inside ? validation_fraction * static_cast<double>(set.size()) : 0.0;
@@ -99,8 +101,9 @@ inline DigitSplit split(const DigitSet& set, double validation_fraction, std::ui
   return {select(set, all.subspan(cut)), select(set, all.first(cut))};
 }
 
-/// The images at another size: each new pixel is the mean of the area it covers, so the share of
-/// ink is kept. Throws lora::ConfigError unless both sides are at least 1.
+/// Resizes the images. Each new pixel is the mean of the area it covers, which preserves the share
+/// of ink.
+/// Throws: lora::ConfigError unless both sides are at least 1.
 inline DigitSet resized(const DigitSet& set, Index height, Index width) {
   if (height < 1 || width < 1) {
     throw lora::ConfigError("resized: the size is " + lora::shape_text(height, width) +

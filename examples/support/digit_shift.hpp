@@ -1,5 +1,4 @@
-// The shifted task: the same digits seen otherwise, so that a network trained on the originals must
-// adapt.
+// The shifted task: changes digits so that a network trained on the originals must adapt.
 #pragma once
 
 #include "digit_set.hpp"
@@ -10,16 +9,16 @@
 
 namespace examples {
 
-/// What is done to every image, in this order; the default does nothing.
+/// The changes to every image, in this order. The default changes nothing.
 struct Shift {
-  double rotate_degrees =
-      0.0;  ///< counter-clockwise about the centre, bilinear; what comes from outside is 0
-  bool invert = false;  ///< p becomes 1 - p
-  double noise = 0.0;   ///< standard deviation of normal noise added to each pixel, cut to [0, 1]
+  /// Counter-clockwise about the centre, with bilinear interpolation; pixels from outside are 0.
+  double rotate_degrees = 0.0;
+  bool invert = false;     ///< p becomes 1 - p
+  double noise = 0.0;      ///< standard deviation of normal noise; pixels are clamped to [0, 1]
   std::uint64_t seed = 0;  ///< of the noise
 };
 
-/// "rotated 45°, inverted", or "unchanged".
+/// Describes a shift: "rotated 45°, inverted", or "unchanged".
 inline std::string to_string(const Shift& shift) {
   const auto number = [](double value) {
     char text[32];
@@ -37,7 +36,7 @@ inline std::string to_string(const Shift& shift) {
 }
 
 namespace detail {
-/// The number of "name:number", or `otherwise` when there is no colon.
+/// Returns the number in "name:number", or `otherwise` if there is no colon.
 inline double shift_amount(std::string_view text, std::size_t colon, double otherwise, double low,
                            double high) {
   if (colon == std::string_view::npos) return otherwise;
@@ -53,8 +52,9 @@ inline double shift_amount(std::string_view text, std::size_t colon, double othe
 }
 }  // namespace detail
 
-/// Reads "none", "rotate[:degrees]" (45), "invert" and "noise[:deviation]" (0.3), several joined by
-/// commas: "rotate:30,invert". Throws lora::ConfigError that names what was not understood.
+/// Parses "none", "rotate[:degrees]" (45), "invert" and "noise[:deviation]" (0.3), several joined
+/// by commas: "rotate:30,invert".
+/// Throws: lora::ConfigError that names the part it does not understand.
 inline Shift parse_shift(std::string_view text) {
   Shift shift;
   while (true) {
@@ -80,8 +80,8 @@ inline Shift parse_shift(std::string_view text) {
 }
 
 namespace detail {
-/// Turns one image counter-clockwise: each new pixel is read, bilinearly, at the place it came
-/// from.
+/// Rotates one image counter-clockwise. Interpolates each new pixel bilinearly at the place it
+/// comes from.
 inline void rotate_image(const float* from, float* to, Index height, Index width, double degrees) {
   const double angle = degrees * std::numbers::pi / 180.0, c = std::cos(angle), s = std::sin(angle);
   const double cy = 0.5 * static_cast<double>(height - 1),
@@ -92,7 +92,7 @@ inline void rotate_image(const float* from, float* to, Index height, Index width
   };
   for (Index i = 0; i < height; ++i) {
     for (Index j = 0; j < width; ++j) {
-      // Rows grow downwards, so a counter-clockwise turn is undone by this matrix.
+      // Rows grow downwards, so this matrix undoes a counter-clockwise rotation.
       const double dy = static_cast<double>(i) - cy, dx = static_cast<double>(j) - cx;
       const double y = cy + s * dx + c * dy, x = cx + c * dx - s * dy;
       const double fy = std::floor(y), fx = std::floor(x), v = y - fy, u = x - fx;
@@ -105,7 +105,7 @@ inline void rotate_image(const float* from, float* to, Index height, Index width
 }
 }  // namespace detail
 
-/// A copy of the set after the shift; labels stay.
+/// Returns a shifted copy of the set. Labels stay.
 inline DigitSet shifted(const DigitSet& set, const Shift& shift) {
   check_digits("shifted", set);
   DigitSet result = set;

@@ -1,4 +1,4 @@
-// The ways people write digits, as strokes of a pen.
+// The shapes of handwritten digits, as pen strokes.
 #pragma once
 
 #include <array>
@@ -10,15 +10,14 @@ struct Point {
   double x = 0, y = 0;
 };
 
-/// One movement of the pen through these points, straight from each to the next or along a curve
-/// through all.
+/// One pen stroke through these points, along straight lines or a curve.
 struct Stroke {
   enum class Path { straight, curved } path;
   std::vector<Point> points;
 };
 using Glyph = std::vector<Stroke>;
 
-/// The ways people write each digit, in a box from (0, 0) at the top left to (1, 1).
+/// The common forms of each digit, in a box from (0, 0) at the top left to (1, 1).
 inline const std::array<std::vector<Glyph>, 10>& glyphs() {
   constexpr auto line = Stroke::Path::straight, curve = Stroke::Path::curved;
   // clang-format off

@@ -1,4 +1,4 @@
-// The two tasks of adapt_digits: A, which the network learns first, and B, to which it is adapted.
+// The two tasks of adapt_digits: the network first learns A and is then adapted to B.
 #pragma once
 
 #include "digits.hpp"
@@ -8,20 +8,20 @@
 
 namespace examples {
 
-/// Where the digits come from; without files they are drawn.
+/// The sources of the digits. Without files they are drawn.
 struct DigitSources {
-  /// One file, which is split, or two: to learn from and held out.
+  /// One file, which is split, or two: training and held-out images.
   std::vector<std::filesystem::path> mnist_images = {}, mnist_labels = {}, optdigits = {};
-  bool drawn_first = false;  ///< task A is drawn digits, task B those of the files
+  bool drawn_first = false;  ///< task A: drawn digits, task B: those of the files
   std::optional<Shift> shift =
       {};               ///< of task B; empty: 45° if both tasks have one source, else none
-  Index images = 8000;  ///< at most so many to learn from, in each task
+  Index images = 8000;  ///< maximum number of training images per task
   std::uint64_t seed = 0;
 };
 
-/// A task's images to learn from and, never learned from, to measure with.
+/// A task's training images, and its held-out images for measuring.
 struct Task {
-  std::string words;  ///< for people
+  std::string words;  ///< description
   DigitSet train, held_out;
 };
 struct Tasks {
@@ -30,14 +30,15 @@ struct Tasks {
 
 namespace detail {
 
-inline constexpr double kHeldOutShare = 0.2;  ///< of a single file, and beside drawn digits
+inline constexpr double kHeldOutShare = 0.2;  ///< of a single file, and of drawn digits
 
 inline Task split_task(const DigitSet& set, std::uint64_t seed) {
   DigitSplit parts = split(set, kHeldOutShare, seed);
   return {set.source, std::move(parts.train), std::move(parts.validation)};
 }
 
-/// Two files become one task. Throws lora::FormatError when their images have different sizes.
+/// Makes one task of two files.
+/// Throws: lora::FormatError if their images have different sizes.
 inline Task pair_task(DigitSet train, DigitSet held_out) {
   if (train.height != held_out.height || train.width != held_out.width) {
     throw lora::FormatError(held_out.source + ": images are " +
@@ -81,7 +82,7 @@ inline void resize_task(Task& task, Index height, Index width) {
 
 inline void shift_task(Task& task, Shift shift) {
   task.train = shifted(task.train, shift);
-  shift.seed = lora::mix64(shift.seed);  // other noise on the images that are held out
+  shift.seed = lora::mix64(shift.seed);  // different noise for the held-out images
   task.held_out = shifted(task.held_out, shift);
 }
 
@@ -105,9 +106,10 @@ inline void check_sources(const DigitSources& from) {
 
 }  // namespace detail
 
-/// Without files both tasks are drawn digits, B shifted; with one kind of files both are theirs, B
-/// shifted. With both kinds A is MNIST and B optdigits, in MNIST's size. Throws lora::ConfigError
-/// for sources that do not go together, and as the readers do.
+/// Loads both tasks. Without files, both are drawn digits; with one kind of file, both are its
+/// digits. In both cases B is shifted. With both kinds, A is MNIST and B is optdigits at MNIST's
+/// size.
+/// Throws: lora::ConfigError for sources that cannot be combined; as the readers do.
 inline Tasks load_tasks(const DigitSources& from) {
   detail::check_sources(from);
   const bool mnist = !from.mnist_images.empty(), optdigits = !from.optdigits.empty();

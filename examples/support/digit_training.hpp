@@ -1,4 +1,4 @@
-// How a network of digits is trained: lora::Trainer with a task of its own.
+// Trains a digit network: lora::Trainer with its own task.
 #pragma once
 
 #include "digit_network.hpp"
@@ -20,25 +20,25 @@
 namespace examples {
 
 struct TrainingPlan {
-  std::string name = {};  ///< of what is trained, for messages
+  std::string name = {};  ///< what is trained, for messages
   Index steps = 0;
   Index batch_size = 64;
-  double learning_rate =
-      1e-3;                ///< the highest: a tenth of the steps rise to it, then a cosine falls
+  /// The peak: linear warmup over a tenth of the steps, then cosine decay.
+  double learning_rate = 1e-3;
   double max_norm = 1.0;   ///< gradients are clipped to this norm
   std::uint64_t seed = 0;  ///< of the order of images and of dropout
   Index record_every = 1;
   bool quiet = false;  ///< no live line on standard error
 };
 
-/// The state after a step: the mean loss since the one recorded before, and the gradient's norm
-/// before clipping. NaN before the first step.
+/// The state after a step: the mean loss since the previous record, and the gradient norm before
+/// clipping. NaN before the first step.
 struct StepState {
   Index step = 0;
   double loss = std::nan(""), gradient_norm = std::nan(""), learning_rate = 0;
 };
 
-/// What a Trainer learns from: an example is the number of an image of `set`, which must outlive
+/// Makes the task of a Trainer. An example is the number of an image in `set`, which must outlive
 /// the task. `Model` is a network or a LoRAModel around one.
 template <class Model>
 lora::TrainingTask<Model, Index> digit_task(const DigitSet& set) {
@@ -78,8 +78,8 @@ lora::TrainingTask<Model, Index> digit_task(const DigitSet& set) {
   return task;
 }
 
-/// Hands the state of a run to `watch`: before the first step, at each line of the log, and after
-/// the last step. Keeps how long the steps took.
+/// Calls `watch` with the state of a run: before the first step, at each line of the log, and after
+/// the last step. Records how long the steps took.
 class StepWatcher : public lora::TrainerCallback {
  public:
   StepWatcher(std::function<void(const StepState&)> watch, Index batch_size)
@@ -98,7 +98,7 @@ class StepWatcher : public lora::TrainerCallback {
     watch_({event.state.global_step, number("loss"), number("grad_norm"), number("learning_rate")});
   }
 
-  /// The median over the lines of the log; 0 without any.
+  /// Returns the median time per step over the lines of the log; 0 without lines.
   double milliseconds() {
     if (milliseconds_.empty()) return 0;
     const auto middle =
@@ -113,10 +113,11 @@ class StepWatcher : public lora::TrainerCallback {
   std::vector<double> milliseconds_;
 };
 
-/// Trains what is trainable in `model` with AdamW on cross entropy: every epoch all images in
-/// another order, but for the rest that fills no batch. `watch` is called with the state before the
-/// first step, after every record_every-th and after the last. Returns the median time of a step in
-/// milliseconds, without watching. Throws lora::Error when loss or gradient is not finite any more.
+/// Trains the trainable tensors of `model` with AdamW on cross entropy. Every epoch uses all images
+/// in a new order, except a last incomplete batch. Calls `watch` with the state before the first
+/// step, after every record_every-th and after the last. Returns the median time per step in
+/// milliseconds, without the time in `watch`.
+/// Throws: lora::Error if loss or gradient is not finite.
 template <class Model>
 double train(Model& model, const DigitSet& set, const TrainingPlan& plan,
              const std::function<void(const StepState&)>& watch) {
@@ -144,7 +145,7 @@ double train(Model& model, const DigitSet& set, const TrainingPlan& plan,
   const lora::TrainOutput output = trainer.train();
   if (output.reason == lora::StopReason::non_finite) {
     throw lora::Error(plan.name + ": at step " + std::to_string(output.global_step) +
-                      " loss or gradient is not finite any more; a lower learning rate may help");
+                      " loss or gradient is no longer finite; a lower learning rate may help");
   }
   return watcher->milliseconds();
 }

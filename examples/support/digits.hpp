@@ -1,5 +1,5 @@
-// Handwritten digits for the examples: where they come from (MNIST, optdigits, our own pen) and
-// what is done to them.
+// Handwritten digits for the examples: the readers of MNIST and optdigits, drawn digits, and
+// shifts.
 #pragma once
 
 #include "digit_set.hpp"

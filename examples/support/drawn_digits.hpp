@@ -1,5 +1,5 @@
-// Digits drawn by our own pen, so that an example runs at once on a machine without any data: each
-// digit is a few strokes, bent, slanted, turned, sized, moved and inked at random.
+// Draws digits, so that an example runs without any data. Each digit is a few strokes, randomly
+// bent, slanted, rotated, scaled, moved and inked.
 #pragma once
 
 #include "digit_set.hpp"
@@ -13,13 +13,14 @@ struct DrawnOptions {
   Index count = 6000;
   Index height = 28, width = 28;
   std::uint64_t seed = 0;
-  double size = 0.72;  ///< mean height of a digit as a share of the picture's (MNIST has 20 of 28)
-  double noise = 0.1;  ///< largest noise added to or taken from a pixel
+  double size = 0.72;  ///< mean height of a digit relative to the image (MNIST: 20 of 28)
+  double noise = 0.1;  ///< largest absolute noise of a pixel
 };
 
 namespace detail {
 
-/// The pen's path as a polyline; a curve is Catmull and Rom's spline (1974) in six steps a piece.
+/// Converts a stroke to a polyline. A curve is a Catmull-Rom spline (1974) with six steps per
+/// piece.
 inline std::vector<Point> polyline(const Stroke& stroke) {
   const std::vector<Point>& p = stroke.points;
   if (stroke.path == Stroke::Path::straight) return p;
@@ -39,9 +40,8 @@ inline std::vector<Point> polyline(const Stroke& stroke) {
   return path;
 }
 
-/// Inks the pixels near the segment from a to b (pixel coordinates): the share of a pixel that the
-/// pen covers, taken as linear in the distance from the segment. Strokes do not add up where they
-/// cross.
+/// Inks the pixels near the segment from a to b, in pixel coordinates. The covered share of a pixel
+/// is linear in its distance from the segment. Crossing strokes do not add up.
 inline void draw_segment(Eigen::Map<lora::Matrix<float>>& image, Point a, Point b, double radius) {
   const double reach = radius + 0.5, dx = b.x - a.x, dy = b.y - a.y, length2 = dx * dx + dy * dy;
   const double full = std::min(1.0, 2.0 * radius);  // a pen thinner than a pixel never covers it
@@ -62,7 +62,7 @@ inline void draw_segment(Eigen::Map<lora::Matrix<float>>& image, Point a, Point 
   }
 }
 
-/// One writer's hand: takes random numbers of one image in order.
+/// One writer's hand: takes the random numbers of one image in order.
 class Hand {
  public:
   explicit Hand(std::uint64_t key) : stream_(key) {}
@@ -70,7 +70,7 @@ class Hand {
   std::size_t one_of(std::size_t n) {
     return static_cast<std::size_t>(stream_.below(next_++, static_cast<Index>(n)));
   }
-  /// Near 0, never further than `most` (the mean of two uniform numbers).
+  /// Returns a number near 0, at most `most` away: the mean of two uniform numbers.
   double about_zero(double most) { return 0.5 * (between(-most, most) + between(-most, most)); }
 
  private:
@@ -78,7 +78,7 @@ class Hand {
   std::uint64_t next_ = 0;
 };
 
-/// Draws `digit` into a blank image; every choice comes from `key`.
+/// Draws `digit` into a blank image. `key` determines every choice.
 inline void draw_digit(Eigen::Map<lora::Matrix<float>> image, std::size_t digit, std::uint64_t key,
                        const DrawnOptions& options) {
   Hand hand(key);
@@ -106,13 +106,13 @@ inline void draw_digit(Eigen::Map<lora::Matrix<float>> image, std::size_t digit,
   image *= static_cast<float>(ink);
 }
 
-/// Adds noise between -most and most, densest at 0, then rounds to 256 levels as a scanner does, so
-/// that the last bits of sin, cos and fused products do not reach the result.
+/// Adds noise between -most and most with a triangular distribution, then rounds to 256 levels as a
+/// scanner does. So the last bits of sin, cos and fused products do not affect the result.
 inline void scan(Eigen::Map<lora::Matrix<float>> image, std::uint64_t key, double most) {
   const lora::RandomStream stream(key);
   std::array<std::uint32_t, 4> words{};
   for (Index i = 0; i < image.size(); ++i) {
-    // Sixteen bits a pixel: the sum of two bytes has the shape of a roof over -1 … 1.
+    // Sixteen bits per pixel: the sum of two bytes has a triangular distribution over -1 … 1.
     if (i % 8 == 0) words = stream.block(static_cast<std::uint64_t>(i / 8));
     const std::uint32_t bits = words[static_cast<std::size_t>(i % 8 / 2)] >> (16 * (i % 2));
     const double roof = (static_cast<double>((bits & 255u) + (bits >> 8 & 255u)) - 255.0) / 255.0;
@@ -123,9 +123,10 @@ inline void scan(Eigen::Map<lora::Matrix<float>> image, std::uint64_t key, doubl
 
 }  // namespace detail
 
-/// `count` drawn digits; each ten in a row are the ten digits in random order. Image n depends on
-/// seed, size and n only, so a longer set begins with a shorter one. Values are multiples of 1/255,
-/// as in MNIST. Throws lora::ConfigError when an option is out of range.
+/// Draws `count` digits. Every ten in a row are the ten digits in random order. Image n depends
+/// only on n and on the options other than count, so a longer set starts with a shorter one. Values
+/// are multiples of 1/255, as in MNIST.
+/// Throws: lora::ConfigError if an option is out of range.
 inline DigitSet draw_digits(const DrawnOptions& options) {
   const auto check = [](bool ok, const char* field, const std::string& value,
                         const char* expected) {

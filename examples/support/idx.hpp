@@ -1,5 +1,5 @@
-// MNIST's files: IDX images (idx3-ubyte) and labels (idx1-ubyte), plain or gzipped. The format:
-// four magic bytes, big-endian 32-bit counts, then one byte a value
+// Reads MNIST's files: IDX images (idx3-ubyte) and labels (idx1-ubyte), plain or gzipped. The
+// format is four magic bytes, big-endian 32-bit counts, then one byte per value
 // (http://yann.lecun.com/exdb/mnist).
 #pragma once
 
@@ -15,14 +15,12 @@
 
 namespace examples {
 
-/// An IDX file asking for more bytes than this (a quarter of a gibibyte; MNIST has 47 million) is
-/// refused.
+/// The largest accepted IDX file, in bytes: a quarter of a gibibyte. MNIST has 47 million.
 inline constexpr std::uint64_t kMaxIdxBytes = std::uint64_t{1} << 28;
 
 namespace detail {
 
-/// Reads a file's bytes in order, decompressing when it begins as gzip does; never holds more than
-/// the caller asks.
+/// Reads a file's bytes in order, and decompresses gzip. Never holds more than the caller asks for.
 class IdxFile {
  public:
   explicit IdxFile(const std::filesystem::path& path)
@@ -32,7 +30,7 @@ class IdxFile {
     if (!file_) throw lora::IoError(name_ + ": cannot be opened: " + std::strerror(errno));
   }
 
-  /// Fills `bytes`, which are the file's field `what`.
+  /// Reads the file's field `what` into `bytes`.
   void read(std::span<unsigned char> bytes, const std::string& what) {
     const int got = gzread(file_.get(), bytes.data(), static_cast<unsigned>(bytes.size()));
     if (got == static_cast<int>(bytes.size())) return;
@@ -49,10 +47,10 @@ class IdxFile {
            b[3];
   }
 
-  /// Refuses a header whose `body` bytes cannot be in the file, before anything is allocated for
-  /// them.
+  /// Throws if the file cannot contain the `body` bytes that the header promises, before anything
+  /// is allocated for them.
   void expect_body(std::uint64_t header, std::uint64_t body, const std::string& what) const {
-    // Deflate makes at most 1032 bytes out of one.
+    // Deflate expands one byte to at most 1032.
     const bool fits = plain() ? stored_bytes_ == header + body : body / 1032 <= stored_bytes_;
     if (fits) return;
     throw lora::FormatError(
@@ -61,7 +59,7 @@ class IdxFile {
         (plain() ? ", expected " + std::to_string(header + body) : " compressed"));
   }
 
-  /// Nothing may follow; also makes zlib check the sum at the end of a gzipped file.
+  /// Throws if anything follows. Also makes zlib verify the checksum at the end of a gzipped file.
   void expect_end(const std::string& what) {
     unsigned char extra = 0;
     const int got = gzread(file_.get(), &extra, 1);
@@ -114,10 +112,10 @@ inline std::uint32_t read_idx_count(IdxFile& file, const char* what, std::uint32
 
 }  // namespace detail
 
-/// Images of an idx3-ubyte file, bytes 0..255 scaled to [0, 1]; labels are empty. Throws
-/// lora::IoError when the file cannot be read and lora::FormatError, naming file and field, when
-/// magic, counts, length or gzip sum are wrong. Holds one image beside the result, whatever the
-/// file says.
+/// Reads the images of an idx3-ubyte file, with bytes 0..255 scaled to [0, 1] and without labels.
+/// Throws: lora::IoError if the file cannot be read; lora::FormatError that names file and field if
+///   magic, counts, length or gzip checksum are wrong.
+/// Allocates: one image besides the result, whatever the file says.
 inline DigitSet read_idx_images(const std::filesystem::path& path) {
   detail::IdxFile file(path);
   detail::read_idx_magic(file, 0x803, "idx3-ubyte images");
@@ -146,7 +144,8 @@ inline DigitSet read_idx_images(const std::filesystem::path& path) {
   return set;
 }
 
-/// Labels 0..9 of an idx1-ubyte file; throws as read_idx_images does, also for a label above 9.
+/// Reads the labels 0..9 of an idx1-ubyte file.
+/// Throws: as read_idx_images(), also for a label above 9.
 inline std::vector<std::int64_t> read_idx_labels(const std::filesystem::path& path) {
   detail::IdxFile file(path);
   detail::read_idx_magic(file, 0x801, "idx1-ubyte labels");
@@ -164,16 +163,17 @@ inline std::vector<std::int64_t> read_idx_labels(const std::filesystem::path& pa
   return {bytes.begin(), bytes.end()};
 }
 
-/// The digits of a pair of MNIST files; throws as the two readers do, and lora::FormatError when
-/// the numbers of images and labels differ.
+/// Reads the digits of a pair of MNIST files.
+/// Throws: as the two readers; lora::FormatError if the numbers of images and labels differ.
 inline DigitSet read_mnist(const std::filesystem::path& images,
                            const std::filesystem::path& labels) {
   DigitSet set = read_idx_images(images);
   set.labels = read_idx_labels(labels);
   if (static_cast<Index>(set.labels.size()) != set.size()) {
-    throw lora::FormatError(
-        labels.string() + ": number of labels is " + std::to_string(set.labels.size()) +
-        ", expected " + std::to_string(set.size()) + " as there are images in " + images.string());
+    throw lora::FormatError(labels.string() + ": number of labels is " +
+                            std::to_string(set.labels.size()) + ", expected " +
+                            std::to_string(set.size()) + ", the number of images in " +
+                            images.string());
   }
   return set;
 }

@@ -1,4 +1,4 @@
-// The look at a file before it is read.
+// Checks a file before it is read.
 #pragma once
 
 #include <lora/core/error.hpp>
@@ -8,8 +8,9 @@
 
 namespace examples {
 
-/// Its length in bytes. Throws lora::IoError unless it is a regular file: a pipe or a device could
-/// block or never end, and has no length to hold a header's promises against.
+/// Returns the length of a file in bytes.
+/// Throws: lora::IoError unless it is a regular file. A pipe or a device could block or never end,
+///   and has no length to check a header against.
 inline std::uintmax_t input_file_size(const std::filesystem::path& path) {
   std::error_code failed;
   const std::filesystem::file_status status = std::filesystem::status(path, failed);

@@ -1,6 +1,6 @@
-// The optdigits files of the UCI repository ("Optical Recognition of Handwritten Digits", Alpaydin
-// and Kaynak, 1998): a line is 64 numbers 0..16 (the ink in each block of an 8 x 8 grid) and the
-// digit, with commas between.
+// Reads the optdigits files of the UCI repository ("Optical Recognition of Handwritten Digits",
+// Alpaydin and Kaynak, 1998). A line has 64 numbers 0..16, the ink in each block of an 8 x 8 grid,
+// and the digit, separated by commas.
 #pragma once
 
 #include "digit_set.hpp"
@@ -13,19 +13,19 @@
 
 namespace examples {
 
-/// An optdigits file longer than this is refused (the real ones have half a mebibyte).
+/// The largest accepted optdigits file. The real ones have half a mebibyte.
 inline constexpr std::uintmax_t kMaxOptdigitsBytes = std::uintmax_t{1} << 26;
 
 namespace detail {
 
-/// A stranger's text for a message: short, and printable on any terminal.
+/// Formats untrusted text for a message: short, and printable on any terminal.
 inline std::string quoted(std::string_view text) {
   std::string shown = "'";
   for (const char ch : text.substr(0, 20)) shown += (ch >= ' ' && ch <= '~') ? ch : '?';
   return shown + (text.size() > 20 ? "...'" : "'");
 }
 
-/// The numbers of one line; `where` is "file:line".
+/// Parses the numbers of one line; `where` is "file:line".
 inline std::array<int, 65> parse_optdigits_line(std::string_view line, const std::string& where) {
   std::array<int, 65> numbers{};
   std::size_t field = 0;
@@ -54,10 +54,10 @@ inline std::array<int, 65> parse_optdigits_line(std::string_view line, const std
 
 }  // namespace detail
 
-/// Reads an optdigits text file into 8 x 8 images, block counts divided by 16. A first line of
-/// column names and empty lines are skipped. Throws lora::IoError when the file cannot be read and
-/// lora::FormatError, naming file, line and field, when something in it is wrong or there is no
-/// digit in it.
+/// Reads an optdigits text file into 8 x 8 images, with block counts divided by 16. Skips a first
+/// line of column names and empty lines.
+/// Throws: lora::IoError if the file cannot be read; lora::FormatError that names file, line and
+///   field if something is wrong or there is no digit.
 inline DigitSet read_optdigits(const std::filesystem::path& path) {
   const std::string name = path.string();
   const std::uintmax_t bytes = input_file_size(path);
