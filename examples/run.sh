@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
-# Builds and runs the main job: a language model is fine-tuned with LoRA on a file of instructions, and answers before and
-# after.
+# Builds and runs the main example: fine-tunes a language model with LoRA on an instruction file, and shows answers before and after.
 #   bash examples/run.sh [--short]         the small bilingual Llama of examples/data on our own records, into results/demo;
-#                                          --short: two epochs in place of five
-#   bash examples/run.sh --model DIR --data FILE --output OUT [options of finetune, see --help]       yours
+#                                          --short: two epochs instead of five
+#   bash examples/run.sh --model DIR --data FILE --output OUT [options of finetune, see --help]       your own model and data
 #   bash examples/run.sh COMMAND OPTIONS   another command of the program lora: generate, data, merge ...; help lists them
 #   bash examples/run.sh digits [OPTIONS]  handwritten digits
 # Paths are relative to the current folder.
@@ -27,7 +26,7 @@ for argument in "$@"; do
     { echo "run.sh: --short goes with no other argument" >&2; exit 2; }
 done
 
-build=$root/build  # where the tests were built, the program is there already
+build=$root/build  # the test build contains the program
 if [ ! -x "$build/${job[0]}" ]; then
   build=$root/build-examples
   [ -x "$build/${job[0]}" ] || echo "Building $target (a minute or two) ..." >&2

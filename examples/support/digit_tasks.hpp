@@ -13,8 +13,8 @@ struct DigitSources {
   /// One file, which is split, or two: training and held-out images.
   std::vector<std::filesystem::path> mnist_images = {}, mnist_labels = {}, optdigits = {};
   bool drawn_first = false;  ///< task A: drawn digits, task B: those of the files
-  std::optional<Shift> shift =
-      {};               ///< of task B; empty: 45° if both tasks have one source, else none
+  /// Of task B; empty: 45° if both tasks have one source, else none.
+  std::optional<Shift> shift = {};
   Index images = 8000;  ///< maximum number of training images per task
   std::uint64_t seed = 0;
 };
