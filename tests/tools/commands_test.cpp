@@ -104,9 +104,11 @@ TEST(Commands, AnAdaptersFolderIsNoModel) {
 }
 
 TEST(Commands, AReasonIsNotNamedTwice) {
-  EXPECT_EQ(run({"extract", "--base", "b", "--tuned", "t", "--rank", "0", "--output", "o"})
-                .err.find("lora extract: extract:"),
-            std::string::npos);
+  const TemporaryFolder folder;
+  EXPECT_EQ(run({"combine", "--adapter", "a", "--weight", "1", "--weight", "2",
+                 "--combination-type", "cat", "--output", (folder.path / "o").string()})
+                .err,
+            "lora combine: there are 2 weights, expected 1, one --weight for each --adapter\n");
 }
 
 }  // namespace commands_test

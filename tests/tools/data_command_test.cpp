@@ -133,11 +133,12 @@ TEST(DataCommand, SaysWhatIsLeftOutOrNotShownAsItIs) {
 
 TEST(DataCommand, TakesTheFileOfARun) {
   const TemporaryFolder folder;
-  lora::atomic_write(folder.path / "c.json", std::string(R"({"r": 4, "max_length": 9, "data": ")" +
+  lora::atomic_write(folder.path / "c.json", std::string(R"({"r": 4, "max_length": 18, "data": ")" +
                                                          records + R"(", "num_train_epochs": 2})"));
   const Ran run = data({"--config", (folder.path / "c.json").string(), "--records", "2"});
   EXPECT_EQ(run.code, 0) << run.err;
   EXPECT_HAS(run.out, "2 records of 651");
+  EXPECT_HAS(run.out, ", cut at 18 tokens\n");
 }
 
 TEST(DataCommand, Refuses) {

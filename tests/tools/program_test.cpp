@@ -38,6 +38,13 @@ TEST(Program, SaysAnErrorAndReturnsTheCodeOfAFailure) {
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "prog: no\nprog: no\n");
 }
 
+TEST(Program, AReasonThatNamesTheProgramIsSaidWithoutIt) {
+  EXPECT_EQ(reason_of("lora merge", "merge: no"), "no");
+  EXPECT_EQ(reason_of("prog", "prog: no"), "no");
+  EXPECT_EQ(reason_of("lora merge", "merger: no"), "merger: no");
+  EXPECT_EQ(reason_of("lora merge", "no"), "no");
+}
+
 TEST(Program, LostOutputIsAnError) {
   const std::string lost =
       "prog: standard output: could not be written completely (no space left?)\n";
