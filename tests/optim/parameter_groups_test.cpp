@@ -54,6 +54,8 @@ TEST(ParameterGroups, NoDecayForVectors) {
   const auto groups = make({lora::no_decay()});
   EXPECT_EQ(groups.weight_decay(groups.find("norm.weight", vector)), 0.0);
   EXPECT_EQ(groups.weight_decay(groups.find("lin.weight", matrix)), 0.1);
+  EXPECT_EQ(groups.weight_decay(groups.find("q.lora_magnitude_vector.default.weight", vector)), 0.1)
+      << "as transformers' Trainer";
   EXPECT_EQ(groups.lr(0), 0.01);
 }
 

@@ -91,11 +91,14 @@ class BasicParameterGroups {
 using ParameterGroups = BasicParameterGroups<>;
 
 /// Returns a group without weight decay for vectors (biases and the weights of norms), selected by
-/// shape.
+/// shape. DoRA's magnitudes are vectors that decay, as in transformers' Trainer, which selects by
+/// names and kinds of modules.
 template <class = void>
 ParameterGroup no_decay() {
   return {"no_decay",
-          [](const auto&, const std::vector<Index>& shape) { return shape.size() == 1; },
+          [](const std::string& name, const std::vector<Index>& shape) {
+            return shape.size() == 1 && name.find("lora_magnitude_vector") == name.npos;
+          },
           std::nullopt, 0.0};
 }
 
