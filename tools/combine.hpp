@@ -150,16 +150,16 @@ class AdapterCombination {
         }
         const auto [owner, fresh] = owners.emplace(module, i);
         if (owner->second != i) {
-          throw lora::ConfigError("layer " + lora::in_quotes(module) + " is saved whole by both " +
-                                  adapters_[owner->second].tensors().where() + " and " +
-                                  adapters_[i].tensors().where() +
-                                  "; such modules cannot be combined");
+          throw lora::ConfigError(
+              "layer " + lora::in_quotes(module) + " is saved as a whole by both " +
+              adapters_[owner->second].tensors().where() + " and " +
+              adapters_[i].tensors().where() + "; such modules cannot be combined");
         }
         if (sources_.count(module) != 0) {
-          throw lora::ConfigError(adapters_[i].tensors().where() + ": layer " +
-                                  lora::in_quotes(module) +
-                                  " is saved whole here, while an adapter has low-rank factors "
-                                  "there");
+          throw lora::ConfigError(
+              adapters_[i].tensors().where() + ": layer " + lora::in_quotes(module) +
+              " is saved as a whole here, while an adapter has low-rank factors "
+              "there");
         }
         if (fresh) {
           saved_.push_back(module);

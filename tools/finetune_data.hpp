@@ -87,7 +87,7 @@ inline std::vector<lora::PackedRow> rows_of(std::vector<lora::TokenizedExample> 
   return rows;
 }
 
-/// Returns "2 left out because their whole answer was cut", or an empty string.
+/// Returns "2 left out because the whole answer was cut", or an empty string.
 inline std::string left_out_text(const lora::TokenizeReport& report) {
   std::string text;
   if (report.without_answer > 0)

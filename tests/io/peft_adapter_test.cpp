@@ -184,7 +184,7 @@ TEST(PeftAdapter, AnAdapterOfMlxIsNamed) {
                R"({"fine_tune_type":"lora","num_layers":2,"lora_parameters":{"rank":4}})");
   atomic_write(folder.path / "adapters.safetensors", "x");
   EXPECT_TRUE(throws<FormatError>([&] { PeftAdapter::open(folder.path); },
-                                  {"adapters.safetensors is: that is the format of mlx-lm"}));
+                                  {"adapters.safetensors exists: that is the format of mlx-lm"}));
   writer_of(q_pair).write(folder.path / peft_weights_file);
   EXPECT_TRUE(throws<FormatError>([&] { PeftAdapter::open(folder.path); },
                                   {"this is a configuration of mlx-lm"}));
@@ -319,11 +319,11 @@ TEST(PeftAdapter, WeightsThatAreNotThere) {
   fs::remove(weights);
   EXPECT_TRUE(
       throws<FormatError>([&] { PeftAdapter::open(folder.path); },
-                          {"adapter_model.safetensors: is not there, though adapter_config"}));
+                          {"adapter_model.safetensors: is missing, though adapter_config"}));
   atomic_write(folder.path / "adapter_model.bin", "PK");
   EXPECT_TRUE(
       throws<FormatError>([&] { PeftAdapter::open(folder.path); },
-                          {"adapter_model.safetensors: is not there; adapter_model.bin is a Python",
+                          {"adapter_model.safetensors: is missing; adapter_model.bin is a Python",
                            "pickle", "safe_serialization=True"}));
   fs::create_directory(weights);
   EXPECT_TRUE(

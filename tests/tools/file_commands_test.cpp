@@ -261,7 +261,7 @@ TEST(FileCommands, CombineRefusesWhatBelongsToOneAdapter) {
   EXPECT_HAS(refusal(biased), "has lora_bias, which no combination keeps");
   EXPECT_HAS(refusal(dora), "is a DoRA adapter, whose lora_magnitude_vector no combination keeps");
   EXPECT_HAS(refusal(trained), "holds biases of the base (bias = \"all\")");
-  EXPECT_HAS(refusal(saved), "is saved whole here");
+  EXPECT_HAS(refusal(saved), "is saved as a whole here");
   EXPECT_HAS(refusal(table), "is an embedding in one adapter but not in another");
   PeftFolder head(R"({"modules_to_save": ["score"]})"), second(R"({"modules_to_save": ["score"]})");
   for (PeftFolder* one : {&head, &second}) {

@@ -35,9 +35,8 @@ inline void check_options(const Conv2dOptions& o) {
     if (is(o.kernel[k], 1) && is(o.stride[k], 1) && is(o.dilation[k], 1) && is(o.padding[k], 0))
       continue;
     throw ConfigError(
-        "LoRAConv2d: kernel, stride and dilation must be at least 1 and padding at least 0, and "
-        "all "
-        "below 2^31; they are " +
+        "LoRAConv2d: kernel, stride and dilation must be at least 1 and padding at least 0, "
+        "and all below 2^31; they are " +
         std::to_string(o.kernel[k]) + ", " + std::to_string(o.stride[k]) + ", " +
         std::to_string(o.dilation[k]) + " and " + std::to_string(o.padding[k]));
   }

@@ -41,14 +41,15 @@ struct LayerTape {
   /// forward kept.
   void expect_current(const char* where, std::uint64_t acting_state) const {
     if (state != acting_state) {
-      refuse(where,
-             "was made by another layer, or what acts in this one was changed since forward "
-             "(adapters or trained copies activated, rescaled, merged, disabled or deleted, or the "
-             "base trained whole or frozen); run forward again");
+      refuse(
+          where,
+          "was made by another layer, or what acts in this one was changed since forward "
+          "(adapters or trained copies activated, rescaled, merged, disabled or deleted, or full "
+          "fine-tuning started or ended); run forward again");
     }
     if (spent) {
       refuse(where,
-             "has served a backward already, in which a DoRA adapter used up what it kept; run "
+             "has served a backward already, in which a DoRA adapter overwrote what it kept; run "
              "forward again");
     }
   }

@@ -112,14 +112,14 @@ inline SafetensorsFile open_peft_weights(const std::filesystem::path& directory,
     if (file_exists(directory / "adapters.safetensors")) {
       throw FormatError(
           path.string() +
-          ": is not there, but adapters.safetensors is: that is the format of mlx-lm, which is not "
-          "read here; in PEFT's, lora_A.weight is the transpose of lora_a, lora_B.weight that of "
-          "lora_b, and lora_alpha is scale times the rank");
+          ": is missing, but adapters.safetensors exists: that is the format of mlx-lm, which "
+          "is not read here; in PEFT's, lora_A.weight is the transpose of lora_a, "
+          "lora_B.weight that of lora_b, and lora_alpha is scale times the rank");
     }
     const bool pickle = file_exists(directory / "adapter_model.bin");
-    throw FormatError(path.string() + ": is not there" +
+    throw FormatError(path.string() + ": is missing" +
                       (pickle ? "; " + pickle_note("adapter_model.bin", "PEFT")
-                              : ", though adapter_config.json is: a download that was cut short?"));
+                              : ", though adapter_config.json exists: was a download cut short?"));
   }
   std::error_code failure;
   if (std::filesystem::file_size(path, failure) == 0 && !failure) {
