@@ -152,7 +152,8 @@ TEST(FinetuneOptions, NumbersAreReadAsEverInALocaleWithCommas) {
   EXPECT_EQ(lora::python_json(options.adapter["lora_alpha"], ""), "1234.5");
   EXPECT_EQ(lora::arguments_json(options.training)["learning_rate"].dump(), "0.00025");
   EXPECT_EQ(lora::arguments_json(options.training)["max_steps"].dump(), "12345");
-  EXPECT_NE(error_of({"--data", "d", "--validation-share", "1.5"}).find("is 1.5, expected 0 up to"),
+  EXPECT_NE(error_of({"--data", "d", "--validation-share", "1.5"})
+                .find("is 1.5, expected at least 0 and below 1"),
             std::string::npos);
 }
 
