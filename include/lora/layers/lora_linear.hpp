@@ -75,7 +75,7 @@ class LoRALinear : public AdaptedWeight<S> {
   /// overlap x. With pass.adapter_names, each row has its own adapter or trained copy (see Pass);
   /// without copies, W is still read only once for all rows.
   /// Throws: ShapeError; Error for overlapping matrices, and for adapter_names in training, while
-  ///   adapters are merged, or with a DoRA adapter.
+  ///   adapters are merged.
   /// Allocates: when T changes; without a tape, the workspace.
   void forward(In<S> x, Out<S> y, Tape* tape = nullptr, const Pass& pass = {}) const {
     if (tape != nullptr) tape->rows = -1;  // an error leaves a tape that backward refuses
@@ -217,8 +217,23 @@ class LoRALinear : public AdaptedWeight<S> {
   /// it is null. `based`: y already holds x Wᵀ and earlier terms.
   void apply(In<S> x, Out<S> y, const TrainedCopy<S>* copy, bool based, Tape& tape) const {
     add_products(x, y, copy, based, tape);
+    if (tape.per_row) scale_rows(y, tape);
     this->add_bias(y, copy);
     add_adapter_biases(y, tape);
+  }
+  /// Lets each term's adapter scale the rows of y that have the term.
+  void scale_rows(Out<S> y, Tape& tape) const {
+    const std::size_t first = tape.used - tape.terms.size();
+    for (std::size_t i = 0; i < tape.terms.size(); ++i) {
+      AdapterTape<S>& own = tape.adapters[first + i];
+      const LowRank<S>& term = tape.terms[i];
+      const Adapter<S>& adapter = this->adapters().by_id(own.id);
+      adapter.if_scales_output([&](const auto& variant) {
+        variant.start(adapter, this->base_map(), 0, false, false, own.output);
+        variant.finish(own.output, 0, false, false,
+                       MutableView<S>(y).middle_rows(term.first_row, term.left.rows));
+      });
+    }
   }
   /// Does the same without b, then clears the tape's terms.
   void add_terms(In<S> x, Out<S> y, const TrainedCopy<S>* copy, bool based, Tape& tape) const {
@@ -290,11 +305,6 @@ class LoRALinear : public AdaptedWeight<S> {
       for (end = begin + 1; end < last && name_of(end) == name_of(begin);) ++end;
       const Adapter<S>* adapter = this->adapters().find(name_of(begin));
       if (adapter == nullptr) continue;
-      if (adapter->scales_output()) {
-        throw Error("LoRALinear::forward: adapter_names names \"" + adapter->name +
-                    "\", a DoRA adapter, which cannot act on some rows alone; set it active, or "
-                    "merge it");
-      }
       tape.next(*adapter);
       LowRank<S>& term = tape.terms.emplace_back();
       term.first_row = begin - first;
