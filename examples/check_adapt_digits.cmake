@@ -62,7 +62,7 @@ run(0 --short --hidden 32 --ranks 4 --epochs 1 --base-epochs 1 --quiet --output 
 file(SHA256 ${FOLDER}/d/adapter_r4.safetensors before)
 refuse(1 "does not hold adapter \"default\" of this model" --short --quiet --load d/adapter_r4.safetensors
        --base a/base.safetensors)
-refuse(1 "not finite any more" --short --quiet --hidden 32 --learning-rate 99999 --ranks 4 --output d)
+refuse(1 "is no longer finite" --short --quiet --hidden 32 --learning-rate 99999 --ranks 4 --output d)
 file(SHA256 ${FOLDER}/d/adapter_r4.safetensors after)
 if(EXISTS ${FOLDER}/c OR NOT before STREQUAL after)
   message(FATAL_ERROR "a run that failed has left something behind")

@@ -147,7 +147,7 @@ TEST(LoRAConfig, ChecksRanges) {
   expect_refused(CHANGE(c.r = -3), "r = -3 is not valid");
   expect_refused(CHANGE(c.r = (1 << 20) + 1), "r = 1048577 is not valid");
   expect_refused(CHANGE(c.lora_alpha = std::nan("")),
-                 "lora_alpha = nan is not valid; expected a finite number");
+                 "lora_alpha = nan is not valid; expected a number that is finite");
   expect_refused(CHANGE(c.lora_alpha = std::numeric_limits<double>::infinity()),
                  "lora_alpha = inf is not valid");
   expect_refused(CHANGE(c.lora_alpha = 1e308),
