@@ -379,6 +379,50 @@ TEST(DoRA, AFreshAdapterGivesTheBasesBits) {
   EXPECT_TRUE(same_bits(y, expected));
 }
 
+// Also where W_j is zero, where its square has no float, and where there are no inputs.
+TEST(DoRA, AFreshAdapterGivesTheBasesBitsWhateverTheLengths) {
+  for_each_isa([&](const char* name) {
+    SCOPED_TRACE(name);
+    Matrix<float> W = random_matrix<float>(67, 50, "W");
+    W.row(1).setZero();
+    W.row(2) *= 1e-24f;
+    W.row(3) *= 1e20f;
+    for (const auto& weight : {FrozenWeight<float>(W), FrozenWeight<float>::pack(W),
+                               FrozenWeight<float>::pack(W, Precision::bfloat16),
+                               FrozenWeight<float>(Matrix<float>(4, 0))})
+      check_fresh(LoRALinear<float>(weight), dora(4, 7), training());
+  });
+  LoRALinear<double> layer(Matrix<double>::Zero(3, 4));
+  layer.add_adapter("a", dora(2));
+  layer.adapters().set_active({"a"});
+  const Matrix<double> x = random_matrix(2, 4, "x"), dy = random_matrix(2, 3, "dy");
+  Matrix<double> y(2, 3), dx;
+  LoRALinear<double>::Tape tape;
+  layer.forward(x, y, &tape);
+  layer.backward(x, dy, tape, &dx);
+  EXPECT_EQ(dx, Matrix<double>::Zero(2, 4));
+  EXPECT_EQ(magnitude(layer).grad, Matrix<double>::Zero(1, 3));
+  EXPECT_EQ(layer.prepare_merge({}, SafeMerge::yes).weight.dense(), Matrix<double>::Zero(3, 4));
+}
+
+// The parts of n are float products; what they leave of W_j when B A takes nearly all of it is
+// uncertain, but no infinity.
+TEST(DoRA, ANearlyCancelledWeightHasAFiniteNorm) {
+  const Matrix<float> W = random_matrix<float>(8, 8, "W");
+  for (const double left : {1e-1, 1e-2, 1e-4, 0.0}) {
+    LoRALinear<float> layer{W};
+    layer.add_adapter("a", dora(8, 8));
+    layer.adapters().set_active({"a"});
+    Adapter<float>& adapter = layer.adapters().get("a");
+    adapter.A.value.setIdentity();
+    adapter.B.value = static_cast<float>(left - 1) * W;
+    const Matrix<float> c = DoRA::output_scale(adapter, layer.base_map());
+    ASSERT_TRUE(c.allFinite()) << left;
+    if (left < 1e-2) continue;
+    EXPECT_LE((left * c.cast<double>().array() - 1).abs().maxCoeff(), 0.02) << left;
+  }
+}
+
 TEST(DoRA, TheNormIsFloat32OverEveryStorage) {
   const Matrix<float> W = random_matrix<float>(67, 50, "W"), A = random_matrix<float>(4, 50, "A"),
                       B = random_matrix<float>(67, 4, "B");
@@ -549,6 +593,13 @@ TEST(DoRA, ABeginningMayMoveAPartOfTheWeight) {
   });
   layer.adapters().set_active({"a"});
   expect_close(layer.prepare_merge().weight.dense(), before, 1e-14, "m is the norm of W still");
+  // And where W + s B A is another: the beginning changes nothing of what it gives.
+  change_at_once([&](Transaction& change) {
+    adapter.name = "b";
+    layer.prepare_add_adapter(adapter, change, FrozenWeight<double>(Matrix<double>(2 * rest)));
+  });
+  const Matrix<double> c = DoRA::output_scale(layer.adapters().get("b"), layer.base_map());
+  EXPECT_EQ(c, Matrix<double>::Ones(1, 5));
 }
 
 TEST(DoRA, ItsTensorIsOneOfTheAdapters) {

@@ -3,8 +3,6 @@
 
 #include <lora/layers/variants/dora.hpp>
 
-#include <cmath>
-
 namespace lora {
 
 /// Computes n_j = ‖W_j + s (B A)_j‖ of a stored weight, for A (R, inputs) and B (outputs, R),
@@ -39,8 +37,8 @@ class OutputNorms {
     Matrix<S> gram(A_.rows(), A_.rows()), turned(B.rows(), B.cols()), c;
     product<S>(A_, View<S>(A_).transposed(), gram);
     product<S>(B, gram, turned);
-    DoRA::combine_norms<S>(s, squares_.template cast<S>(), projected_, B, turned, c);
-    for (Index j = 0; j < c.cols(); ++j) c(0, j) = m.data()[j] / std::sqrt(c(0, j));
+    DoRA::combine_norms<S>(s, squares_, projected_, B, turned, c);
+    for (Index j = 0; j < c.cols(); ++j) c(0, j) = DoRA::quotient(m.data()[j], c(0, j));
     return c;
   }
 

@@ -36,15 +36,14 @@ class AdaptedWeight {
   BaseMap<S> base_map() const { return {weight_, kind_}; }
 
   /// Adds an adapter that the layer's new_adapter() made and the caller may have changed. `weight`
-  /// replaces the frozen weight, for initialisations that move a part of W into B A, such as PiSSA.
+  /// replaces the frozen weight, for initialisations that move a part of W into B A, such as PiSSA. A
+  /// DoRA adapter then begins anew with the norms of that weight and its own A and B.
   /// Throws: as add_adapter() and set_weight().
   void prepare_add_adapter(Adapter<S> adapter, Transaction& change,
                            std::optional<FrozenWeight<S>> weight = std::nullopt) {
     if (weight) {
       prepare_set_weight(*weight, change);
-      adapter.if_scales_output([&](const auto& one) {
-        adapter.of_weight = one.remember(BaseMap<S>{*weight, kind_});
-      });
+      begin_variant(adapter, {}, BaseMap<S>{*weight, kind_});
     }
     adapters_.prepare_add(std::move(adapter), change);
   }

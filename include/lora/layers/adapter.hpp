@@ -54,7 +54,7 @@ struct Adapter {
   double scaling = 0;             ///< s: initial_scaling times the factor of set_scale()
   Parameter<S> A, B, bias;        ///< bias (1, O) belongs to B and is empty without lora_bias
   std::vector<OwnTensor<S>> own;  ///< the variant's own tensors
-  Matrix<S> of_weight;            ///< what the variant's remember() returned for the frozen weight
+  Matrix<WideOf<S>> of_weight;    ///< what the variant's remember() returned for the frozen weight
   NormCache<S> norm;              ///< for DoRA, outside training
   AdapterVariant variant;
   std::uint64_t dropout_stream = 0;
@@ -181,6 +181,7 @@ void initialize_linear_adapter(Adapter<S>& adapter, const AdapterOptions& option
 template <class S>
 void begin_variant(Adapter<S>& adapter, const AdapterOptions& options, const BaseMap<S>& base) {
   adapter.if_scales_output([&](const auto& variant) {
+    adapter.own.clear();
     adapter.of_weight = variant.remember(base);
     variant.begin(adapter, base, options.init);
   });

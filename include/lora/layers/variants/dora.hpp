@@ -12,6 +12,7 @@
 #include <array>
 #include <atomic>
 #include <cmath>
+#include <limits>
 #include <memory>
 #include <utility>
 
@@ -82,8 +83,8 @@ struct DoRA : PlainLoRA {
 
   /// Computes what the adapter keeps while the layer has this frozen weight: ‖W_j‖² (1, outputs).
   template <class S>
-  static Matrix<S> remember(const BaseMap<S>& base) {
-    return base.squares().template cast<S>();
+  static Matrix<WideOf<S>> remember(const BaseMap<S>& base) {
+    return base.squares();
   }
   /// Adds m to a new adapter whose A and B are set: m = n, or ‖W_j‖ if A and B are still unset
   /// (AdapterInit::none).
@@ -92,11 +93,12 @@ struct DoRA : PlainLoRA {
     OutputTape<S> scratch;
     Matrix<S> m;
     if (init == AdapterInit::none) {
-      m = adapter.of_weight;
+      set_size(m, 1, base.outputs());
+      for (Index j = 0; j < m.cols(); ++j)
+        m(0, j) = static_cast<S>(std::sqrt(adapter.of_weight(0, j)));
     } else {
-      squared_norms(adapter, base, scratch, m);
+      compute_norms(adapter, base, scratch, m);
     }
-    take_roots(m);
     adapter.own.push_back(
         {"lora_magnitude_vector", Parameter<S>(std::move(m), base.output_shape())});
   }
@@ -116,17 +118,15 @@ struct DoRA : PlainLoRA {
     if (known != nullptr && is_of(*known, adapter, base)) {
       tape.n = known->n;
     } else {
-      squared_norms(adapter, base, tape, tape.n);
-      take_roots(tape.n);
+      compute_norms(adapter, base, tape, tape.n);
       if (!training) {
         adapter.norm.set(std::make_shared<const KnownNorm<S>>(KnownNorm<S>{
             adapter.A.value, adapter.B.value, tape.n, adapter.scale(), base.weight.handle()}));
       }
     }
     set_size(tape.c, 1, base.outputs());
-    // m / n is exactly 1 for equal numbers; m (1 / n) may not be.
     for (Index j = 0; j < tape.c.cols(); ++j)
-      tape.c(0, j) = magnitude(adapter).value(0, j) / tape.n(0, j);
+      tape.c(0, j) = quotient(magnitude(adapter).value(0, j), tape.n(0, j));
     if (keep_u) set_size(tape.u, T, base.outputs());
   }
 
@@ -174,6 +174,7 @@ struct DoRA : PlainLoRA {
         }
         if (!m.trainable) continue;
         for (Index k = 0; k < width; ++k) {
+          if (tape.n(0, j + k) == S(0)) continue;  // W_j + s (B A)_j is zero, and so is u
           m.grad.data()[j + k] += sums[static_cast<std::size_t>(k)] / tape.n(0, j + k);
         }
       }
@@ -206,13 +207,14 @@ struct DoRA : PlainLoRA {
   static double change_norm(const Adapter<S>& adapter, const BaseMap<S>& base) {
     OutputTape<S> tape;
     start(adapter, base, 0, true, false, tape);
-    const auto s = adapter.scale();
+    const auto s = static_cast<double>(adapter.scale());
     double sum = 0;
     for (Index j = 0; j < tape.c.cols(); ++j) {
-      const S c = tape.c(0, j), cross = s * adapter.B.value.row(j).dot(tape.projected.col(j)),
-              own = s * s * adapter.B.value.row(j).dot(tape.turned.row(j));
-      sum += static_cast<double>((c - 1) * (c - 1) * adapter.of_weight(0, j) +
-                                 2 * c * (c - 1) * cross + c * c * own);
+      const auto c = static_cast<double>(tape.c(0, j));
+      const auto cross = s * static_cast<double>(adapter.B.value.row(j).dot(tape.projected.col(j))),
+                 own = s * s * static_cast<double>(adapter.B.value.row(j).dot(tape.turned.row(j)));
+      sum += (c - 1) * (c - 1) * static_cast<double>(adapter.of_weight(0, j)) +
+             2 * c * (c - 1) * cross + c * c * own;
     }
     return std::sqrt(std::max(sum, 0.0));
   }
@@ -230,40 +232,46 @@ struct DoRA : PlainLoRA {
     return base.weight.is(known.weight) && known.scale == adapter.scale() &&
            same(known.A, adapter.A.value) && same(known.B, adapter.B.value);
   }
-  /// Takes every root of n by std::sqrt: Eigen's may differ in the last bit.
+  /// Computes n (1, outputs), and its parts into `scratch`.
   template <class S>
-  static void take_roots(Matrix<S>& squared) {
-    for (Index j = 0; j < squared.cols(); ++j) squared(0, j) = std::sqrt(squared(0, j));
-  }
-
-  /// Computes n² into `squared` (1, outputs) and its parts into `scratch`.
-  template <class S>
-  static void squared_norms(const Adapter<S>& adapter, const BaseMap<S>& base,
-                            OutputTape<S>& scratch, Matrix<S>& squared) {
+  static void compute_norms(const Adapter<S>& adapter, const BaseMap<S>& base,
+                            OutputTape<S>& scratch, Matrix<S>& n) {
     const Matrix<S>&A = adapter.A.value, &B = adapter.B.value;
     base.project(A, scratch.projected);
     set_size(scratch.gram, A.rows(), A.rows());
     product<S>(A, View<S>(A).transposed(), scratch.gram);
     set_size(scratch.turned, B.rows(), B.cols());
     product<S>(B, scratch.gram, scratch.turned);
-    combine_norms<S>(adapter.scale(), adapter.of_weight, scratch.projected, B, scratch.turned,
-                     squared);
+    combine_norms<S>(adapter.scale(), adapter.of_weight, scratch.projected, B, scratch.turned, n);
   }
 
  public:
-  /// Computes n² of each output from its parts: ‖W_j‖² (1, O), A Wᵀ (R, O), B (O, R) and
-  /// B A Aᵀ (O, R). Clamps at zero what rounding makes negative.
+  /// Computes n of each output from its parts: ‖W_j‖² (1, O), A Wᵀ (R, O), B (O, R) and
+  /// B A Aᵀ (O, R), summed in WideOf<S>. The parts are products in S. So where s B A cancels nearly
+  /// all of W_j, n is uncertain by √ε ‖W_j‖ with ε the unit roundoff of S, and it is never below that.
   template <class S>
-  static void combine_norms(S s, const Matrix<S>& squares, const Matrix<S>& projected,
-                            const Matrix<S>& B, const Matrix<S>& turned, Matrix<S>& squared) {
-    set_size(squared, 1, squares.cols());
+  static void combine_norms(S s, const Matrix<WideOf<S>>& squares, const Matrix<S>& projected,
+                            const Matrix<S>& B, const Matrix<S>& turned, Matrix<S>& n) {
+    using Wide = WideOf<S>;
+    const auto scale = static_cast<Wide>(s);
+    set_size(n, 1, squares.cols());
     for (Index j = 0; j < squares.cols(); ++j) {
-      S sum = squares(0, j);
-      for (Index k = 0; k < B.cols(); ++k)
-        sum += s * B(j, k) * (S(2) * projected(k, j) + s * turned(j, k));
-      const S constant = detached(sum);
-      squared(0, j) = real_part(constant) < 0 ? S(0) : constant;
+      Wide sum = squares(0, j);
+      for (Index k = 0; k < B.cols(); ++k) {
+        sum += scale * static_cast<Wide>(B(j, k)) *
+               (Wide(2) * static_cast<Wide>(projected(k, j)) +
+                scale * static_cast<Wide>(turned(j, k)));
+      }
+      const Wide least = squares(0, j) * Wide(std::numeric_limits<RealOf<S>>::epsilon() / 2);
+      const Wide constant = detached(real_part(sum) < real_part(least) ? least : sum);
+      n(0, j) = static_cast<S>(std::sqrt(constant));
     }
+  }
+
+  /// Computes c = m / n, exactly 1 for equal numbers. So an output whose W_j is zero begins with 1.
+  template <class S>
+  static S quotient(S m, S n) {
+    return m == n ? S(1) : m / n;
   }
 };
 
