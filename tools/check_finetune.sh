@@ -31,6 +31,11 @@ said "threads is 100000, expected 0 to 1024"
 cp examples/data/instructions.json "$folder/"$'\xe4.json'
 run 0 "$folder/data" --data "$folder/"$'\xe4.json' --max-steps 1 --eval-strategy no --validation-share 0
 
+# A run in which every loss is not a number does not end as a success.
+run 2 "$folder/infinite" --r 1 --lora-alpha 3e38 --max-steps 2 --eval-strategy no --validation-share 0
+said "nothing was learned: loss or gradient was not finite in every step"
+[ -e "$folder/infinite/adapter_model.safetensors" ] || fault "the adapter of a run without a step is missing"
+
 if [ -e /dev/full ]; then
   code=0
   "$program" finetune --config examples/data/finetune.json --output "$folder/full" --samples 0 --quiet \

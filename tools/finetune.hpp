@@ -66,7 +66,7 @@ class Finetune {
     merges_ = options_.merge && result.reason != lora::StopReason::requested;
     save();
     report(result);
-    if (result.reason == lora::StopReason::non_finite) return 2;
+    if (result.reason == lora::StopReason::non_finite || every_step_skipped()) return 2;
     return result.reason == lora::StopReason::requested ? 128 + detail::stop_signal : 0;
   }
 
@@ -76,6 +76,10 @@ class Finetune {
   using Trainer = lora::Trainer<Model, lora::PackedRow>;
 
   void say(const std::string& text) const { std::cout << text << std::flush; }
+  bool every_step_skipped() const {
+    const lora::TrainerState& state = trainer_->state();
+    return state.global_step > 0 && state.non_finite_steps == state.global_step;
+  }
   static void warn(const std::vector<std::string>& warnings) {
     for (const std::string& warning : warnings) std::cerr << "lora finetune: " << warning << "\n";
   }
@@ -310,6 +314,9 @@ class Finetune {
     if (result.reason == lora::StopReason::non_finite)
       std::cerr << "lora finetune: loss or gradient was not finite too many times in a row; the "
                    "last good state is saved\n";
+    else if (every_step_skipped())
+      std::cerr << "lora finetune: nothing was learned: loss or gradient was not finite in every "
+                   "step; the adapter is as it was before\n";
     say("adapter    " + output().string() + "\n" +
         (merges_ ? "merged     " + merged().string() + "\n" : "") + "log        " +
         log_path().string() + "\ncurves     " + (output() / "curves.svg").string() + "\n");
