@@ -25,7 +25,7 @@ bool all_finite_bits(std::span<const std::byte> bytes, Bits exponent) {
   const Bits sign = static_cast<Bits>(exponent + lowest);
   const auto any_bad = [&](const std::byte* from, std::size_t count) {
     Bits some[block] = {}, found = 0;
-    std::memcpy(some, from, count * sizeof(Bits));
+    if (count != 0) std::memcpy(some, from, count * sizeof(Bits));  // of nothing, from is null
     for (std::size_t i = 0; i < block; ++i)
       found = static_cast<Bits>(found | ((some[i] & exponent) + lowest));
     return (found & sign) != 0;
