@@ -63,9 +63,9 @@ TEST(CommandLine, SaysOneLineAndTheExitCode) {
 }
 
 TEST(NearNames, AreThoseAFewLettersAway) {
-  EXPECT_EQ(edit_distance("merge", "mrege"), 2u);
-  EXPECT_EQ(edit_distance("", "ab"), 2u);
-  EXPECT_EQ(edit_distance("data", "data"), 0u);
+  EXPECT_EQ(lora::edit_distance("merge", "mrege"), 2u);
+  EXPECT_EQ(lora::edit_distance("", "ab"), 2u);
+  EXPECT_EQ(lora::edit_distance("data", "data"), 0u);
   const std::vector<std::string> names{"merge", "generate", "to-gguf", "from-gguf"};
   EXPECT_EQ(near_names("merg", names), "merge");
   EXPECT_EQ(near_names("gguf", names), "to-gguf, from-gguf");

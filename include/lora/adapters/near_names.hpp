@@ -10,8 +10,6 @@
 
 namespace lora {
 
-namespace detail {
-
 /// Computes the Levenshtein distance of the first 64 bytes: the insertions, deletions and
 /// replacements that turn a into b.
 template <class = void>
@@ -31,6 +29,8 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
   }
   return row[b.size()];
 }
+
+namespace detail {
 
 /// The end of `name` with as many dotted segments as `asked`.
 template <class = void>

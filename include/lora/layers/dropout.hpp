@@ -3,6 +3,7 @@
 #pragma once
 
 #include <lora/core/error.hpp>
+#include <lora/core/parallel.hpp>
 #include <lora/core/random.hpp>
 #include <lora/kernels/dispatch.hpp>
 
@@ -48,6 +49,19 @@ class Dropout {
         to[j + k] = accumulate == Accumulate::yes ? to[j + k] + kept : kept;
       }
     }
+  }
+
+  /// Does the same for all rows of `from` (T, n), the first of which is `first_row` of the batch.
+  /// Shares the rows between the workers.
+  template <class S>
+  void rows(Index first_row, const View<S>& from, const MutableView<S>& to,
+            Accumulate accumulate) const {
+    parallel_for(from.rows, 8, [&](Index begin, Index end) {
+      for (Index t = begin; t < end; ++t) {
+        row(first_row + t, from.cols, from.data + t * from.row_stride, to.data + t * to.row_stride,
+            accumulate);
+      }
+    });
   }
 
  private:

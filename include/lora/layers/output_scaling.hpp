@@ -16,24 +16,18 @@ namespace lora {
 template <class S>
 void scale_output(const Adapter<S>& adapter, const BaseMap<S>& base, In<S> x, const Pass& pass,
                   bool keep, AdapterTape<S>& tape, Out<S> y) {
-  constexpr Index dropped_rows = PlainLoRA::piece_rows;
+  constexpr Index piece_rows = PlainLoRA::piece_rows;
   const Dropout dropout = adapter.dropout_of(pass);
   const bool dropped = dropout.active();
   adapter.if_scales_output([&](const auto& variant) {
     variant.start(adapter, base, x.rows(), pass.training, keep || dropped, tape.output);
-    Matrix<S>& some = tape.dropped;
-    for (Index first = 0; dropped && first < x.rows(); first += dropped_rows) {
-      const Index rows = std::min(dropped_rows, x.rows() - first);
-      set_size(some, dropped_rows, x.cols());
-      parallel_for(rows, 8, [&](Index begin, Index end) {
-        for (Index t = begin; t < end; ++t) {
-          dropout.row(pass.first_row + first + t, x.cols(),
-                      x.data() + (first + t) * x.outerStride(), some.row(t).data(), Accumulate::no);
-        }
-      });
+    for (Index first = 0; dropped && first < x.rows(); first += piece_rows) {
+      const Index rows = std::min(piece_rows, x.rows() - first);
+      variant.dropped(View<S>(x).middle_rows(first, rows), dropout, pass.first_row + first, tape);
       const LowRank<S> term{View<S>(tape.h).middle_rows(first, rows),
                             View<S>(adapter.B.value).transposed(), 0};
-      base.weight.multiply(some.topRows(rows), tape.output.u.middleRows(first, rows), {&term, 1});
+      base.weight.multiply(tape.dropped.topRows(rows), tape.output.u.middleRows(first, rows),
+                           {&term, 1});
     }
     variant.finish(tape.output, 0, dropped, keep, MutableView<S>(y));
   });
@@ -66,22 +60,18 @@ View<S> scaled_gradients(AdapterSet<S>& adapters, LayerTape<S>& tape, Index firs
 template <class S>
 void add_dropped_gradient(const Adapter<S>& adapter, const FrozenWeight<S>& weight,
                           const Pass& pass, AdapterTape<S>& tape, Matrix<S>& dx) {
-  constexpr Index dropped_rows = PlainLoRA::piece_rows;
+  constexpr Index piece_rows = PlainLoRA::piece_rows;
   const Dropout dropout = adapter.dropout_of(pass);
   adapter.if_scales_output(
       [&](const auto& variant) { variant.dropped_gradient(tape.output, 0, tape.dy); });
-  for (Index first = 0; first < dx.rows(); first += dropped_rows) {
-    const Index rows = std::min(dropped_rows, dx.rows() - first);
+  for (Index first = 0; first < dx.rows(); first += piece_rows) {
+    const Index rows = std::min(piece_rows, dx.rows() - first);
     auto part = tape.dropped.topRows(rows);
     const LowRank<S> term{View<S>(tape.dh).middle_rows(first, rows), adapter.A.value, 0};
     weight.multiply_transposed(tape.output.u.middleRows(first, rows), part, Accumulate::no,
                                {&term, 1});
-    parallel_for(rows, 8, [&](Index begin, Index end) {
-      for (Index t = begin; t < end; ++t) {
-        dropout.row(pass.first_row + first + t, dx.cols(), part.row(t).data(),
-                    dx.row(first + t).data(), Accumulate::yes);
-      }
-    });
+    dropout.rows(pass.first_row + first, View<S>(tape.dropped).middle_rows(0, rows),
+                 MutableView<S>(dx).middle_rows(first, rows), Accumulate::yes);
   }
 }
 

@@ -119,12 +119,8 @@ struct PlainLoRA {
       set_size(tape.dropped, piece_rows, dx.cols);
       MutableView<S> part(tape.dropped.data(), count, dx.cols, dx.cols);
       product<S>(dh.middle_rows(first, count), adapter.A.value, part);
-      parallel_for(count, 8, [&](Index begin, Index end) {
-        for (Index t = begin; t < end; ++t) {
-          dropout.row(first_row + first + t, dx.cols, part.data + t * dx.cols,
-                      dx.data + (first + t) * dx.row_stride, Accumulate::yes);
-        }
-      });
+      dropout.rows(first_row + first, View<S>(part.data, count, dx.cols, dx.cols, 1),
+                   dx.middle_rows(first, count), Accumulate::yes);
     }
   }
 
@@ -134,19 +130,13 @@ struct PlainLoRA {
     return {adapter.scale(), adapter.B.value, adapter.A.value};
   }
 
- private:
   /// Returns drop(x) for x that starts at row `first_row` of the batch: x itself without dropout,
   /// otherwise rows of the tape that the next call overwrites.
   template <class S>
   static View<S> dropped(View<S> x, const Dropout& dropout, Index first_row, AdapterTape<S>& tape) {
     if (!dropout.active()) return x;
     set_size(tape.dropped, piece_rows, x.cols);
-    parallel_for(x.rows, 8, [&](Index begin, Index end) {
-      for (Index t = begin; t < end; ++t) {
-        dropout.row(first_row + t, x.cols, x.data + t * x.row_stride,
-                    tape.dropped.data() + t * x.cols, Accumulate::no);
-      }
-    });
+    dropout.rows(first_row, x, MutableView<S>(tape.dropped), Accumulate::no);
     return {tape.dropped.data(), x.rows, x.cols, x.cols, 1};
   }
 };
